@@ -1,0 +1,278 @@
+"""FineTuneJob (ftj): one declarative chain from data to a published, proven model."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tuneyard_api.base import (
+    ConditionList,
+    Digest,
+    Model,
+    Resources,
+    S3Uri,
+    SecretRef,
+    cel,
+    validations,
+)
+from tuneyard_api.names import Stage
+
+Format = Literal["bf16", "int8", "gptq"]
+StageState = Literal["Pending", "Running", "Succeeded", "Adopted", "Failed"]
+Phase = Literal["Pending", "Preparing", "Training", "Exporting", "Evaluating", "Publishing", "Succeeded", "Failed"]
+
+
+class BaseModelSource(Model):
+    """The model that is tuned."""
+
+    uri: S3Uri
+    chat_template: str | None = Field(
+        default=None, max_length=65536, description="A Jinja chat template; replaces the one in the model directory."
+    )
+
+
+class DataSource(Model):
+    uri: S3Uri
+    format: Literal["auto", "messages", "prompt-completion", "alpaca"] = Field(
+        default="auto",
+        description="Row format: messages (OpenAI chat), prompt-completion (also question/answer), alpaca "
+        "(instruction, input, output). auto looks at the first row. Default: auto.",
+    )
+    columns: dict[str, str] | None = Field(
+        default=None,
+        description="Maps the format's field names to your column names, for example {prompt: question}.",
+    )
+
+
+class ValidationSource(Model):
+    """Rows that are never trained on."""
+
+    model_config = Model.model_config | {
+        "json_schema_extra": validations(
+            cel("has(self.uri) != has(self.fraction)", "validation takes exactly one of uri and fraction")
+        )
+    }
+    uri: S3Uri | None = None
+    fraction: float | None = Field(
+        default=None, gt=0, le=0.5, description="Share of the training rows that is held out. Default: 0.05."
+    )
+
+
+class Cleaning(Model):
+    min_rows: int = Field(default=100, ge=1, description="Fewer kept rows than this fail the job. Default: 100.")
+    exact_duplicates: Literal["drop", "keep"] = Field(default="drop", description="Default: drop.")
+    max_length: Literal["truncate", "drop", "fail"] = Field(
+        default="drop", description="What happens to rows longer than training.maxLength tokens. Default: drop."
+    )
+
+
+class Dataset(Model):
+    train: list[DataSource] = Field(min_length=1, max_length=32)
+    validation: ValidationSource = Field(
+        default=ValidationSource(fraction=0.05), description="Default: 5 % of the training rows."
+    )
+    clean: Cleaning = Cleaning()
+
+
+class Lora(Model):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: int = Field(default=16, ge=1, le=512, description="Default: 16.")
+    alpha: int = Field(default=32, ge=1, le=2048, description="Default: 32, twice the default rank (arXiv:2405.09673).")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Default: 0.")
+    target_modules: list[str] = Field(
+        default=["all-linear"],
+        min_length=1,
+        max_length=64,
+        description="Names of modules, or all-linear for every linear layer but the head. Default: [all-linear].",
+    )
+    variant: Literal["lora", "rslora"] = Field(
+        default="lora", description="rslora scales by alpha / sqrt(rank) (arXiv:2312.03732). Default: lora."
+    )
+
+
+class Checkpoints(Model):
+    every_minutes: float = Field(default=10, gt=0, description="Minutes between checkpoints. Default: 10.")
+    keep: int = Field(default=2, ge=1, le=20, description="Newest checkpoints that are kept. Default: 2.")
+
+
+class Training(Model):
+    model_config = Model.model_config | {
+        "json_schema_extra": validations(
+            cel("!(has(self.epochs) && has(self.maxSteps))", "training takes epochs or maxSteps, not both"),
+        )
+    }
+    backend: Literal["peft"] = Field(default="peft", description="Default: peft.")
+    method: Literal["lora", "qlora"] = Field(
+        default="lora", description="qlora holds the base weights in NF4 (arXiv:2305.14314). Default: lora."
+    )
+    lora: Lora = Lora()
+    epochs: float | None = Field(default=None, gt=0, le=1000, description="Default: 3, unless maxSteps is given.")
+    max_steps: int | None = Field(default=None, ge=1)
+    learning_rate: float = Field(
+        default=2e-4, gt=0, le=1, description="Default: 2e-4, about ten times a full tuning's."
+    )
+    scheduler: Literal["linear", "cosine", "constant"] = Field(default="cosine", description="Default: cosine.")
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="Default: 0.03.")
+    effective_batch_size: int = Field(default=16, ge=1, le=65536, description="Rows per optimizer step. Default: 16.")
+    micro_batch_size: int | None = Field(
+        default=None, ge=1, description="Rows per forward pass and device. Default: the largest of 1, 2, 4, 8 that "
+        "divides effectiveBatchSize."
+    )
+    max_length: int = Field(default=1024, ge=8, le=1048576, description="Tokens per row. Default: 1024.")
+    precision: Literal["bf16", "fp32"] = Field(default="bf16", description="Default: bf16.")
+    gradient_checkpointing: bool = Field(default=False, description="Default: false.")
+    seed: int = Field(default=42, ge=0, le=4294967295, description="Default: 42.")
+    checkpoints: Checkpoints = Checkpoints()
+
+
+class Calibration(Model):
+    samples: int = Field(default=256, ge=1, le=4096, description="Training rows shown to the quantizer. Default: 256.")
+    max_length: int = Field(default=1024, ge=8, le=32768, description="Tokens per row. Default: 1024.")
+
+
+class Export(Model):
+    formats: list[Format] = Field(
+        default=["bf16"],
+        min_length=1,
+        max_length=3,
+        description="bf16: the merged model. int8: W8A8 (SmoothQuant + GPTQ). gptq: INT4 W4A16 (GPTQ). Default: [bf16].",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    calibration: Calibration = Calibration()
+
+
+class Gate(Model):
+    """A bound on the held-out perplexity."""
+
+    metric: Literal["perplexity"] = "perplexity"
+    against: Literal["base", "tuned"] = Field(
+        description="base: the tuned model against the base model. tuned: each quantized artifact against the tuned model."
+    )
+    max_ratio: float = Field(gt=0, description="Passes while the measured value is at most this times the reference.")
+
+
+class Evaluation(Model):
+    max_rows: int = Field(default=200, ge=1, description="Held-out rows that are scored. Default: 200.")
+    gates: list[Gate] = Field(
+        default=[Gate(against="base", max_ratio=1.0), Gate(against="tuned", max_ratio=1.1)],
+        max_length=16,
+        description="Default: tuned no worse than base, each quantized artifact within 10 % of tuned.",
+    )
+    on_gate_failure: Literal["Block", "Warn"] = Field(
+        default="Block", description="Block fails the job and publishes nothing. Default: Block."
+    )
+
+
+class Output(Model):
+    uri: S3Uri
+    secret_ref: SecretRef | None = Field(
+        default=None,
+        description="Secret with the store's access: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if needed, "
+        "AWS_ENDPOINT_URL, AWS_REGION, AWS_SESSION_TOKEN, AWS_S3_ADDRESSING_STYLE and ca.crt (PEM). "
+        "Used for model, data and output.",
+    )
+
+
+class RetryPolicy(Model):
+    backoff_limit: int = Field(
+        default=3, ge=0, le=100, description="Retries of a stage that crashed. Preemption is not charged. Default: 3."
+    )
+
+
+class FineTuneJobSpec(Model):
+    """What the user asks for; model, dataset.train and output are enough."""
+
+    model: BaseModelSource
+    dataset: Dataset
+    training: Training = Training()
+    export: Export = Export()
+    evaluation: Evaluation = Evaluation()
+    output: Output
+    resources: Resources = Field(default=Resources(), description="Of the train stage; the others run on the CPU.")
+    priority_class_name: str | None = None
+    retry_policy: RetryPolicy = RetryPolicy()
+
+
+class StageStatus(Model):
+    name: Stage
+    state: StageState
+    job: str | None = Field(default=None, description="The child Job.")
+    digest: str | None = None
+    adopted: bool | None = Field(default=None, description="True when an earlier run's output was taken over.")
+    restarts: int | None = Field(default=None, description="Pods that ended without finishing the stage.")
+    started_at: str | None = None
+    finished_at: str | None = None
+    message: str | None = None
+
+
+class Progress(Model):
+    """Of the stage that runs now."""
+
+    percent: int = Field(ge=0, le=100)
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    eta: str | None = Field(default=None, description="For example 4m10s.")
+    message: str | None = None
+
+
+class DatasetStatus(Model):
+    rows_in: int
+    rows_kept: int
+    dropped: dict[str, int] = {}
+    tokens: int
+    digest: str
+    report_uri: str | None = Field(default=None, alias="reportURI")
+
+
+class Artifact(Model):
+    format: str
+    uri: str
+    digest: Digest
+    size_bytes: int
+    perplexity: float | None = None
+
+
+class Recommended(Model):
+    format: str
+    uri: str
+    digest: Digest
+    reason: str
+
+
+class GateStatus(Model):
+    metric: str
+    against: str
+    subject: str
+    value: float
+    limit: float
+    passed: bool
+
+
+class EvaluationStatus(Model):
+    perplexity: dict[str, float] = {}
+    gates: list[GateStatus] = []
+    report_uri: str | None = Field(default=None, alias="reportURI")
+
+
+class Restarts(Model):
+    preempted: int = 0
+    failed: int = 0
+
+
+class FineTuneJobStatus(Model):
+    observed_generation: int = 0
+    phase: Phase = "Pending"
+    conditions: ConditionList = []
+    stages: Annotated[
+        list[StageStatus],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+    ] = []
+    progress: Progress | None = None
+    dataset: DatasetStatus | None = None
+    artifacts: list[Artifact] | None = None
+    recommended: Recommended | None = None
+    evaluation: EvaluationStatus | None = None
+    restarts: Restarts | None = None
+    release_uri: str | None = Field(default=None, alias="releaseURI")

@@ -1,0 +1,103 @@
+"""ModelServer (ms): serves an artifact, verified, behind a guarded OpenAI endpoint; keeps the old one if the new fails."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from tuneyard_api.base import ConditionList, Digest, Model, Resources, S3Uri, SecretRef, cel, validations
+
+
+class FineTuneJobRef(Model):
+    """Follows a FineTuneJob of the same namespace: each release whose gates passed is rolled out."""
+
+    name: str = Field(min_length=1, max_length=253)
+    format: Literal["recommended", "bf16", "int8", "gptq"] = Field(
+        default="recommended", description="Which of its artifacts. Default: recommended."
+    )
+
+
+class ServedModelSource(Model):
+    model_config = Model.model_config | {
+        "json_schema_extra": validations(
+            cel("has(self.fineTuneJobRef) != has(self.uri)", "model takes exactly one of fineTuneJobRef and uri"),
+            cel(
+                "has(self.uri) == has(self.digest)",
+                "uri needs digest (sha256:…, in the FineTuneJob's status.artifacts), and digest needs uri",
+            ),
+        )
+    }
+    fine_tune_job_ref: FineTuneJobRef | None = None
+    uri: S3Uri | None = None
+    digest: Digest | None = None
+    secret_ref: SecretRef | None = Field(
+        default=None, description="Store access, as in FineTuneJob. Default: the FineTuneJob's own."
+    )
+
+
+class Vllm(Model):
+    max_model_len: int | None = Field(
+        default=None, ge=16, description="Longest context in tokens. Default: the model's own."
+    )
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1, description="Default: vLLM's, 0.9.")
+    tensor_parallel_size: int | None = Field(default=None, ge=1, le=64, description="Default: resources.gpus.")
+    cpu_kv_cache_gib: int | None = Field(
+        default=None, ge=1, alias="cpuKVCacheGiB", description="Key-value cache on a CPU, in GiB. Default: 1."
+    )
+    extra_args: dict[str, str] = Field(
+        default={}, description="More vLLM options, without the dashes: {max-num-seqs: '16'}. An empty value is a switch."
+    )
+
+
+class ApiKeySecretRef(Model):
+    name: str = Field(min_length=1, max_length=253)
+    key: str = Field(default="api-key", min_length=1, max_length=253, description="Key in the Secret. Default: api-key.")
+
+
+class Auth(Model):
+    api_key_secret_ref: ApiKeySecretRef
+
+
+class Rollout(Model):
+    strategy: Literal["Surge"] = Field(
+        default="Surge", description="Surge: the new revision becomes ready beside the old one. Default: Surge."
+    )
+    progress_deadline_seconds: int = Field(
+        default=900, ge=10, description="A revision that is not ready by then is taken back. Default: 900."
+    )
+
+
+class ModelServerSpec(Model):
+    model: ServedModelSource
+    engine: Literal["vllm"] = Field(default="vllm", description="Default: vllm.")
+    replicas: int = Field(default=1, ge=0, le=1000, description="Default: 1.")
+    vllm: Vllm = Vllm()
+    rollout: Rollout = Rollout()
+    auth: Auth | None = Field(default=None, description="Without it the endpoint is open to whoever reaches it.")
+    resources: Resources = Resources()
+    priority_class_name: str | None = None
+
+
+class ServedRevision(Model):
+    revision: str
+    digest: str
+    format: str | None = None
+    uri: str | None = None
+
+
+class FailedRevision(Model):
+    revision: str
+    digest: str
+    reason: str
+    message: str
+
+
+class ModelServerStatus(Model):
+    observed_generation: int = 0
+    url: str | None = None
+    served: ServedRevision | None = None
+    previous: ServedRevision | None = None
+    failed: FailedRevision | None = Field(default=None, description="The newest revision that was taken back, and why.")
+    replicas: int = 0
+    ready_replicas: int = 0
+    selector: str | None = None
+    conditions: ConditionList = []

@@ -1,0 +1,43 @@
+"""Every name, label and path that two parts of tuneyard must agree on."""
+
+from typing import Final, Literal, get_args
+
+GROUP: Final = "tuneyard.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+FIELD_MANAGER: Final = "tuneyard-operator"
+
+# Labels on every child; `kubectl get pods -l tuneyard.dev/finetunejob=x` finds a job's pods.
+LABEL_FINETUNEJOB: Final = f"{GROUP}/finetunejob"
+LABEL_STAGE: Final = f"{GROUP}/stage"
+LABEL_MODELSERVER: Final = f"{GROUP}/modelserver"
+LABEL_REVISION: Final = f"{GROUP}/revision"
+MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "tuneyard"}
+
+Stage = Literal["prepare", "train", "export", "evaluate", "publish"]
+STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
+
+# Paths inside the pods.
+JOB_DIR: Final = "/etc/tuneyard/job"
+JOB_FILE: Final = f"{JOB_DIR}/job.json"
+CREDENTIALS_DIR: Final = "/etc/tuneyard/s3"
+API_KEY_DIR: Final = "/etc/tuneyard/auth"
+API_KEY_FILE: Final = f"{API_KEY_DIR}/key"
+WORK_DIR: Final = "/work"
+MODEL_DIR: Final = "/models/model"
+RUN_DIR: Final = "/run/tuneyard"
+
+# Environment of the pods.
+ENV_DIGESTS: Final = "TUNEYARD_DIGESTS"
+ENV_THREADS: Final = "TUNEYARD_THREADS"
+ENV_TERMINATION_LOG: Final = "TUNEYARD_TERMINATION_LOG"
+
+PROGRESS_PORT: Final = 8080
+PROXY_PORT: Final = 8080
+
+# A stage's exit codes: BSD sysexits where one fits (EX_DATAERR, EX_TEMPFAIL, EX_CONFIG).
+EXIT_DONE: Final = 0
+EXIT_UNKNOWN: Final = 1
+EXIT_BAD_INPUT: Final = 65
+EXIT_TRY_AGAIN: Final = 75
+EXIT_DOES_NOT_FIT: Final = 78

@@ -1,0 +1,40 @@
+"""Reasons of conditions, events and termination messages: CamelCase words that a person can search for."""
+
+from typing import Final
+
+# A stage or a rollout that went well.
+COMPLETED: Final = "Completed"
+ADOPTED: Final = "Adopted"
+
+# Bad input, found by prepare before any GPU is asked for.
+BUCKET_NOT_FOUND: Final = "BucketNotFound"
+ACCESS_DENIED: Final = "AccessDenied"
+INVALID_CREDENTIALS: Final = "InvalidCredentials"
+CREDENTIALS_MISSING: Final = "CredentialsMissing"
+UNTRUSTED_CERTIFICATE: Final = "UntrustedCertificate"
+DATASET_NOT_FOUND: Final = "DatasetNotFound"
+DATASET_EMPTY: Final = "DatasetEmpty"
+INVALID_JSON: Final = "InvalidJSON"
+INVALID_ROW: Final = "InvalidRow"
+MISSING_ANSWER: Final = "MissingAnswer"
+TOO_FEW_ROWS: Final = "TooFewRows"
+CHAT_TEMPLATE_MISSING: Final = "ChatTemplateMissing"
+MODEL_NOT_FOUND: Final = "ModelNotFound"
+MODEL_WEIGHTS_MISSING: Final = "ModelWeightsMissing"
+OUTPUT_NOT_WRITABLE: Final = "OutputNotWritable"
+FORMAT_DOES_NOT_FIT: Final = "FormatDoesNotFit"
+INVALID_SPEC: Final = "InvalidSpec"
+
+# Found later.
+GPU_NOT_VISIBLE: Final = "GPUNotVisible"
+OUT_OF_MEMORY: Final = "OutOfMemory"
+GATE_FAILED: Final = "GateFailed"
+ARTIFACT_CORRUPT: Final = "ArtifactCorrupt"
+ARTIFACT_NOT_FOUND: Final = "ArtifactNotFound"
+
+# Try again: not charged to the user.
+STORAGE_UNAVAILABLE: Final = "StorageUnavailable"
+PREEMPTED: Final = "Preempted"
+
+# A failure that we could not name.
+STAGE_CRASHED: Final = "StageCrashed"

@@ -1,0 +1,1 @@
+"""Serving: fetch, verify, launch, guard."""
