@@ -115,8 +115,10 @@ class Training(Model):
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="Default: 0.03.")
     effective_batch_size: int = Field(default=16, ge=1, le=65536, description="Rows per optimizer step. Default: 16.")
     micro_batch_size: int | None = Field(
-        default=None, ge=1, description="Rows per forward pass and device. Default: the largest of 1, 2, 4, 8 that "
-        "divides effectiveBatchSize."
+        default=None,
+        ge=1,
+        description="Rows per forward pass and device. Default: the largest of 1, 2, 4, 8 that "
+        "divides effectiveBatchSize.",
     )
     max_length: int = Field(default=1024, ge=8, le=1048576, description="Tokens per row. Default: 1024.")
     precision: Literal["bf16", "fp32"] = Field(default="bf16", description="Default: bf16.")

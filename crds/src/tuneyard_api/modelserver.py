@@ -44,13 +44,16 @@ class Vllm(Model):
         default=None, ge=1, alias="cpuKVCacheGiB", description="Key-value cache on a CPU, in GiB. Default: 1."
     )
     extra_args: dict[str, str] = Field(
-        default={}, description="More vLLM options, without the dashes: {max-num-seqs: '16'}. An empty value is a switch."
+        default={},
+        description="More vLLM options, without the dashes: {max-num-seqs: '16'}. An empty value is a switch.",
     )
 
 
 class ApiKeySecretRef(Model):
     name: str = Field(min_length=1, max_length=253)
-    key: str = Field(default="api-key", min_length=1, max_length=253, description="Key in the Secret. Default: api-key.")
+    key: str = Field(
+        default="api-key", min_length=1, max_length=253, description="Key in the Secret. Default: api-key."
+    )
 
 
 class Auth(Model):
