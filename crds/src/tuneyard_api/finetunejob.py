@@ -137,7 +137,8 @@ class Export(Model):
         default=["bf16"],
         min_length=1,
         max_length=3,
-        description="bf16: the merged model. int8: W8A8 (SmoothQuant + GPTQ). gptq: INT4 W4A16 (GPTQ). Default: [bf16].",
+        description="bf16: the merged model. int8: W8A8 (SmoothQuant + GPTQ). gptq: INT4 W4A16 (GPTQ). "
+        "Default: [bf16].",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     calibration: Calibration = Calibration()
@@ -148,7 +149,7 @@ class Gate(Model):
 
     metric: Literal["perplexity"] = "perplexity"
     against: Literal["base", "tuned"] = Field(
-        description="base: the tuned model against the base model. tuned: each quantized artifact against the tuned model."
+        description="base: the tuned model against the base model. tuned: each quantized artifact against the tuned one."
     )
     max_ratio: float = Field(gt=0, description="Passes while the measured value is at most this times the reference.")
 

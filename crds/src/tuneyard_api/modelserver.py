@@ -1,4 +1,4 @@
-"""ModelServer (ms): serves an artifact, verified, behind a guarded OpenAI endpoint; keeps the old one if the new fails."""
+"""ModelServer (ms): serves an artifact, verified, behind a guarded OpenAI endpoint."""
 
 from typing import Literal
 
