@@ -149,7 +149,7 @@ class Gate(Model):
 
     metric: Literal["perplexity"] = "perplexity"
     against: Literal["base", "tuned"] = Field(
-        description="base: the tuned model against the base model. tuned: each quantized artifact against the tuned one."
+        description="base: the tuned model against the base model. tuned: each quantized artifact against tuned."
     )
     max_ratio: float = Field(gt=0, description="Passes while the measured value is at most this times the reference.")
 
