@@ -1,0 +1,242 @@
+"""`make demo`: from `kubectl apply -f finetune.yaml` to a served, tuned model, told step by step.
+
+Needs a cluster with tuneyard installed (`make install`), the images' names and the demo model's directory.
+"""
+
+import argparse
+import json
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from openai import OpenAI
+from rich.console import Console
+from rich.table import Table
+from tuneyard_store.manifest import publish_directory
+from tuneyard_store.s3 import S3Store
+
+from demo import diagnosis, objectstore
+from demo.kubectl import apply, condition, get, holds, kubectl, port_forward, wait_until
+
+EXAMPLES = Path(__file__).parent.parent
+NAMESPACE, STORE_NAMESPACE = "tuneyard-demo", "tuneyard-demo-store"
+NAME = "kubernetes-fields"
+MODEL_URI = "s3://models/smollm2-135m-instruct"
+GOAL = 0.7  # tuned perplexity over base perplexity, at most
+
+console = Console(highlight=False, width=110)
+Json = dict[str, Any]
+
+
+class Row(NamedTuple):
+    question: str
+    reference: str
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--s3-image", required=True)
+    parser.add_argument("--model", required=True, type=Path, help="directory of SmolLM2-135M-Instruct")
+    options = parser.parse_args()
+    started = time.monotonic()
+    try:
+        passed = run(options.s3_image, options.model)
+    except Exception:
+        diagnosis.print_namespace(NAMESPACE)
+        raise
+    console.print(f"\nThe whole demo took {clock(time.monotonic() - started)}.")
+    return 0 if passed else 1
+
+
+def run(s3_image: str, model: Path) -> bool:
+    heading("1. Two namespaces that enforce Pod Security `restricted`, and an S3 store behind a private CA")
+    for namespace in (NAMESPACE, STORE_NAMESPACE):
+        fresh_namespace(namespace)
+    store = objectstore.install(STORE_NAMESPACE, s3_image)
+    with store.reached_from_here() as s3:
+        base_digest = upload(s3, model)
+    api_key = secrets.token_urlsafe(24)
+    apply(store.secret("s3-credentials", NAMESPACE), api_key_secret(api_key))
+
+    heading("2. kubectl apply -f examples/finetune.yaml")
+    console.print(kubectl("apply", "-n", NAMESPACE, "-f", str(EXAMPLES / "finetune.yaml")).strip())
+    job = follow_job()
+    console.print(kubectl("get", "finetunejobs", "-n", NAMESPACE, "-o", "wide"))
+
+    heading("3. The base model, served, for comparison")
+    with store.reached_from_here() as s3:
+        rows = held_out_rows(s3, job)
+    apply(model_server({"uri": MODEL_URI, "digest": base_digest, "secretRef": {"name": "s3-credentials"}}))
+    before = ask(rows, api_key)
+
+    heading("4. kubectl apply -f examples/modelserver.yaml: the tuned model is rolled out beside it, then takes over")
+    console.print(kubectl("apply", "-n", NAMESPACE, "-f", str(EXAMPLES / "modelserver.yaml")).strip())
+    after = ask(rows, api_key)
+
+    heading("5. What it learned: questions whose answers it has never seen")
+    show_answers(rows, before, after)
+    show_losses(job)
+    show_next_steps()
+    ratio = perplexity(job, "tuned") / perplexity(job, "base")
+    console.print(f"Held-out perplexity: {1 - ratio:.0%} lower than the base model's (the goal: {1 - GOAL:.0%}).")
+    return ratio <= GOAL
+
+
+def heading(text: str) -> None:
+    console.print(f"\n[bold]{text}[/bold]")
+
+
+def clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}m{int(seconds) % 60:02}s"
+
+
+def fresh_namespace(name: str) -> None:
+    """A demo starts from nothing: what an earlier one left behind would be adopted, not trained."""
+    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait", timeout=300)
+    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+    apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": restricted}})
+
+
+def upload(s3: S3Store, model: Path) -> str:
+    """Uploads model and data; returns the model's digest."""
+    manifest = publish_directory(s3, model, MODEL_URI, "bf16")
+    s3.upload(EXAMPLES / "data" / "kubernetes-fields.jsonl", "s3://data/kubernetes-fields.jsonl")
+    console.print(f"uploaded {MODEL_URI} and s3://data/kubernetes-fields.jsonl")
+    return manifest.digest
+
+
+def api_key_secret(api_key: str) -> Json:
+    metadata = {"name": f"{NAME}-key", "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"api-key": api_key}}
+
+
+def follow_job() -> Json:
+    """Prints the job's progress until it has ended.
+
+    Raises RuntimeError with the condition's message when it failed.
+    """
+    last = ""
+    while True:
+        job = get("finetunejob", NAME, NAMESPACE)
+        if (line := progress_line(job)) != last:
+            console.print(f"  {time.strftime('%H:%M:%S')}  {line}")
+            last = line
+        if holds(job, "Succeeded"):
+            return job
+        if holds(job, "Failed"):
+            failed = condition(job, "Failed")
+            raise RuntimeError(f"{failed['reason']}: {failed['message']}")
+        time.sleep(2)
+
+
+def progress_line(job: Json) -> str:
+    status = job.get("status", {})
+    progress = status.get("progress", {})
+    parts = [status.get("phase", "Pending")]
+    parts += [f"{progress['percent']}%"] if "percent" in progress else []
+    parts += [f"step {progress['step']}/{progress['steps']}"] if progress.get("steps") else []
+    parts += [f"loss {progress['loss']:.3f}"] if "loss" in progress else []
+    parts += [f"{progress['tokensPerSecond']:.0f} tokens/s"] if "tokensPerSecond" in progress else []
+    parts += [f"ETA {progress['eta']}"] if "eta" in progress else []
+    parts += [progress["message"]] if progress.get("message") else []
+    return "  ".join(parts)
+
+
+def held_out_rows(s3: S3Store, job: Json, count: int = 4) -> list[Row]:
+    """Rows that prepare held out of training."""
+    prepare = next(stage for stage in job["status"]["stages"] if stage["name"] == "prepare")
+    uri = f"{job['spec']['output']['uri']}/runs/{prepare['digest']}/prepare/validation.jsonl"
+    rows = [json.loads(line)["messages"] for line in s3.read(uri).decode().splitlines()]
+    return [Row(messages[-2]["content"], messages[-1]["content"]) for messages in rows[:count]]
+
+
+def model_server(model: Json) -> Json:
+    """examples/modelserver.yaml with another model."""
+    text = kubectl("apply", "-n", NAMESPACE, "-f", str(EXAMPLES / "modelserver.yaml"), "--dry-run=client", "-o", "json")
+    server: Json = json.loads(text)
+    server["spec"]["model"] = model
+    return server
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The endpoint, once the current spec is what is served."""
+
+    def rolled_out() -> bool:
+        server = get("modelserver", NAME, NAMESPACE)
+        if holds(server, "Degraded"):
+            raise RuntimeError(condition(server, "Degraded")["message"])
+        return (
+            holds(server, "Available")
+            and not holds(server, "Progressing")
+            and server["status"]["observedGeneration"] == server["metadata"]["generation"]
+        )
+
+    began = time.monotonic()
+    wait_until(rolled_out, f"ModelServer {NAME} is available", seconds=900)
+    console.print(f"  Available after {clock(time.monotonic() - began)}")
+    with port_forward(f"svc/{NAME}", 80, NAMESPACE) as port:
+        yield f"http://localhost:{port}/v1"
+
+
+def ask(rows: list[Row], api_key: str) -> list[str]:
+    with served() as url:
+        client = OpenAI(base_url=url, api_key=api_key, max_retries=3, timeout=120)
+        return [answer(client, row.question) for row in rows]
+
+
+def answer(client: OpenAI, question: str) -> str:
+    reply = client.chat.completions.create(
+        model=NAME, messages=[{"role": "user", "content": question}], max_tokens=80, temperature=0
+    )
+    return (reply.choices[0].message.content or "").strip()
+
+
+def show_answers(rows: list[Row], before: list[str], after: list[str]) -> None:
+    for row, base, tuned in zip(rows, before, after, strict=True):
+        table = Table(title=row.question, title_justify="left", show_lines=True, expand=True)
+        table.add_column("base model", ratio=1)
+        table.add_column("tuned model", ratio=1)
+        table.add_row(base, tuned)
+        console.print(table)
+        console.print(f"  the data's own answer: {row.reference}\n")
+
+
+def perplexity(job: Json, subject: str) -> float:
+    return float(job["status"]["evaluation"]["perplexity"][subject])
+
+
+def show_losses(job: Json) -> None:
+    table = Table(title="Held-out perplexity (lower is better)", title_justify="left")
+    for column in ("model", "perplexity", "against base", "size"):
+        table.add_column(column)
+    sizes = {artifact["format"]: artifact["sizeBytes"] for artifact in job["status"]["artifacts"]}
+    base = perplexity(job, "base")
+    for subject, value in job["status"]["evaluation"]["perplexity"].items():
+        size = f"{sizes[subject] / 1e6:.0f} MB" if subject in sizes else ""
+        table.add_row(subject, f"{value:.2f}", f"{value / base - 1:+.0%}", size)
+    console.print(table)
+    recommended = job["status"]["recommended"]
+    console.print(f"Recommended: {recommended['format']} ({recommended['reason']})")
+
+
+def show_next_steps() -> None:
+    console.print(
+        f"""
+What to type next:
+  kubectl get ftj,ms -n {NAMESPACE}
+  kubectl describe ftj {NAME} -n {NAMESPACE}            # the whole story, in events
+  kubectl delete ftj {NAME} -n {NAMESPACE}              # the artifacts stay, so that applying it again ...
+  kubectl apply -n {NAMESPACE} -f examples/finetune.yaml   # ... takes them over within a minute, without training
+  kubectl port-forward -n {NAMESPACE} svc/{NAME} 8000:80   # then any OpenAI client at http://localhost:8000/v1
+  make cluster-down
+"""
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

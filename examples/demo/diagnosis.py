@@ -1,0 +1,31 @@
+"""What a person needs when something failed: objects, events and logs of a namespace."""
+
+import json
+import sys
+
+from demo.kubectl import KubectlError, items, kubectl
+
+LOG_LINES = 60
+
+
+def print_namespace(namespace: str) -> None:
+    """Prints the state of `namespace` to standard error; never raises, it runs while something else has failed."""
+    section(f"namespace {namespace}", ["get", "ftj,ms,jobs,pods,deployments", "-n", namespace, "-o", "wide"])
+    section("status", ["get", "ftj,ms", "-n", namespace, "-o", "yaml"])
+    section("events", ["get", "events", "-n", namespace, "--sort-by=.lastTimestamp"])
+    try:
+        pods = items("pods", namespace)
+    except (KubectlError, json.JSONDecodeError):
+        return
+    for pod in pods:
+        name = pod["metadata"]["name"]
+        section(f"log of {name}", ["logs", name, "-n", namespace, "--all-containers", f"--tail={LOG_LINES}"])
+    section("log of the operator", ["logs", "-n", "tuneyard-system", "deployment/tuneyard", f"--tail={LOG_LINES}"])
+
+
+def section(title: str, command: list[str]) -> None:
+    try:
+        text = kubectl(*command)
+    except (KubectlError, OSError) as error:
+        text = str(error)
+    print(f"\n--- {title}\n{text}", file=sys.stderr)
