@@ -1,0 +1,1 @@
+"""The build of the images: what each consists of, its content-hash tag, and the docker calls. Standard library only."""

@@ -1,0 +1,97 @@
+"""The images: one entry each. The order is the order in which they are built."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image.
+
+    Attributes:
+        name: its repository is `tuneyard/<name>`.
+        files: paths that its build copies (directories whole); with the Dockerfile, its identity.
+        parents: build argument -> image that it stands on; their tags are part of its identity.
+        args: build arguments that are part of its identity; `None` is filled in from the command line.
+        shipped: whether it runs in a cluster (the others only serve the build).
+        tool: it only makes things that locks pin, so its tag is not part of the identity of what it makes.
+    """
+
+    name: str
+    dockerfile: str
+    files: tuple[str, ...] = ()
+    parents: dict[str, str] = field(default_factory=dict)
+    args: dict[str, str | None] = field(default_factory=dict)
+    shipped: bool = False
+    tool: bool = False
+
+
+def _code(name: str, deps: str, *packages: str) -> Image:
+    """The thin image with our own packages on an image of dependencies whose environment is /opt/<name>."""
+    return Image(
+        name,
+        "images/code/Dockerfile",
+        files=tuple(f"{package}/{part}" for package in packages for part in ("pyproject.toml", "src")),
+        parents={"DEPS_IMAGE": deps, "BUILDER_IMAGE": "builder"},
+        args={"PACKAGES": " ".join(packages), "ENVIRONMENT": f"/opt/{name}"},
+        shipped=True,
+    )
+
+
+_ON_BASE = {"BASE_IMAGE": "base", "BUILDER_IMAGE": "builder"}
+_ON_TORCH = {"TORCH_IMAGE": "torch", "BUILDER_IMAGE": "builder"}
+
+IMAGES = (
+    Image("base", "images/base/Dockerfile", args={"BASE_IMAGE": None}),
+    Image(
+        "builder",
+        "images/builder/Dockerfile",
+        files=("images/builder/requirements.lock", "images/builder/environment", "images/builder/wheels"),
+        parents={"BASE_IMAGE": "base"},
+        tool=True,
+    ),
+    Image("operator-deps", "images/operator/Dockerfile", ("images/operator/requirements.lock",), _ON_BASE),
+    _code("operator", "operator-deps", "crds", "operator"),
+    Image(
+        "s3",
+        "images/s3/Dockerfile",
+        parents={"BASE_IMAGE": "base"},
+        args={"VERSITYGW_VERSION": "v1.8.0"},
+        shipped=True,
+    ),
+    Image("torch", "images/torch/Dockerfile", ("images/torch/requirements.lock",), _ON_BASE),
+    Image(
+        "trainer-deps",
+        "images/trainer/Dockerfile",
+        ("images/trainer/trainer.lock", "images/trainer/quantizer.lock", "images/trainer/triton.lock"),
+        _ON_TORCH,
+    ),
+    _code("trainer", "trainer-deps", "crds", "store", "trainer"),
+    Image(
+        "server-deps",
+        "images/server/Dockerfile",
+        ("images/server/cpu.lock", "images/server/cuda.lock", "images/server/vllm.metadata"),
+        _ON_TORCH,
+        args={"VLLM_BUILD": None},
+    ),
+    _code("server", "server-deps", "store", "server"),
+)
+
+BY_NAME = {image.name: image for image in IMAGES}
+
+
+def closure(names: list[str]) -> list[Image]:
+    """The named images and all that they stand on, in build order. No name means all that are shipped.
+
+    Raises:
+        KeyError: a name is not in the catalog.
+    """
+    wanted: set[str] = set()
+
+    def add(name: str) -> None:
+        wanted.add(name)
+        for parent in BY_NAME[name].parents.values():
+            add(parent)
+
+    for name in names or [image.name for image in IMAGES if image.shipped]:
+        add(name)
+    return [image for image in IMAGES if image.name in wanted]

@@ -1,0 +1,70 @@
+"""Build contexts and tags, as pure functions of the files: the same tree gives the same tag, anywhere."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from .catalog import IMAGES, Image
+
+_SKIPPED_NAMES = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".venv", "dist"}
+
+
+def _listed(root: Path, names: Iterable[str]) -> list[Path]:
+    """All files under `names`, sorted. What tools leave behind is not part of the sources.
+
+    Raises:
+        FileNotFoundError: a name does not exist.
+    """
+    found: list[Path] = []
+    for name in names:
+        path = root / name
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing, but an image is built from it")
+        inside = path.rglob("*") if path.is_dir() else [path]
+        found += [file for file in inside if file.is_file() and not _SKIPPED_NAMES & set(file.relative_to(root).parts)]
+    return sorted(file for file in found if file.suffix != ".pyc")
+
+
+def pack(root: Path, names: Iterable[str], extra: Mapping[str, tuple[bytes, int]] | None = None) -> bytes:
+    """A tar of the files under `names` and of `extra` (name -> bytes, mode), without times and owners."""
+    entries = {
+        str(file.relative_to(root)): (file.read_bytes(), 0o755 if file.stat().st_mode & 0o100 else 0o644)
+        for file in _listed(root, names)
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, (data, mode) in sorted((entries | dict(extra or {})).items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), mode
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def tag(root: Path, image: Image, args: Mapping[str, str], parents: Mapping[str, str]) -> str:
+    """`tuneyard/<name>:<12 hex>`: SHA-256 over Dockerfile, copied files, arguments, parents' tags."""
+    digest = hashlib.sha256(pack(root, (image.dockerfile, *image.files)))
+    digest.update(json.dumps([image.name, dict(args), dict(parents)], sort_keys=True).encode())
+    return f"tuneyard/{image.name}:{digest.hexdigest()[:12]}"
+
+
+def arguments(image: Image, chosen: Mapping[str, str]) -> dict[str, str]:
+    """The image's build arguments, those it leaves open taken from `chosen`."""
+    return {name: chosen[name] if value is None else value for name, value in image.args.items()}
+
+
+def tags(root: Path, chosen: Mapping[str, str], images: Iterable[Image] = IMAGES) -> dict[str, str]:
+    """The tag of every image. `images` are in build order: a parent before what stands on it.
+
+    Args:
+        root: the repository.
+        chosen: values for the build arguments that the catalog leaves open (BASE_IMAGE, VLLM_BUILD).
+    """
+    known: dict[str, str] = {}
+    tools = {image.name for image in IMAGES if image.tool}
+    for image in images:
+        parents = {argument: known[name] for argument, name in image.parents.items() if name not in tools}
+        known[image.name] = tag(root, image, arguments(image, chosen), parents)
+    return known

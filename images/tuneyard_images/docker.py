@@ -1,0 +1,93 @@
+"""The docker command line: the only place that starts it."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+# The plain builder: docker without the buildx plugin has no other, and nothing here needs more.
+_ENVIRONMENT = {**os.environ, "DOCKER_BUILDKIT": "0"}
+
+
+class DockerError(Exception):
+    """A docker command failed. The message holds the end of its output."""
+
+
+def _run(*args: str, data: bytes | None = None) -> str:
+    done = subprocess.run(
+        ["docker", *args], input=data, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_ENVIRONMENT, check=False
+    )
+    output = done.stdout.decode(errors="replace")
+    if done.returncode:
+        raise DockerError(f"docker {args[0]} failed with exit code {done.returncode}:\n{output[-4000:]}")
+    return output
+
+
+def require() -> None:
+    """Raises DockerError, with what to do, when no docker engine answers."""
+    try:
+        _run("version")
+    except (DockerError, FileNotFoundError) as error:
+        raise DockerError("no docker engine answers: `make cluster` installs and starts one") from error
+
+
+def exists(reference: str) -> bool:
+    """Whether the engine holds this image."""
+    try:
+        _run("image", "inspect", reference)
+    except DockerError:
+        return False
+    return True
+
+
+def pull(reference: str) -> bool:
+    """Whether the image could be pulled."""
+    try:
+        _run("pull", "--quiet", reference)
+    except DockerError:
+        return False
+    return True
+
+
+def build(reference: str, dockerfile: str, context: bytes, args: Mapping[str, str]) -> None:
+    """Builds a context (a tar) and drops the build stage's image, which would double the disk that is needed."""
+    given = [f"--build-arg={name}={value}" for name, value in args.items()]
+    try:
+        options = ["--network=host", "--force-rm", "--no-cache", f"--tag={reference}", f"--file={dockerfile}"]
+        _run("build", *options, *given, "-", data=context)
+    finally:
+        _run("image", "prune", "--force", "--filter", "label=dev.tuneyard.stage=build")
+
+
+def import_root(reference: str, directory: Path) -> None:
+    """Makes an image of one layer from a root file system."""
+    with subprocess.Popen(["tar", "-C", str(directory), "-c", "."], stdout=subprocess.PIPE) as tar:
+        done = subprocess.run(["docker", "import", "-", reference], stdin=tar.stdout, capture_output=True, check=False)
+    if done.returncode or tar.returncode:
+        raise DockerError(f"docker import failed: {done.stderr.decode(errors='replace')}")
+
+
+def listed() -> list[str]:
+    """Every `tuneyard/<name>:<tag>` that the engine holds."""
+    return _run("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=tuneyard/*").split()
+
+
+def remove(reference: str) -> bool:
+    """Whether the image is gone: one that a container uses stays."""
+    try:
+        _run("image", "rm", reference)
+    except DockerError:
+        return False
+    return True
+
+
+def run(reference: str, *command: str, mounts: Mapping[Path, str], user: str) -> str:
+    """Runs a command in a container, as restricted as in a cluster: no capabilities, read-only root, no network.
+
+    Args:
+        mounts: host directory -> `<path in the container>[:ro]`.
+        user: `<uid>:<gid>`.
+    """
+    volumes = [part for source, target in mounts.items() for part in ("-v", f"{source}:{target}")]
+    limits = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=none"]
+    return _run("run", "--rm", *limits, f"--user={user}", *volumes, reference, *command)

@@ -1,0 +1,123 @@
+"""The images' catalog, contexts and tags: pure functions of the tree."""
+
+import io
+import os
+import re
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "images"))
+
+from tuneyard_images import context  # noqa: E402
+from tuneyard_images.catalog import BY_NAME, IMAGES, Image, closure  # noqa: E402
+
+CHOSEN = {"BASE_IMAGE": "debian:bookworm-slim", "VLLM_BUILD": "cpu"}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    (tmp_path / "a/src").mkdir(parents=True)
+    (tmp_path / "a/src/code.py").write_text("x = 1\n")
+    (tmp_path / "a/Dockerfile").write_text("FROM scratch\n")
+    return tmp_path
+
+
+IMAGE = Image("a", "a/Dockerfile", files=("a/src",))
+
+
+def names(data: bytes) -> list[str]:
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        return archive.getnames()
+
+
+def test_a_context_does_not_depend_on_when_or_by_whom_a_file_was_written(tree: Path) -> None:
+    before = context.pack(tree, ["a"])
+    os.utime(tree / "a/src/code.py", (1, 1))
+    assert context.pack(tree, ["a"]) == before
+
+
+def test_a_context_holds_what_is_named_and_nothing_that_tools_leave_behind(tree: Path) -> None:
+    (tree / "a/src/__pycache__").mkdir()
+    (tree / "a/src/__pycache__/code.cpython-311.pyc").write_bytes(b"")
+    assert names(context.pack(tree, ["a"], {"extra": (b"1", 0o755)})) == ["a/Dockerfile", "a/src/code.py", "extra"]
+
+
+def test_a_missing_input_is_named(tree: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="a/lock"):
+        context.pack(tree, ["a/lock"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: (tree / "a/src/code.py").write_text("x = 2\n"),
+        lambda tree: (tree / "a/src/other.py").write_text(""),
+        lambda tree: (tree / "a/Dockerfile").write_text("FROM other\n"),
+        lambda tree: (tree / "a/src/code.py").chmod(0o755),
+    ],
+    ids=["a file's text", "a new file", "the Dockerfile", "the executable bit"],
+)
+def test_a_tag_follows_its_inputs(tree: Path, change: Callable[[Path], object]) -> None:
+    before = context.tag(tree, IMAGE, {}, {})
+    assert re.fullmatch(r"tuneyard/a:[0-9a-f]{12}", before)
+    assert context.tag(tree, IMAGE, {}, {}) == before
+    change(tree)
+    assert context.tag(tree, IMAGE, {}, {}) != before
+
+
+def test_a_tag_follows_its_arguments_and_parents(tree: Path) -> None:
+    tags = {context.tag(tree, IMAGE, args, parents) for args in ({}, {"A": "1"}) for parents in ({}, {"P": "x:1"})}
+    assert len(tags) == 4
+
+
+def test_another_base_gives_every_image_another_tag() -> None:
+    one, other = context.tags(ROOT, CHOSEN), context.tags(ROOT, CHOSEN | {"BASE_IMAGE": "registry.example/debian:12"})
+    assert not {name for name in one if one[name] == other[name]}
+
+
+def test_the_vllm_build_changes_the_server_alone() -> None:
+    cpu, cuda = context.tags(ROOT, CHOSEN), context.tags(ROOT, CHOSEN | {"VLLM_BUILD": "cuda"})
+    assert {name for name in cpu if cpu[name] != cuda[name]} == {"server-deps", "server"}
+
+
+def test_the_catalog_is_in_build_order_and_every_file_exists() -> None:
+    seen: set[str] = set()
+    for image in IMAGES:
+        assert set(image.parents.values()) <= seen
+        seen.add(image.name)
+        for file in (image.dockerfile, *image.files):
+            assert (ROOT / file).exists(), file
+
+
+def test_a_closure_holds_what_an_image_stands_on_and_no_more() -> None:
+    assert [image.name for image in closure(["operator"])] == ["base", "builder", "operator-deps", "operator"]
+    assert {image.name for image in closure([])} == set(BY_NAME)
+
+
+def pins(name: str) -> dict[str, str]:
+    text = (ROOT / "images" / name).read_text()
+    return dict(re.findall(r"^([a-z0-9._-]+)==([^ \\]+)", text, re.MULTILINE))
+
+
+LOCKS = sorted(str(path.relative_to(ROOT / "images")) for path in (ROOT / "images").glob("*/*.lock"))
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_pin_of_a_lock_has_hashes(lock: str) -> None:
+    requirements = re.split(r"\n(?=[a-z0-9])", (ROOT / "images" / lock).read_text().strip())
+    assert [requirement for requirement in requirements if "--hash=sha256:" not in requirement] == []
+
+
+@pytest.mark.parametrize("lock", [lock for lock in LOCKS if lock.startswith(("trainer/", "server/"))])
+def test_what_lies_in_the_torch_layer_is_in_no_other_lock(lock: str) -> None:
+    assert not set(pins("torch/requirements.lock")) & set(pins(lock))
+
+
+def test_torch_is_pinned_and_the_cpu_server_sees_no_triton() -> None:
+    assert pins("torch/requirements.lock")["torch"] == "2.13.0"
+    assert "triton" not in pins("torch/requirements.lock") | pins("server/cpu.lock")
