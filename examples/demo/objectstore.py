@@ -88,12 +88,7 @@ def manifests(store: ObjectStore, server: Identity, image: str) -> list[Json]:
     }
     return [
         {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": private},
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": metadata,
-            "spec": {"selector": {"app": "s3"}, "ports": ports},
-        },
+        {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service},
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": deployment},
     ]
 

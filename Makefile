@@ -1,0 +1,83 @@
+# Every task a person runs. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Everything that is built or downloaded outside the clone lies here, by content hash.
+export TUNEYARD_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tuneyard
+export KUBECONFIG ?= $(TUNEYARD_CACHE)/kubeconfig
+export PATH := $(TUNEYARD_CACHE)/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)/examples:$(CURDIR)/tests
+
+UV := $(or $(shell command -v uv),$(TUNEYARD_CACHE)/uv/bin/uv)
+RUN := $(UV) run --frozen --all-packages
+CLUSTER := python3 tests/cluster
+HELM := helm --kubeconfig $(KUBECONFIG)
+
+.PHONY: help
+help: ## List the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: install ## The main job, end to end: cluster, images, fine-tuning, serving, before and after
+	$(RUN) python -m demo.demo --s3-image $(call tag,s3) --model "$$(cat $(MODEL))"
+
+.PHONY: test
+test: check install integration ## Everything that can run here: lint, types, unit, contract, integration, end to end
+	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/contract tests/e2e
+
+.PHONY: check
+check: lint types unit ## The quick loop: lint, types, unit tests
+
+.PHONY: lint
+lint: setup ## Style, import layers, generated files
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) lint-imports
+	$(RUN) python crds/generate.py --check
+
+.PHONY: types
+types: setup ## Static types
+	$(RUN) mypy crds/src store/src operator/src trainer/src server/src crds/generate.py examples tests
+
+.PHONY: unit
+unit: setup ## Unit tests
+	$(RUN) pytest tests/unit -q
+
+.PHONY: generate
+generate: setup ## Write the generated files: CRDs, the chart's copy, docs/api.md
+	$(RUN) python crds/generate.py
+
+.PHONY: format
+format: setup ## Format the code
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+
+.PHONY: cluster
+cluster: ## Bring up the kind cluster (installs what it needs)
+	$(CLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: ## Take the cluster away; nothing is left behind
+	$(CLUSTER) down
+
+# The tags of the images that this tree builds, and the directory of the demo's model.
+TAGS := $(TUNEYARD_CACHE)/tags.json
+MODEL := $(TUNEYARD_CACHE)/demo-model
+tag = "$$(jq -r .$(1) $(TAGS))"
+
+.PHONY: images
+images: cluster ## Build the images and load them into the cluster
+	images/build --demo-model
+	images/build --print-tags > $(TAGS)
+	$(CLUSTER) load $$(jq -r '.[]' $(TAGS))
+
+.PHONY: install
+install: setup images ## Install the Helm chart into the cluster
+	$(HELM) upgrade --install tuneyard charts/tuneyard --namespace tuneyard-system --create-namespace --wait \
+	  --set images.operator=$(call tag,operator) --set images.trainer=$(call tag,trainer) --set images.server=$(call tag,server)
+
+.PHONY: setup
+setup:
+	@[ -x "$(UV)" ] || { python3 -m venv $(TUNEYARD_CACHE)/uv && $(TUNEYARD_CACHE)/uv/bin/pip install --quiet uv; }
+	@$(UV) sync --frozen --quiet --all-packages

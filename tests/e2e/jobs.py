@@ -1,0 +1,90 @@
+"""FineTuneJobs and ModelServers for the tests, and what the tests ask about them."""
+
+from typing import Any
+
+from demo.kubectl import Json, condition, get, holds, items, kubectl, wait_until
+
+CPU: Json = {"gpus": 0, "requests": {"cpu": "200m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "6Gi"}}
+
+
+def fine_tune_job(name: str, namespace: str, **parts: Any) -> Json:
+    """A job of a few seconds on the small model; `parts` replace whole parts of the spec."""
+    spec: Json = {
+        "model": {"uri": "s3://models/small"},
+        "dataset": {"train": [{"uri": "s3://data/few.jsonl"}]},
+        "training": {
+            "maxSteps": 10,
+            "effectiveBatchSize": 4,
+            "microBatchSize": 2,
+            "learningRate": 2e-3,
+            "maxLength": 128,
+        },
+        "evaluation": {"maxRows": 8, "gates": []},
+        "output": {"uri": f"s3://artifacts/{namespace}/{name}", "secretRef": {"name": "s3-credentials"}},
+        "resources": CPU,
+    }
+    return _resource("FineTuneJob", name, namespace, spec | parts)
+
+
+def model_server(name: str, namespace: str, model: Json, **parts: Any) -> Json:
+    spec: Json = {"model": model, "vllm": {"maxModelLen": 512}, "resources": CPU}
+    return _resource("ModelServer", name, namespace, spec | parts)
+
+
+def _resource(kind: str, name: str, namespace: str, spec: Json) -> Json:
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "tuneyard.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def wait_for_job(name: str, namespace: str, outcome: str = "Succeeded", seconds: float = 600) -> Json:
+    """The job, once it has the condition `outcome`; fails at once when it ended the other way."""
+    other = {"Succeeded": "Failed", "Failed": "Succeeded"}[outcome]
+
+    def ended() -> bool:
+        job = get("finetunejob", name, namespace)
+        found = condition(job, other)
+        assert found["status"] != "True", f"{name} is {other}: {found['reason']}: {found['message']}"
+        return holds(job, outcome)
+
+    wait_until(ended, f"FineTuneJob {name} has condition {outcome}", seconds)
+    return get("finetunejob", name, namespace)
+
+
+def wait_for_server(name: str, namespace: str, kind: str = "Available", seconds: float = 400) -> Json:
+    """The server, once its newest spec was seen and it has the condition `kind`."""
+
+    def arrived() -> bool:
+        server = get("modelserver", name, namespace)
+        seen = server.get("status", {}).get("observedGeneration") == server["metadata"]["generation"]
+        return seen and holds(server, kind)
+
+    wait_until(arrived, f"ModelServer {name} has condition {kind}", seconds)
+    return get("modelserver", name, namespace)
+
+
+def stage_pods(job: str, namespace: str, stage: str) -> list[Json]:
+    return items("pods", namespace, f"tuneyard.dev/finetunejob={job},tuneyard.dev/stage={stage}")
+
+
+def stage_digest(job: Json, stage: str) -> str:
+    (digest,) = [each["digest"] for each in job["status"]["stages"] if each["name"] == stage]
+    return str(digest)
+
+
+def artifact(job: Json, form: str) -> Json:
+    (found,) = [each for each in job["status"]["artifacts"] if each["format"] == form]
+    return dict(found)
+
+
+def restart_operator() -> None:
+    """Kills the operator without warning; its Deployment brings another one."""
+    kubectl(
+        "delete",
+        "pods",
+        "-n",
+        "tuneyard-system",
+        "-l",
+        "app.kubernetes.io/name=tuneyard",
+        "--force",
+        "--grace-period=0",
+    )

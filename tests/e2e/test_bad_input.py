@@ -1,0 +1,123 @@
+"""Bad input gets a condition with a reason of its own and a message that says what to do, before any GPU pod exists."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from demo.kubectl import Json, apply, condition, items, kubectl
+from demo.objectstore import READ_ONLY_PORT, ObjectStore
+from e2e.conftest import NamespaceFactory
+from e2e.jobs import fine_tune_job, wait_for_job
+from tuneyard_store.s3 import S3Store
+
+NAMESPACE = "e2e-bad-input"
+GOOD_ROW = json.dumps({"question": "What is a Pod?", "answer": "A group of containers."}) + "\n"
+
+
+class Case(NamedTuple):
+    name: str
+    reason: str
+    says: list[str]  # the message names these
+    spec: Json = {}
+    secret: dict[str, str | None] = {}
+
+
+def data(file: str) -> Json:
+    return {"dataset": {"train": [{"uri": f"s3://data/bad/{file}"}]}}
+
+
+CASES = [
+    Case("bucket-missing", "BucketNotFound", ["nowhere"], {"dataset": {"train": [{"uri": "s3://nowhere/x.jsonl"}]}}),
+    Case("wrong-secret-key", "InvalidCredentials", ["AWS_SECRET_ACCESS_KEY"], secret={
+        "AWS_SECRET_ACCESS_KEY": "wrong" * 6
+    }),
+    Case("wrong-access-key", "InvalidCredentials", ["AWS_ACCESS_KEY_ID"], secret={
+        "AWS_ACCESS_KEY_ID": "somebody-else"
+    }),
+    Case("no-secret-key", "CredentialsMissing", ["AWS_SECRET_ACCESS_KEY"], secret={"AWS_SECRET_ACCESS_KEY": None}),
+    Case("unknown-ca", "UntrustedCertificate", ["ca.crt"], secret={"ca_crt": None}),
+    Case("dataset-missing", "DatasetNotFound", ["s3://data/bad/not-there.jsonl"], data("not-there.jsonl")),
+    Case("dataset-empty", "DatasetEmpty", ["s3://data/bad/empty.jsonl"], data("empty.jsonl")),
+    Case("json-broken", "InvalidJSON", ["s3://data/bad/broken.jsonl", "line 3"], data("broken.jsonl")),
+    Case("no-answer", "MissingAnswer", ["s3://data/bad/no-answer.jsonl", "line 2"], data("no-answer.jsonl")),
+    Case("too-few-rows", "TooFewRows", ["minRows", "1000"], {
+        "dataset": {"train": [{"uri": "s3://data/few.jsonl"}], "clean": {"minRows": 1000}}
+    }),
+    Case("no-template", "ChatTemplateMissing", ["chatTemplate"], {"model": {"uri": "s3://models/no-template"}}),
+    Case("no-weights", "ModelWeightsMissing", ["s3://models/no-weights", "safetensors"], {"model": {"uri": "s3://models/no-weights"}}),
+    Case("model-missing", "ModelNotFound", ["s3://models/not-there"], {"model": {"uri": "s3://models/not-there"}}),
+    Case("read-only", "OutputNotWritable", ["s3://artifacts"], secret={
+        "AWS_ENDPOINT_URL": f"https://s3.e2e-store.svc:{READ_ONLY_PORT}"
+    }),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def applied(store: ObjectStore, new_namespace: NamespaceFactory, demo_model: Path) -> str:
+    """All the cases, applied at once; each asks for a GPU."""
+    namespace = new_namespace(NAMESPACE)
+    with store.reached_from_here() as s3:
+        s3.write("s3://data/bad/empty.jsonl", b"")
+        s3.write("s3://data/bad/broken.jsonl", (GOOD_ROW * 2 + '{"question": "What\n').encode())
+        s3.write("s3://data/bad/no-answer.jsonl", (GOOD_ROW + '{"question": "Why?", "answer": " "}\n').encode())
+        for path in demo_model.glob("*.json"):
+            s3.upload(path, f"s3://models/no-weights/{path.name}")
+        s3.upload(demo_model / "chat_template.jinja", "s3://models/no-weights/chat_template.jinja")
+        without_template(s3, demo_model)
+    for case in CASES:
+        apply(store.secret(f"s3-{case.name}", namespace, **case.secret))
+        output = {"uri": f"s3://artifacts/bad/{case.name}", "secretRef": {"name": f"s3-{case.name}"}}
+        apply(fine_tune_job(case.name, namespace, **({"output": output, "resources": {"gpus": 1}} | case.spec)))
+    return namespace
+
+
+def without_template(s3: S3Store, model: Path) -> None:
+    for path in model.iterdir():
+        if path.name == "tokenizer_config.json":
+            config = json.loads(path.read_text())
+            config.pop("chat_template", None)
+            s3.write(f"s3://models/no-template/{path.name}", json.dumps(config).encode())
+        elif path.suffix in {".json", ".safetensors"}:
+            s3.upload(path, f"s3://models/no-template/{path.name}")
+
+
+def failure(name: str, namespace: str) -> Json:
+    return condition(wait_for_job(name, namespace, "Failed", seconds=240), "Failed")
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_bad_input_is_named(applied: str, case: Case) -> None:
+    failed = failure(case.name, applied)
+    assert failed["reason"] == case.reason, failed
+    for words in case.says:
+        assert words in failed["message"], failed
+    assert failed["message"].rstrip().endswith("."), "a message that ends with what to do"
+
+
+def test_no_gpu_pod_was_created(applied: str) -> None:
+    for case in CASES:
+        wait_until(
+            lambda name=case.name: holds(get("finetunejob", name, applied), "Failed"), f"{case.name} failed", 240
+        )
+    pods = items("pods", applied)
+    assert {pod["metadata"]["labels"]["tuneyard.dev/stage"] for pod in pods} == {"prepare"}
+    assert "nvidia.com/gpu" not in json.dumps(pods)
+
+
+def test_a_missing_secret_is_named(applied: str) -> None:
+    output = {"uri": "s3://artifacts/bad/x", "secretRef": {"name": "not-there"}}
+    apply(fine_tune_job("secret-missing", applied, output=output))
+    failed = failure("secret-missing", applied)
+    assert failed["reason"] == "CredentialsMissing", failed
+    assert "not-there" in failed["message"], "the message names the Secret"
+
+
+def test_a_gpu_job_waits_for_a_gpu_and_then_says_that_none_is_visible(applied: str) -> None:
+    """The cluster's GPUs are only counted, not real: the train pod is scheduled onto one and must say what it lacks."""
+    apply(fine_tune_job("gpu", applied, resources={"gpus": 1}))
+    failed = failure("gpu", applied)
+    assert failed["reason"] == "GPUNotVisible", failed
+    (pod,) = items("pods", applied, "tuneyard.dev/finetunejob=gpu,tuneyard.dev/stage=train")
+    assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert "GPUNotVisible" in kubectl("get", "ftj", "gpu", "-n", applied)

@@ -1,0 +1,249 @@
+"""The whole chain on SmolLM2-135M-Instruct: data, LoRA, merge, INT8 and INT4, evaluation, and vLLM serving the result.
+
+The tests of this module run in order; each goes on where the one before it ended.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from demo.kubectl import Json, apply, condition, get, holds, items, kubectl, port_forward, wait_until
+from demo.objectstore import ObjectStore
+from e2e.conftest import NamespaceFactory
+from e2e.jobs import artifact, fine_tune_job, model_server, restart_operator, stage_pods, wait_for_job, wait_for_server
+from openai import OpenAI
+
+NAMESPACE, JOB, SERVER = "e2e-chain", "chain", "assistant"
+API_KEY = "sk-e2e-0123456789"
+
+FULL_JOB: dict[str, Any] = {
+    "model": {"uri": "s3://models/smollm2-135m-instruct"},
+    "dataset": {"train": [{"uri": "s3://data/kubernetes-fields.jsonl"}], "clean": {"minRows": 1000}},
+    "training": {
+        "maxSteps": 12,
+        "effectiveBatchSize": 8,
+        "microBatchSize": 4,
+        "learningRate": 2e-3,
+        "maxLength": 128,
+    },
+    "export": {"formats": ["bf16", "int8", "gptq"], "calibration": {"samples": 8, "maxLength": 64}},
+    "evaluation": {"maxRows": 16, "gates": [{"metric": "perplexity", "against": "base", "maxRatio": 0.7}]},
+}
+
+
+@pytest.fixture(scope="module")
+def namespace(new_namespace: NamespaceFactory) -> str:
+    return new_namespace(NAMESPACE)
+
+
+@pytest.fixture(scope="module")
+def chain(namespace: str) -> Json:
+    """The finished job, and in `tables` what `kubectl get ftj` showed on the way."""
+    apply(fine_tune_job(JOB, namespace, **FULL_JOB))
+    tables: list[str] = []
+
+    def ended() -> bool:
+        tables.append(kubectl("get", "ftj", JOB, "-n", namespace))
+        job = get("finetunejob", JOB, namespace)
+        return holds(job, "Succeeded") or holds(job, "Failed")
+
+    wait_until(ended, "the chain has ended", 1500, every=2)
+    return wait_for_job(JOB, namespace, seconds=1) | {"tables": tables}
+
+
+def columns(table: str) -> dict[str, str]:
+    """The one row of a kubectl table; a cell that is empty is left out."""
+    header, row = table.splitlines()
+    starts = [(header.index(name), name) for name in header.split()]
+    ends = [start for start, _ in starts[1:]] + [None]
+    cells = {name: row[start:end].strip() for (start, name), end in zip(starts, ends, strict=True)}
+    return {name: cell for name, cell in cells.items() if cell}
+
+
+def test_kubectl_get_shows_stage_percent_loss_and_eta_while_it_trains(chain: Json) -> None:
+    training = [row for row in map(columns, chain["tables"]) if row.get("PHASE") == "Training"]
+    full = [row for row in training if {"PERCENT", "LOSS", "ETA"} <= row.keys()]
+    assert full, chain["tables"]
+    assert any(0 < int(row["PERCENT"]) < 100 and float(row["LOSS"]) > 0 for row in full), full
+
+
+def test_kubectl_wait_sees_the_end(chain: Json, namespace: str) -> None:
+    kubectl("wait", "--for=condition=Succeeded", f"ftj/{JOB}", "-n", namespace, "--timeout=5s")
+
+
+def test_every_artifact_was_measured_and_the_tuned_model_learned(chain: Json) -> None:
+    perplexity = chain["status"]["evaluation"]["perplexity"]
+    assert perplexity.keys() >= {"base", "tuned", "int8", "gptq"}
+    assert perplexity["tuned"] < 0.7 * perplexity["base"], perplexity
+    assert perplexity["tuned"] * 0.9 < perplexity["int8"] < perplexity["base"], perplexity
+    assert perplexity["tuned"] * 0.9 < perplexity["gptq"] < perplexity["base"], perplexity
+    sizes = {each["format"]: each["sizeBytes"] for each in chain["status"]["artifacts"]}
+    assert sizes["gptq"] < sizes["int8"] < sizes["bf16"], sizes
+    assert all(each["perplexity"] > 1 for each in chain["status"]["artifacts"])
+
+
+def test_status_counts_the_rows(chain: Json) -> None:
+    dataset = chain["status"]["dataset"]
+    assert dataset["rowsIn"] == 2149
+    assert dataset["rowsIn"] == dataset["rowsKept"] + sum(dataset["dropped"].values())
+
+
+def test_describe_tells_the_story_in_events(chain: Json, namespace: str) -> None:
+    told = kubectl("describe", "ftj", JOB, "-n", namespace)
+    story = told[told.index("Events:") :]
+    positions = [story.find(f"{stage}") for stage in ("prepare", "train", "export", "evaluate", "publish", "Succeeded")]
+    assert -1 not in positions, story
+    assert positions == sorted(positions), story
+
+
+def test_applying_it_again_adopts_everything(chain: Json, namespace: str) -> None:
+    kubectl("delete", "ftj", JOB, "-n", namespace, "--wait")
+    wait_until(lambda: not items("pods", namespace), "the pods are gone", 180)
+    watch = [
+        "kubectl",
+        "get",
+        "pods",
+        "-n",
+        namespace,
+        "-w",
+        "-o",
+        "jsonpath={.metadata.labels.tuneyard\\.dev/stage}{'\\n'}",
+    ]
+    with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watching:
+        began = time.monotonic()
+        apply(fine_tune_job(JOB, namespace, **FULL_JOB))
+        again = wait_for_job(JOB, namespace, seconds=60)
+        took = time.monotonic() - began
+        watching.terminate()
+        seen = set(watching.communicate()[0].split())
+    assert took < 60, took
+    assert seen <= {"prepare", "publish"}, f"pods of {seen} were created"
+    assert "prepare" in seen, "the watch saw nothing"
+    assert again["status"]["artifacts"] == chain["status"]["artifacts"]
+    states = {stage["name"]: stage["state"] for stage in again["status"]["stages"]}
+    assert states["train"] == states["export"] == states["evaluate"] == "Adopted", states
+
+
+@pytest.fixture(scope="module")
+def server(chain: Json, namespace: str) -> Json:
+    """A ModelServer on the W4A16 artifact."""
+    secret = {"name": "key", "namespace": namespace}
+    apply({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": {"api-key": API_KEY}})
+    apply(server_of("gptq", namespace))
+    kubectl("wait", "--for=condition=Available", f"ms/{SERVER}", "-n", namespace, "--timeout=400s", timeout=410)
+    return get("modelserver", SERVER, namespace)
+
+
+def server_of(form: str, namespace: str) -> Json:
+    auth = {"apiKeySecretRef": {"name": "key"}}
+    return model_server(SERVER, namespace, {"fineTuneJobRef": {"name": JOB, "format": form}}, auth=auth)
+
+
+@pytest.fixture
+def endpoint(server: Json, namespace: str) -> Iterator[str]:
+    with port_forward(f"svc/{SERVER}", 80, namespace) as port:
+        yield f"http://localhost:{port}"
+
+
+def ask(url: str) -> str:
+    client = OpenAI(base_url=f"{url}/v1", api_key=API_KEY, timeout=120)
+    question = {"role": "user", "content": "What does the field replicas of DeploymentSpec mean?"}
+    reply = client.chat.completions.create(model=SERVER, messages=[question], max_tokens=24, temperature=0)  # type: ignore[list-item]
+    return reply.choices[0].message.content or ""
+
+
+def test_the_w4a16_artifact_is_served_and_answers(server: Json, endpoint: str, chain: Json) -> None:
+    assert server["status"]["served"]["digest"] == artifact(chain, "gptq")["digest"]
+    assert condition(server, "ArtifactVerified")["status"] == "True"
+    assert "**" in ask(endpoint), "the answer is in the style of the data"
+
+
+@pytest.mark.parametrize("key", [None, API_KEY, "wrong"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/adapters"),
+        ("GET", "/server_info"),
+        ("POST", "/load_lora_adapter"),
+        ("POST", "/v1/load_lora_adapter"),
+        ("GET", "/docs"),
+        ("GET", "/openapi.json"),
+        ("POST", "/tokenize"),
+    ],
+)
+def test_unlisted_routes_are_404(endpoint: str, method: str, path: str, key: str | None) -> None:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    assert httpx.request(method, endpoint + path, headers=headers, json={}, timeout=30).status_code == 404
+
+
+def test_keys_are_checked(endpoint: str) -> None:
+    def status(**headers: str) -> int:
+        return httpx.get(f"{endpoint}/v1/models", headers=headers, timeout=30).status_code
+
+    assert status() == 401
+    assert status(Authorization="Bearer wrong") == 401
+    assert status(Authorization=f"Bearer {API_KEY}") == 200
+
+
+def test_another_format_rolls_out_although_the_operator_is_killed(server: Json, namespace: str, chain: Json) -> None:
+    """The W8A8 artifact takes over; until it is ready the W4A16 one serves."""
+    apply(server_of("int8", namespace))
+    wait_until(lambda: len(items("deployments", namespace)) == 2, "the new revision has a Deployment", 60)
+    restart_operator()
+    wait_for_server(SERVER, namespace, "Progressing", 60)
+    assert holds(get("modelserver", SERVER, namespace), "Available"), "the old revision goes on serving"
+
+    def taken_over() -> bool:
+        status = get("modelserver", SERVER, namespace)["status"]
+        return bool(status["served"]["digest"] == artifact(chain, "int8")["digest"])
+
+    wait_until(taken_over, "the W8A8 artifact is served", 400)
+    with port_forward(f"svc/{SERVER}", 80, namespace) as port:
+        assert "**" in ask(f"http://localhost:{port}")
+    wait_until(lambda: len(items("deployments", namespace)) == 1, "the old revision is gone", 180)
+
+
+def test_a_flipped_byte_is_never_served(server: Json, store: ObjectStore, namespace: str, chain: Json) -> None:
+    bf16 = artifact(chain, "bf16")
+    with store.reached_from_here() as s3:
+        weights = next(each.uri for each in s3.list(bf16["uri"]) if each.uri.endswith(".safetensors"))
+        raw = bytearray(s3.read(weights))
+        raw[len(raw) // 2] ^= 1
+        s3.write(weights, bytes(raw))
+    model = {"uri": bf16["uri"], "digest": bf16["digest"], "secretRef": {"name": "s3-credentials"}}
+    apply(model_server("corrupt", namespace, model))
+    wait_until(
+        lambda: condition(get("modelserver", "corrupt", namespace), "ArtifactVerified")["status"] == "False",
+        "ArtifactVerified is False",
+        180,
+    )
+    refused = get("modelserver", "corrupt", namespace)
+    message = condition(refused, "ArtifactVerified")["message"]
+    assert weights.rsplit("/", 1)[1] in message, message
+    assert message.count("sha256:") >= 2 or message.count("sha256") >= 2, "names the expected and the found digest"
+    assert not holds(refused, "Available")
+    kubectl("delete", "ms", "corrupt", "-n", namespace)
+
+
+def test_one_that_serves_goes_on_serving_when_the_new_revision_is_corrupt(
+    server: Json, namespace: str, chain: Json
+) -> None:
+    apply(server_of("bf16", namespace))
+    wait_for_server(SERVER, namespace, "Degraded", 240)
+    degraded = get("modelserver", SERVER, namespace)
+    assert condition(degraded, "Degraded")["reason"] == "ArtifactCorrupt", degraded["status"]
+    assert holds(degraded, "Available"), degraded["status"]
+    assert degraded["status"]["served"]["digest"] == artifact(chain, "int8")["digest"]
+    with port_forward(f"svc/{SERVER}", 80, namespace) as port:
+        assert ask(f"http://localhost:{port}")
+
+
+def test_every_pod_ran_restricted(namespace: str) -> None:
+    """The namespace enforces `restricted`: what is here was admitted under it."""
+    labels = json.loads(kubectl("get", "namespace", namespace, "-o", "json"))["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert stage_pods(JOB, namespace, "prepare")

@@ -1,0 +1,105 @@
+"""Killed operator, deleted training pod: the chain completes, no stage runs twice, the weights are the same."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from demo.kubectl import Json, apply, items, kubectl, wait_until
+from demo.objectstore import ObjectStore
+from e2e.conftest import NamespaceFactory
+from e2e.jobs import artifact, fine_tune_job, restart_operator, stage_digest, stage_pods, wait_for_job
+
+NAMESPACE = "e2e-resilience"
+TRAINING = {
+    "maxSteps": 60,
+    "effectiveBatchSize": 4,
+    "microBatchSize": 2,
+    "learningRate": 2e-3,
+    "maxLength": 128,
+    "lora": {"dropout": 0.1},  # so that the random state matters
+}
+EXPORT = {"formats": ["bf16", "int8", "gptq"], "calibration": {"samples": 4, "maxLength": 64}}
+
+
+@pytest.fixture(scope="module")
+def namespace(new_namespace: NamespaceFactory) -> str:
+    return new_namespace(NAMESPACE)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(namespace: str) -> Json:
+    apply(fine_tune_job("undisturbed", namespace, training=TRAINING, export=EXPORT))
+    return wait_for_job("undisturbed", namespace)
+
+
+@pytest.fixture(scope="module")
+def disturbed(namespace: str) -> Json:
+    """The same job; in mid-run its operator was killed and its training pod deleted."""
+    apply(fine_tune_job("disturbed", namespace, training=TRAINING))
+    wait_until(lambda: "step 5/" in training_log(namespace), "training has reached step 5", 180, every=0.5)
+    restart_operator()
+    (pod,) = stage_pods("disturbed", namespace, "train")
+    kubectl("delete", "pod", pod["metadata"]["name"], "-n", namespace, timeout=180)
+    return wait_for_job("disturbed", namespace)
+
+
+def training_log(namespace: str) -> str:
+    selector = "tuneyard.dev/finetunejob=disturbed,tuneyard.dev/stage=train"
+    return kubectl("logs", "-n", namespace, "-l", selector, "--tail=-1") if items("pods", namespace, selector) else ""
+
+
+def adapter(store: ObjectStore, job: Json) -> bytes:
+    with store.reached_from_here() as s3:
+        run = f"{job['spec']['output']['uri']}/runs/{stage_digest(job, 'train')}/train"
+        (uri,) = [each.uri for each in s3.list(run) if each.uri.endswith("adapter/adapter_model.safetensors")]
+        return s3.read(uri)
+
+
+def test_a_deleted_training_pod_resumes_from_its_checkpoint(disturbed: Json, namespace: str) -> None:
+    resumed = re.search(r"resum\w* .*step (\d+)", training_log(namespace), re.IGNORECASE)
+    assert resumed, training_log(namespace)
+    assert int(resumed[1]) >= 5
+
+
+def test_the_adapter_is_the_same_to_the_bit(undisturbed: Json, disturbed: Json, store: ObjectStore) -> None:
+    assert adapter(store, undisturbed) == adapter(store, disturbed)
+
+
+def test_a_deleted_pod_is_not_charged(disturbed: Json) -> None:
+    assert disturbed["status"]["restarts"].get("failed", 0) == 0, disturbed["status"]["restarts"]
+
+
+def test_no_stage_ran_twice(disturbed: Json, namespace: str) -> None:
+    jobs = items("jobs", namespace, "tuneyard.dev/finetunejob=disturbed")
+    stages = [job["metadata"]["labels"]["tuneyard.dev/stage"] for job in jobs]
+    assert sorted(stages) == ["evaluate", "export", "prepare", "publish", "train"]
+    assert all(job["status"].get("succeeded") == 1 for job in jobs)
+    for stage in ("prepare", "export", "evaluate", "publish"):
+        assert len(stage_pods("disturbed", namespace, stage)) == 1, stage
+
+
+def test_without_a_cluster_the_artifacts_are_the_same(
+    undisturbed: Json, store: ObjectStore, namespace: str, images: dict[str, str], tmp_path: Path
+) -> None:
+    """`tuneyard run` with the same file on this machine, in a fresh place of the same store."""
+    job = fine_tune_job("undisturbed", namespace, training=TRAINING, export=EXPORT)
+    job["spec"]["output"]["uri"] = "s3://artifacts/local"
+    (tmp_path / "job.yaml").write_text(json.dumps(job))  # JSON is YAML
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    with store.reached_from_here() as s3:
+        for name, value in store.credential_files(s3.endpoint_url or "").items():
+            (credentials / name).write_text(value)
+        mounts = ["-v", f"{tmp_path}:/job:ro", "--tmpfs", "/work:mode=1777", "--tmpfs", "/tmp:mode=1777,exec"]
+        limits = ["--read-only", "--cap-drop", "ALL", "--network", "host"]
+        command = ["tuneyard", "run", "/job/job.yaml", "--credentials", "/job/credentials", "--workdir", "/work"]
+        run = subprocess.run(
+            ["docker", "run", "--rm", *limits, *mounts, images["trainer"], *command],
+            capture_output=True, text=True, timeout=900, check=False,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
+    for form in EXPORT["formats"]:
+        expected = artifact(undisturbed, str(form))["digest"]
+        assert expected in run.stdout, f"{form}: {expected} is not in\n{run.stdout[-4000:]}"
