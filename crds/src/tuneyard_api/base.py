@@ -72,9 +72,11 @@ class Toleration(Model):
 class Resources(Model):
     """What a pod asks the scheduler for."""
 
-    gpus: int = Field(default=1, ge=0, le=64, description="GPUs per pod; 0 runs on the CPU.")
+    gpus: int = Field(default=1, ge=0, le=64, description="GPUs per pod; 0 runs on the CPU. Default: 1.")
     gpu_resource_name: str = Field(
-        default="nvidia.com/gpu", max_length=253, description="The extended resource that stands for a GPU."
+        default="nvidia.com/gpu",
+        max_length=253,
+        description="The extended resource that stands for a GPU. Default: nvidia.com/gpu.",
     )
     requests: dict[str, Quantity] | None = Field(default=None, description="cpu, memory, ephemeral-storage requests.")
     limits: dict[str, Quantity] | None = Field(
