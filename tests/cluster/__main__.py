@@ -1,0 +1,3 @@
+from tuneyard_cluster.cli import main
+
+raise SystemExit(main())

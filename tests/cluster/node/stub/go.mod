@@ -1,0 +1,1 @@
+module tuneyard.dev/cluster/stub

@@ -1,0 +1,116 @@
+"""`python3 tests/cluster <verb>`"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tuneyard_cluster import cluster, engine, host, load, nodeimage, tools
+from tuneyard_cluster.settings import Settings, from_environment
+from tuneyard_cluster.shell import Failed, Refused, run, say, step, succeeds
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    settings = from_environment()
+    try:
+        host.check_kind_of_host()
+        with _alone(settings):
+            options.verb(settings, options)
+    except Refused as refusal:
+        say(f"Cannot do this here. {refusal}")
+        return 2
+    except Failed as failure:
+        say(f"Failed: {failure}")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tests/cluster",
+        description="tuneyard's test cluster.",
+        epilog="Environment: TUNEYARD_CLUSTER (name), TUNEYARD_CACHE (directory), TUNEYARD_NODE_IMAGE, "
+        "TUNEYARD_DEBIAN_MIRROR, GOPROXY.",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="verb")
+
+    def verb(name: str, function: object, help: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=help, description=help)
+        added.set_defaults(verb=function)
+        return added
+
+    verb("up", _up, "make the cluster, or keep the one that is there and healthy; prints exports for a shell")
+    down = verb("down", _down, "delete the cluster; caches stay")
+    down.add_argument("--purge", action="store_true", help="delete the caches too, and stop the dockerd that `up` started")
+    verb("load", _load, "bring docker's images into the node").add_argument("image", nargs="+")
+    some = verb("tools", _tools, "install kind, helm, kubectl, versitygw and print where they are")
+    some.add_argument("tool", nargs="*", choices=[*tools.NAMES, []], help="only these")
+    verb("engine", _engine, "make sure that a Docker engine runs")
+    verb("env", _env, "print exports for a shell: eval $(python3 tests/cluster env)")
+    return parser
+
+
+def _up(settings: Settings, _: argparse.Namespace) -> None:
+    with step("the cluster, all in all"):
+        engine.ensure(settings)
+        if not succeeds("docker", "container", "inspect", settings.node):
+            host.check_disk(engine.data_root(), settings.cache)
+        tools.ensure("kind", settings)
+        image = nodeimage.ensure(settings)
+        tools.ensure("kubectl", settings)
+        tools.ensure("helm", settings)
+        cluster.ensure(image, settings)
+    _env(settings)
+
+
+def _down(settings: Settings, options: argparse.Namespace) -> None:
+    if engine.answers():
+        cluster.delete(settings)
+        if options.purge:
+            for image in run("docker", "image", "ls", "-q", nodeimage.REPOSITORY).split():
+                succeeds("docker", "rmi", "-f", image)
+    if options.purge:
+        engine.stop(settings)
+        shutil.rmtree(settings.cache, ignore_errors=True)
+
+
+def _load(settings: Settings, options: argparse.Namespace) -> None:
+    if not succeeds("docker", "container", "inspect", settings.node):
+        raise Refused(f"There is no cluster {settings.name}; make it with `python3 tests/cluster up`.")
+    load.load(options.image, settings)
+
+
+def _tools(settings: Settings, options: argparse.Namespace) -> None:
+    for name in options.tool or tools.NAMES:
+        print(name, tools.ensure(name, settings))
+
+
+def _engine(settings: Settings, _: argparse.Namespace) -> None:
+    engine.ensure(settings)
+
+
+def _env(settings: Settings, _: argparse.Namespace | None = None) -> None:
+    print(f"export KUBECONFIG={settings.kubeconfig}")
+    print(f'export PATH="$PATH:{settings.bin}"')
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """One at a time: two builds of the same thing would only hinder each other."""
+    settings.cache.mkdir(parents=True, exist_ok=True)
+    with (settings.cache.parent / f".{settings.cache.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("    another run is at work; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

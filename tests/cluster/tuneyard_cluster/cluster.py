@@ -1,0 +1,168 @@
+"""The kind cluster: kept while it is healthy and as wanted, made again where it is not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from tuneyard_cluster import selftest, tools
+from tuneyard_cluster.nodeimage import NodeImage
+from tuneyard_cluster.settings import (
+    COREDNS,
+    FAKE_GPUS,
+    KUBERNETES,
+    POD_RANGE,
+    SERVICE_RANGE,
+    VOLUMES,
+    Settings,
+)
+from tuneyard_cluster.shell import Failed, run, say, step, succeeds, wait_until
+
+MARK = "tuneyard.dev/cluster"  # node label: the digest of what the cluster was made from; set last
+
+
+def kind_config(image: NodeImage) -> str:
+    """JSON, which is YAML."""
+    networking: dict[str, Any] = {"serviceSubnet": SERVICE_RANGE, "disableDefaultCNI": image.built}
+    if image.built:
+        networking["podSubnet"] = POD_RANGE
+    dns = {"kind": "ClusterConfiguration", "dns": {"imageTag": COREDNS}}
+    return json.dumps(
+        {
+            "kind": "Cluster",
+            "apiVersion": "kind.x-k8s.io/v1alpha4",
+            "networking": networking,
+            "nodes": [{"role": "control-plane"}],
+            "kubeadmConfigPatches": [json.dumps(dns)] if image.built else [],
+        }
+    )
+
+
+def mark_of(image: NodeImage) -> str:
+    made_from = f"{image.name}\0{kind_config(image)}\0{VOLUMES}"
+    return hashlib.sha256(made_from.encode()).hexdigest()[:16]
+
+
+def ensure(image: NodeImage, settings: Settings) -> None:
+    mark = mark_of(image)
+    _wake(settings)
+    state = _mark_on_node(settings)
+    if state != mark:
+        if _exists(settings):
+            say(f"    the cluster {'was made from something else' if state else 'does not answer'}: made again")
+        _recreate(image, settings)
+    try:
+        _furnish(image, settings)
+    except Failed as error:
+        if state != mark:
+            raise
+        say(f"    the cluster is not healthy: made again\n    {error}")
+        _recreate(image, settings)
+        _furnish(image, settings)
+    _kubectl(settings, "label", "--overwrite", "node", settings.node, f"{MARK}={mark}")
+
+
+def _furnish(image: NodeImage, settings: Settings) -> None:
+    """What kind does not bring; each part may be there already."""
+    selftest.reject_stray_service_traffic(settings)
+    if image.built:
+        _stock_volumes(settings)
+    _fake_gpus(settings)
+    with step("check the Services"):
+        selftest.check(settings)
+
+
+def _wake(settings: Settings) -> None:
+    """After a reboot or a killed dockerd the node is there but stopped."""
+    state = "" if not _exists(settings) else run("docker", "inspect", "-f", "{{.State.Status}}", settings.node)
+    if state in ("exited", "created", "paused"):
+        with step(f"start the {state} node"):
+            succeeds("docker", "unpause" if state == "paused" else "start", settings.node)
+            wait_until(lambda: _mark_on_node(settings) is not None, 60)
+
+
+def _exists(settings: Settings) -> bool:
+    return succeeds("docker", "container", "inspect", settings.node)
+
+
+def _mark_on_node(settings: Settings) -> str | None:
+    """The mark of a Ready node; None where none answers, "" where the cluster was never finished."""
+    if not settings.kubeconfig.exists():
+        return None
+    try:
+        node = json.loads(_kubectl(settings, "get", "node", settings.node, "-o", "json", "--request-timeout=5s"))
+    except Failed:
+        return None
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"])
+    return str(node["metadata"]["labels"].get(MARK, "")) if ready else None
+
+
+def _recreate(image: NodeImage, settings: Settings) -> None:
+    kind = tools.ensure("kind", settings)
+    run(kind, "delete", "cluster", "--name", settings.name, "--kubeconfig", settings.kubeconfig)
+    with step(f"create the cluster {settings.name}"):
+        create = (kind, "create", "cluster", "--name", settings.name, "--image", image.name, "--config", "-")
+        wait = ("--wait", "180s", "--kubeconfig", settings.kubeconfig)
+        run(*create, *wait, input=kind_config(image), timeout=600)
+
+
+def _fake_gpus(settings: Settings) -> None:
+    """Pods that ask for nvidia.com/gpu are scheduled for real; there is nothing behind it."""
+    patch = [
+        {"op": "add", "path": f"/status/{kind}/nvidia.com~1gpu", "value": str(FAKE_GPUS)}
+        for kind in ("capacity", "allocatable")
+    ]
+    _kubectl(settings, "patch", "node", settings.node, "--subresource=status", "--type=json", "-p", json.dumps(patch))
+
+
+def _stock_volumes(settings: Settings) -> None:
+    """VOLUMES empty volumes to bind; those that a deleted claim has left are emptied and offered again."""
+    found = json.loads(_kubectl(settings, "get", "pv", "-o", "json"))["items"]
+    kept = {pv["metadata"]["name"] for pv in found if pv["status"]["phase"] in ("Available", "Bound", "Pending")}
+    fresh = [name for name in (f"volume-{n:02}" for n in range(VOLUMES)) if name not in kept]
+    if not fresh:
+        return
+    used = {pv["metadata"]["name"] for pv in found} & set(fresh)
+    if used:
+        _kubectl(settings, "delete", "pv", *sorted(used))
+    paths = [f"/var/volumes/{name}" for name in fresh]
+    run("docker", "exec", settings.node, "rm", "-rf", *paths)
+    run("docker", "exec", settings.node, "mkdir", "-p", "-m", "0777", *paths)  # a hostPath knows no fsGroup
+    volumes = {"apiVersion": "v1", "kind": "List", "items": [_volume(name) for name in fresh]}
+    _kubectl(settings, "apply", "-f", "-", input=json.dumps(volumes))
+
+
+def _volume(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "storageClassName": "standard",
+            "capacity": {"storage": "50Gi"},  # not enforced
+            "accessModes": ["ReadWriteOnce", "ReadWriteMany", "ReadOnlyMany"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": f"/var/volumes/{name}", "type": "Directory"},
+        },
+    }
+
+
+def _kubectl(settings: Settings, *arguments: str, input: str | None = None) -> str:
+    kubectl = tools.ensure("kubectl", settings)
+    return run(kubectl, "--kubeconfig", settings.kubeconfig, *arguments, input=input, timeout=60)
+
+
+def delete(settings: Settings) -> None:
+    if not _exists(settings):
+        settings.kubeconfig.unlink(missing_ok=True)
+        return
+    with step(f"delete the cluster {settings.name}"):
+        kind = tools.ensure("kind", settings)
+        run(kind, "delete", "cluster", "--name", settings.name, "--kubeconfig", settings.kubeconfig)
+        settings.kubeconfig.unlink(missing_ok=True)
+        succeeds("docker", "network", "rm", "kind")  # stays while another kind cluster is in it
+
+
+def describe(settings: Settings) -> str:
+    return f"Kubernetes {KUBERNETES} at {settings.kubeconfig}"
