@@ -39,14 +39,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(required=True, metavar="verb")
 
-    def verb(name: str, function: object, help: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=help, description=help)
+    def verb(name: str, function: object, about: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=about, description=about)
         added.set_defaults(verb=function)
         return added
 
     verb("up", _up, "make the cluster, or keep the one that is there and healthy; prints exports for a shell")
     down = verb("down", _down, "delete the cluster; caches stay")
-    down.add_argument("--purge", action="store_true", help="delete the caches too, and stop the dockerd that `up` started")
+    down.add_argument("--purge", action="store_true", help="delete the caches too; stop the dockerd that `up` started")
     verb("load", _load, "bring docker's images into the node").add_argument("image", nargs="+")
     some = verb("tools", _tools, "install kind, helm, kubectl, versitygw and print where they are")
     some.add_argument("tool", nargs="*", choices=[*tools.NAMES, []], help="only these")

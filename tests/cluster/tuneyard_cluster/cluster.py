@@ -104,7 +104,7 @@ def _recreate(image: NodeImage, settings: Settings) -> None:
     with step(f"create the cluster {settings.name}"):
         create = (kind, "create", "cluster", "--name", settings.name, "--image", image.name, "--config", "-")
         wait = ("--wait", "180s", "--kubeconfig", settings.kubeconfig)
-        run(*create, *wait, input=kind_config(image), timeout=600)
+        run(*create, *wait, stdin=kind_config(image), timeout=600)
 
 
 def _fake_gpus(settings: Settings) -> None:
@@ -130,7 +130,7 @@ def _stock_volumes(settings: Settings) -> None:
     run("docker", "exec", settings.node, "rm", "-rf", *paths)
     run("docker", "exec", settings.node, "mkdir", "-p", "-m", "0777", *paths)  # a hostPath knows no fsGroup
     volumes = {"apiVersion": "v1", "kind": "List", "items": [_volume(name) for name in fresh]}
-    _kubectl(settings, "apply", "-f", "-", input=json.dumps(volumes))
+    _kubectl(settings, "apply", "-f", "-", stdin=json.dumps(volumes))
 
 
 def _volume(name: str) -> dict[str, Any]:
@@ -148,9 +148,9 @@ def _volume(name: str) -> dict[str, Any]:
     }
 
 
-def _kubectl(settings: Settings, *arguments: str, input: str | None = None) -> str:
+def _kubectl(settings: Settings, *arguments: str, stdin: str | None = None) -> str:
     kubectl = tools.ensure("kubectl", settings)
-    return run(kubectl, "--kubeconfig", settings.kubeconfig, *arguments, input=input, timeout=60)
+    return run(kubectl, "--kubeconfig", settings.kubeconfig, *arguments, stdin=stdin, timeout=60)
 
 
 def delete(settings: Settings) -> None:

@@ -103,7 +103,8 @@ def store() -> Path | None:
     """The directory of the engine's layer store if this process can read it and knows its format (overlay2)."""
     info = json.loads(run("docker", "info", "--format", "{{json .}}"))
     root = Path(info["DockerRootDir"])
-    return root if info["Driver"] == "overlay2" and os.access(root / "image/overlay2/layerdb", os.R_OK | os.X_OK) else None
+    readable = os.access(root / "image/overlay2/layerdb", os.R_OK | os.X_OK)
+    return root if info["Driver"] == "overlay2" and readable else None
 
 
 def data_root() -> Path:

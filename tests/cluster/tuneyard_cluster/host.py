@@ -17,8 +17,8 @@ MEMORY_GIB = 8
 
 def check_kind_of_host() -> None:
     if sys.platform != "linux":
-        raise Refused(f"The test cluster runs on Linux, this is {sys.platform}. Use a Linux machine or virtual machine.")
-    if sys.version_info < (3, 11):
+        raise Refused(f"The test cluster runs on Linux, this is {sys.platform}. Use a Linux (virtual) machine.")
+    if sys.version_info < (3, 11):  # noqa: UP036 - it runs before uv chooses one
         raise Refused(f"Python 3.11 or later is needed, this is {platform.python_version()}.")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     if memory < MEMORY_GIB:
@@ -27,9 +27,7 @@ def check_kind_of_host() -> None:
 
 def check_disk(*places: Path) -> None:
     """Refuses if a file system under `places` has too little room for images (a missing place counts as its parent)."""
-    for place in places:
-        while not place.exists():
-            place = place.parent
+    for place in (next(path for path in (place, *place.parents) if path.exists()) for place in places):
         free = shutil.disk_usage(place).free / 1e9
         if free < DISK_GB:
             raise Refused(

@@ -33,7 +33,7 @@ def load(names: list[str], settings: Settings) -> None:
         # Somebody else's engine or image store: its own way is the only one that is sure to work.
         run(tools.ensure("kind", settings), "load", "docker-image", "--name", settings.name, *names)
         return
-    images = [_read(store, name, id) for name, id in ids.items()]
+    images = [_read(store, name, image_id) for name, image_id in ids.items()]
     records = _records(settings)
     lacking = [image for image in images if not _has(records, image)]
     for image in images:
@@ -52,8 +52,8 @@ def _image_id(name: str) -> str:
         raise Refused(f"docker has no image {name}; build it first.") from None
 
 
-def _read(store: Path, name: str, id: str) -> Image:
-    config = (store / "image/overlay2/imagedb/content" / id.replace(":", "/")).read_bytes()
+def _read(store: Path, name: str, image_id: str) -> Image:
+    config = (store / "image/overlay2/imagedb/content" / image_id.replace(":", "/")).read_bytes()
     return Image((qualified(name),), config, read_layers(store, json.loads(config)["rootfs"]["diff_ids"]))
 
 

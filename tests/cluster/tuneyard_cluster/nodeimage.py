@@ -175,7 +175,7 @@ def _commit(name: str, root: Path, images: Path) -> None:
         if not wait_until(lambda: succeeds(*ctr, "version"), 30):
             raise Failed("containerd does not start in the node image")
         pinned = ("--label=io.cri-containerd.pinned=pinned", "--all-platforms", "--no-unpack")
-        run(*ctr, "images", "import", *pinned, "-", input=images.read_bytes())
+        run(*ctr, "images", "import", *pinned, "-", stdin=images.read_bytes())
         run("docker", "exec", container, "pkill", "containerd")
         run("docker", "commit", "--change", ENTRYPOINT, container, name)
     finally:

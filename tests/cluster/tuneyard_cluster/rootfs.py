@@ -14,10 +14,10 @@ from tuneyard_cluster import host, tools
 from tuneyard_cluster.settings import DEBIAN, KIND, POD_RANGE, Settings
 from tuneyard_cluster.shell import run, step
 
-PACKAGES = (
-    "systemd systemd-sysv conntrack iptables nftables iproute2 ethtool util-linux mount kmod libseccomp2 pigz e2fsprogs "
-    "bash ca-certificates curl jq procps socat containerd runc containernetworking-plugins"
-).split()
+PACKAGES = """
+    systemd systemd-sysv conntrack iptables nftables iproute2 ethtool util-linux mount kmod libseccomp2 pigz e2fsprogs
+    bash ca-certificates curl jq procps socat containerd runc containernetworking-plugins
+""".split()  # noqa: SIM905
 
 # Units that make no sense in a container (kind's Dockerfile removes the same)
 NOT_IN_A_CONTAINER = (

@@ -21,7 +21,7 @@ SYNC_FAILED = ("Failed to execute iptables-restore", "Failed to ensure chain", "
 
 
 def reject_stray_service_traffic(settings: Settings) -> None:
-    """What is still addressed to a Service when it is filtered has no Service: it must not leave by the default route."""
+    """What is still addressed to a Service when it is filtered has none: it must not leave by the default route."""
     for chain in ("FORWARD", "OUTPUT"):
         rule = (chain, "-d", SERVICE_RANGE, "-j", "REJECT", "--reject-with", "icmp-port-unreachable")
         if not succeeds("docker", "exec", settings.node, "iptables", "-w", "-C", *rule):
@@ -31,12 +31,12 @@ def reject_stray_service_traffic(settings: Settings) -> None:
 def check(settings: Settings) -> None:
     """Raises Failed unless a Service answers the node and a pod, and an address of no Service answers nobody."""
     kubectl = (tools.ensure("kubectl", settings), "--kubeconfig", settings.kubeconfig, "-n", "kube-system")
-    applied = run(*kubectl, "apply", "-o", "json", "-f", "-", input=json.dumps(SERVICE))
+    applied = run(*kubectl, "apply", "-o", "json", "-f", "-", stdin=json.dumps(SERVICE))
     address = json.loads(applied)["spec"]["clusterIP"]
     for where, through in (("the node", []), ("a pod", _in_a_pod(settings))):
         if not wait_until(lambda through=through: _fetch(settings, through, address) == BODY, 90):  # type: ignore[misc]
             answer = _fetch(settings, through, address)
-            raise Failed(f"Services do not work from {where}: http://{address}/health answered {answer!r}, not {BODY!r}")
+            raise Failed(f"Services do not work from {where}: {address} answered {answer!r}, not {BODY!r}")
         if (answer := _fetch(settings, through, NOBODY)) is not None:
             raise Failed(f"{NOBODY} is no Service, yet from {where} something answered: {answer[:100]!r}")
     if complaints := sync_errors(run(*kubectl, "logs", "daemonset/kube-proxy", "--tail=500")):

@@ -13,30 +13,31 @@ from pathlib import Path
 from typing import Any
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - a sentence when raised
     """This host cannot do it; the message says what is missing and what to do."""
 
 
-class Failed(Exception):
+class Failed(Exception):  # noqa: N818
     """A command failed; the message holds the command and the end of its output."""
 
 
 def run(
     *command: str | Path,
-    input: str | bytes | None = None,
+    stdin: str | bytes | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
 ) -> str:
     """Standard output of a command, stripped. Raises Failed unless it exits 0."""
     words = [str(word) for word in command]
-    data = input.encode() if isinstance(input, str) else input
+    data = stdin.encode() if isinstance(stdin, str) else stdin
     try:
         done = subprocess.run(
             words,
             input=data,
             stdin=subprocess.DEVNULL if data is None else None,
             capture_output=True,
+            check=False,
             cwd=cwd,
             env={**os.environ, **(env or {})},
             timeout=timeout,
