@@ -28,6 +28,7 @@ INVALID_SPEC: Final = "InvalidSpec"
 # Found later.
 GPU_NOT_VISIBLE: Final = "GPUNotVisible"
 OUT_OF_MEMORY: Final = "OutOfMemory"
+TRAINING_DIVERGED: Final = "TrainingDiverged"
 GATE_FAILED: Final = "GateFailed"
 ARTIFACT_CORRUPT: Final = "ArtifactCorrupt"
 ARTIFACT_NOT_FOUND: Final = "ArtifactNotFound"
