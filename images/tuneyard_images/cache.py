@@ -1,6 +1,9 @@
 """Where things that are expensive to make are kept, outside the clone."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -10,3 +13,11 @@ def directory(name: str) -> Path:
     path = Path(os.environ.get("TUNEYARD_CACHE") or home / "tuneyard") / name
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One build at a time: the clean-up after one would take away the intermediate images of another."""
+    with (directory("locks") / "images").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

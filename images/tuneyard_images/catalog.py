@@ -77,21 +77,4 @@ IMAGES = (
 )
 
 BY_NAME = {image.name: image for image in IMAGES}
-
-
-def closure(names: list[str]) -> list[Image]:
-    """The named images and all that they stand on, in build order. No name means all that are shipped.
-
-    Raises:
-        KeyError: a name is not in the catalog.
-    """
-    wanted: set[str] = set()
-
-    def add(name: str) -> None:
-        wanted.add(name)
-        for parent in BY_NAME[name].parents.values():
-            add(parent)
-
-    for name in names or [image.name for image in IMAGES if image.shipped]:
-        add(name)
-    return [image for image in IMAGES if image.name in wanted]
+SHIPPED = tuple(image.name for image in IMAGES if image.shipped)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "images"))
 
 from tuneyard_images import context  # noqa: E402
-from tuneyard_images.catalog import BY_NAME, IMAGES, Image, closure  # noqa: E402
+from tuneyard_images.catalog import IMAGES, SHIPPED, Image  # noqa: E402
 
 CHOSEN = {"BASE_IMAGE": "debian:bookworm-slim", "VLLM_BUILD": "cpu"}
 
@@ -94,9 +94,8 @@ def test_the_catalog_is_in_build_order_and_every_file_exists() -> None:
             assert (ROOT / file).exists(), file
 
 
-def test_a_closure_holds_what_an_image_stands_on_and_no_more() -> None:
-    assert [image.name for image in closure(["operator"])] == ["base", "builder", "operator-deps", "operator"]
-    assert {image.name for image in closure([])} == set(BY_NAME)
+def test_what_runs_in_a_cluster_is_shipped() -> None:
+    assert set(SHIPPED) == {"operator", "trainer", "server", "s3"}
 
 
 def pins(name: str) -> dict[str, str]:
