@@ -1,0 +1,87 @@
+"""Access to the object store, as the files of a Secret or as AWS_* environment variables."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, cast, get_args
+
+from tuneyard_store.errors import CredentialsMissing
+
+AddressingStyle = Literal["path", "virtual", "auto"]
+
+CA_FILE: Final = "ca.crt"
+DEFAULT_REGION: Final = "us-east-1"
+VARIABLES: Final = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_S3_ADDRESSING_STYLE",
+)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What opens a store; without an endpoint it is AWS's own, without keys the ambient chain of boto3 is asked."""
+
+    access_key: str | None = None
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    endpoint_url: str | None = None
+    region: str = DEFAULT_REGION
+    addressing_style: AddressingStyle = "auto"
+    ca_file: Path | None = None
+    """PEM bundle that is trusted in addition to the system's."""
+
+
+def load_credentials(directory: Path, name: str = "") -> Credentials:
+    """Reads the files of a mounted Secret; `name` is the Secret's, for the messages.
+
+    Raises CredentialsMissing when the directory, or one of the two keys, is not there.
+    """
+    secret = f"Secret {name}" if name else f"{directory}"
+    if not directory.is_dir() or not any(directory.iterdir()):
+        raise CredentialsMissing(
+            f"{secret} does not exist or is empty",
+            "Create it in the same namespace with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "and AWS_ENDPOINT_URL for a store that is not AWS's.",
+        )
+    found = {name: (directory / name).read_text().strip() for name in VARIABLES if (directory / name).is_file()}
+    for required in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        if not found.get(required):
+            raise CredentialsMissing(f"{secret} has no {required}", f"Add the key {required} to it.")
+    ca_file = directory / CA_FILE
+    return _credentials(found, secret, ca_file if ca_file.is_file() else None)
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> Credentials:
+    """Reads the AWS_* variables; AWS_CA_BUNDLE names the additional PEM bundle."""
+    bundle = environ.get("AWS_CA_BUNDLE")
+    return _credentials(
+        {name: environ[name] for name in VARIABLES if environ.get(name)}, "the environment", bundle and Path(bundle)
+    )
+
+
+def _credentials(found: Mapping[str, str], source: str, ca_file: Path | str | None) -> Credentials:
+    endpoint = found.get("AWS_ENDPOINT_URL")
+    # Few stores on-prem have a wildcard DNS name for their buckets.
+    style = found.get("AWS_S3_ADDRESSING_STYLE", "path" if endpoint else "auto")
+    if style not in get_args(AddressingStyle):
+        raise CredentialsMissing(
+            f"{source} says AWS_S3_ADDRESSING_STYLE={style}", "Write path, virtual or auto, or leave it out."
+        )
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise CredentialsMissing(
+            f"{source} says AWS_ENDPOINT_URL={endpoint}", "Write a URL that begins with https:// or http://."
+        )
+    return Credentials(
+        access_key=found.get("AWS_ACCESS_KEY_ID"),
+        secret_key=found.get("AWS_SECRET_ACCESS_KEY"),
+        session_token=found.get("AWS_SESSION_TOKEN"),
+        endpoint_url=endpoint,
+        region=found.get("AWS_REGION", DEFAULT_REGION),
+        addressing_style=cast(AddressingStyle, style),
+        ca_file=Path(ca_file) if ca_file else None,
+    )

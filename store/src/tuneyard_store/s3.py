@@ -1,0 +1,258 @@
+"""The one module that talks to S3. Every error leaves it as a StoreError that says what to do."""
+
+import ssl
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
+from uuid import uuid4
+
+import boto3
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, SSLError
+
+from tuneyard_store import errors
+from tuneyard_store.credentials import Credentials
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+MULTIPART_BYTES: Final = 64 * 2**20
+CONNECT_SECONDS: Final = 5
+READ_SECONDS: Final = 60
+ATTEMPTS: Final = 3
+DELETE_AT_ONCE: Final = 1000  # the most that DeleteObjects takes
+
+ASKS_FOR_OTHER_KEYS: Final = {
+    "InvalidAccessKeyId": "AWS_ACCESS_KEY_ID",
+    "XAdminUserNotFound": "AWS_ACCESS_KEY_ID",  # versitygw's name for it
+    "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY",
+    "InvalidToken": "AWS_SESSION_TOKEN",
+    "ExpiredToken": "AWS_SESSION_TOKEN",
+    "AuthorizationHeaderMalformed": "AWS_REGION",
+}
+
+
+class Location(NamedTuple):
+    """A parsed s3://bucket/key."""
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def parse(cls, uri: str) -> "Location":
+        scheme, _, rest = uri.partition("://")
+        bucket, _, key = rest.partition("/")
+        if scheme != "s3" or not bucket:
+            raise ValueError(f"{uri!r} is not s3://bucket/path")
+        return cls(bucket, key)
+
+
+class ObjectInfo(NamedTuple):
+    uri: str
+    key: str
+    size: int  # bytes
+    etag: str
+
+
+class S3Store:
+    """A store, reached with one set of credentials. Methods raise StoreError only."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self.credentials = credentials
+
+    @property
+    def endpoint(self) -> str:
+        return self.credentials.endpoint_url or "AWS"
+
+    @cached_property
+    def _client(self) -> "S3Client":
+        given = self.credentials
+        config = Config(
+            s3={"addressing_style": given.addressing_style},
+            retries={"mode": "standard", "max_attempts": ATTEMPTS},
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            max_pool_connections=16,
+            # Stores that are not AWS's often refuse the newer checksum trailers.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        return boto3.client(
+            "s3",
+            aws_access_key_id=given.access_key,
+            aws_secret_access_key=given.secret_key,
+            aws_session_token=given.session_token,
+            endpoint_url=given.endpoint_url,
+            region_name=given.region,
+            verify=self._bundle(),
+            config=config,
+        )
+
+    def _bundle(self) -> str | bool:
+        """The system's certificates and the private CA in one file: boto3 takes only one."""
+        if self.credentials.ca_file is None:
+            return ssl.get_default_verify_paths().cafile or True
+        system = ssl.get_default_verify_paths().cafile
+        with tempfile.NamedTemporaryFile("wb", prefix="ca-", suffix=".pem", delete=False) as bundle:
+            if system:
+                bundle.write(Path(system).read_bytes() + b"\n")
+            bundle.write(self.credentials.ca_file.read_bytes())
+        return bundle.name
+
+    def list(self, uri: str) -> Iterator[ObjectInfo]:
+        """Objects whose key begins with the uri's path, in the order of their keys."""
+        bucket, prefix = Location.parse(uri)
+        with self._named_errors(uri):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                for each in page.get("Contents", []):
+                    yield ObjectInfo(f"s3://{bucket}/{each['Key']}", each["Key"], each["Size"], each["ETag"].strip('"'))
+
+    def exists(self, uri: str) -> bool:
+        bucket, key = Location.parse(uri)
+        with self._named_errors(uri):
+            try:
+                self._client.head_object(Bucket=bucket, Key=key)
+            except ClientError as error:
+                # A HEAD has no body, so a missing bucket looks like a missing object.
+                if _code(error) in {"404", "NoSuchKey", "NotFound"}:
+                    self._client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+                    return False
+                raise
+        return True
+
+    @contextmanager
+    def open(self, uri: str) -> Iterator[IO[bytes]]:
+        """The object as a stream."""
+        bucket, key = Location.parse(uri)
+        with self._named_errors(uri):
+            body = self._client.get_object(Bucket=bucket, Key=key)["Body"]
+            try:
+                yield body  # type: ignore[misc]
+            finally:
+                body.close()
+
+    def read(self, uri: str) -> bytes:
+        with self.open(uri) as stream:
+            return stream.read()
+
+    def write(self, uri: str, data: bytes, content_type: str = "application/octet-stream") -> None:
+        bucket, key = Location.parse(uri)
+        with self._named_errors(uri):
+            self._client.put_object(Bucket=bucket, Key=key, Body=data, ContentType=content_type)
+
+    def upload(self, path: Path, uri: str) -> None:
+        bucket, key = Location.parse(uri)
+        with self._named_errors(uri):
+            self._client.upload_file(str(path), bucket, key, Config=_transfer())
+
+    def upload_all(self, files: "dict[str, Path]") -> None:
+        """Uploads several files at once; keys are uris."""
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            for done in [pool.submit(self.upload, path, uri) for uri, path in files.items()]:
+                done.result()
+
+    def download(self, uri: str, path: Path) -> None:
+        """Downloads one object; folders are made, the file can be read by every user."""
+        bucket, key = Location.parse(uri)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._named_errors(uri):
+            self._client.download_file(bucket, key, str(path), Config=_transfer())
+        path.chmod(0o644)
+
+    def delete_prefix(self, uri: str) -> None:
+        """Deletes every object whose key begins with the uri's path."""
+        bucket, _ = Location.parse(uri)
+        keys = [each.key for each in self.list(uri)]
+        with self._named_errors(uri):
+            for start in range(0, len(keys), DELETE_AT_ONCE):
+                batch = [{"Key": key} for key in keys[start : start + DELETE_AT_ONCE]]
+                self._client.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})  # type: ignore[typeddict-item]
+
+    def check_writable(self, uri: str) -> None:
+        """Writes and deletes a small object under `uri`."""
+        bucket, prefix = Location.parse(uri)
+        probe = f"{prefix.rstrip('/')}/.tuneyard-write-check-{uuid4().hex}".lstrip("/")
+        with self._named_errors(uri):
+            self._client.put_object(Bucket=bucket, Key=probe, Body=b"")
+            self._client.delete_object(Bucket=bucket, Key=probe)
+
+    @contextmanager
+    def _named_errors(self, uri: str) -> Iterator[None]:
+        try:
+            yield
+        except (ClientError, BotoCoreError, Boto3Error) as error:
+            raise named_error(error, uri, self.credentials) from error
+
+
+def _transfer() -> TransferConfig:
+    return TransferConfig(multipart_threshold=MULTIPART_BYTES, multipart_chunksize=MULTIPART_BYTES, max_concurrency=4)
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def named_error(error: Exception, uri: str, credentials: Credentials) -> errors.StoreError:
+    """The StoreError for an error of boto3; its text never holds a key."""
+    endpoint = credentials.endpoint_url or "AWS"
+    if isinstance(error, ClientError):
+        return _answered(error, uri, endpoint)
+    if isinstance(error, SSLError):
+        return errors.UntrustedCertificate(
+            f"The certificate of {endpoint} is not trusted",
+            "Add the PEM of the CA that signed it as ca.crt to the credentials Secret.",
+        )
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return errors.CredentialsMissing(
+            f"No keys for {uri}",
+            "Name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in spec.output.secretRef.",
+        )
+    cause = error.__cause__ or error.__context__
+    if isinstance(error, Boto3Error) and isinstance(cause, ClientError | BotoCoreError):
+        return named_error(cause, uri, credentials)
+    return errors.StorageUnavailable(
+        f"{endpoint} did not answer for {uri} ({type(error).__name__})",
+        "Check AWS_ENDPOINT_URL in the credentials Secret and that the store is up; this is tried again.",
+    )
+
+
+def _answered(error: ClientError, uri: str, endpoint: str) -> errors.StoreError:
+    code = _code(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    bucket = Location.parse(uri).bucket
+    if code == "NoSuchBucket":
+        return errors.BucketNotFound(
+            f"Bucket {bucket} does not exist at {endpoint}", f"Create it, or correct the bucket in {uri}."
+        )
+    if key := ASKS_FOR_OTHER_KEYS.get(code):
+        return errors.InvalidCredentials(
+            f"{endpoint} refused the credentials for {uri} ({code})",
+            f"Check {key} in the credentials Secret.",
+        )
+    if code == "AccessDenied" or status == 403:
+        return errors.AccessDenied(
+            f"{endpoint} denied {error.operation_name} on {uri}",
+            f"Allow it for this access key (s3:{_action(error.operation_name)}), or use another key.",
+        )
+    if code in {"NoSuchKey", "NotFound", "404"}:
+        return errors.ObjectNotFound(f"{uri} does not exist at {endpoint}", "Correct the path, or upload the object.")
+    if status >= 500 or code in {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed"} or status == 429:
+        return errors.StorageUnavailable(
+            f"{endpoint} answered {code or status} for {uri}", "This is tried again; look at the store's log."
+        )
+    return errors.StoreError(
+        f"{endpoint} answered {code or status} to {error.operation_name} on {uri}", "Look at the store's log."
+    )
+
+
+def _action(operation: str) -> str:
+    """The IAM action of an operation: ListObjectsV2 needs s3:ListBucket, HeadObject needs s3:GetObject."""
+    return {"ListObjectsV2": "ListBucket", "HeadObject": "GetObject", "CreateMultipartUpload": "PutObject"}.get(
+        operation, operation
+    )
