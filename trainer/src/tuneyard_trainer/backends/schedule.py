@@ -1,0 +1,65 @@
+"""How many steps a run takes and which rows each of them sees: pure functions of the spec, the rows and the seed.
+
+The whole run is one list of rows, written down before it starts. A resumed run goes on in that list, so it sees what an
+uninterrupted one would have seen.
+"""
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from tuneyard_api import reasons
+from tuneyard_api.finetunejob import Training
+from tuneyard_trainer.errors import BadInput
+
+DEFAULT_EPOCHS = 3.0
+
+
+def total_steps(training: Training, rows: int) -> int:
+    """Optimizer steps of a run over `rows` training rows; a last partial batch is filled from the next epoch."""
+    if training.max_steps is not None:
+        return training.max_steps
+    epochs = DEFAULT_EPOCHS if training.epochs is None else training.epochs
+    return max(1, math.ceil(epochs * rows / training.effective_batch_size))
+
+
+def micro_batch_size(training: Training, devices: int = 1) -> int:
+    """Rows per forward pass and device.
+
+    Raises:
+        BadInput: effectiveBatchSize is not a multiple of microBatchSize times the number of devices.
+    """
+    per_device, rest = divmod(training.effective_batch_size, devices)
+    micro = training.micro_batch_size or max(size for size in (1, 2, 4, 8) if per_device % size == 0)
+    if rest or per_device % micro:
+        raise BadInput(
+            reasons.INVALID_SPEC,
+            f"training.effectiveBatchSize {training.effective_batch_size} is not a multiple of "
+            f"microBatchSize {micro} x {devices} device(s)",
+            f"Set training.effectiveBatchSize to a multiple of {micro * devices}, or another microBatchSize.",
+        )
+    return micro
+
+
+def row_order(lengths: Sequence[int], steps: int, batch: int, seed: int) -> list[int]:
+    """The rows of the whole run: `batch` of them per step, each epoch shuffled anew.
+
+    Rows of one step are sorted by length (in tokens), longest first, so that its micro batches need little padding. The
+    loss is a mean over the step's tokens: the order within a step changes the speed, not what is learned.
+    """
+    stream = _epochs(len(lengths), seed)
+    order: list[int] = []
+    for _ in range(steps):
+        order += sorted(islice(stream, batch), key=lambda row: -lengths[row])
+    return order
+
+
+def _epochs(rows: int, seed: int) -> Iterator[int]:
+    epoch = 0
+    while True:
+        shuffled = list(range(rows))
+        # A string seed is hashed with SHA-512: the same on every machine and Python version.
+        random.Random(f"{seed}/{epoch}").shuffle(shuffled)  # noqa: S311 - an order, not a secret
+        yield from shuffled
+        epoch += 1

@@ -1,0 +1,40 @@
+"""INT4 W4A16: 4-bit weights in groups, by GPTQ (Frantar et al. 2022, arXiv:2210.17323)."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+# Largest first: fewer scales, smaller files. 128 is what the field publishes; 32 is what the kernels need at least.
+GROUP_SIZES: Final = (128, 64, 32)
+
+# Columns that are updated together. The result is the same but for rounding; on a CPU small blocks stay in the cache.
+BLOCK_SIZE: Final = 32
+# Layers of one shape that are quantized at once: gate and up, key and value.
+BATCH: Final = 8
+
+
+def group_size(columns: Iterable[int]) -> int | None:
+    """The largest group that divides the input columns of every linear layer; None when there is none."""
+    widths = set(columns)
+    return next((size for size in GROUP_SIZES if all(width % size == 0 for width in widths)), None)
+
+
+def misfit(columns: Iterable[int]) -> str | None:
+    widths = sorted(set(columns))
+    if group_size(widths):
+        return None
+    odd = ", ".join(str(width) for width in widths if width % GROUP_SIZES[-1])
+    return f"gptq needs linear layers whose input columns are divisible by {GROUP_SIZES[-1]}; this model has {odd}"
+
+
+def recipe(columns: Iterable[int]) -> list[Any]:
+    from llmcompressor.modifiers.gptq import GPTQModifier  # noqa: PLC0415 - the quantizer's environment only
+
+    weights = {
+        "num_bits": 4,
+        "type": "int",
+        "symmetric": True,
+        "strategy": "group",
+        "group_size": group_size(columns),
+    }
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
+    return [GPTQModifier(config_groups=groups, ignore=["lm_head"], block_size=BLOCK_SIZE, batched_quantization=BATCH)]

@@ -1,0 +1,49 @@
+"""Quantizes a model directory with llmcompressor. Runs as a worker in the quantizer's environment.
+
+Its job: model (directory, bf16), format, rows (JSON file: lists of token ids), max_length (tokens), output (directory).
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from llmcompressor import oneshot
+from transformers import AutoModelForCausalLM
+
+from tuneyard_trainer.models import copy_config_files
+from tuneyard_trainer.quantization import QUANTIZATIONS
+from tuneyard_trainer.worker import Json, worker_main
+
+
+def quantize(job: Json) -> Json:
+    torch.manual_seed(0)
+    torch.set_num_threads(job["threads"] or torch.get_num_threads())
+    source, output = Path(job["model"]), Path(job["output"])
+    rows = [row[: job["max_length"]] for row in json.loads(Path(job["rows"]).read_text())]
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, local_files_only=True)
+    oneshot(
+        model=model,
+        recipe=QUANTIZATIONS[job["format"]].recipe(columns_of(model)),
+        dataset=Dataset.from_list([{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows]),
+        max_seq_length=job["max_length"],
+        num_calibration_samples=len(rows),
+        shuffle_calibration_samples=False,
+        # One pass over the layers for all modifiers together.
+        pipeline="sequential",
+    )
+    model.save_pretrained(output, save_compressed=True)
+    # How it was made is in config.json; the recipe would repeat it as YAML that only Python reads.
+    (output / "recipe.yaml").unlink(missing_ok=True)
+    copy_config_files(source, output, but=("config.json",))
+    return {}
+
+
+def columns_of(model: torch.nn.Module) -> set[int]:
+    """The numbers of input columns of the layers that are quantized."""
+    layers = (module for name, module in model.named_modules() if name != "lm_head")
+    return {layer.in_features for layer in layers if isinstance(layer, torch.nn.Linear)}
+
+
+if __name__ == "__main__":
+    worker_main(quantize)

@@ -1,0 +1,199 @@
+"""Heavy work runs in a process of its own, which is not given the store's credentials; the stage never imports torch.
+
+The two talk over the worker's standard output: what follows a record separator (as in RFC 7464) on a line is an event in
+JSON, all else is the worker's log. So it works through torchrun, and in an environment with other libraries.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tuneyard_api import reasons
+from tuneyard_trainer.errors import BadInput, DoesNotFit, StageError, TryAgain
+
+if TYPE_CHECKING:
+    from tuneyard_trainer.stage import StageContext
+
+Json = dict[str, Any]
+EventHandler = Callable[[Json], None]
+
+RECORD: Final = "\x1e"
+FAILURES: Final[dict[str, type[StageError]]] = {kind.__name__: kind for kind in (BadInput, DoesNotFit, TryAgain)}
+KILL_AFTER_SECONDS: Final = 20
+
+
+class Program(NamedTuple):
+    """A Python module that does heavy work, and the environment variable that names its interpreter, if not ours."""
+
+    module: str
+    python_env: str | None = None
+
+    def command(self, job_file: Path, processes: int = 1) -> list[str]:
+        python = os.environ.get(self.python_env, sys.executable) if self.python_env else sys.executable
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        return [python, *(launcher if processes > 1 else []), "-m", self.module, str(job_file)]
+
+
+# --- the stage's side -------------------------------------------------------------------------------------------------
+
+
+def run_worker(
+    context: "StageContext",
+    program: Program,
+    job: Json,
+    *,
+    on_event: EventHandler = lambda event: None,
+    processes: int = 1,
+    stop_file: Path | None = None,
+) -> Json:
+    """Runs one worker to its end and returns its result.
+
+    Args:
+        job: what the worker does; `threads` is added.
+        on_event: is given every event but the result.
+        stop_file: how the worker is asked to stop when the pod is; without it it is terminated.
+
+    Raises:
+        StageError: what the worker raised; TryAgain when the pod is stopped.
+    """
+    job_file = context.work / f"{program.module.rsplit('.', 1)[-1]}.json"
+    job_file.write_text(json.dumps(job | {"threads": context.threads}))
+    process = subprocess.Popen(
+        program.command(job_file, processes),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment(os.environ, context.threads, use_gpus=context.spec.resources.gpus > 0),
+        start_new_session=True,  # Ctrl-C reaches the stage only, which then stops the worker in order
+    )
+    with _stopped_with(context.stopping, process, stop_file):
+        result, last_lines = _follow(process, context, on_event)
+    if result is not None and process.returncode == 0:
+        return result
+    if context.stopping.is_set():
+        raise TryAgain(reasons.PREEMPTED, "The stage was stopped before it had finished.", "It will be started again.")
+    raise _crash(program.module, process.returncode, last_lines)
+
+
+def environment(
+    inherited: "os._Environ[str] | dict[str, str]", threads: int | None, *, use_gpus: bool
+) -> dict[str, str]:
+    """The worker's environment: no credentials, no network, the threads that the spec names."""
+    kept = {key: value for key, value in inherited.items() if not key.startswith("AWS_")}
+    # Threads that wait asleep: spinning ones cost ten times the time where CPUs are shared or limited.
+    fixed = {
+        "HF_HUB_OFFLINE": "1",
+        "TQDM_DISABLE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_WAIT_POLICY": "passive",
+    }
+    fixed |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+    fixed |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}
+    fixed |= {} if use_gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    return kept | fixed
+
+
+def _follow(
+    process: "subprocess.Popen[str]", context: "StageContext", on_event: EventHandler
+) -> tuple[Json | None, list[str]]:
+    result: Json | None = None
+    last_lines: deque[str] = deque(maxlen=30)
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    for line in process.stdout:
+        text, separator, record = line.partition(RECORD)
+        if text.strip():
+            last_lines.append(text.rstrip())
+            context.log.info("%s", text.rstrip())
+        if not separator:
+            continue
+        event = json.loads(record)
+        if event["event"] == "failed":
+            process.wait()
+            raise FAILURES[event["kind"]](event["reason"], event["message"], event["advice"])
+        if event["event"] == "result":
+            result = event["result"]
+        else:
+            on_event(event)
+    process.wait()
+    return result, list(last_lines)
+
+
+@contextlib.contextmanager
+def _stopped_with(
+    stopping: threading.Event, process: "subprocess.Popen[str]", stop_file: Path | None
+) -> Iterator[None]:
+    """Passes a stop on to the worker; whatever happens, no worker outlives the block."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            if stopping.wait(0.5):
+                if stop_file:
+                    stop_file.touch()
+                else:
+                    _end(process)
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    if process.poll() is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(KILL_AFTER_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _crash(module: str, code: int, last_lines: list[str]) -> StageError:
+    if code == -signal.SIGKILL:
+        return DoesNotFit(
+            reasons.OUT_OF_MEMORY,
+            f"{module} was killed: most likely it needed more memory than the pod may use.",
+            "Raise resources.limits.memory, or lower training.microBatchSize or training.maxLength.",
+        )
+    ended = f"signal {-code}" if code < 0 else f"code {code}"
+    last = next((line for line in reversed(last_lines) if line.strip()), "no output")
+    return StageError(reasons.STAGE_CRASHED, f"{module} ended with {ended}: {last}", "See the pod's log.")
+
+
+# --- the worker's side ------------------------------------------------------------------------------------------------
+
+
+def emit(event: str, **fields: Any) -> None:
+    """Sends one event to the stage."""
+    sys.stdout.write(f"{RECORD}{json.dumps({'event': event, **fields})}\n")
+    sys.stdout.flush()
+
+
+def worker_main(work: Callable[[Json], Json | None]) -> None:
+    """Runs a worker: reads its job, does the work, sends the result or what went wrong."""
+    job = json.loads(Path(sys.argv[1]).read_text())
+    try:
+        result = work(job)
+    except StageError as error:
+        emit("failed", kind=type(error).__name__, reason=error.reason, message=error.message, advice=error.advice)
+        sys.exit(1)
+    if result is not None:
+        emit("result", result=result)
