@@ -11,7 +11,6 @@ from tuneyard_cluster.nodeimage import NodeImage
 from tuneyard_cluster.settings import (
     COREDNS,
     FAKE_GPUS,
-    KUBERNETES,
     POD_RANGE,
     SERVICE_RANGE,
     VOLUMES,
@@ -74,12 +73,17 @@ def _furnish(image: NodeImage, settings: Settings) -> None:
 
 
 def _wake(settings: Settings) -> None:
-    """After a reboot or a killed dockerd the node is there but stopped."""
-    state = "" if not _exists(settings) else run("docker", "inspect", "-f", "{{.State.Status}}", settings.node)
-    if state in ("exited", "created", "paused"):
+    """After a reboot or a killed dockerd the node is there, but stopped or still on its way."""
+    if not _exists(settings):
+        return
+    state = run("docker", "inspect", "-f", "{{.State.Status}}", settings.node)
+    if state != "running":
         with step(f"start the {state} node"):
             succeeds("docker", "unpause" if state == "paused" else "start", settings.node)
-            wait_until(lambda: _mark_on_node(settings) is not None, 60)
+    if not settings.kubeconfig.exists():
+        kind = tools.ensure("kind", settings)
+        succeeds(kind, "export", "kubeconfig", "--name", settings.name, "--kubeconfig", settings.kubeconfig)
+    wait_until(lambda: _mark_on_node(settings) is not None, 60)
 
 
 def _exists(settings: Settings) -> bool:
@@ -162,7 +166,3 @@ def delete(settings: Settings) -> None:
         run(kind, "delete", "cluster", "--name", settings.name, "--kubeconfig", settings.kubeconfig)
         settings.kubeconfig.unlink(missing_ok=True)
         succeeds("docker", "network", "rm", "kind")  # stays while another kind cluster is in it
-
-
-def describe(settings: Settings) -> str:
-    return f"Kubernetes {KUBERNETES} at {settings.kubeconfig}"

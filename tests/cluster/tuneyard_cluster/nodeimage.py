@@ -176,7 +176,7 @@ def _commit(name: str, root: Path, images: Path) -> None:
             raise Failed("containerd does not start in the node image")
         pinned = ("--label=io.cri-containerd.pinned=pinned", "--all-platforms", "--no-unpack")
         run(*ctr, "images", "import", *pinned, "-", stdin=images.read_bytes())
-        run("docker", "exec", container, "pkill", "containerd")
+        run("docker", "exec", container, "sh", "-c", "pkill containerd; while pgrep -x containerd; do sleep 0.1; done")
         run("docker", "commit", "--change", ENTRYPOINT, container, name)
     finally:
         succeeds("docker", "rm", "-f", "-v", container)
