@@ -1,0 +1,1 @@
+"""FineTuneJob: one Job per stage, one after the other."""

@@ -1,0 +1,136 @@
+"""The objects of a FineTuneJob: an immutable ConfigMap, and one Job per stage."""
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from tuneyard_api import names
+from tuneyard_api.finetunejob import FineTuneJobSpec
+from tuneyard_api.names import Stage
+from tuneyard_operator import podspec
+from tuneyard_operator.objects import Json, generation, hash8, name, namespace, owner_reference, uid
+from tuneyard_operator.settings import Settings
+
+CONTAINER: Final = "stage"
+# Long enough to finish a step and write a checkpoint.
+GRACE_SECONDS: Final[dict[Stage, int]] = {"train": 120}
+
+# Bad input is final; preemption is not charged; anything else counts against backoffLimit.
+FAILURE_POLICY: Final[list[Json]] = [
+    {
+        "action": "FailJob",
+        "onExitCodes": {
+            "containerName": CONTAINER,
+            "operator": "In",
+            "values": [names.EXIT_BAD_INPUT, names.EXIT_DOES_NOT_FIT],
+        },
+    },
+    {
+        "action": "Ignore",
+        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [names.EXIT_TRY_AGAIN]},
+    },
+    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+]
+
+
+def run_hash(job: Json) -> str:
+    """Of one run: a changed spec is a new generation and runs anew."""
+    return hash8([uid(job), generation(job)])
+
+
+def job_name(job: Json, stage: Stage) -> str:
+    return f"{name(job)}-{stage}-{run_hash(job)}"
+
+
+def config_name(job: Json) -> str:
+    return f"{name(job)}-{run_hash(job)}"
+
+
+def labels(job: Json, stage: Stage | None = None) -> dict[str, str]:
+    staged = {names.LABEL_STAGE: stage} if stage else {}
+    run = {names.LABEL_FINETUNEJOB: name(job), names.LABEL_REVISION: run_hash(job)}
+    return {**names.MANAGED_BY, **run, **staged}
+
+
+def config_map(job: Json) -> Json:
+    """The FineTuneJob as the stages read it."""
+    metadata = {key: job["metadata"][key] for key in ("name", "namespace", "uid")}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": config_name(job),
+            "namespace": namespace(job),
+            "labels": labels(job),
+            "ownerReferences": [owner_reference(job)],
+        },
+        "immutable": True,
+        "data": {"job.json": json.dumps({"metadata": metadata, "spec": job["spec"]}, sort_keys=True)},
+    }
+
+
+def stage_job(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, str], settings: Settings) -> Json:
+    """The batch/v1 Job of one stage; `digests` are prepare's, and empty for prepare itself."""
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": job_name(job, stage),
+            "namespace": namespace(job),
+            "labels": labels(job, stage),
+            "ownerReferences": [owner_reference(job)],
+        },
+        "spec": {
+            "completions": 1,
+            "parallelism": 1,
+            "backoffLimit": spec.retry_policy.backoff_limit,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": FAILURE_POLICY},
+            "template": {
+                "metadata": {"labels": labels(job, stage)},
+                "spec": _pod(job, spec, stage, digests, settings),
+            },
+        },
+    }
+
+
+def _pod(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, str], settings: Settings) -> Json:
+    resources = spec.resources if stage == "train" else podspec.without_gpu(spec.resources)
+    config = {"name": "job", "configMap": {"name": config_name(job)}}
+    mounted = [
+        (config, {"name": "job", "mountPath": names.JOB_DIR, "readOnly": True}),
+        *podspec.credentials(spec.output.secret_ref),
+        podspec.scratch("work", names.WORK_DIR),
+        podspec.scratch("tmp", "/tmp"),  # noqa: S108 - the pod's own
+        podspec.scratch("shm", "/dev/shm", memory=True),  # noqa: S108 - tensors between processes
+    ]
+    container = {
+        "name": CONTAINER,
+        "image": settings.trainer_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["tuneyard", "stage", stage],
+        "env": _environment(spec, digests),
+        "ports": [{"name": "progress", "containerPort": names.PROGRESS_PORT}],
+        "resources": podspec.container_resources(resources),
+        "securityContext": podspec.CONTAINER_SECURITY,
+        "volumeMounts": [mount for _, mount in mounted],
+    }
+    return {
+        **podspec.NO_TOKEN,
+        **podspec.image_settings(settings),
+        **podspec.placement(resources, spec.priority_class_name),
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_SECONDS.get(stage, 30),
+        "securityContext": podspec.POD_SECURITY,
+        "containers": [container],
+        "volumes": [volume for volume, _ in mounted],
+    }
+
+
+def _environment(spec: FineTuneJobSpec, digests: Mapping[str, str]) -> list[Json]:
+    variables = {"HOME": "/tmp"}  # noqa: S108
+    if digests:
+        variables[names.ENV_DIGESTS] = json.dumps(dict(digests), sort_keys=True)
+    if count := podspec.threads(spec.resources):
+        variables[names.ENV_THREADS] = str(count)
+    return [{"name": key, "value": value} for key, value in variables.items()]

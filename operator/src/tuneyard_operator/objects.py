@@ -1,0 +1,70 @@
+"""Small questions about Kubernetes objects, which are plain dicts here."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from tuneyard_api.names import API_VERSION
+
+Json = dict[str, Any]
+
+
+def uid(thing: Json) -> str:
+    return str(thing["metadata"]["uid"])
+
+
+def name(thing: Json) -> str:
+    return str(thing["metadata"]["name"])
+
+
+def namespace(thing: Json) -> str:
+    return str(thing["metadata"]["namespace"])
+
+
+def generation(thing: Json) -> int:
+    return int(thing["metadata"].get("generation", 0))
+
+
+def label(thing: Json, key: str) -> str:
+    return str(thing["metadata"].get("labels", {}).get(key, ""))
+
+
+def is_going(thing: Json) -> bool:
+    """Its deletion was asked for."""
+    return "deletionTimestamp" in thing["metadata"]
+
+
+def owned_by(thing: Json, owner_uid: str) -> bool:
+    owners = thing["metadata"].get("ownerReferences", [])
+    return any(owner.get("controller") and owner["uid"] == owner_uid for owner in owners)
+
+
+def owner_reference(owner: Json) -> Json:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": owner["kind"],
+        "name": name(owner),
+        "uid": uid(owner),
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def condition(thing: Json, kind: str) -> Json:
+    """The condition of that type, or an empty dict."""
+    return condition_in(thing.get("status", {}).get("conditions", []), kind)
+
+
+def condition_in(conditions: Iterable[Json], kind: str) -> Json:
+    return next((each for each in conditions if each["type"] == kind), {})
+
+
+def holds(thing: Json, kind: str) -> bool:
+    return bool(condition(thing, kind).get("status") == "True")
+
+
+def hash8(value: Any) -> str:
+    """Eight hexadecimal digits that stand for any JSON value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,48 @@
+"""What an operator process is told at its start."""
+
+import os
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+PREFIX: Final = "TUNEYARD_"
+
+
+class Settings(NamedTuple):
+    """Images are full references; times are in seconds."""
+
+    trainer_image: str
+    server_image: str
+    image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()  # empty: the whole cluster
+    log_level: str = "INFO"
+    health_port: int = 8081
+    workers: int = 8
+    poll: float = 3.0  # between two looks at a running stage's progress
+    rewrite: float = 15.0  # between two writes of a slowly moving progress
+    retire: float = 10.0  # how long a revision that no longer serves is kept, for connections that still know it
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Reads TUNEYARD_TRAINER_IMAGE and so on.
+
+    Raises SystemExit, naming the variable, when an image is missing.
+    """
+    return Settings(
+        trainer_image=_required(environment, "TRAINER_IMAGE"),
+        server_image=_required(environment, "SERVER_IMAGE"),
+        image_pull_policy=environment.get(f"{PREFIX}IMAGE_PULL_POLICY") or "IfNotPresent",
+        image_pull_secrets=_words(environment, "IMAGE_PULL_SECRETS"),
+        namespaces=_words(environment, "NAMESPACES"),
+        log_level=(environment.get(f"{PREFIX}LOG_LEVEL") or "INFO").upper(),
+    )
+
+
+def _required(environment: Mapping[str, str], name: str) -> str:
+    if value := environment.get(PREFIX + name):
+        return value
+    raise SystemExit(f"{PREFIX}{name} is not set: the image of the pods that the operator creates")
+
+
+def _words(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(environment.get(PREFIX + name, "").replace(",", " ").split())
