@@ -1,0 +1,69 @@
+"""Steps, micro batches and the order of the rows."""
+
+from collections import Counter
+
+import pytest
+
+from tuneyard_api.finetunejob import Training
+from tuneyard_trainer.backends.schedule import micro_batch_size, row_order, total_steps
+from tuneyard_trainer.errors import BadInput
+
+
+@pytest.mark.parametrize(
+    ("spec", "rows", "steps"),
+    [
+        ({}, 160, 30),  # three epochs of ten steps
+        ({"epochs": 1}, 161, 11),  # the last rows are not left out
+        ({"epochs": 0.5}, 160, 5),
+        ({"epochs": 0.01}, 20, 1),
+        ({"maxSteps": 7}, 1_000_000, 7),
+        ({"epochs": 2, "effectiveBatchSize": 1}, 3, 6),
+    ],
+)
+def test_total_steps(spec: dict[str, object], rows: int, steps: int) -> None:
+    assert total_steps(Training.model_validate(spec), rows) == steps
+
+
+@pytest.mark.parametrize(
+    ("effective", "micro", "devices", "expected"),
+    [(16, None, 1, 8), (12, None, 1, 4), (7, None, 1, 1), (16, 2, 1, 2), (16, None, 4, 4), (8, None, 8, 1)],
+)
+def test_micro_batch_size(effective: int, micro: int | None, devices: int, expected: int) -> None:
+    training = Training(effective_batch_size=effective, micro_batch_size=micro)
+    assert micro_batch_size(training, devices) == expected
+
+
+@pytest.mark.parametrize(("effective", "micro", "devices"), [(16, 3, 1), (16, 8, 4), (6, None, 4)])
+def test_a_batch_that_cannot_be_split_is_refused(effective: int, micro: int | None, devices: int) -> None:
+    with pytest.raises(BadInput, match="effectiveBatchSize"):
+        micro_batch_size(Training(effective_batch_size=effective, micro_batch_size=micro), devices)
+
+
+def test_each_epoch_sees_every_row_once_in_an_order_of_its_own() -> None:
+    order = row_order([5] * 12, steps=6, batch=4, seed=1)
+    first, second = order[:12], order[12:]
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
+
+
+def test_a_batch_may_span_two_epochs() -> None:
+    order = row_order([5] * 5, steps=3, batch=4, seed=1)
+    assert len(order) == 12
+    assert sorted(Counter(order).values()) == [2, 2, 2, 3, 3]
+
+
+def test_the_order_depends_on_the_seed_alone() -> None:
+    lengths = [3, 1, 2, 9, 4, 7]
+    assert row_order(lengths, 4, 3, seed=7) == row_order(lengths, 4, 3, seed=7)
+    assert row_order(lengths, 4, 3, seed=7) != row_order(lengths, 4, 3, seed=8)
+
+
+def test_a_longer_run_begins_like_a_shorter_one() -> None:
+    lengths = list(range(10))
+    assert row_order(lengths, 9, 4, seed=3)[:12] == row_order(lengths, 3, 4, seed=3)
+
+
+def test_rows_of_like_length_share_a_micro_batch() -> None:
+    lengths = [10, 90, 20, 80, 30, 70, 40, 60]
+    order = row_order(lengths, steps=1, batch=8, seed=0)
+    assert [lengths[row] for row in order] == sorted(lengths, reverse=True)
