@@ -1,0 +1,221 @@
+"""The store against two real S3 servers over TLS."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from contract import s3_servers
+from contract.s3_servers import BUCKET, Server
+
+from tuneyard_store import errors
+from tuneyard_store.manifest import MANIFEST, describe_directory, fetch_directory, publish_directory, read_manifest
+from tuneyard_store.s3 import MULTIPART_BYTES, S3Store
+
+ROOT = f"s3://{BUCKET}"
+
+
+@pytest.fixture(scope="module", params=["versitygw", "rclone"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    start = {"versitygw": s3_servers.versitygw, "rclone": s3_servers.rclone}[request.param]
+    with TemporaryDirectory() as folder, start(Path(folder)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def versitygw() -> Iterator[Server]:
+    with TemporaryDirectory() as folder, s3_servers.versitygw(Path(folder)) as running:
+        yield running
+
+
+@pytest.fixture
+def store(server: Server) -> S3Store:
+    return server.store()
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    """A directory like an adapter's, with a file in a folder and an empty one."""
+    directory = tmp_path / "artifact"
+    (directory / "extra").mkdir(parents=True)
+    (directory / "weights.safetensors").write_bytes(os.urandom(300_000))
+    (directory / "config.json").write_text("{}")
+    (directory / "extra" / "note ä+%.txt").write_text("a name that must be escaped")
+    (directory / "empty").touch()
+    return directory
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_objects_go_there_and_back(store: S3Store, tmp_path: Path) -> None:
+    uri = f"{ROOT}/round/trip ä+%.txt"
+    assert not store.exists(uri)
+    store.write(uri, b"hello", "text/plain")
+    assert store.exists(uri)
+    assert store.read(uri) == b"hello"
+    store.download(uri, tmp_path / "deep" / "file")
+    assert (tmp_path / "deep" / "file").read_bytes() == b"hello"
+    assert [(each.uri, each.size) for each in store.list(f"{ROOT}/round/")] == [(uri, 5)]
+    store.delete_prefix(f"{ROOT}/round/")
+    assert not store.exists(uri)
+    assert list(store.list(f"{ROOT}/round/")) == []
+
+
+def test_a_file_in_several_parts(store: S3Store, tmp_path: Path) -> None:
+    big = tmp_path / "big"
+    with big.open("wb") as file:
+        for _ in range(5):
+            file.write(os.urandom(MULTIPART_BYTES // 4))
+    store.upload(big, f"{ROOT}/big/file")
+    (info,) = store.list(f"{ROOT}/big/")
+    assert info.size == big.stat().st_size > MULTIPART_BYTES
+    store.download(f"{ROOT}/big/file", tmp_path / "back")
+    assert describe_directory(tmp_path, "x").files[0][1:] == describe_directory(tmp_path, "x").files[1][1:]
+    store.delete_prefix(f"{ROOT}/big/")
+
+
+def test_more_objects_than_one_page(store: S3Store, server: Server) -> None:
+    # The servers' own way in: a thousand uploads would only test patience.
+    folder = server.folder / "data" / BUCKET / "many"
+    folder.mkdir()
+    names = [f"{number:04}" for number in range(1100)]
+    for name in names:
+        (folder / name).write_text(name)
+    assert [each.key for each in store.list(f"{ROOT}/many/")] == [f"many/{name}" for name in names]
+    store.delete_prefix(f"{ROOT}/many/")
+    assert list(store.list(f"{ROOT}/many/")) == []
+
+
+def test_an_artifact_goes_there_and_back(store: S3Store, artifact: Path, tmp_path: Path) -> None:
+    published = publish_directory(store, artifact, f"{ROOT}/art", "adapter")
+    assert read_manifest(store, f"{ROOT}/art/") == published
+    counted: list[int] = []
+    fetched = fetch_directory(store, f"{ROOT}/art", tmp_path / "to", published.digest, counted.append)
+    assert fetched == published == describe_directory(tmp_path / "to", "adapter")
+    assert contents(tmp_path / "to") == contents(artifact)
+    assert sum(counted) == published.size_bytes
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "to").rglob("*") if path.is_file()} == {0o644}
+
+
+def test_a_flipped_byte_is_found_and_named(store: S3Store, artifact: Path, tmp_path: Path) -> None:
+    good = publish_directory(store, artifact, f"{ROOT}/flipped", "adapter")
+    uri = f"{ROOT}/flipped/weights.safetensors"
+    data = bytearray(store.read(uri))
+    data[1234] ^= 1
+    store.write(uri, bytes(data))
+    with pytest.raises(errors.ArtifactCorrupt) as caught:
+        fetch_directory(store, f"{ROOT}/flipped", tmp_path / "to", good.digest)
+    expected = next(file.sha256 for file in good.files if file.path == "weights.safetensors")
+    assert uri in caught.value.message
+    assert expected in caught.value.message
+    assert caught.value.message.count("sha256:") == 2
+    assert not (tmp_path / "to" / "weights.safetensors").exists()
+
+
+def test_an_artifact_that_was_replaced_whole_is_not_the_expected_one(
+    store: S3Store, artifact: Path, tmp_path: Path
+) -> None:
+    before = publish_directory(store, artifact, f"{ROOT}/replaced", "adapter")
+    (artifact / "config.json").write_text('{"other": 1}')
+    after = publish_directory(store, artifact, f"{ROOT}/replaced", "adapter")
+    with pytest.raises(errors.ArtifactCorrupt) as caught:
+        fetch_directory(store, f"{ROOT}/replaced", tmp_path / "to", before.digest)
+    assert before.digest in caught.value.message
+    assert after.digest in caught.value.message
+    assert not (tmp_path / "to").exists(), "nothing is downloaded that is not wanted"
+
+
+def test_a_file_that_is_gone_makes_the_artifact_corrupt(store: S3Store, artifact: Path, tmp_path: Path) -> None:
+    publish_directory(store, artifact, f"{ROOT}/gone", "adapter")
+    store.delete_prefix(f"{ROOT}/gone/config.json")
+    with pytest.raises(errors.ArtifactCorrupt, match=r"gone/config\.json"):
+        fetch_directory(store, f"{ROOT}/gone", tmp_path / "to")
+
+
+def test_an_artifact_that_is_not_there(store: S3Store, tmp_path: Path) -> None:
+    with pytest.raises(errors.ObjectNotFound, match=MANIFEST):
+        fetch_directory(store, f"{ROOT}/nowhere", tmp_path / "to")
+
+
+def test_the_manifest_is_the_last_object(store: S3Store, artifact: Path) -> None:
+    """An upload that breaks off leaves no manifest."""
+    (artifact / "weights.safetensors").chmod(0o644)
+    manifest = describe_directory(artifact, "adapter")
+    store.upload_all({f"{ROOT}/half/{file.path}": artifact / file.path for file in manifest.files})
+    assert not store.exists(f"{ROOT}/half/{MANIFEST}")
+    publish_directory(store, artifact, f"{ROOT}/half", "adapter")
+    assert store.exists(f"{ROOT}/half/{MANIFEST}")
+
+
+def test_a_writable_prefix_is_left_as_it_was(store: S3Store) -> None:
+    store.check_writable(f"{ROOT}/out/put")
+    assert list(store.list(f"{ROOT}/out/")) == []
+
+
+def test_a_missing_bucket(store: S3Store, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for act in (
+        lambda: list(store.list("s3://nowhere/x")),
+        lambda: store.exists("s3://nowhere/x"),
+        lambda: store.read("s3://nowhere/x"),
+        lambda: store.write("s3://nowhere/x", b""),
+        lambda: store.upload(tmp_path / "file", "s3://nowhere/x"),
+        lambda: store.check_writable("s3://nowhere/x"),
+    ):
+        with pytest.raises(errors.BucketNotFound, match="nowhere") as caught:
+            act()
+        assert store.endpoint in caught.value.message
+
+
+@pytest.mark.parametrize("change", [{"AWS_ACCESS_KEY_ID": "another-access-key"}, {"AWS_SECRET_ACCESS_KEY": "x" * 30}])
+def test_wrong_keys(server: Server, change: dict[str, str]) -> None:
+    store = server.store(**change)
+    for act in (
+        lambda: list(store.list(ROOT)),
+        lambda: store.exists(f"{ROOT}/x"),
+        lambda: store.write(f"{ROOT}/x", b""),
+    ):
+        with pytest.raises(errors.InvalidCredentials) as caught:
+            act()
+        assert s3_servers.SECRET_KEY not in str(caught.value)
+        assert "x" * 30 not in str(caught.value)
+
+
+def test_an_unknown_authority(server: Server) -> None:
+    began = time.monotonic()
+    with pytest.raises(errors.UntrustedCertificate, match=r"ca\.crt") as caught:
+        server.store(ca_crt=None).read(f"{ROOT}/x")
+    assert server.endpoint in caught.value.message
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("endpoint", ["https://localhost:1", "https://store.invalid", "https://10.255.255.1"])
+def test_a_store_that_is_away_is_told_within_seconds(server: Server, endpoint: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(errors.StorageUnavailable) as caught:
+        server.store(AWS_ENDPOINT_URL=endpoint).read(f"{ROOT}/x")
+    assert time.monotonic() - began < 25
+    assert caught.value.transient
+    assert endpoint in caught.value.message
+
+
+def test_an_endpoint_that_speaks_no_tls(server: Server) -> None:
+    plain = server.endpoint.replace("https", "http")
+    with pytest.raises(errors.StoreError):
+        server.store(AWS_ENDPOINT_URL=plain).read(f"{ROOT}/x")
+
+
+def test_an_account_that_may_only_read(versitygw: Server) -> None:
+    s3_servers.add_reader(versitygw, "reader", "reader-secret-0123456789")
+    owner = versitygw.store()
+    owner.write(f"{ROOT}/readable", b"hello")
+    owner._client.put_bucket_policy(Bucket=BUCKET, Policy=s3_servers.read_only_policy("reader"))
+    reader = versitygw.store(AWS_ACCESS_KEY_ID="reader", AWS_SECRET_ACCESS_KEY="reader-secret-0123456789")
+    assert reader.read(f"{ROOT}/readable") == b"hello"
+    for act in (lambda: reader.write(f"{ROOT}/x", b""), lambda: reader.check_writable(f"{ROOT}/out")):
+        with pytest.raises(errors.AccessDenied, match="s3:PutObject"):
+            act()
