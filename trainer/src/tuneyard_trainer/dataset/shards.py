@@ -64,6 +64,6 @@ class ShardWriter:
 
     def write(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        np.save(directory / "input_ids.npy", np.frombuffer(self._input_ids, dtype=np.int32))
-        np.save(directory / "labels.npy", np.frombuffer(self._labels, dtype=np.int32))
-        np.save(directory / "offsets.npy", np.frombuffer(self._offsets, dtype=np.int64))
+        np.save(directory / "input_ids.npy", np.asarray(self._input_ids, dtype=np.int32))
+        np.save(directory / "labels.npy", np.asarray(self._labels, dtype=np.int32))
+        np.save(directory / "offsets.npy", np.asarray(self._offsets, dtype=np.int64))
