@@ -7,7 +7,6 @@ SHELL := /bin/bash
 export TUNEYARD_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tuneyard
 export KUBECONFIG ?= $(TUNEYARD_CACHE)/kubeconfig
 export PATH := $(TUNEYARD_CACHE)/bin:$(PATH)
-export PYTHONPATH := $(CURDIR)/examples:$(CURDIR)/tests
 
 UV := $(or $(shell command -v uv),$(TUNEYARD_CACHE)/uv/bin/uv)
 RUN := $(UV) run --frozen --all-packages
@@ -20,7 +19,7 @@ help: ## List the tasks
 
 .PHONY: demo
 demo: install ## The main job, end to end: cluster, images, fine-tuning, serving, before and after
-	$(RUN) python -m demo.demo --s3-image $(call tag,s3) --model "$$(cat $(MODEL))"
+	PYTHONPATH=examples $(RUN) python -m demo.demo --s3-image $(call tag,s3) --model "$$(cat $(MODEL))"
 
 .PHONY: test
 test: check install integration ## Everything that can run here: lint, types, unit, contract, integration, end to end

@@ -86,13 +86,10 @@ def fresh_namespace(name: str) -> None:
     apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """After a failure, prints the state of every namespace that the tests made."""
-    report: pytest.TestReport = yield
     if report.failed:
         listed = kubectl("get", "namespaces", "-l", "tuneyard-test=e2e", "-o", "json")
         namespaces: list[Json] = json.loads(listed)["items"]
         for namespace in namespaces:
             diagnosis.print_namespace(namespace["metadata"]["name"])
-    return report

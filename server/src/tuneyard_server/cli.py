@@ -43,9 +43,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--max-model-len", type=int)
     verb.add_argument("--tensor-parallel-size", type=int)
     verb.add_argument("--gpu-memory-utilization", type=float)
-    verb.add_argument(
-        "--extra", action="append", default=[], metavar="OPTION=VALUE", help="an option of the engine's own"
-    )
+    verb.add_argument("--extra", action="append", default=[], metavar="OPTION=VALUE", help="the engine's own")
     verb.add_argument("--socket", type=Path, default=SOCKET)
     verb.add_argument("--drained", type=Path, default=DRAINED)
     verb.add_argument("--drain-seconds", type=float, default=90, help="the longest wait for running requests")
@@ -55,9 +53,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--drained", type=Path, default=DRAINED)
     verb.add_argument("--scratch", type=Path, default=Path("/tmp/proxy"), help="a writable folder")  # noqa: S108
     verb.add_argument("--key-file", type=Path, default=Path("/etc/tuneyard/auth/key"))
-    verb.add_argument(
-        "--drain-delay", type=float, default=5, help="seconds until the endpoints have forgotten this pod"
-    )
+    verb.add_argument("--drain-delay", type=float, default=5, help="seconds until endpoints forget this pod")
     return top
 
 

@@ -14,6 +14,7 @@ from tuneyard_server.termination import EXIT_BAD_INPUT, write_message
 log = logging.getLogger(__name__)
 
 Nginx = subprocess.Popen[bytes]
+Rewrite = Callable[[list[str]], None]
 
 KEY_POLL_SECONDS = 5.0
 POLL_SECONDS = 0.2
@@ -34,6 +35,7 @@ def serve(socket: Path, scratch: Path, key_file: Path, drained: Path, drain_dela
         log.error("%s", error)  # noqa: TRY400 - the message is for people, the trace is not
         write_message("InvalidAPIKey", str(error))
         return EXIT_BAD_INPUT
+    drained.unlink(missing_ok=True)  # left by a proxy that ran in this pod before
     scratch.mkdir(parents=True, exist_ok=True)
     config = scratch / "nginx.conf"
     _write(config, render(socket, scratch, keys))
@@ -61,8 +63,8 @@ def known_keys(key_file: Path) -> list[str]:
     return read_keys(key_file) if key_file.parent.is_dir() else []
 
 
-def follow(nginx: Nginx, stopping: threading.Event, key_file: Path, write_config: Callable[[list[str]], None]) -> None:
-    """Returns when nginx has ended or `stopping` is set; a changed key file makes nginx read its configuration again."""
+def follow(nginx: Nginx, stopping: threading.Event, key_file: Path, rewrite: Rewrite) -> None:
+    """Returns when nginx has ended or `stopping` is set; on a changed key file nginx reads its configuration again."""
     keys = known_keys(key_file)
     last_look = time.monotonic()
     while nginx.poll() is None and not stopping.wait(POLL_SECONDS):
@@ -76,6 +78,6 @@ def follow(nginx: Nginx, stopping: threading.Event, key_file: Path, write_config
             continue
         if found != keys:
             keys = found
-            write_config(keys)
+            rewrite(keys)
             nginx.send_signal(signal.SIGHUP)
             log.info("the API keys changed")

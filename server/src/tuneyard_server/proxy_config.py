@@ -82,7 +82,7 @@ http {{
 
   server {{
     listen {LISTEN};
-    error_page 400 413 =400 @bad_request;
+    error_page 413 @too_large;
     error_page 502 503 504 =503 @unavailable;
     proxy_http_version 1.1;
     proxy_set_header Connection "";
@@ -94,7 +94,7 @@ http {{
 
 {locations}
     location / {{ {_answer(404, "invalid_request_error", "This route is not served here.")} }}
-    location @bad_request {{ {_answer(400, "invalid_request_error", f"Bad or too large request (limit {BODY_MEGABYTES} MiB).")} }}
+    location @too_large {{ {TOO_LARGE} }}
     location @unavailable {{ {_answer(503, "server_error", "The engine is not ready.")} }}
   }}
 }}
@@ -102,7 +102,8 @@ http {{
 
 
 def _known(key: str) -> str:
-    pattern = re.sub(r"([^A-Za-z0-9])", r"\\\1", key)  # every sign escaped: none can end the string or the pattern
+    # Signs as hexadecimal escapes: none can end the string or mean something in the pattern.
+    pattern = re.sub(r"[^A-Za-z0-9]", lambda sign: f"\\x{ord(sign[0]):02x}", key)
     return f'    "~^Bearer {pattern}$" 1;\n'
 
 
@@ -124,6 +125,7 @@ def _answer(status: int, kind: str, message: str) -> str:
     return f"return {status} '{body}';"
 
 
+TOO_LARGE: Final = _answer(413, "invalid_request_error", f"The request is larger than {BODY_MEGABYTES} MiB.")
 WRONG_KEY: Final = _answer(401, "authentication_error", "Missing or wrong API key: send Authorization: Bearer KEY.")
 
 
