@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -48,6 +49,12 @@ def tag(root: Path, image: Image, args: Mapping[str, str], parents: Mapping[str,
     digest = hashlib.sha256(pack(root, (image.dockerfile, *image.files)))
     digest.update(json.dumps([image.name, dict(args), dict(parents)], sort_keys=True).encode())
     return f"tuneyard/{image.name}:{digest.hexdigest()[:12]}"
+
+
+def is_ours(reference: str) -> bool:
+    """Whether `<repository>:<tag>` is an image of the catalog, and not the test cluster's node or somebody's own build."""
+    repository, _, version = reference.partition(":")
+    return repository in {f"tuneyard/{image.name}" for image in IMAGES} and bool(re.fullmatch("[0-9a-f]{12}", version))
 
 
 def arguments(image: Image, chosen: Mapping[str, str]) -> dict[str, str]:

@@ -94,6 +94,20 @@ def test_the_catalog_is_in_build_order_and_every_file_exists() -> None:
             assert (ROOT / file).exists(), file
 
 
+@pytest.mark.parametrize(
+    ("reference", "ours"),
+    [
+        ("tuneyard/trainer:0123456789ab", True),
+        ("tuneyard/torch:0123456789ab", True),
+        ("tuneyard/node:0123456789ab", False),
+        ("tuneyard/trainer:mine", False),
+        ("trainer:0123456789ab", False),
+    ],
+)
+def test_only_images_of_the_catalog_are_ever_removed(reference: str, ours: bool) -> None:
+    assert context.is_ours(reference) is ours
+
+
 def test_what_runs_in_a_cluster_is_shipped() -> None:
     assert set(SHIPPED) == {"operator", "trainer", "server", "s3"}
 
