@@ -21,7 +21,7 @@ def timestamp(moment: datetime) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return datetime.fromisoformat(text)
 
 
 def conditions(said: Iterable[Said], before: Iterable[Json], generation: int, now: datetime) -> list[Json]:

@@ -1,4 +1,4 @@
-"""Events tell the story in `kubectl describe`. Their names are deterministic: a thing is told once, whoever tells it."""
+"""Events tell the story in `kubectl describe`. Their names are deterministic: each is told once, whoever tells it."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,7 +13,7 @@ MESSAGE_LIMIT: Final = 1000  # characters; the API server takes 1,024 bytes in e
 
 
 class Event(NamedTuple):
-    """`order` sorts events of the same second: describe sorts by time, then by the order of the list, which is by name."""
+    """`order` sorts events of the same second, because `kubectl describe` then goes by their names."""
 
     reason: str
     message: str

@@ -1,0 +1,126 @@
+"""What the children of a FineTuneJob say about its stages."""
+
+import math
+from typing import NamedTuple
+
+from tuneyard_api import names, reasons
+from tuneyard_api.finetunejob import StageState
+from tuneyard_api.names import Stage
+from tuneyard_operator.finetunejob.children import CONTAINER, job_name, run_hash
+from tuneyard_operator.objects import (
+    Json,
+    condition,
+    holds,
+    is_going,
+    label,
+    name,
+    owned_by,
+    uid,
+)
+from tuneyard_operator.termination import Outcome, container_status, outcome, stuck_message, terminated
+
+
+class World(NamedTuple):
+    """All that a plan is made from."""
+
+    job: Json  # the FineTuneJob
+    jobs: list[Json]  # batch/v1 Jobs with its label
+    pods: list[Json]  # pods with its label
+    progress: Json | None = None  # what the running stage answered
+    since_write: float = math.inf  # seconds since this process last wrote the status
+
+
+class StageSeen(NamedTuple):
+    """One stage's Job and pods, read together."""
+
+    job: Json
+    state: StageState
+    outcome: Outcome | None  # of the pod that ended last
+    waiting_for: str  # why the pod does not start
+    started_at: str | None
+    finished_at: str | None
+    failed: int
+    lost: tuple[str, ...]  # pods that were taken away
+    pod_ip: str | None  # where it answers /progress
+
+
+def own_jobs(world: World) -> list[Json]:
+    return [each for each in world.jobs if owned_by(each, uid(world.job))]
+
+
+def stale_jobs(world: World) -> list[Json]:
+    """Jobs of an earlier generation."""
+    return [each for each in own_jobs(world) if label(each, names.LABEL_REVISION) != run_hash(world.job)]
+
+
+def strangers(world: World, stage: Stage) -> list[Json]:
+    """Pods of that stage that still run for a FineTuneJob of the same name that is gone."""
+    ours = {uid(each) for each in own_jobs(world)}
+    return [
+        pod
+        for pod in world.pods
+        if label(pod, names.LABEL_STAGE) == stage
+        and not any(owned_by(pod, each) for each in ours)
+        and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+    ]
+
+
+def see_stage(world: World, stage: Stage) -> StageSeen | None:
+    """None while the stage has no Job."""
+    job = next((each for each in own_jobs(world) if name(each) == job_name(world.job, stage)), None)
+    if job is None or is_going(job):
+        return None
+    pods = sorted((pod for pod in world.pods if owned_by(pod, uid(job))), key=_ended_at)
+    running = next((pod for pod in pods if _runs(pod)), None)
+    return StageSeen(
+        job=job,
+        state=_state(job, running),
+        outcome=_outcome(job, pods),
+        waiting_for=next(filter(None, map(stuck_message, pods)), ""),
+        started_at=job.get("status", {}).get("startTime"),
+        finished_at=_finished_at(job),
+        failed=int(job.get("status", {}).get("failed", 0)),
+        lost=tuple(name(pod) for pod in pods if _was_taken(pod)),
+        pod_ip=running["status"].get("podIP") if running and not is_going(running) else None,
+    )
+
+
+def _state(job: Json, running: Json | None) -> StageState:
+    if holds(job, "Complete"):
+        return "Succeeded"
+    if holds(job, "Failed"):
+        return "Failed"
+    return "Running" if running else "Pending"
+
+
+def _runs(pod: Json) -> bool:
+    return "running" in container_status(pod, CONTAINER).get("state", {})
+
+
+def _ended_at(pod: Json) -> str:
+    return str(terminated(pod, CONTAINER).get("finishedAt", ""))
+
+
+def _outcome(job: Json, pods: list[Json]) -> Outcome | None:
+    """Of a pod that succeeded where one did, else of the last that ended, else what the Job says."""
+    said = [(terminated(pod, CONTAINER).get("exitCode"), each) for pod in pods if (each := outcome(pod, CONTAINER))]
+    succeeded = [each for code, each in said if code == 0]
+    if succeeded or said:
+        return succeeded[-1] if succeeded else said[-1][1]
+    failed = condition(job, "Failed")
+    if failed.get("status") != "True":
+        return None
+    return Outcome(reasons.STAGE_CRASHED, f"Job {name(job)} failed: {failed.get('reason')}: {failed.get('message')}")
+
+
+def _finished_at(job: Json) -> str | None:
+    at = job.get("status", {}).get("completionTime") or condition(job, "Failed").get("lastTransitionTime")
+    return str(at) if at else None
+
+
+def _was_taken(pod: Json) -> bool:
+    """Ended, or about to end, through no fault of its own."""
+    ended = terminated(pod, CONTAINER)
+    if ended.get("exitCode") == 0:
+        return False
+    return is_going(pod) or ended.get("exitCode") == names.EXIT_TRY_AGAIN or holds(pod, "DisruptionTarget")

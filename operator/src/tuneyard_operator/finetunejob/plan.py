@@ -1,0 +1,119 @@
+"""Decides what a FineTuneJob needs next: a pure function of what was observed."""
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from pydantic import ValidationError
+
+from tuneyard_api import reasons
+from tuneyard_api.finetunejob import FineTuneJobSpec
+from tuneyard_api.names import STAGES, Stage
+from tuneyard_operator.events import Event
+from tuneyard_operator.finetunejob import story
+from tuneyard_operator.finetunejob.children import config_map, stage_job
+from tuneyard_operator.finetunejob.observe import StageSeen, World, see_stage, stale_jobs, strangers
+from tuneyard_operator.finetunejob.status import Failure, Run, ended, read_before, write_status
+from tuneyard_operator.objects import Json, generation, name
+from tuneyard_operator.settings import Settings
+from tuneyard_operator.termination import Outcome
+
+# Their results are needed; the others' are read by the stages themselves, from the store.
+SPEAKING: Final[tuple[Stage, ...]] = ("prepare", "publish")
+
+
+class Plan(NamedTuple):
+    """What to do, in this order: delete, create, write the status, tell."""
+
+    status: Json
+    delete: list[Json] = []
+    create: list[Json] = []
+    events: list[Event] = []
+    again: float | None = None  # seconds until the next look; None: when something changes
+
+
+def plan(world: World, settings: Settings, now: datetime) -> Plan:
+    """One step towards the end of the chain; the same again when nothing has changed."""
+    job = world.job
+    before = job.get("status", {})
+    if ended(before, generation(job)):
+        return Plan(before, delete=stale_jobs(world))
+    run = read_before(job)
+    try:
+        spec = FineTuneJobSpec.model_validate(job["spec"])
+    except ValidationError as error:
+        run.failure = Failure(reasons.INVALID_SPEC, _describe(error))
+        return _finished(world, run, now)
+    if stale := stale_jobs(world):
+        run.stages["prepare"].message = f"waits for the pods of the changed spec's run to end: Job {name(stale[0])}"
+        return Plan(write_status(world, run, now), delete=stale)
+    return _advance(world, spec, run, settings, now)
+
+
+def _advance(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, now: datetime) -> Plan:
+    for stage in STAGES:
+        record = run.stages[stage]
+        if record.done:
+            continue
+        run.current = stage
+        seen = see_stage(world, stage)
+        if seen is None:
+            return _begin(world, spec, run, settings, now)
+        record.take(seen)
+        if seen.state == "Succeeded":
+            if stage in SPEAKING and not (seen.outcome and seen.outcome.result):
+                record.state, record.message = "Pending", "its pod is gone and its result with it: runs again"
+                return Plan(write_status(world, run, now), delete=[seen.job])
+            _conclude(run, stage, seen.outcome)
+            if run.failure:
+                break
+            continue
+        return _wait(world, run, seen, settings, now)
+    run.current = run.current if run.failure else None
+    return _finished(world, run, now)
+
+
+def _begin(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, now: datetime) -> Plan:
+    """Creates the current stage's Job."""
+    stage = run.current or "prepare"
+    if stage == "train" and (others := strangers(world, stage)):
+        run.stages[stage].message = f"waits until pod {name(others[0])} of a deleted FineTuneJob has ended"
+        return _told(world, run, now)
+    job = stage_job(world.job, spec, stage, run.digests, settings)
+    run.stages[stage].job = name(job)
+    create = [config_map(world.job), job] if stage == "prepare" else [job]
+    return _told(world, run, now)._replace(create=create)
+
+
+def _wait(world: World, run: Run, seen: StageSeen, settings: Settings, now: datetime) -> Plan:
+    if seen.state == "Failed":
+        cause = seen.outcome or Outcome(reasons.STAGE_CRASHED, f"Job {name(seen.job)} failed")
+        run.conclude_failure(cause)
+        return _finished(world, run, now)
+    run.progress = world.progress
+    return _told(world, run, now)._replace(again=settings.poll if seen.pod_ip else None)
+
+
+def _conclude(run: Run, stage: Stage, outcome: Outcome | None) -> None:
+    """Takes over what a stage said at its end."""
+    result = (outcome.result if outcome else None) or {}
+    take = {"prepare": run.prepared, "evaluate": run.evaluated, "publish": run.published}.get(stage)
+    try:
+        if take:
+            take(result)
+    except (KeyError, TypeError, ValidationError) as error:
+        advice = "Are the images of operator and trainer of the same version?"
+        run.failure = Failure(reasons.STAGE_CRASHED, f"The result of {stage} cannot be read: {error!r}. {advice}")
+
+
+def _finished(world: World, run: Run, now: datetime) -> Plan:
+    run.progress = None
+    return _told(world, run, now)
+
+
+def _told(world: World, run: Run, now: datetime) -> Plan:
+    return Plan(write_status(world, run, now), events=story.events(read_before(world.job), run))
+
+
+def _describe(error: ValidationError) -> str:
+    problems = [f"spec.{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()]
+    return f"{'; '.join(problems)}. Change the spec and apply it again."

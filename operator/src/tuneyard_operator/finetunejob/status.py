@@ -1,0 +1,249 @@
+"""The status of a FineTuneJob: read as a run that goes on, written as the API has it."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from tuneyard_api import reasons
+from tuneyard_api.base import Model
+from tuneyard_api.finetunejob import (
+    Artifact,
+    DatasetStatus,
+    EvaluationStatus,
+    GateStatus,
+    Recommended,
+    StageState,
+)
+from tuneyard_api.names import STAGES, Stage
+from tuneyard_operator.conditions import Said, conditions
+from tuneyard_operator.finetunejob.observe import StageSeen, World, own_jobs
+from tuneyard_operator.finetunejob.progress import progress_status
+from tuneyard_operator.objects import Json, generation, holds, name
+from tuneyard_operator.termination import Outcome
+
+PHASES: Final[dict[Stage, str]] = {
+    "prepare": "Preparing",
+    "train": "Training",
+    "export": "Exporting",
+    "evaluate": "Evaluating",
+    "publish": "Publishing",
+}
+CONDITIONS: Final[dict[Stage, str]] = {
+    "prepare": "DatasetReady",
+    "train": "Trained",
+    "export": "Exported",
+    "evaluate": "Evaluated",
+    "publish": "Published",
+}
+
+
+@dataclass
+class Failure:
+    reason: str
+    message: str
+
+
+@dataclass
+class StageRecord:
+    """One entry of status.stages."""
+
+    name: Stage
+    state: StageState = "Pending"
+    job: str | None = None
+    digest: str | None = None
+    restarts: int = 0
+    lost: tuple[str, ...] = ()  # pods that were taken away
+    started_at: str | None = None
+    finished_at: str | None = None
+    message: str | None = None
+    reason: str | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.state in ("Succeeded", "Adopted")
+
+    def take(self, seen: StageSeen) -> None:
+        self.state, self.job = seen.state, name(seen.job)
+        self.started_at, self.finished_at = seen.started_at, seen.finished_at
+        self.restarts, self.lost = max(self.restarts, seen.failed + len(seen.lost)), seen.lost
+        self.message = _message(seen)
+        self.reason = reasons.ADOPTED if seen.outcome and seen.outcome.reason == reasons.ADOPTED else None
+
+    def wire(self) -> Json:
+        entry = {
+            "name": self.name,
+            "state": self.state,
+            "job": self.job,
+            "digest": self.digest,
+            "adopted": True if self.state == "Adopted" else None,
+            "restarts": self.restarts or None,
+            "startedAt": self.started_at,
+            "finishedAt": self.finished_at,
+            "message": self.message or None,
+        }
+        return {key: value for key, value in entry.items() if value is not None}
+
+
+def _message(seen: StageSeen) -> str | None:
+    if seen.state in ("Succeeded", "Running"):
+        return None
+    if seen.waiting_for:
+        return seen.waiting_for
+    said = f"{seen.outcome.reason}: {seen.outcome.text}" if seen.outcome else None
+    return f"starts again after {said}" if said and seen.state == "Pending" else said
+
+
+@dataclass
+class Run:
+    """The chain of one generation."""
+
+    stages: dict[Stage, StageRecord]
+    counted: Json = field(default_factory=dict)  # status.restarts
+    kept: Json = field(default_factory=dict)  # dataset, artifacts and so on, as they are written
+    current: Stage | None = None
+    progress: Json | None = None
+    failure: Failure | None = None
+
+    @property
+    def digests(self) -> dict[str, str]:
+        return {stage: record.digest for stage, record in self.stages.items() if record.digest}
+
+    @property
+    def succeeded(self) -> bool:
+        return self.failure is None and all(record.done for record in self.stages.values())
+
+    def prepared(self, result: Json) -> None:
+        """Prepare names every stage's digest, and the stages that an earlier run has done."""
+        for stage, record in self.stages.items():
+            record.digest = result["digests"][stage]
+            if stage in result.get("done", []) and not record.done and stage != "publish":
+                record.state = "Adopted"
+        self.kept["dataset"] = pick(DatasetStatus, result["dataset"])
+
+    def evaluated(self, result: Json) -> None:
+        if "perplexity" in result:
+            self.kept["evaluation"] = _evaluation(result)
+
+    def published(self, result: Json) -> None:
+        self.kept["artifacts"] = [pick(Artifact, artifact) for artifact in result["artifacts"]]
+        self.kept["recommended"] = pick(Recommended, result["recommended"])
+        self.kept["evaluation"] = _evaluation(result) | {
+            key: value for key, value in self.kept.get("evaluation", {}).items() if key == "reportURI"
+        }
+        self.kept["releaseURI"] = result["releaseURI"]
+        loss = {"loss": result["loss"]} if result.get("loss") is not None else {}
+        self.kept["progress"] = {"percent": 100, **loss}
+
+    def conclude_failure(self, cause: Outcome) -> None:
+        self.failure = Failure(cause.reason, cause.text)
+        if cause.result:
+            self.evaluated(cause.result)
+
+
+def _evaluation(result: Json) -> Json:
+    gates = [pick(GateStatus, gate) for gate in result.get("gates", [])]
+    return pick(EvaluationStatus, {**result, "gates": gates})
+
+
+def pick(model: type[Model], data: Json) -> Json:
+    """The part of `data` that the API knows; raises ValidationError when something is missing."""
+    known = {info.alias or key for key, info in model.model_fields.items()}
+    return model.model_validate({key: value for key, value in data.items() if key in known}).wire()
+
+
+def ended(status: Json, current: int) -> bool:
+    """The run of this generation has come to its end."""
+    here = {"status": status}
+    return status.get("observedGeneration") == current and (holds(here, "Succeeded") or holds(here, "Failed"))
+
+
+def read_before(job: Json) -> Run:
+    """The run as the status tells it; a new one when the spec has changed since."""
+    status = job.get("status", {})
+    if status.get("observedGeneration") != generation(job):
+        return Run({stage: StageRecord(stage) for stage in STAGES})
+    entries = {entry["name"]: entry for entry in status.get("stages", [])}
+    return Run(
+        {stage: _record(stage, entries.get(stage, {})) for stage in STAGES},
+        counted=status.get("restarts", {}),
+        kept={key: status[key] for key in ("dataset", "evaluation") if key in status},
+    )
+
+
+def _record(stage: Stage, entry: Json) -> StageRecord:
+    return StageRecord(
+        stage,
+        state=entry.get("state", "Pending"),
+        job=entry.get("job"),
+        digest=entry.get("digest"),
+        restarts=entry.get("restarts", 0),
+        started_at=entry.get("startedAt"),
+        finished_at=entry.get("finishedAt"),
+        message=entry.get("message"),
+    )
+
+
+def write_status(world: World, run: Run, now: datetime) -> Json:
+    """The whole status."""
+    job, before = world.job, world.job.get("status", {})
+    here = generation(job)
+    status: Json = {
+        "observedGeneration": here,
+        "phase": phase(run),
+        "conditions": conditions(_said(run), before.get("conditions", []), here, now),
+        "stages": [run.stages[stage].wire() for stage in STAGES],
+        "restarts": _restarts(world, run),
+        **run.kept,
+    }
+    if run.current and (current := progress_status(run.progress, run.current, before, world.since_write)):
+        status["progress"] = current
+    return status
+
+
+def _restarts(world: World, run: Run) -> Json:
+    """The Jobs count what crashed; every other pod that ended too early was taken away."""
+    failed = max(
+        run.counted.get("failed", 0), sum(int(job.get("status", {}).get("failed", 0)) for job in own_jobs(world))
+    )
+    ended_early = sum(record.restarts for record in run.stages.values())
+    return {"preempted": max(run.counted.get("preempted", 0), ended_early - failed), "failed": failed}
+
+
+def phase(run: Run) -> str:
+    if run.failure:
+        return "Failed"
+    if run.succeeded:
+        return "Succeeded"
+    current = run.current or "prepare"
+    if current == "prepare" and run.stages["prepare"].state == "Pending":
+        return "Pending"
+    return PHASES[current]
+
+
+def _said(run: Run) -> list[Said]:
+    said = [_stage_said(run, stage) for stage in STAGES if _is_reached(run, stage)]
+    if run.failure:
+        reason, message = run.failure.reason, run.failure.message
+        return [*said, Said("Succeeded", False, reason, message), Said("Failed", True, reason, message)]
+    if run.succeeded:
+        recommended = run.kept.get("recommended", {})
+        return [*said, Said("Succeeded", True, reasons.COMPLETED, f"recommended: {recommended.get('uri', '')}")]
+    return [*said, Said("Succeeded", False, phase(run), _current_message(run))]
+
+
+def _current_message(run: Run) -> str:
+    return (run.stages[run.current or "prepare"].message) or ""
+
+
+def _is_reached(run: Run, stage: Stage) -> bool:
+    return run.stages[stage].done or stage == run.current
+
+
+def _stage_said(run: Run, stage: Stage) -> Said:
+    record = run.stages[stage]
+    if record.done:
+        taken_over = record.state == "Adopted" or record.reason == reasons.ADOPTED
+        return Said(CONDITIONS[stage], True, reasons.ADOPTED if taken_over else reasons.COMPLETED)
+    if run.failure:
+        return Said(CONDITIONS[stage], False, run.failure.reason, run.failure.message)
+    return Said(CONDITIONS[stage], False, record.state, record.message or "")
