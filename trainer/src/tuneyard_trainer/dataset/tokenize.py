@@ -96,8 +96,9 @@ def render(template: ChatTemplate, messages: Messages) -> Rendered:
             if message["role"] == "assistant":
                 asked = template.render(messages[:index], add_generation_prompt=True)
                 answered = template.render(messages[: index + 1])
-                if text.startswith(asked) and text.startswith(answered.rstrip()):
-                    spans.append((len(asked), len(answered.rstrip())))
+                end = _end_of_turn(answered, message["content"])
+                if text.startswith(asked) and text.startswith(answered[:end]):
+                    spans.append((len(asked), end))
     except TemplateError as error:
         raise RowError(
             reasons.INVALID_ROW,
@@ -111,6 +112,12 @@ def render(template: ChatTemplate, messages: Messages) -> Rendered:
             "Set model.chatTemplate to one whose generation prompt is the beginning of the assistant's turn",
         )
     return Rendered(text, spans)
+
+
+def _end_of_turn(answered: str, content: str) -> int:
+    """Where the turn ends: at the last visible character, or, in a template that ends turns with white space, after it."""
+    visible = answered.rstrip()
+    return len(answered) if visible.endswith(content.rstrip()) else len(visible)
 
 
 class RowTokenizer:
