@@ -21,4 +21,5 @@ def test_without_a_manifest_a_checkpoint_is_not_there() -> None:
 
 
 def test_other_objects_are_no_checkpoints() -> None:
-    assert complete_steps([f"{ROOT}/manifest.json", f"{ROOT}/step-x/manifest.json", f"{ROOT}/step-3/manifest.json.tmp"]) == []
+    names = ["manifest.json", "step-x/manifest.json", "step-3/manifest.json.tmp"]
+    assert complete_steps(f"{ROOT}/{name}" for name in names) == []

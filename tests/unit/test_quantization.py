@@ -1,7 +1,10 @@
 """Which formats fit which shapes."""
 
+from typing import get_args
+
 import pytest
 
+from tuneyard_api.finetunejob import Format
 from tuneyard_trainer.quantization import QUANTIZATIONS, misfit
 from tuneyard_trainer.quantization.gptq import group_size
 
@@ -34,8 +37,4 @@ def test_int8_and_bf16_fit_every_shape() -> None:
 
 
 def test_every_format_of_the_api_can_be_made() -> None:
-    from typing import get_args
-
-    from tuneyard_api.finetunejob import Format
-
     assert set(get_args(Format)) == {"bf16", *QUANTIZATIONS}

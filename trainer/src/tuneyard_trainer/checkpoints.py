@@ -52,7 +52,7 @@ class Checkpoints:
             self.store.delete_prefix(f"{self.uri(old)}/")
 
     def fetch_newest(self, to: Path) -> Checkpoint | None:
-        """Downloads the newest checkpoint that is complete and whole; a damaged one is passed over for the one before."""
+        """Downloads the newest checkpoint that is complete and whole; a damaged one is passed over."""
         for step in self.steps():
             directory = to / f"checkpoint-{step}"
             try:

@@ -1,7 +1,7 @@
 """The export stage: the merged model, and the quantized formats that are made of it.
 
-bf16 is always made and published, because the others are made of it and evaluate measures it; it is listed as an artifact
-when spec.export.formats has it.
+bf16 is always made and published, because the others are made of it and evaluate measures it; it is listed as an
+artifact when spec.export.formats has it.
 """
 
 import json

@@ -1,9 +1,10 @@
 """Merges an adapter into its base model, one shard at a time. Runs as a worker.
 
 Its job: model (directory of the base), adapter (directory), output (directory), chat_template (text or null).
-W' = W + scale * B A (Hu et al. 2021, arXiv:2106.09685), computed in float32 and rounded once, to bfloat16. The base is the
-one in full precision also after QLoRA: merging into NF4 weights would keep their error, and can go wrong without a word.
-Memory: two shards. Disk: the merged model and one shard of the base, as each shard is removed once it is merged.
+
+W' = W + scale * B A (Hu et al. 2021, arXiv:2106.09685), computed in float32 and rounded once, to bfloat16. The base is
+the one in full precision also after QLoRA: merging into NF4 weights would keep their error, and can go wrong without a
+word. Memory: two shards. Disk: the merged model and one shard of the base, as each shard is removed once it is merged.
 """
 
 import json

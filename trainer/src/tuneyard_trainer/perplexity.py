@@ -1,8 +1,9 @@
-"""Held-out loss of several models, all by the same code. Runs as a worker in the quantizer's environment, which reads every
-format.
+"""Held-out loss of several models, all by the same code.
 
-Its job: models ({subject: directory}), rows (JSON file: [[input_ids, labels], ...]). Its result: {subject: {"nll": summed
-negative log-likelihood in nats, "tokens": supervised tokens}}.
+Runs as a worker in the quantizer's environment, which reads every format.
+
+Its job: models ({subject: directory}), rows (JSON file: [[input_ids, labels], ...]).
+Its result: {subject: {"nll": summed negative log-likelihood in nats, "tokens": supervised tokens}}.
 """
 
 import json

@@ -63,7 +63,7 @@ def run(context: StageContext) -> dict[str, Any]:
     if result["steps"] < steps:
         raise TryAgain(
             reasons.PREEMPTED,
-            f"Stopped after step {result['steps']} of {steps}; its checkpoint is at {checkpoints.uri(result['steps'])}.",
+            f"Stopped after step {result['steps']} of {steps}; checkpoint: {checkpoints.uri(result['steps'])}",
             "Nothing to do: the next pod goes on from there.",
         )
     manifest = publish_directory(context.store, adapter, context.uri("train", "adapter"), "adapter")

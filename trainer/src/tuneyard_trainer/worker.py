@@ -1,7 +1,7 @@
 """Heavy work runs in a process of its own, which is not given the store's credentials; the stage never imports torch.
 
-The two talk over the worker's standard output: what follows a record separator (as in RFC 7464) on a line is an event in
-JSON, all else is the worker's log. So it works through torchrun, and in an environment with other libraries.
+The two talk over the worker's standard output: what follows a record separator (as in RFC 7464) on a line is an event
+in JSON, all else is the worker's log. So it works through torchrun, and in an environment with other libraries.
 """
 
 import contextlib

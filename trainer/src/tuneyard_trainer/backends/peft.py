@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from torch.utils.data import Subset
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Trainer, TrainerCallback, TrainingArguments
 
 from tuneyard_api import reasons
@@ -41,13 +42,14 @@ def fine_tune(job: Json) -> Json | None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
     rows = read_rows(Path(job["rows"]))
-    order = row_order([len(row.input_ids) for row in rows], job["steps"], training.effective_batch_size, training.seed)
+    lengths = [len(row.input_ids) for row in rows]
+    order = row_order(lengths, job["steps"], training.effective_batch_size, training.seed)
     model = adapted_model(Path(job["model"]), training)
-    watch = Watch([len(rows[index].input_ids) for index in order], training, Path(job["stop_file"]))
+    watch = Watch([lengths[index] for index in order], training, Path(job["stop_file"]))
     trainer = Trainer(
         model=model,
         args=training_arguments(training, job),
-        train_dataset=[rows[index] for index in order],
+        train_dataset=Subset(rows, order),
         data_collator=collate,
         callbacks=[watch],
     )
@@ -138,7 +140,7 @@ def target_modules(names: list[str], base: torch.nn.Module) -> str | list[str]:
 
 
 def save_adapter(model: PeftModel, directory: Path, model_uri: str) -> None:
-    """Writes adapter_model.safetensors and adapter_config.json: the same bytes for the same weights, wherever it ran."""
+    """Writes adapter_model.safetensors and adapter_config.json: the same bytes for the same weights."""
     model.save_pretrained(directory)
     (directory / "README.md").unlink(missing_ok=True)
     path = directory / "adapter_config.json"
@@ -205,8 +207,8 @@ def mean_loss(history: list[dict[str, float]]) -> float | None:
     return sum(losses) / len(losses) if losses else None
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is not there where types are checked
-    """Reports progress, asks for a checkpoint when it is time, and stops after the step in which a stop was asked for."""
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Reports progress, asks for a checkpoint when it is time, and stops after the step in which it was asked to."""
 
     def __init__(self, row_tokens: list[int], training: Training, stop_file: Path) -> None:
         self.batch = training.effective_batch_size

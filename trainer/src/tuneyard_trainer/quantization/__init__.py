@@ -23,5 +23,5 @@ QUANTIZATIONS: Final[dict[str, Quantization]] = {
 
 
 def misfit(name: str, columns: Iterable[int]) -> str | None:
-    """Why a format cannot be made of a model whose linear layers have these numbers of input columns; None if it can."""
+    """Why a format cannot be made of a model whose linear layers have these input widths; None if it can."""
     return QUANTIZATIONS[name].misfit(columns) if name in QUANTIZATIONS else None
