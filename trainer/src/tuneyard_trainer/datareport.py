@@ -78,4 +78,6 @@ def render_markdown(summary: Json) -> str:
         "\n".join(f"    {message['role']}: {line}" for message in messages for line in message["content"].splitlines())
         for messages in summary["samples"]
     )
-    return f"# Data of {summary['name']}\n\n{summary['digest']}\n\n| | |\n|---|---:|\n{table}\n\n## Samples\n\n{samples}\n"
+    return (
+        f"# Data of {summary['name']}\n\n{summary['digest']}\n\n| | |\n|---|---:|\n{table}\n\n## Samples\n\n{samples}\n"
+    )

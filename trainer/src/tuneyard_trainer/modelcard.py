@@ -59,7 +59,8 @@ metadata:
   name: {release["name"]}
 spec:
   model:
-    fromFineTuneJob: {release["name"]}
+    fineTuneJobRef:
+      name: {release["name"]}
 ```
 """
 

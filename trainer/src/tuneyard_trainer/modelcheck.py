@@ -25,7 +25,9 @@ def list_model(store: S3Store, uri: str) -> dict[str, ObjectInfo]:
     if CONFIG not in found:
         what = f"{root}{CONFIG} does not exist" if found else f"There is no model at {uri} in {store.endpoint}"
         raise BadInput(
-            reasons.MODEL_NOT_FOUND, what, "Upload the model's directory there (config.json, tokenizer, *.safetensors), or correct model.uri."
+            reasons.MODEL_NOT_FOUND,
+            what,
+            "Upload the model's directory there (config.json, tokenizer, *.safetensors), or correct model.uri.",
         )
     weights = [name for name in found if name.endswith(".safetensors") and "/" not in name]
     if not weights:
@@ -40,9 +42,9 @@ def list_model(store: S3Store, uri: str) -> dict[str, ObjectInfo]:
 
 def fetch_config(store: S3Store, files: dict[str, ObjectInfo], to: Path) -> None:
     """Downloads the model's small files: configuration, tokenizer, template and index."""
-    for name in files:
+    for name, each in files.items():
         if not name.endswith(".safetensors"):
-            store.download(files[name].uri, to / name)
+            store.download(each.uri, to / name)
 
 
 def check_weights(directory: Path, names: Iterable[str], uri: str) -> None:
@@ -66,7 +68,9 @@ def check_formats(directory: Path, formats: Sequence[str], uri: str) -> None:
         reason = misfit(name, columns) if columns else None
         if reason:
             raise BadInput(
-                reasons.FORMAT_DOES_NOT_FIT, f"{reason} ({uri})", f"Remove {name} from export.formats, or tune another model."
+                reasons.FORMAT_DOES_NOT_FIT,
+                f"{reason} ({uri})",
+                f"Remove {name} from export.formats, or tune another model.",
             )
 
 

@@ -1,4 +1,4 @@
-"""The prepare stage: finds what is wrong before anything costs much, names every stage's digest, makes rows of tokens."""
+"""The prepare stage: finds what is wrong before it costs much, names every stage's digest, makes rows of tokens."""
 
 import json
 import shutil
@@ -12,6 +12,7 @@ from tuneyard_api.finetunejob import DataSource
 from tuneyard_store.errors import AccessDenied
 from tuneyard_store.manifest import describe_directory
 from tuneyard_trainer.backends.schedule import micro_batch_size, total_steps
+from tuneyard_trainer.datareport import DataReport, render_markdown
 from tuneyard_trainer.dataset import clean, source
 from tuneyard_trainer.dataset.row import RowError
 from tuneyard_trainer.dataset.shards import ShardWriter, TokenizedRow
@@ -20,7 +21,6 @@ from tuneyard_trainer.dataset.tokenize import RowTokenizer, load_template, super
 from tuneyard_trainer.digests import stage_digests
 from tuneyard_trainer.errors import BadInput, TryAgain, sentence
 from tuneyard_trainer.modelcheck import check_formats, check_weights, fetch_config, list_model
-from tuneyard_trainer.datareport import DataReport, render_markdown
 from tuneyard_trainer.stage import StageContext
 
 Json = dict[str, Any]
@@ -35,7 +35,7 @@ PROGRESS_ROWS: Final = 500
 
 
 def identify(context: StageContext) -> dict[str, str]:
-    """Checks output, model and template, fetches the data and computes the digests of all stages. The cheap checks first.
+    """Checks output, model and template, fetches the data, computes all digests. The cheap checks first.
 
     Raises:
         BadInput: what is wrong, where, and what to do.
@@ -61,7 +61,9 @@ def _check_output(context: StageContext) -> None:
     try:
         context.store.check_writable(uri)
     except AccessDenied as error:
-        raise BadInput(reasons.OUTPUT_NOT_WRITABLE, f"{uri} cannot be written: {error.message}", error.advice) from error
+        raise BadInput(
+            reasons.OUTPUT_NOT_WRITABLE, f"{uri} cannot be written: {error.message}", error.advice
+        ) from error
 
 
 def _sources(context: StageContext) -> dict[str, str]:
@@ -167,9 +169,7 @@ def _tokenize(
         writer.write(output / split)
 
 
-def _fitting(
-    context: StageContext, row: SourceRow, tokenizer: RowTokenizer, report: DataReport
-) -> TokenizedRow | None:
+def _fitting(context: StageContext, row: SourceRow, tokenizer: RowTokenizer, report: DataReport) -> TokenizedRow | None:
     """The row's tokens; None when it is dropped."""
     limit, policy = context.spec.training.max_length, context.spec.dataset.clean.max_length
     where = f"{row.uri}, line {row.line}"
@@ -220,7 +220,9 @@ def _too_few(kept: int, report: DataReport) -> BadInput:
         message = f"Of {kept} rows {report.rows[TRAIN]} are for training and {report.rows[VALIDATION]} for validation"
         advice = "Add rows, change dataset.validation or raise training.maxLength."
     else:
-        message = f"{kept} rows are left of {report.rows_in} (dropped: {dropped}); dataset.clean.minRows is {report.min_rows}"
+        message = (
+            f"{kept} rows are left of {report.rows_in} (dropped: {dropped}); dataset.clean.minRows is {report.min_rows}"
+        )
         advice = "Add rows, or lower dataset.clean.minRows."
         if report.dropped[clean.TOO_LONG] > kept:
             advice = "Most were too long: raise training.maxLength, or set dataset.clean.maxLength to truncate."

@@ -64,4 +64,5 @@ def _why_smallest(chosen: Json, passed: Sequence[Json], failed: set[str]) -> str
     skipped = f"; {', '.join(sorted(failed))} failed" if failed else ""
     if len(passed) == 1:
         return f"the only artifact whose gates passed ({size}{skipped})"
-    return f"smallest of {len(passed)} artifacts whose gates passed ({size}, perplexity {chosen['perplexity']:.4g}{skipped})"
+    figures = f"{size}, perplexity {chosen['perplexity']:.4g}{skipped}"
+    return f"smallest of {len(passed)} artifacts whose gates passed ({figures})"

@@ -64,7 +64,9 @@ class StageContext:
         result = self.mark(stage)
         if result is None:
             uri = self.uri(stage, MARK)
-            raise StageError(reasons.ARTIFACT_NOT_FOUND, f"{uri} does not exist", "Apply the job again under another name.")
+            raise StageError(
+                reasons.ARTIFACT_NOT_FOUND, f"{uri} does not exist", "Apply the job again under another name."
+            )
         return result
 
     def commit(self, result: Json) -> None:
@@ -96,8 +98,8 @@ def run_stage(context: StageContext) -> Outcome:
         return _failed(context, error)
     except StoreError as error:
         return _failed(context, from_store(error))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the user is told
-        context.log.error("%s", traceback.format_exc().rstrip())
+    except Exception as error:
+        context.log.exception("the stage crashed")
         last = traceback.format_exception_only(error)[-1].strip()
         return Outcome(names.EXIT_UNKNOWN, reasons.STAGE_CRASHED, sentence(last), "See the pod's log.")
 

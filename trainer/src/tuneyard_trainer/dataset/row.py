@@ -57,7 +57,9 @@ def question_and_answer(question: str, answer: str, answer_field: str, question_
         raise missing_answer(f"the field {answer_field} is missing or empty")
     if not question.strip():
         raise RowError(
-            reasons.INVALID_ROW, f"the field {question_field} is missing or empty", f"Add {question_field}, or remove the row"
+            reasons.INVALID_ROW,
+            f"the field {question_field} is missing or empty",
+            f"Add {question_field}, or remove the row",
         )
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 

@@ -86,7 +86,8 @@ def read_source(source: DataSource, files: list[DataFile]) -> Iterator[SourceRow
     Raises:
         BadInput: names the uri and the line of the first row that is wrong.
     """
-    form, count = source.format, 0
+    form: str = source.format
+    count = 0
     for file in files:
         for line, row in read_json_lines(file):
             try:

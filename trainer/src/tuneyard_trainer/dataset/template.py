@@ -35,7 +35,7 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # noqa: DTZ005 - upstream's
+        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         return environment.from_string(self._source)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from jinja2 import TemplateError
+
 from tuneyard_api import reasons
 from tuneyard_trainer.dataset.row import Messages, RowError
 from tuneyard_trainer.dataset.shards import IGNORED, TokenizedRow
@@ -13,7 +14,7 @@ from tuneyard_trainer.dataset.template import ChatTemplate
 from tuneyard_trainer.errors import BadInput
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    pass
 
 SPECIAL_TOKENS: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 TEMPLATE_FILE: Final = "chat_template.jinja"
@@ -60,7 +61,9 @@ def load_template(directory: Path, given: str | None, uri: str) -> ChatTemplate:
     except TemplateError as error:
         where = "model.chatTemplate" if given else f"the chat template of {uri}"
         raise BadInput(
-            reasons.INVALID_SPEC, f"{where} cannot be rendered: {error}", "Correct the Jinja template in model.chatTemplate."
+            reasons.INVALID_SPEC,
+            f"{where} cannot be rendered: {error}",
+            "Correct the Jinja template in model.chatTemplate.",
         ) from error
     return template
 
@@ -149,7 +152,7 @@ class RowTokenizer:
 def labels(ids: Sequence[int], offsets: Sequence[Span], spans: Sequence[Span]) -> list[int]:
     """The tokens that lie in a span; one that begins before it belongs to what was asked."""
     return [
-        token if any(start <= first and first < last <= end for start, end in spans) else IGNORED
+        token if any(start <= first < last <= end for start, end in spans) else IGNORED
         for token, (first, last) in zip(ids, offsets, strict=True)
     ]
 
