@@ -124,3 +124,12 @@ def _was_taken(pod: Json) -> bool:
     if ended.get("exitCode") == 0:
         return False
     return is_going(pod) or ended.get("exitCode") == names.EXIT_TRY_AGAIN or holds(pod, "DisruptionTarget")
+
+
+def running_pod_ip(world: World) -> str | None:
+    """Where the running stage can be asked for its progress."""
+    for job in own_jobs(world):
+        pods = [pod for pod in world.pods if owned_by(pod, uid(job)) and _runs(pod) and not is_going(pod)]
+        if pods and label(job, names.LABEL_REVISION) == run_hash(world.job):
+            return str(pods[0]["status"].get("podIP", "")) or None
+    return None

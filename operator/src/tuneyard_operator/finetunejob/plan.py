@@ -1,14 +1,14 @@
 """Decides what a FineTuneJob needs next: a pure function of what was observed."""
 
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 
 from pydantic import ValidationError
 
 from tuneyard_api import reasons
 from tuneyard_api.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import STAGES, Stage
-from tuneyard_operator.events import Event
+from tuneyard_operator.act import Plan
 from tuneyard_operator.finetunejob import story
 from tuneyard_operator.finetunejob.children import config_map, stage_job
 from tuneyard_operator.finetunejob.observe import StageSeen, World, see_stage, stale_jobs, strangers
@@ -19,16 +19,6 @@ from tuneyard_operator.termination import Outcome
 
 # Their results are needed; the others' are read by the stages themselves, from the store.
 SPEAKING: Final[tuple[Stage, ...]] = ("prepare", "publish")
-
-
-class Plan(NamedTuple):
-    """What to do, in this order: delete, create, write the status, tell."""
-
-    status: Json
-    delete: list[Json] = []
-    create: list[Json] = []
-    events: list[Event] = []
-    again: float | None = None  # seconds until the next look; None: when something changes
 
 
 def plan(world: World, settings: Settings, now: datetime) -> Plan:
@@ -47,6 +37,13 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
         run.stages["prepare"].message = f"waits for the pods of the changed spec's run to end: Job {name(stale[0])}"
         return Plan(write_status(world, run, now), delete=stale)
     return _advance(world, spec, run, settings, now)
+
+
+def refused(world: World, message: str, now: datetime) -> Plan:
+    """The end of a run whose objects the API server does not take."""
+    run = read_before(world.job)
+    run.failure = Failure(reasons.INVALID_SPEC, f"{message}. Change the spec and apply it again.")
+    return _finished(world, run, now)
 
 
 def _advance(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, now: datetime) -> Plan:
@@ -80,8 +77,8 @@ def _begin(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, no
         return _told(world, run, now)
     job = stage_job(world.job, spec, stage, run.digests, settings)
     run.stages[stage].job = name(job)
-    create = [config_map(world.job), job] if stage == "prepare" else [job]
-    return _told(world, run, now)._replace(create=create)
+    apply = [config_map(world.job), job] if stage == "prepare" else [job]
+    return _told(world, run, now)._replace(apply=apply)
 
 
 def _wait(world: World, run: Run, seen: StageSeen, settings: Settings, now: datetime) -> Plan:

@@ -1,0 +1,129 @@
+"""One reconcile: observe, plan, act, write the status if it changed, and only then tell."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+
+from tuneyard_api.names import API_VERSION
+from tuneyard_operator.errors import ApiError, Verdict, classify
+from tuneyard_operator.events import event_objects
+from tuneyard_operator.kube import Kube
+from tuneyard_operator.objects import Json, is_going, name, namespace, uid
+from tuneyard_operator.plans import Plan, Refusal
+from tuneyard_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+REFUSED: Final = (400, 403, 413, 422)
+
+
+class Key(NamedTuple):
+    """One of our objects."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+class World(Protocol):
+    """What was observed; `since_write` is in seconds."""
+
+    def _replace(self, *, refusal: Refusal) -> "World": ...
+
+
+W = TypeVar("W", bound=World)
+
+
+class Controller(NamedTuple, Generic[W]):
+    """How one kind is observed and what is planned for it."""
+
+    kind: str
+    observe: Callable[[Kube, Json, float], Awaitable[W]]
+    plan: Callable[[W, Settings, datetime], Plan]
+
+
+class Reconciler:
+    """The work of the queue."""
+
+    def __init__(self, kube: Kube, settings: Settings, controllers: list[Controller[World]]) -> None:
+        self._kube = kube
+        self._settings = settings
+        self._controllers = {each.kind: each for each in controllers}
+        self._written: dict[Key, float] = {}
+
+    async def __call__(self, key: Key) -> float | None:
+        """Returns in how many seconds to look again; raises where a retry may help."""
+        thing = await self._kube.get(*key)
+        if thing is None or is_going(thing):
+            self._written.pop(key, None)  # its children go with it
+            return None
+        try:
+            return await self._reconcile(key, thing)
+        except ApiError as error:
+            if classify(error) is Verdict.RETRY:
+                raise
+            log.info("%s: %s", key, error)
+            return None
+
+    async def _reconcile(self, key: Key, thing: Json) -> float | None:
+        controller = self._controllers[key.kind]
+        world = await controller.observe(self._kube, thing, self._since_write(key))
+        plan = controller.plan(world, self._settings, datetime.now(UTC))
+        try:
+            await self._act(plan)
+        except Refused as refused:
+            again = controller.plan(world._replace(refusal=refused.refusal), self._settings, datetime.now(UTC))
+            await self._tell(key, thing, again)
+            raise refused.error from refused
+        await self._tell(key, thing, plan)
+        return plan.again
+
+    async def _act(self, plan: Plan) -> None:
+        for each in plan.delete:
+            if not is_going(each):
+                log.info("delete %s %s/%s", each["kind"], namespace(each), name(each))
+                await self._kube.delete(each)
+        for each in plan.apply:
+            log.info("apply %s %s/%s", each["kind"], namespace(each), name(each))
+            try:
+                await self._kube.apply(each)
+            except ApiError as error:
+                if error.status in REFUSED and classify(error) is not Verdict.WAIT:
+                    raise Refused(each, error) from error
+                raise
+
+    async def _tell(self, key: Key, thing: Json, plan: Plan) -> None:
+        if plan.status != thing.get("status", {}):
+            await self._kube.apply(_status_of(thing, plan.status), subresource="status")
+            self._written[key] = time.monotonic()
+        for event in event_objects(plan.events, thing, datetime.now(UTC)):
+            log.info("%s: %s: %s", key, event["reason"], event["message"])
+            await self._kube.create(event)
+
+    def _since_write(self, key: Key) -> float:
+        return time.monotonic() - self._written.get(key, -float("inf"))
+
+
+class Refused(Exception):
+    """Carries a refusal from the act to the plan."""
+
+    def __init__(self, thing: Json, error: ApiError) -> None:
+        super().__init__(str(error))
+        self.error = error
+        final = classify(error) is Verdict.GIVE_UP
+        self.refusal = Refusal(f"{thing['kind']} {name(thing)}", error.message, final)
+
+
+def _status_of(thing: Json, status: Json) -> Json:
+    """For server-side apply; the uid makes sure that it is not written to a namesake."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": thing["kind"],
+        "metadata": {"name": name(thing), "namespace": namespace(thing), "uid": uid(thing)},
+        "status": status,
+    }
