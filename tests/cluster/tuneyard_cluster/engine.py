@@ -100,7 +100,7 @@ def stop(settings: Settings) -> None:
 
 
 def store() -> Path | None:
-    """The directory of the engine's layer store if this process can read it and knows its format (overlay2)."""
+    """The engine's data-root if this process can read it and knows its format (overlay2)."""
     info = json.loads(run("docker", "info", "--format", "{{json .}}"))
     root = Path(info["DockerRootDir"])
     readable = os.access(root / "image/overlay2/layerdb", os.R_OK | os.X_OK)

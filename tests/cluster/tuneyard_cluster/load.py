@@ -1,20 +1,18 @@
-"""Bringing docker's images into the node's containerd: only what it lacks, nothing written to disk on the way."""
+"""Bringing docker's images into the node's containerd: only what it lacks, and where possible without copying."""
 
 from __future__ import annotations
 
-import json
-import subprocess
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard_cluster import engine, tools
-from tuneyard_cluster.layers import read_layers
-from tuneyard_cluster.oci import Image, write_archive
+from tuneyard_cluster import engine, nodeimage, store, tools
+from tuneyard_cluster.oci import Image, Layer, write_archive
 from tuneyard_cluster.settings import Settings
 from tuneyard_cluster.shell import Failed, Refused, run, say, step
 
-BLOBS = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256"
+CTR = ("ctr", "-n", "k8s.io")
 
 
 @dataclass(frozen=True)
@@ -28,21 +26,38 @@ class Record:
 def load(names: list[str], settings: Settings) -> None:
     """Makes docker's images `names` (repository:tag) usable by pods; drops older tags that docker dropped too."""
     ids = {name: _image_id(name) for name in names}
-    store = engine.store()
-    if store is None:
-        # Somebody else's engine or image store: its own way is the only one that is sure to work.
-        run(tools.ensure("kind", settings), "load", "docker-image", "--name", settings.name, *names)
+    places = _linkable(settings)
+    if places is None:
+        with step(f"load {', '.join(names)}"):
+            run(tools.ensure("kind", settings), "load", "docker-image", "--name", settings.name, *names)
         return
-    images = [_read(store, name, image_id) for name, image_id in ids.items()]
-    records = _records(settings)
-    lacking = [image for image in images if not _has(records, image)]
-    for image in images:
-        if image not in lacking:
-            say(f"    {image.names[0]}: already in the node")
-    if lacking:
-        with step(f"load {', '.join(image.names[0] for image in lacking)}"):
-            _import(lacking, settings)
+    for name, image_id in ids.items():
+        _load(name, image_id, *places, settings)
     _prune(names, settings)
+
+
+def _linkable(settings: Settings) -> tuple[Path, Path] | None:
+    """docker's data-root and the node's /var, if both are within reach and the node's containerd is the one we know."""
+    root = engine.store()
+    node_image = run("docker", "inspect", "--format", "{{.Config.Image}}", settings.node)
+    if root is None or not node_image.startswith(nodeimage.REPOSITORY):
+        return None
+    var = store.node_var(root, settings)
+    return (root, var) if var else None
+
+
+def _load(name: str, image_id: str, root: Path, var: Path, settings: Settings) -> None:
+    config, layers = store.read(root, image_id)
+    image = Image((qualified(name),), config, tuple(Layer(layer.diff_id, layer.size, None) for layer in layers))
+    if Record(qualified(name), image.digest) in _records(settings):
+        say(f"    {name}: already in the node")
+        return
+    with step(f"load {name}"):
+        linked = store.link_into_node(layers, var, settings)
+        archive = io.BytesIO()
+        write_archive(archive, [image])
+        run("docker", "exec", "-i", settings.node, *CTR, "images", "import", "-", stdin=archive.getvalue())
+        store.release(linked, settings)
 
 
 def _image_id(name: str) -> str:
@@ -50,11 +65,6 @@ def _image_id(name: str) -> str:
         return run("docker", "image", "inspect", "--format", "{{.Id}}", name)
     except Failed:
         raise Refused(f"docker has no image {name}; build it first.") from None
-
-
-def _read(store: Path, name: str, image_id: str) -> Image:
-    config = (store / "image/overlay2/imagedb/content" / image_id.replace(":", "/")).read_bytes()
-    return Image((qualified(name),), config, read_layers(store, json.loads(config)["rootfs"]["diff_ids"]))
 
 
 def qualified(name: str) -> str:
@@ -67,34 +77,8 @@ def qualified(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
-def _import(images: list[Image], settings: Settings) -> None:
-    present = frozenset(_ctr(settings, "content", "ls", "-q").split())
-    try:
-        sent = _stream(images, present, settings)
-    except Failed:
-        # A blob may have been collected between the question and the import: then bring everything.
-        sent = _stream(images, frozenset(), settings)
-    say(f"    {sent / 1e6:,.0f} MB of layers sent")
-
-
-def _stream(images: list[Image], present: frozenset[str], settings: Settings) -> int:
-    command = ["docker", "exec", "-i", settings.node, "ctr", "-n", "k8s.io", "images", "import", "-"]
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert child.stdin and child.stdout
-    sent = 0
-    try:
-        sent = write_archive(child.stdin, images, present)
-        child.stdin.close()
-    except BrokenPipeError:
-        pass  # it says why, below
-    said = child.stdout.read().decode(errors="replace")
-    if child.wait():
-        raise Failed(f"{' '.join(command)}: {said.strip()}")
-    return sent
-
-
 def _ctr(settings: Settings, *arguments: str) -> str:
-    return run("docker", "exec", settings.node, "ctr", "-n", "k8s.io", *arguments)
+    return run("docker", "exec", settings.node, *CTR, *arguments)
 
 
 def _records(settings: Settings) -> list[Record]:
@@ -104,10 +88,6 @@ def _records(settings: Settings) -> list[Record]:
 def parse_records(table: str) -> list[Record]:
     """Rows of `ctr images ls`: name, media type, digest, …"""
     return [Record(row[0], row[2]) for row in (line.split() for line in table.splitlines()[1:]) if len(row) > 2]
-
-
-def _has(records: Iterable[Record], image: Image) -> bool:
-    return set(records) >= {Record(name, image.digest) for name in image.names}
 
 
 def _prune(names: Iterable[str], settings: Settings) -> None:

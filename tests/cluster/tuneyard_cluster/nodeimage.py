@@ -14,7 +14,17 @@ from pathlib import Path
 
 from tuneyard_cluster import host, rootfs, tools
 from tuneyard_cluster.oci import Image, Layer, config, tar_layer, write_archive
-from tuneyard_cluster.settings import COREDNS, ETCD, KUBERNETES, PAUSE, PUBLIC_NODE_IMAGE, Settings
+from tuneyard_cluster.settings import (
+    COREDNS,
+    DEBIAN,
+    ETCD,
+    KIND,
+    KUBERNETES,
+    PAUSE,
+    POD_RANGE,
+    PUBLIC_NODE_IMAGE,
+    Settings,
+)
 from tuneyard_cluster.shell import Failed, at_once, run, say, step, succeeds, wait_until
 
 REPOSITORY = "tuneyard/node"
@@ -70,10 +80,10 @@ def _docker_hub_answers() -> bool:
 
 def _digest() -> str:
     """12 hex digits that name everything the built image is made of."""
-    digest = hashlib.sha256(tools.source_digest().encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        if source.stem in ("nodeimage", "rootfs", "oci", "settings"):
-            digest.update(source.read_bytes())
+    pins = (KUBERNETES, ETCD, COREDNS, PAUSE, KIND, DEBIAN, POD_RANGE)
+    digest = hashlib.sha256(tools.source_digest(*pins).encode())
+    for source in ("nodeimage", "oci", "rootfs"):
+        digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
     return digest.hexdigest()[:12]
 
 

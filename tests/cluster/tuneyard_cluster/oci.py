@@ -1,4 +1,4 @@
-"""Image archives in the OCI layout, as a stream, with as many of their blobs as the reader lacks.
+"""Image archives in the OCI layout.
 
 Source: github.com/opencontainers/image-spec, image-layout.md and manifest.md; the annotation is containerd's.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +20,7 @@ class Layer:
 
     digest: str  # sha256:…
     size: int  # bytes
-    write: Callable[[IO[bytes]], None]
+    tar: Path | None  # None where the reader of the archive has the layer already
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,10 @@ def _descriptor(media_type: str, data: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": digest_of(data), "size": len(data)}
 
 
-def tar_layer(path: Path) -> Layer:
-    """A tar file as a layer."""
-    with path.open("rb") as file:
+def tar_layer(tar: Path) -> Layer:
+    with tar.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-
-    def write(to: IO[bytes]) -> None:
-        to.write(path.read_bytes())
-
-    return Layer(f"sha256:{digest}", path.stat().st_size, write)
+    return Layer(f"sha256:{digest}", tar.stat().st_size, tar)
 
 
 def config(architecture: str, layers: Iterable[Layer], **options: Any) -> bytes:
@@ -86,25 +81,21 @@ def config(architecture: str, layers: Iterable[Layer], **options: Any) -> bytes:
     ).encode()
 
 
-def write_archive(to: IO[bytes], images: Iterable[Image], present: frozenset[str] = frozenset()) -> int:
-    """Writes the images without the layers whose digests are `present`. Bytes of layers written."""
-    entries, done, sent = [], set(present), 0
+def write_archive(to: IO[bytes], images: Iterable[Image]) -> None:
+    """Writes the images; a layer that several share is written once."""
+    entries, done = [], set()
     _write(to, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
     for image in images:
-        for blob in (image.config, image.manifest):  # small: always there, whatever the reader believes to have
+        for blob in (image.config, image.manifest):
             _write(to, _blob(digest_of(blob)), blob)
         for layer in image.layers:
-            if layer.digest not in done:
-                _begin(to, _blob(layer.digest), layer.size)
-                layer.write(to)
-                _end(to, layer.size)
+            if layer.tar and layer.digest not in done:
+                _write(to, _blob(layer.digest), layer.tar.read_bytes())
                 done.add(layer.digest)
-                sent += layer.size
         descriptor = _descriptor("application/vnd.oci.image.manifest.v1+json", image.manifest)
         entries += [descriptor | {"annotations": {"io.containerd.image.name": name}} for name in image.names]
     _write(to, "index.json", json.dumps({"schemaVersion": 2, "manifests": entries}).encode())
     to.write(bytes(2 * tarfile.BLOCKSIZE))
-    return sent
 
 
 def _blob(digest: str) -> str:
@@ -112,16 +103,6 @@ def _blob(digest: str) -> str:
 
 
 def _write(to: IO[bytes], name: str, data: bytes) -> None:
-    _begin(to, name, len(data))
-    to.write(data)
-    _end(to, len(data))
-
-
-def _begin(to: IO[bytes], name: str, size: int) -> None:
     member = tarfile.TarInfo(name)
-    member.size = size
-    to.write(member.tobuf(tarfile.GNU_FORMAT))  # GNU: a layer may be larger than 8 GiB
-
-
-def _end(to: IO[bytes], size: int) -> None:
-    to.write(bytes(-size % tarfile.BLOCKSIZE))
+    member.size = len(data)
+    to.write(member.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE))

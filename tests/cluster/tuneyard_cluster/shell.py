@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 
-class Refused(Exception):  # noqa: N818 - a sentence when raised
+class Refused(Exception):
     """This host cannot do it; the message says what is missing and what to do."""
 
 
-class Failed(Exception):  # noqa: N818
+class Failed(Exception):
     """A command failed; the message holds the command and the end of its output."""
 
 
