@@ -4,23 +4,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from tuneyard_operator.events import Event, event_objects
 from tuneyard_operator.kube import Kube
 from tuneyard_operator.objects import Json, is_going, name, uid
+from tuneyard_operator.plan import Plan
 
 REMEMBERED: Final = 10_000  # events
-
-
-class Plan(NamedTuple):
-    """What to do, in this order."""
-
-    status: Json
-    delete: list[Json] = []
-    apply: list[Json] = []
-    events: list[Event] = []
-    again: float | None = None  # seconds until the next look; None: when something changes
 
 
 class Clock(Protocol):

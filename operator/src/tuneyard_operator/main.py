@@ -1,51 +1,57 @@
-"""The operator process: watches fill the queue, workers empty it."""
+"""The operator's process."""
 
+import argparse
 import asyncio
 import logging
-import signal
+import sys
 
-from tuneyard_operator import handlers, kube
-from tuneyard_operator.act import Actor
-from tuneyard_operator.finetunejob.reconcile import FineTuneJobs
+from tuneyard_operator import finetunejob, handlers, health, modelserver
+from tuneyard_operator.kube import Kube
+from tuneyard_operator.reconcile import Key, Reconciler
 from tuneyard_operator.settings import Settings, from_environment
-from tuneyard_operator.workqueue import Key, WorkQueue
+from tuneyard_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
 
-def main() -> None:
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="tuneyard-operator",
+        description="Watches FineTuneJobs and ModelServers. Settings: TUNEYARD_TRAINER_IMAGE, TUNEYARD_SERVER_IMAGE, "
+        "TUNEYARD_IMAGE_PULL_POLICY, TUNEYARD_IMAGE_PULL_SECRETS, TUNEYARD_NAMESPACES (empty: all), "
+        "TUNEYARD_LOG_LEVEL. Outside a cluster it uses your kubeconfig.",
+    )
+    parser.parse_args()
     settings = from_environment()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=settings.log_level, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     asyncio.run(run(settings))
+    return 0
 
 
 async def run(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT. Work that is cut off is done by the next process."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with kube.connect() as api:
-        queue = WorkQueue(reconciler(Actor(api), settings))
-        workers = asyncio.create_task(queue.run(settings.workers))
-        watching = asyncio.create_task(handlers.watch(queue, settings, stop))
-        log.info("watching %s", ", ".join(settings.namespaces) or "all namespaces")
-        done, _ = await asyncio.wait([workers, watching], return_when=asyncio.FIRST_COMPLETED)
-        stop.set()
-        workers.cancel()
-        await asyncio.gather(workers, watching, return_exceptions=True)
-        for task in done:
-            if not task.cancelled() and (error := task.exception()):
-                raise error
-
-
-def reconciler(actor: Actor, settings: Settings):  # type: ignore[no-untyped-def]
-    kinds = {handlers.FTJ: FineTuneJobs(actor, settings)}
-
-    async def reconcile(key: Key) -> float | None:
-        return await kinds[key.kind].reconcile(key)
-
-    return reconcile
+    """Until a signal, or until one of its parts fails; then the rest ends too."""
+    kube = await Kube.connect()
+    reconciler = Reconciler(kube, settings, [finetunejob.CONTROLLER, modelserver.CONTROLLER])
+    queue: WorkQueue[Key] = WorkQueue(reconciler, settings.workers)
+    ready = asyncio.Event()
+    watching = asyncio.create_task(handlers.watch(settings, queue.wake, ready), name="watches")
+    working = asyncio.create_task(queue.run(), name="workers")
+    server = await health.serve(
+        settings.health_port, lambda: health.verdict(not watching.done(), queue.oldest()), ready.is_set
+    )
+    try:
+        ended, _ = await asyncio.wait({watching, working}, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+    finally:
+        watching.cancel()
+        working.cancel()
+        await asyncio.gather(watching, working, return_exceptions=True)
+        await server.cleanup()
+        await kube.close()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """What the children of a FineTuneJob say about its stages."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from tuneyard_api import names, reasons
@@ -17,6 +18,7 @@ from tuneyard_operator.objects import (
     owned_by,
     uid,
 )
+from tuneyard_operator.plans import Refusal
 from tuneyard_operator.termination import Outcome, container_status, outcome, stuck_message, terminated
 
 
@@ -28,6 +30,8 @@ class World(NamedTuple):
     pods: list[Json]  # pods with its label
     progress: Json | None = None  # what the running stage answered
     since_write: float = math.inf  # seconds since this process last wrote the status
+    warnings: Mapping[str, str] = {}  # why a Job has no pod, by the Job's uid
+    refusal: Refusal | None = None  # the API server did not take what was planned
 
 
 class StageSeen(NamedTuple):
@@ -37,6 +41,7 @@ class StageSeen(NamedTuple):
     state: StageState
     outcome: Outcome | None  # of the pod that ended last
     waiting_for: str  # why the pod does not start
+    has_pods: bool
     started_at: str | None
     finished_at: str | None
     failed: int
@@ -76,7 +81,8 @@ def see_stage(world: World, stage: Stage) -> StageSeen | None:
         job=job,
         state=_state(job, running),
         outcome=_outcome(job, pods),
-        waiting_for=next(filter(None, map(stuck_message, pods)), ""),
+        waiting_for=next(filter(None, map(stuck_message, pods)), "") or world.warnings.get(uid(job), ""),
+        has_pods=bool(pods),
         started_at=job.get("status", {}).get("startTime"),
         finished_at=_finished_at(job),
         failed=int(job.get("status", {}).get("failed", 0)),

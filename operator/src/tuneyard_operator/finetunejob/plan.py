@@ -8,16 +8,16 @@ from pydantic import ValidationError
 from tuneyard_api import reasons
 from tuneyard_api.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import STAGES, Stage
-from tuneyard_operator.act import Plan
 from tuneyard_operator.finetunejob import story
 from tuneyard_operator.finetunejob.children import config_map, stage_job
 from tuneyard_operator.finetunejob.observe import StageSeen, World, see_stage, stale_jobs, strangers
 from tuneyard_operator.finetunejob.status import Failure, Run, ended, read_before, write_status
-from tuneyard_operator.objects import Json, generation, name
+from tuneyard_operator.objects import generation, name
+from tuneyard_operator.plan import Plan
 from tuneyard_operator.settings import Settings
 from tuneyard_operator.termination import Outcome
 
-# Their results are needed; the others' are read by the stages themselves, from the store.
+# Their results are needed; the others are read by the stages themselves, from the store.
 SPEAKING: Final[tuple[Stage, ...]] = ("prepare", "publish")
 
 

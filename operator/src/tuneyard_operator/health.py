@@ -1,0 +1,33 @@
+"""/healthz: whether this process still does its work. A restart is the remedy."""
+
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+STUCK_SECONDS: Final = 180.0  # longer than all timeouts of one reconcile together
+
+
+def verdict(watching: bool, oldest: float) -> str:
+    """What is wrong, or an empty string. `oldest`: seconds for which a key has been waiting for a worker."""
+    if not watching:
+        return "the watches have ended"
+    if oldest > STUCK_SECONDS:
+        return f"a reconcile is stuck for {oldest:.0f} s"
+    return ""
+
+
+async def serve(port: int, wrong: Callable[[], str], ready: Callable[[], bool]) -> web.AppRunner:
+    async def healthz(_: web.Request) -> web.Response:
+        problem = wrong()
+        return web.Response(text=problem or "ok", status=503 if problem else 200)
+
+    async def readyz(_: web.Request) -> web.Response:
+        return web.Response(text="ok" if ready() else "not listed yet", status=200 if ready() else 503)
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, None, port).start()
+    return runner
