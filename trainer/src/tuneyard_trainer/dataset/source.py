@@ -135,7 +135,7 @@ def parse(text: bytes, uri: str, line: int) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         where, what = f"line {line}, byte {error.start + 1}", "not UTF-8"
     except json.JSONDecodeError as error:
-        where, what = f"line {line}, column {error.colno}", f"not JSON: {error.msg}"
+        where, what = f"line {line}, column {error.colno}", f"not JSON: {error.msg.removesuffix(' at')}"
     except RecursionError:
         where, what = f"line {line}", "nested too deeply"
     else:
