@@ -1,0 +1,287 @@
+"""prepare against a real S3 server: what is wrong is named before anything costs much, what is right becomes rows."""
+
+import gzip
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import pytest
+from contract import s3_servers
+from contract.s3_servers import BUCKET, Server
+from tinymodel import SHAPES, write_model
+
+from tuneyard_api.finetunejob import FineTuneJobSpec
+from tuneyard_api.reasons import ADOPTED, COMPLETED
+from tuneyard_store.s3 import S3Store
+from tuneyard_trainer.dataset.shards import IGNORED, read_rows
+from tuneyard_trainer.stage import Outcome, StageContext, run_stage
+from tuneyard_trainer.train import fetch_rows
+
+ROOT = f"s3://{BUCKET}"
+READER, READER_SECRET = "reader", "reader-secret-0123456789"
+Json = dict[str, Any]
+
+
+def rows(count: int, start: int = 0) -> list[Json]:
+    return [
+        {"question": f"What is {number}?", "answer": f"A number, {number}."} for number in range(start, start + count)
+    ]
+
+
+def lines(given: list[Json]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in given).encode()
+
+
+GOOD = lines(rows(40))
+
+FILES: dict[str, bytes] = {
+    "good.jsonl": GOOD,
+    "empty.jsonl": b"",
+    "blank.jsonl": b"\n\n  \n",
+    "broken.jsonl": lines(rows(2)) + b'{"question": "What\n' + GOOD,
+    "latin1.jsonl": lines(rows(1)) + '{"question": "Größe?", "answer": "a"}\n'.encode("latin-1"),
+    "list.jsonl": b'["question", "answer"]\n',
+    "no-answer.jsonl": lines(rows(1)) + b'{"question": "Why?", "answer": " "}\n',
+    "answer-gone.jsonl": lines(rows(3)) + b'{"question": "Why?"}\n',
+    "no-assistant.jsonl": b'{"messages": [{"role": "user", "content": "Why?"}]}\n',
+    "unknown.jsonl": b'{"text": "just text"}\n',
+    "number.jsonl": b'{"question": "What?", "answer": 3}\n',
+    "twice.jsonl": GOOD + lines(rows(5)),
+    "long.jsonl": lines([*rows(3), {"question": "long", "answer": "x" * 400}]),
+    "cut.jsonl.gz": gzip.compress(GOOD)[:-12],
+    "folder/one.jsonl": lines(rows(25)),
+    "folder/two.jsonl.gz": gzip.compress(lines(rows(15, start=25))),
+    "folder/README.md": b"not data",
+}
+MODELS: dict[str, Json] = {
+    "good": {},
+    "no-template": {"template": None},
+    "no-weights": {"weights": False},
+    "broken-template": {"template": "{% for message in messages %}"},
+    "narrow": {"intermediate_size": 100},
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with s3_servers.versitygw(tmp_path_factory.mktemp("versitygw")) as server:
+        store = server.store()
+        for name, content in FILES.items():
+            store.write(f"{ROOT}/data/{name}", content)
+        for name, changes in MODELS.items():
+            directory = write_model(tmp_path_factory.mktemp("models") / name, **changes)
+            for path in directory.iterdir():
+                store.upload(path, f"{ROOT}/models/{name}/{path.name}")
+        store.write(f"{ROOT}/models/shard-missing/config.json", json.dumps(SHAPES).encode())
+        store.write(f"{ROOT}/models/shard-missing/model-00001-of-00002.safetensors", b"x")
+        index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+        store.write(f"{ROOT}/models/shard-missing/model.safetensors.index.json", json.dumps(index).encode())
+        s3_servers.add_reader(server, READER, READER_SECRET)
+        store._client.put_bucket_policy(Bucket=BUCKET, Policy=s3_servers.read_only_policy(READER))
+        yield server
+
+
+def spec(data: str = "good.jsonl", **changes: Any) -> FineTuneJobSpec:
+    """A spec whose parts are replaced by `changes`; each has an output of its own."""
+    given: Json = {
+        "model": {"uri": f"{ROOT}/models/good"},
+        "dataset": {"train": [{"uri": f"{ROOT}/data/{data}"}], "clean": {"minRows": 20}},
+        "training": {"maxLength": 256},
+        "output": {"uri": f"{ROOT}/out/{uuid4().hex}"},
+    }
+    return FineTuneJobSpec.model_validate(given | changes)
+
+
+def prepare(given: FineTuneJobSpec, store: S3Store, work: Path) -> tuple[Outcome, StageContext]:
+    context = StageContext(stage="prepare", name="contract", spec=given, store=store, work=work)
+    work.mkdir(exist_ok=True)
+    return run_stage(context), context
+
+
+class Case(NamedTuple):
+    """What is wrong, its reason, and what message and advice must name."""
+
+    spec: FineTuneJobSpec
+    reason: str
+    says: list[str]
+    credentials: dict[str, str | None] = {}
+
+
+def dataset(uri: str, **clean: Any) -> Json:
+    return {"train": [{"uri": uri}], "clean": {"minRows": 1} | clean}
+
+
+CASES = {
+    "bucket": Case(
+        spec(dataset=dataset("s3://nowhere/x.jsonl")), "BucketNotFound", ["nowhere", "s3://nowhere/x.jsonl"]
+    ),
+    "output bucket": Case(spec(output={"uri": "s3://nowhere/out"}), "BucketNotFound", ["nowhere", "Create it"]),
+    "secret key": Case(
+        spec(), "InvalidCredentials", ["AWS_SECRET_ACCESS_KEY"], {"AWS_SECRET_ACCESS_KEY": "another-secret-0123456789"}
+    ),
+    "access key": Case(spec(), "InvalidCredentials", ["AWS_ACCESS_KEY_ID"], {"AWS_ACCESS_KEY_ID": "somebody-else"}),
+    "unknown CA": Case(spec(), "UntrustedCertificate", ["ca.crt"], {"ca_crt": None}),
+    "read only": Case(
+        spec(output={"uri": f"{ROOT}/out/read-only"}),
+        "OutputNotWritable",
+        [f"{ROOT}/out/read-only", "s3:PutObject"],
+        {"AWS_ACCESS_KEY_ID": READER, "AWS_SECRET_ACCESS_KEY": READER_SECRET},
+    ),
+    "model": Case(spec(model={"uri": f"{ROOT}/models/not-there"}), "ModelNotFound", [f"{ROOT}/models/not-there"]),
+    "weights": Case(
+        spec(model={"uri": f"{ROOT}/models/no-weights"}), "ModelWeightsMissing", ["safetensors", "no-weights"]
+    ),
+    "shard": Case(
+        spec(model={"uri": f"{ROOT}/models/shard-missing"}), "ModelWeightsMissing", ["model-00002-of-00002.safetensors"]
+    ),
+    "template": Case(
+        spec(model={"uri": f"{ROOT}/models/no-template"}), "ChatTemplateMissing", ["no-template", "model.chatTemplate"]
+    ),
+    "template that is none": Case(
+        spec(model={"uri": f"{ROOT}/models/broken-template"}), "InvalidSpec", ["broken-template", "model.chatTemplate"]
+    ),
+    "given template that is none": Case(
+        spec(model={"uri": f"{ROOT}/models/good", "chatTemplate": "{{"}), "InvalidSpec", ["model.chatTemplate"]
+    ),
+    "format": Case(
+        spec(model={"uri": f"{ROOT}/models/narrow"}, export={"formats": ["gptq"]}), "FormatDoesNotFit", ["gptq", "100"]
+    ),
+    "data": Case(spec("not-there.jsonl"), "DatasetNotFound", [f"{ROOT}/data/not-there.jsonl"]),
+    "prefix without rows": Case(spec("no-such-folder"), "DatasetNotFound", [".jsonl"]),
+    "no bytes": Case(spec("empty.jsonl"), "DatasetEmpty", [f"{ROOT}/data/empty.jsonl"]),
+    "blank lines": Case(spec("blank.jsonl"), "DatasetEmpty", [f"{ROOT}/data/blank.jsonl"]),
+    "JSON": Case(spec("broken.jsonl"), "InvalidJSON", [f"{ROOT}/data/broken.jsonl", "line 3", "column"]),
+    "UTF-8": Case(spec("latin1.jsonl"), "InvalidJSON", ["line 2", "UTF-8"]),
+    "gzip": Case(spec("cut.jsonl.gz"), "InvalidJSON", ["cut.jsonl.gz", "gzip"]),
+    "list": Case(spec("list.jsonl"), "InvalidRow", ["line 1", "list"]),
+    "empty answer": Case(
+        spec("no-answer.jsonl"), "MissingAnswer", [f"{ROOT}/data/no-answer.jsonl", "line 2", "answer"]
+    ),
+    "no answer": Case(spec("answer-gone.jsonl"), "MissingAnswer", ["line 4", "answer"]),
+    "no assistant": Case(spec("no-assistant.jsonl"), "MissingAnswer", ["line 1", "assistant"]),
+    "unknown fields": Case(spec("unknown.jsonl"), "InvalidRow", ["text", "columns"]),
+    "answer of another type": Case(spec("number.jsonl"), "InvalidRow", ["line 1", "answer", "int"]),
+    "rows": Case(
+        spec(dataset=dataset(f"{ROOT}/data/good.jsonl", minRows=41)),
+        "TooFewRows",
+        ["40", "41", "dataset.clean.minRows"],
+    ),
+    "rows that differ": Case(
+        spec(dataset=dataset(f"{ROOT}/data/twice.jsonl", minRows=41)), "TooFewRows", ["5 duplicate", "of 45"]
+    ),
+    "rows that are short enough": Case(
+        spec("good.jsonl", training={"maxLength": 16}), "TooFewRows", ["40 tooLong", "training.maxLength"]
+    ),
+    "long row": Case(
+        spec(dataset=dataset(f"{ROOT}/data/long.jsonl", maxLength="fail")),
+        "InvalidRow",
+        ["line 4", "training.maxLength"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_bad_input_is_named(server: Server, case: Case, tmp_path: Path) -> None:
+    outcome, _ = prepare(case.spec, server.store(**case.credentials), tmp_path / "work")
+    told = f"{outcome.message} {outcome.advice}"
+    assert (outcome.reason, outcome.exit_code) == (case.reason, 65), told
+    for words in case.says:
+        assert words in told, told
+    assert outcome.advice.endswith("."), "it says what to do"
+    for secret in (s3_servers.SECRET_KEY, READER_SECRET):
+        assert secret not in told
+
+
+def test_a_store_that_is_away_is_tried_again(server: Server, tmp_path: Path) -> None:
+    away = server.store(AWS_ENDPOINT_URL=f"https://localhost:{s3_servers.free_port()}")
+    outcome, _ = prepare(spec(), away, tmp_path / "work")
+    assert (outcome.reason, outcome.exit_code) == ("StorageUnavailable", 75)
+
+
+def test_rows_become_tokens_and_the_answers_labels(server: Server, tmp_path: Path) -> None:
+    outcome, context = prepare(spec(), server.store(), tmp_path / "work")
+    assert outcome.reason == COMPLETED, outcome
+    assert outcome.result is not None
+    data = outcome.result["dataset"]
+    assert (data["rowsIn"], data["rowsKept"], data["dropped"]) == (40, 40, {})
+    assert set(outcome.result["digests"]) == {"prepare", "train", "export", "evaluate", "publish"}
+    assert outcome.result["done"] == []
+    train, validation = (read_rows(fetch_rows(context, split)) for split in ("train", "validation"))
+    assert (len(train), len(validation)) == (38, 2)
+    assert data["tokens"] == sum(len(row.input_ids) for row in [*train[:], *validation[:]])
+    for row in train[:]:
+        assert len(row.labels) == len(row.input_ids)
+        said = [token for token in row.labels if token != IGNORED]
+        assert 0 < len(said) < len(row.input_ids)
+        assert said == row.input_ids[len(row.input_ids) - 1 - len(said) : -1], "the answer, up to its end-of-turn token"
+    assert "# Data of contract" in context.store.read(data["reportURI"]).decode()
+
+
+def test_validation_shares_no_row_with_training(server: Server, tmp_path: Path) -> None:
+    given = {"train": [{"uri": f"{ROOT}/data/good.jsonl"}], "clean": {"minRows": 1}}
+    apart = spec(dataset=given | {"validation": {"uri": f"{ROOT}/data/folder/two.jsonl.gz"}})
+    outcome, context = prepare(apart, server.store(), tmp_path / "work")
+    assert outcome.result is not None, outcome
+    assert outcome.result["dataset"]["dropped"] == {"inValidation": 15}
+    train, validation = (set(texts(context, split)) for split in ("train", "validation"))
+    assert (len(train), len(validation)) == (25, 15)
+    assert not train & validation
+
+
+def texts(context: StageContext, split: str) -> list[str]:
+    return context.store.read(context.uri("prepare", f"{split}.jsonl")).decode().splitlines()
+
+
+def test_a_folder_is_read_as_one(server: Server, tmp_path: Path) -> None:
+    """Every .jsonl and .jsonl.gz below a prefix, and nothing else; the same rows as in one file."""
+    for data in ("folder", "folder/"):
+        outcome, _ = prepare(spec(data), server.store(), tmp_path / f"work{len(data)}")
+        assert outcome.result is not None, outcome
+        assert outcome.result["dataset"]["rowsKept"] == 40
+
+
+def test_a_second_run_is_adopted_and_names_what_is_done(server: Server, tmp_path: Path) -> None:
+    given = spec()
+    first, context = prepare(given, server.store(), tmp_path / "first")
+    for stage in ("train", "export", "publish"):  # not evaluate, so publish does not count
+        context.store.write(context.uri(stage, "stage.json"), b'{"result": {}}')
+    again, _ = prepare(given, server.store(), tmp_path / "again")
+    assert again.reason == ADOPTED
+    assert first.result is not None
+    assert again.result == first.result | {"done": ["train", "export"]}
+
+
+def test_other_data_is_another_run(server: Server, tmp_path: Path) -> None:
+    store, given = server.store(), spec("changing.jsonl")
+    digests = []
+    for number, content in enumerate((GOOD, GOOD + lines(rows(1, start=99)), GOOD)):
+        store.write(f"{ROOT}/data/changing.jsonl", content)
+        outcome, _ = prepare(given, store, tmp_path / f"work{number}")
+        assert outcome.result is not None, outcome
+        digests.append(outcome.result["digests"])
+    assert digests[0] == digests[2]
+    assert all(digests[0][stage] != digests[1][stage] for stage in digests[0])
+
+
+def test_the_same_data_gives_the_same_bytes(server: Server, tmp_path: Path) -> None:
+    """In another output, from another working directory."""
+    results = [prepare(spec(), server.store(), tmp_path / name)[0].result for name in ("a", "b")]
+    assert results[0] is not None
+    assert results[1] is not None
+    assert results[0]["dataset"]["digest"] == results[1]["dataset"]["digest"]
+    assert results[0]["digests"] == results[1]["digests"]
+
+
+def test_a_run_that_was_stopped_goes_on(server: Server, tmp_path: Path) -> None:
+    given, work = spec(), tmp_path / "work"
+    context = StageContext(stage="prepare", name="contract", spec=given, store=server.store(), work=work)
+    work.mkdir()
+    context.stopping.set()
+    outcome = run_stage(context)
+    assert (outcome.reason, outcome.exit_code) == ("Preempted", 75)
+    assert not context.store.exists(context.uri("prepare", "stage.json"))
+    shutil.rmtree(work)  # the next pod has an empty one
+    assert prepare(given, server.store(), work)[0].reason == COMPLETED

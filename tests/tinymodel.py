@@ -1,0 +1,44 @@
+"""A chat model's directory as prepare sees it: configuration, tokenizer, template; weights are only listed by it."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+TEMPLATE: Final = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TURN_START: Final = "<|im_start|>"
+TURN_END: Final = "<|im_end|>"
+SHAPES: Final = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "head_dim": 32}
+
+
+def write_model(to: Path, *, template: str | None = TEMPLATE, weights: bool = True, **config: Any) -> Path:
+    """Writes the directory; a template goes into tokenizer_config.json."""
+    to.mkdir(parents=True)
+    (to / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], **SHAPES, **config}))
+    tokenizer_config = {"bos_token": TURN_START, "eos_token": {"content": TURN_END}}
+    if template is not None:
+        tokenizer_config["chat_template"] = template
+    (to / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
+    byte_tokenizer().save(str(to / "tokenizer.json"))
+    if weights:
+        (to / "model.safetensors").write_bytes(b"listed, not read")
+    return to
+
+
+def byte_tokenizer() -> Tokenizer:
+    """One token per byte, and the two marks of a turn."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={character: number for number, character in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\s"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([TURN_START, TURN_END])
+    return tokenizer
