@@ -52,7 +52,7 @@ def tag(root: Path, image: Image, args: Mapping[str, str], parents: Mapping[str,
 
 
 def is_ours(reference: str) -> bool:
-    """Whether `<repository>:<tag>` is an image of the catalog, and not the test cluster's node or somebody's own build."""
+    """Whether `<repository>:<tag>` is of the catalog, and not the test cluster's node or somebody's own build."""
     repository, _, version = reference.partition(":")
     return repository in {f"tuneyard/{image.name}" for image in IMAGES} and bool(re.fullmatch("[0-9a-f]{12}", version))
 

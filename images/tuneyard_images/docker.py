@@ -81,13 +81,19 @@ def remove(reference: str) -> bool:
     return True
 
 
-def run(reference: str, *command: str, mounts: Mapping[Path, str], user: str) -> str:
-    """Runs a command in a container, as restricted as in a cluster: no capabilities, read-only root, no network.
+def run(reference: str, *command: str, mounts: Mapping[Path, str], user: str, network: str = "none") -> str:
+    """Runs a command in a container, as restricted as in a cluster: no capabilities, read-only root.
 
     Args:
         mounts: host directory -> `<path in the container>[:ro]`.
         user: `<uid>:<gid>`.
     """
     volumes = [part for source, target in mounts.items() for part in ("-v", f"{source}:{target}")]
-    limits = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=none"]
+    limits = [
+        "--read-only",
+        "--tmpfs=/tmp",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges",
+        f"--network={network}",
+    ]
     return _run("run", "--rm", *limits, f"--user={user}", *volumes, reference, *command)

