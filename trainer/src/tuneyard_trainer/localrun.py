@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -23,9 +24,10 @@ log = logging.getLogger("tuneyard")
 def run_locally(job: FineTuneJob, store: S3Store, work: Path, stopping: threading.Event) -> int:
     """Runs the chain; returns the exit code of the stage that failed, or 0."""
     console = Console()
-    logging.basicConfig(
-        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
+    handler = (
+        RichHandler(console=console, show_path=False) if console.is_terminal else logging.StreamHandler(sys.stdout)
     )
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     logging.getLogger("botocore").setLevel(logging.WARNING)
     with Bars(
         TextColumn("{task.description:<9}"),
