@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from tuneyard_cluster import cluster, engine, host, load, nodeimage, tools
 from tuneyard_cluster.settings import Settings, from_environment
-from tuneyard_cluster.shell import Failed, Refused, run, say, step, succeeds
+from tuneyard_cluster.shell import Failed, Refused, say, step, succeeds
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     down.add_argument("--purge", action="store_true", help="delete the caches too; stop the dockerd that `up` started")
     verb("load", _load, "bring docker's images into the node").add_argument("image", nargs="+")
     some = verb("tools", _tools, "install kind, helm, kubectl, versitygw and print where they are")
-    some.add_argument("tool", nargs="*", choices=[*tools.NAMES, []], help="only these")
+    some.add_argument("tool", nargs="*", help="only these")
     verb("engine", _engine, "make sure that a Docker engine runs")
     verb("env", _env, "print exports for a shell: eval $(python3 tests/cluster env)")
     return parser
@@ -72,8 +72,7 @@ def _down(settings: Settings, options: argparse.Namespace) -> None:
     if engine.answers():
         cluster.delete(settings)
         if options.purge:
-            for image in run("docker", "image", "ls", "-q", nodeimage.REPOSITORY).split():
-                succeeds("docker", "rmi", "-f", image)
+            nodeimage.forget()
     if options.purge:
         engine.stop(settings)
         shutil.rmtree(settings.cache, ignore_errors=True)
@@ -86,6 +85,8 @@ def _load(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _tools(settings: Settings, options: argparse.Namespace) -> None:
+    if unknown := set(options.tool) - set(tools.NAMES):
+        raise Refused(f"There is no tool {', '.join(sorted(unknown))}; there are {', '.join(tools.NAMES)}.")
     for name in options.tool or tools.NAMES:
         print(name, tools.ensure(name, settings))
 

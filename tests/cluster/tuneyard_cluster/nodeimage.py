@@ -100,6 +100,14 @@ def _build(name: str, settings: Settings) -> None:
             write_archive(archive, _control_plane_images(root, work, settings))
         _commit(name, root, work / "images.tar")
         shutil.rmtree(work)
+    forget(keep=name)
+
+
+def forget(keep: str | None = None) -> None:
+    """Removes the images built here, but for `keep` and those of clusters that run."""
+    for image in run("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY).splitlines():
+        if image != keep:
+            succeeds("docker", "rmi", image)
 
 
 def _add_programs(root: Path, binary: Path) -> None:
