@@ -15,11 +15,11 @@ from tuneyard_api import names
 from tuneyard_store.credentials import Credentials, from_environment, load_credentials
 from tuneyard_store.errors import StoreError
 from tuneyard_store.s3 import S3Store
-from tuneyard_trainer.errors import StageError, from_store, sentence
+from tuneyard_trainer.errors import StageError, from_store
 from tuneyard_trainer.jobfile import read_job_json, read_job_yaml
 from tuneyard_trainer.localrun import run_locally
 from tuneyard_trainer.progress import Progress, serve_progress
-from tuneyard_trainer.stage import Outcome, StageContext, digests_from, run_stage, termination_message
+from tuneyard_trainer.stage import Outcome, StageContext, digests_from, failure, run_stage, termination_message
 
 log = logging.getLogger("tuneyard")
 
@@ -66,12 +66,9 @@ def _stage(options: argparse.Namespace) -> int:
     progress = Progress(options.stage)
     serve_progress(progress, int(os.environ.get(ENV_PROGRESS_PORT, names.PROGRESS_PORT)))
     try:
-        context = _context(options, progress, stopping)
-    except StageError as error:
-        log.error("%s: %s", error.reason, error)  # noqa: TRY400 - the trace says nothing more
-        outcome = Outcome(error.exit_code, error.reason, sentence(error.message), sentence(error.advice))
-    else:
-        outcome = run_stage(context)
+        outcome = run_stage(_context(options, progress, stopping))
+    except Exception as error:
+        outcome = failure(error, log)
     _write_termination_message(outcome)
     return outcome.exit_code
 

@@ -1,7 +1,7 @@
 """Digests of stages: known from the inputs, before anything has run. Pure functions.
 
-A stage's digest covers its name, its version, the part of the spec that it reads and the digests of the stages it builds
-on. Resources, credentials, names and output.uri are in none: they do not change what is made.
+A stage's digest covers its name, its version, the part of the spec that it reads and the digests of the stages it
+builds on. Resources, credentials, names and output.uri are in none: they do not change what is made.
 """
 
 import hashlib

@@ -1,5 +1,6 @@
 """The model card that goes with a release: where the model comes from, how good it is, how to serve it."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 Json = dict[str, Any]
@@ -8,21 +9,21 @@ Json = dict[str, Any]
 def render_model_card(release: Json) -> str:
     """Markdown of a release (the content of release.json)."""
     spec, recommended, data = release["spec"], release["recommended"], release["dataset"]
-    artifacts = "\n".join(
-        f"| {each['format']} | {each['sizeBytes'] / 1e6:.1f} | {_number(each['perplexity'])} | `{each['uri']}` | `{each['digest']}` |"
+    artifacts = table(
+        [each["format"], f"{each['sizeBytes'] / 1e6:.1f}", number(each["perplexity"]), each["uri"], each["digest"]]
         for each in release["artifacts"]
     )
-    perplexity = "\n".join(f"| {name} | {_number(value)} |" for name, value in release["perplexity"].items())
-    gates = "\n".join(
-        f"| {each['subject']} | {each['metric']} | {each['against']} | {_number(each['value'])} | {_number(each['limit'])} | "
-        f"{'passed' if each['passed'] else 'failed'} |"
+    perplexity = table([name, number(value)] for name, value in release["perplexity"].items())
+    gates = table(
+        [each["subject"], each["metric"], each["against"], number(each["value"]), number(each["limit"]), verdict(each)]
         for each in release["gates"]
     )
     sources = "\n".join(f"- `{each['uri']}`" for each in spec["dataset"]["train"])
     return f"""# {release["name"]}
 
-`{spec["model"]["uri"]}`, tuned with {spec["training"]["method"]} on {data["rowsKept"]:,} rows ({data["tokens"]:,} tokens).
-Last training loss: {_number(release["loss"])}.
+Base model: `{spec["model"]["uri"]}`, tuned with {spec["training"]["method"]}
+on {data["rowsKept"]:,} rows ({data["tokens"]:,} tokens).
+Last training loss: {number(release["loss"])}.
 
 Recommended: **{recommended["format"]}**, {recommended["reason"]}.
 
@@ -65,5 +66,14 @@ spec:
 """
 
 
-def _number(value: float | None) -> str:
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of a Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def verdict(gate: Json) -> str:
+    return "passed" if gate["passed"] else "failed"
+
+
+def number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"

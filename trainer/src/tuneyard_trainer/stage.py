@@ -94,14 +94,8 @@ def run_stage(context: StageContext) -> Outcome:
     """Runs one stage to its end, whatever that is."""
     try:
         return _run(context)
-    except StageError as error:
-        return _failed(context, error)
-    except StoreError as error:
-        return _failed(context, from_store(error))
     except Exception as error:
-        context.log.exception("the stage crashed")
-        last = traceback.format_exception_only(error)[-1].strip()
-        return Outcome(names.EXIT_UNKNOWN, reasons.STAGE_CRASHED, sentence(last), "See the pod's log.")
+        return failure(error, context.log)
 
 
 def _run(context: StageContext) -> Outcome:
@@ -133,9 +127,16 @@ def stages_done(context: StageContext) -> list[str]:
     return done
 
 
-def _failed(context: StageContext, error: StageError) -> Outcome:
-    context.log.error("%s: %s", error.reason, error)
-    return Outcome(error.exit_code, error.reason, sentence(error.message), sentence(error.advice))
+def failure(error: Exception, log: logging.Logger) -> Outcome:
+    """How a stage ends that raised this: by name when we have one, else as a crash with its last words."""
+    if isinstance(error, StoreError):
+        error = from_store(error)
+    if isinstance(error, StageError):
+        log.error("%s: %s", error.reason, error)
+        return Outcome(error.exit_code, error.reason, sentence(error.message), sentence(error.advice))
+    log.error("the stage crashed", exc_info=error)
+    last = traceback.format_exception_only(error)[-1].strip()
+    return Outcome(names.EXIT_UNKNOWN, reasons.STAGE_CRASHED, sentence(last), "See the pod's log.")
 
 
 def termination_message(outcome: Outcome, limit: int = TERMINATION_BYTES) -> bytes:

@@ -58,6 +58,6 @@ def spool(rows: Iterable[SourceRow], path: Path, dropped: Counter[str], *, keep_
 
 
 def held_out(keys: Iterable[Key], fraction: float, seed: int) -> set[Key]:
-    """A share of the different rows, at least one, chosen by content and seed: their order in the file does not matter."""
+    """A share of the different rows, at least one, chosen by content and seed: the rows' order does not matter."""
     ranked = sorted(set(keys), key=lambda key: hashlib.sha256(seed.to_bytes(8, "big") + key).digest())
     return set(ranked[: max(1, round(len(ranked) * fraction))])

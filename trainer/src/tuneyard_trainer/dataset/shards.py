@@ -1,6 +1,6 @@
 """Tokenized rows on disk: three NumPy files per split, read through the page cache, with no need for torch.
 
-`input_ids.npy` and `labels.npy` hold all rows one after another, `offsets.npy` where each begins (and where the last ends).
+`input_ids.npy` and `labels.npy` hold all rows one after another, `offsets.npy` where each begins and the last ends.
 """
 
 from array import array

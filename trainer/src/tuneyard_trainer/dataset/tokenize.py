@@ -118,7 +118,7 @@ def render(template: ChatTemplate, messages: Messages) -> Rendered:
 
 
 def _end_of_turn(answered: str, content: str) -> int:
-    """Where the turn ends: at the last visible character, or, in a template that ends turns with white space, after it."""
+    """Where the turn ends: at the last visible character, or after the white space in a template that ends turns so."""
     visible = answered.rstrip()
     return len(answered) if visible.endswith(content.rstrip()) else len(visible)
 
