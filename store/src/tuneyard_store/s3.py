@@ -15,6 +15,7 @@ from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, SSLError
+from urllib3.exceptions import HTTPError  # botocore lets it through when a connection breaks in an answer
 
 from tuneyard_store import errors
 from tuneyard_store.credentials import Credentials
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MULTIPART_BYTES: Final = 64 * 2**20
-CONNECT_SECONDS: Final = 5
+CONNECT_SECONDS: Final = 4
 READ_SECONDS: Final = 60
 ATTEMPTS: Final = 3
 DELETE_AT_ONCE: Final = 1000  # the most that DeleteObjects takes
@@ -75,7 +76,7 @@ class S3Store:
         given = self.credentials
         config = Config(
             s3={"addressing_style": given.addressing_style},
-            retries={"mode": "standard", "max_attempts": ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
             connect_timeout=CONNECT_SECONDS,
             read_timeout=READ_SECONDS,
             max_pool_connections=16,
@@ -115,15 +116,11 @@ class S3Store:
 
     def exists(self, uri: str) -> bool:
         bucket, key = Location.parse(uri)
-        with self._named_errors(uri):
-            try:
+        try:
+            with self._named_errors(uri), self._explained(bucket, key):
                 self._client.head_object(Bucket=bucket, Key=key)
-            except ClientError as error:
-                # A HEAD has no body, so a missing bucket looks like a missing object.
-                if _code(error) in {"404", "NoSuchKey", "NotFound"}:
-                    self._client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
-                    return False
-                raise
+        except errors.ObjectNotFound:
+            return False
         return True
 
     @contextmanager
@@ -161,7 +158,7 @@ class S3Store:
         """Downloads one object; folders are made, the file can be read by every user."""
         bucket, key = Location.parse(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._named_errors(uri):
+        with self._named_errors(uri), self._explained(bucket, key):
             self._client.download_file(bucket, key, str(path), Config=_transfer())
         path.chmod(0o644)
 
@@ -186,8 +183,18 @@ class S3Store:
     def _named_errors(self, uri: str) -> Iterator[None]:
         try:
             yield
-        except (ClientError, BotoCoreError, Boto3Error) as error:
+        except (ClientError, BotoCoreError, Boto3Error, HTTPError) as error:
             raise named_error(error, uri, self.credentials) from error
+
+    @contextmanager
+    def _explained(self, bucket: str, key: str) -> Iterator[None]:
+        """A HEAD's answer has no body, so it cannot tell a missing bucket or a wrong key: a list can."""
+        try:
+            yield
+        except ClientError as error:
+            if _code(error) in {"403", "404"}:
+                self._client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+            raise
 
 
 def _transfer() -> TransferConfig:
@@ -204,10 +211,7 @@ def named_error(error: Exception, uri: str, credentials: Credentials) -> errors.
     if isinstance(error, ClientError):
         return _answered(error, uri, endpoint)
     if isinstance(error, SSLError):
-        return errors.UntrustedCertificate(
-            f"The certificate of {endpoint} is not trusted",
-            "Add the PEM of the CA that signed it as ca.crt to the credentials Secret.",
-        )
+        return _untrusted(error, endpoint)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return errors.CredentialsMissing(
             f"No keys for {uri}",
@@ -218,7 +222,29 @@ def named_error(error: Exception, uri: str, credentials: Credentials) -> errors.
         return named_error(cause, uri, credentials)
     return errors.StorageUnavailable(
         f"{endpoint} did not answer for {uri} ({type(error).__name__})",
-        "Check AWS_ENDPOINT_URL in the credentials Secret and that the store is up; this is tried again.",
+        f"Check AWS_ENDPOINT_URL in the credentials Secret{_or_tls(endpoint)} and that the store is up; "
+        "this is tried again.",
+    )
+
+
+def _or_tls(endpoint: str) -> str:
+    return " (https:// if it speaks TLS)" if endpoint.startswith("http://") else ""
+
+
+def _untrusted(error: SSLError, endpoint: str) -> errors.StoreError:
+    text = str(error).lower()
+    if "doesn't match" in text or "mismatch" in text:
+        return errors.UntrustedCertificate(
+            f"The certificate of {endpoint} is for another name",
+            "Write a name that it is for in AWS_ENDPOINT_URL, or give the store a certificate for this one.",
+        )
+    if "wrong version number" in text or "record layer" in text:
+        return errors.UntrustedCertificate(
+            f"{endpoint} does not speak TLS", "If it is a plain HTTP store, write http:// in AWS_ENDPOINT_URL."
+        )
+    return errors.UntrustedCertificate(
+        f"The certificate of {endpoint} is not trusted",
+        "Add the PEM of the CA that signed it as ca.crt to the credentials Secret.",
     )
 
 
