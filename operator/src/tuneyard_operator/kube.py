@@ -1,6 +1,5 @@
 """The API server, with objects as plain dicts. The only module that imports the Kubernetes client."""
 
-import asyncio
 import json
 import os
 from collections.abc import Mapping
@@ -48,18 +47,18 @@ class Kube:
         """With the pod's service account, or the kubeconfig of whoever runs it."""
         configuration = client.Configuration()
         if "KUBERNETES_SERVICE_HOST" in os.environ:
-            config.load_incluster_config(client_configuration=configuration)
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            await config.load_kube_config(client_configuration=configuration)
+            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         return cls(client.ApiClient(configuration))
 
     async def close(self) -> None:
-        await self._api.close()
+        await self._api.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: str, namespace: str, name: str) -> Json | None:
         """None where there is no such object."""
         try:
-            return _typed(await self._call("GET", _path(kind, namespace, name)), kind)
+            return await self._call("GET", _path(kind, namespace, name))
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -117,8 +116,8 @@ class Kube:
                 auth_settings=["BearerToken"],
             )
             answer = await self._api.call_api(*request, _request_timeout=TIMEOUT_SECONDS)
-            text = await answer.read()
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            text = await answer.read()  # type: ignore[no-untyped-call]
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(UNREACHABLE, type(error).__name__, str(error)) from error
         if answer.status >= 400:
             raise _error(answer.status, text)

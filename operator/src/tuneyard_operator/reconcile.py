@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from tuneyard_api.names import API_VERSION
 from tuneyard_operator.errors import ApiError, Verdict, classify
@@ -31,16 +31,16 @@ class Key(NamedTuple):
 
 
 class World(Protocol):
-    """What was observed; `since_write` is in seconds."""
+    """What was observed: a NamedTuple with a field `refusal`."""
 
-    def _replace(self, *, refusal: Refusal) -> "World": ...
+    def _replace(self, *, refusal: Refusal) -> Self: ...
 
 
 W = TypeVar("W", bound=World)
 
 
 class Controller(NamedTuple, Generic[W]):
-    """How one kind is observed and what is planned for it."""
+    """How one kind is observed (seconds since the last status write are told), and what is planned for it."""
 
     kind: str
     observe: Callable[[Kube, Json, float], Awaitable[W]]
@@ -50,7 +50,7 @@ class Controller(NamedTuple, Generic[W]):
 class Reconciler:
     """The work of the queue."""
 
-    def __init__(self, kube: Kube, settings: Settings, controllers: list[Controller[World]]) -> None:
+    def __init__(self, kube: Kube, settings: Settings, controllers: Iterable[Controller[Any]]) -> None:
         self._kube = kube
         self._settings = settings
         self._controllers = {each.kind: each for each in controllers}

@@ -6,9 +6,8 @@ from typing import Final
 import aiohttp
 
 from tuneyard_api import names
-from tuneyard_api.names import STAGES
 from tuneyard_operator.conditions import parse_time
-from tuneyard_operator.finetunejob.observe import World, own_jobs, see_stage
+from tuneyard_operator.finetunejob.observe import World, own_jobs, running_pod_ip
 from tuneyard_operator.finetunejob.plan import plan
 from tuneyard_operator.kube import Kube
 from tuneyard_operator.objects import Json, holds, name, namespace, owned_by, uid
@@ -48,8 +47,7 @@ async def _last_warning(kube: Kube, job: Json) -> str:
 
 async def _progress(world: World) -> Json | None:
     """Of the stage that runs; None where none does or it does not answer."""
-    seen = [stage for stage in map(lambda each: see_stage(world, each), STAGES) if stage]
-    address = next((stage.pod_ip for stage in seen if stage.state == "Running" and stage.pod_ip), None)
+    address = running_pod_ip(world)
     return await read_progress(address) if address else None
 
 

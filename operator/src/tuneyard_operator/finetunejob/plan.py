@@ -13,12 +13,14 @@ from tuneyard_operator.finetunejob.children import config_map, stage_job
 from tuneyard_operator.finetunejob.observe import StageSeen, World, see_stage, stale_jobs, strangers
 from tuneyard_operator.finetunejob.status import Failure, Run, ended, read_before, write_status
 from tuneyard_operator.objects import generation, name
-from tuneyard_operator.plan import Plan
+from tuneyard_operator.plans import Plan, Refusal
 from tuneyard_operator.settings import Settings
 from tuneyard_operator.termination import Outcome
 
 # Their results are needed; the others are read by the stages themselves, from the store.
 SPEAKING: Final[tuple[Stage, ...]] = ("prepare", "publish")
+# A Job without a pod may have met a quota, and nothing tells us when that has gone.
+NO_POD_SECONDS: Final = 10.0
 
 
 def plan(world: World, settings: Settings, now: datetime) -> Plan:
@@ -37,13 +39,6 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
         run.stages["prepare"].message = f"waits for the pods of the changed spec's run to end: Job {name(stale[0])}"
         return Plan(write_status(world, run, now), delete=stale)
     return _advance(world, spec, run, settings, now)
-
-
-def refused(world: World, message: str, now: datetime) -> Plan:
-    """The end of a run whose objects the API server does not take."""
-    run = read_before(world.job)
-    run.failure = Failure(reasons.INVALID_SPEC, f"{message}. Change the spec and apply it again.")
-    return _finished(world, run, now)
 
 
 def _advance(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, now: datetime) -> Plan:
@@ -75,10 +70,21 @@ def _begin(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, no
     if stage == "train" and (others := strangers(world, stage)):
         run.stages[stage].message = f"waits until pod {name(others[0])} of a deleted FineTuneJob has ended"
         return _told(world, run, now)
+    if world.refusal:
+        return _refused(world, run, world.refusal, now)
     job = stage_job(world.job, spec, stage, run.digests, settings)
-    run.stages[stage].job = name(job)
-    apply = [config_map(world.job), job] if stage == "prepare" else [job]
-    return _told(world, run, now)._replace(apply=apply)
+    run.stages[stage].job, run.stages[stage].message = name(job), None
+    return _told(world, run, now)._replace(apply=[config_map(world.job), job], again=NO_POD_SECONDS)
+
+
+def _refused(world: World, run: Run, refusal: Refusal, now: datetime) -> Plan:
+    """Nothing was created: either that ends the run, or it is tried again and the stage says why it waits."""
+    message = f"the API server refuses {refusal.what}: {refusal.message}"
+    if refusal.final:
+        run.failure = Failure(reasons.INVALID_SPEC, f"{message}. Change the spec and apply it again.")
+        return _finished(world, run, now)
+    run.stages[run.current or "prepare"].message = message
+    return _told(world, run, now)
 
 
 def _wait(world: World, run: Run, seen: StageSeen, settings: Settings, now: datetime) -> Plan:
@@ -87,7 +93,8 @@ def _wait(world: World, run: Run, seen: StageSeen, settings: Settings, now: date
         run.conclude_failure(cause)
         return _finished(world, run, now)
     run.progress = world.progress
-    return _told(world, run, now)._replace(again=settings.poll if seen.pod_ip else None)
+    poll = settings.poll if seen.pod_ip else None
+    return _told(world, run, now)._replace(again=poll if seen.has_pods else NO_POD_SECONDS)
 
 
 def _conclude(run: Run, stage: Stage, outcome: Outcome | None) -> None:
