@@ -1,0 +1,147 @@
+"""Decides what a ModelServer needs next: a pure function of what was observed."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from pydantic import ValidationError
+
+from tuneyard_api import names, reasons
+from tuneyard_api.modelserver import ModelServerSpec
+from tuneyard_operator.conditions import parse_time
+from tuneyard_operator.modelserver import story
+from tuneyard_operator.modelserver.artifact import Artifact, Missing, find_artifact
+from tuneyard_operator.modelserver.children import (
+    SWITCHED_AT,
+    deployment,
+    pod_spec,
+    revision_of,
+    scaled,
+    service,
+)
+from tuneyard_operator.modelserver.observe import Seen, World, own_deployments, see
+from tuneyard_operator.modelserver.status import Failed, Rollout, write_status
+from tuneyard_operator.modelserver.strategies import STRATEGIES
+from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
+from tuneyard_operator.objects import Json, is_going, label
+from tuneyard_operator.plans import Plan
+from tuneyard_operator.settings import Settings
+
+REFUSED: Final = "Refused"
+# Pods that do not come up may not send events of their own: a volume whose Secret is missing, for example.
+LOOK_SECONDS: Final = 15.0
+
+
+def plan(world: World, settings: Settings, now: datetime) -> Plan:
+    """One step towards the revision that the spec asks for; the same again when nothing has changed."""
+    try:
+        spec = ModelServerSpec.model_validate(world.server["spec"])
+    except ValidationError as error:
+        return _stays(world, _describe(error), now)
+    served = served_revision(world)
+    artifact = find_artifact(spec.model, world.job)
+    pod = pod_spec(world.server, spec, artifact, settings) if isinstance(artifact, Artifact) else None
+    target = revision_of(pod) if pod else None
+    seen = see(world, target)
+    failed = _failure(world, target, artifact, seen)
+    ready = bool(seen and seen.ready and int(seen.deployment["spec"].get("replicas", 0)) == spec.replicas)
+    situation = Situation(target, served, ready, failed is not None, spec.replicas)
+    decision = STRATEGIES[spec.rollout.strategy](situation)
+    if decision.traffic == target and ready:
+        served = target
+    rollout = Rollout(target, artifact, served, failed, taken_back=failed is not None and served is not None)
+    wanted = {target: deployment(world.server, spec, artifact, pod)} if pod and isinstance(artifact, Artifact) else {}
+    return _step(world, settings, decision, rollout, wanted, now)
+
+
+def served_revision(world: World) -> str | None:
+    """The revision that was ready and got the traffic: told by the status, or else by the Service."""
+    revision = world.server.get("status", {}).get("served", {}).get("revision")
+    if revision and see(world, revision):
+        return str(revision)
+    pointed = (world.service or {}).get("spec", {}).get("selector", {}).get(names.LABEL_REVISION)
+    seen = see(world, pointed)
+    return str(pointed) if seen and seen.ready and seen.ready_replicas else None
+
+
+def _failure(world: World, target: str | None, artifact: Artifact | Missing, seen: Seen | None) -> Failed | None:
+    if target is None or isinstance(artifact, Missing):
+        return None
+    if world.refusal:
+        return Failed(target, artifact.digest, REFUSED, f"{world.refusal.what}: {world.refusal.message}")
+    before = world.server.get("status", {}).get("failed", {})
+    if before.get("revision") == target:
+        return Failed(target, artifact.digest, before["reason"], before["message"])
+    if seen and seen.trouble and seen.hopeless and not seen.ready:
+        return Failed(target, artifact.digest, seen.trouble.reason, seen.trouble.text)
+    return None
+
+
+def _step(
+    world: World,
+    settings: Settings,
+    decision: Decision,
+    rollout: Rollout,
+    wanted: dict[str | None, Json],
+    now: datetime,
+) -> Plan:
+    apply = [child for child in _deployments(world, decision, wanted) if child is not None]
+    switched = _switched_at(world, decision.traffic)
+    if decision.traffic and (switched is None or world.service is None):
+        apply.append(service(world.server, decision.traffic, now))
+    old = [each for each in own_deployments(world) if label(each, names.LABEL_REVISION) not in decision.replicas]
+    old = [each for each in old if not is_going(each)]
+    kept_for = timedelta(seconds=settings.retire) - (now - (switched or now))
+    delete = old if old and kept_for <= timedelta() else []
+    again = kept_for.total_seconds() if old and not delete else None
+    coming = rollout.target != rollout.served and not rollout.failed and rollout.target is not None
+    status = write_status(world, rollout, now)
+    return Plan(
+        status,
+        delete=delete,
+        apply=apply,
+        events=story.events(world.server.get("status", {}), status, rollout),
+        again=again if again is not None else (LOOK_SECONDS if coming else None),
+    )
+
+
+def _deployments(world: World, decision: Decision, wanted: dict[str | None, Json]) -> list[Json | None]:
+    return [
+        _deployment(see(world, revision), wanted.get(revision), count) for revision, count in decision.replicas.items()
+    ]
+
+
+def _deployment(seen: Seen | None, wanted: Json | None, replicas: int) -> Json | None:
+    """What to apply, or None where it is as it should be."""
+    if seen is None:
+        return wanted | {"spec": wanted["spec"] | {"replicas": replicas}} if wanted else None
+    if seen.deployment["spec"].get("replicas") == replicas and _same_deadline(seen, wanted):
+        return None
+    if wanted:
+        return wanted | {"spec": wanted["spec"] | {"replicas": replicas}}
+    return scaled(seen.deployment, replicas)
+
+
+def _same_deadline(seen: Seen, wanted: Json | None) -> bool:
+    key = "progressDeadlineSeconds"
+    return wanted is None or bool(seen.deployment["spec"].get(key) == wanted["spec"][key])
+
+
+def _switched_at(world: World, traffic: str | None) -> datetime | None:
+    """Since when the Service points there; None while it does not."""
+    there = world.service or {}
+    if traffic is None or there.get("spec", {}).get("selector", {}).get(names.LABEL_REVISION) != traffic:
+        return None
+    since = there["metadata"].get("annotations", {}).get(SWITCHED_AT)
+    return parse_time(since) if since else None
+
+
+def _stays(world: World, message: str, now: datetime) -> Plan:
+    """A spec that cannot be read changes nothing."""
+    rollout = Rollout(None, Missing(reasons.INVALID_SPEC, message), served_revision(world), None, taken_back=False)
+    status = write_status(world, rollout, now)
+    return Plan(status, events=story.events(world.server.get("status", {}), status, rollout))
+
+
+def _describe(error: ValidationError) -> str:
+    problems = [f"spec.{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()]
+    return f"{'; '.join(problems)}. Change the spec and apply it again."

@@ -1,0 +1,130 @@
+"""The status of a ModelServer."""
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from tuneyard_api import names, reasons
+from tuneyard_operator.conditions import Said, conditions
+from tuneyard_operator.modelserver.artifact import Artifact, Missing, artifact_of
+from tuneyard_operator.modelserver.children import selector
+from tuneyard_operator.modelserver.observe import BAD_ARTIFACT, Seen, World, see
+from tuneyard_operator.objects import Json, generation, label, name, namespace
+
+ROLLING_OUT: Final = "RollingOut"
+SERVING: Final = "Serving"
+NOT_READY: Final = "NotReady"
+SCALED_TO_ZERO: Final = "ScaledToZero"
+VERIFIED: Final = "Verified"
+
+
+class Failed(NamedTuple):
+    """Why a revision does not come up."""
+
+    revision: str
+    digest: str
+    reason: str
+    message: str
+
+    def wire(self) -> Json:
+        return dict(self._asdict())
+
+
+class Rollout(NamedTuple):
+    """Where the rollout stands, after this plan."""
+
+    target: str | None
+    artifact: Artifact | Missing
+    served: str | None
+    failed: Failed | None
+    taken_back: bool  # the failed revision was scaled to zero: another one serves
+
+
+def write_status(world: World, rollout: Rollout, now: datetime) -> Json:
+    """The whole status."""
+    server, before = world.server, world.server.get("status", {})
+    here = generation(server)
+    serving = see(world, rollout.served or rollout.target)
+    status: Json = {
+        "observedGeneration": here,
+        "url": f"http://{name(server)}.{namespace(server)}.svc",
+        "replicas": serving.replicas if serving else 0,
+        "readyReplicas": serving.ready_replicas if serving else 0,
+        "conditions": conditions(_said(world, rollout, serving), before.get("conditions", []), here, now),
+    }
+    if served := _served(world, rollout.served):
+        status["served"] = served
+    if previous := _previous(before, status.get("served")):
+        status["previous"] = previous
+    if rollout.taken_back and rollout.failed:
+        status["failed"] = rollout.failed.wire()
+    if revision := rollout.served or rollout.target:
+        status["selector"] = ",".join(f"{key}={value}" for key, value in sorted(selector(server, revision).items()))
+    return status
+
+
+def _served(world: World, revision: str | None) -> Json | None:
+    seen = see(world, revision)
+    return revision_status(seen.deployment) if seen else None
+
+
+def revision_status(deployment: Json) -> Json:
+    artifact = artifact_of(deployment)
+    entry = {
+        "revision": label(deployment, names.LABEL_REVISION),
+        "digest": artifact.digest,
+        "format": artifact.format,
+        "uri": artifact.uri,
+    }
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def _previous(before: Json, served: Json | None) -> Json | None:
+    """What was served before what is served now."""
+    last: Json | None = before.get("served")
+    changed = last and served and last["revision"] != served["revision"]
+    return last if changed else before.get("previous")
+
+
+def _said(world: World, rollout: Rollout, serving: Seen | None) -> list[Said]:
+    said = [_available(rollout, serving), _progressing(world, rollout)]
+    if rollout.failed:
+        said.append(Said("Degraded", True, rollout.failed.reason, rollout.failed.message))
+    return [*said, *_verified(world, rollout)]
+
+
+def _available(rollout: Rollout, serving: Seen | None) -> Said:
+    if serving and serving.ready_replicas and rollout.served:
+        return Said("Available", True, SERVING, f"{serving.ready_replicas} of {serving.replicas} replicas are ready")
+    if rollout.failed and not rollout.taken_back:
+        return Said("Available", False, rollout.failed.reason, rollout.failed.message)
+    if rollout.served is None and isinstance(rollout.artifact, Missing):
+        return Said("Available", False, *rollout.artifact)
+    if serving and serving.deployment["spec"].get("replicas") == 0:
+        return Said("Available", False, SCALED_TO_ZERO, "spec.replicas is 0")
+    trouble = f"{serving.trouble.reason}: {serving.trouble.text}" if serving and serving.trouble else ""
+    return Said("Available", False, NOT_READY, trouble or (serving.message if serving else ""))
+
+
+def _progressing(world: World, rollout: Rollout) -> Said:
+    if isinstance(rollout.artifact, Missing):
+        return Said("Progressing", False, *rollout.artifact)
+    if rollout.target == rollout.served:
+        return Said("Progressing", False, reasons.COMPLETED, f"revision {rollout.served} is served")
+    if rollout.failed:
+        return Said("Progressing", False, rollout.failed.reason, rollout.failed.message)
+    seen = see(world, rollout.target)
+    detail = f": {seen.message}" if seen and seen.message else ""
+    return Said("Progressing", True, ROLLING_OUT, f"revision {rollout.target} is coming up{detail}")
+
+
+def _verified(world: World, rollout: Rollout) -> list[Said]:
+    """About the wanted artifact where something is known of it, else about the served one."""
+    seen = see(world, rollout.target)
+    if seen and seen.trouble and seen.trouble.reason in BAD_ARTIFACT:
+        return [Said("ArtifactVerified", False, seen.trouble.reason, seen.trouble.text)]
+    if rollout.failed and rollout.failed.reason in BAD_ARTIFACT:
+        return [Said("ArtifactVerified", False, rollout.failed.reason, rollout.failed.message)]
+    if seen and seen.verified:
+        return [Said("ArtifactVerified", True, VERIFIED, artifact_of(seen.deployment).digest)]
+    serving = see(world, rollout.served)
+    return [Said("ArtifactVerified", True, VERIFIED, artifact_of(serving.deployment).digest)] if serving else []
