@@ -1,0 +1,214 @@
+"""The store's pure parts: addresses, credentials, the naming of errors, manifests."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import botocore.exceptions
+import pytest
+import urllib3.exceptions
+from boto3.exceptions import S3UploadFailedError
+from botocore.exceptions import BotoCoreError, ClientError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuneyard_store import errors
+from tuneyard_store.credentials import Credentials, from_environment, load_credentials
+from tuneyard_store.manifest import File, Manifest, canonical_json, describe_directory
+from tuneyard_store.s3 import Location, named_error
+
+SECRET = "the-secret-key"
+CREDENTIALS = Credentials("the-access-key", SECRET, endpoint_url="https://store.example:9000")
+URI = "s3://bucket/path/file"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [("s3://b/k", ("b", "k")), ("s3://b/k/l/", ("b", "k/l/")), ("s3://b", ("b", "")), ("s3://b/", ("b", ""))],
+)
+def test_addresses(uri: str, expected: tuple[str, str]) -> None:
+    assert Location.parse(uri) == expected
+
+
+@pytest.mark.parametrize("uri", ["", "b/k", "http://b/k", "s3:///k", "s3://"])
+def test_what_is_no_address(uri: str) -> None:
+    with pytest.raises(ValueError, match="s3://bucket/path"):
+        Location.parse(uri)
+
+
+def answer(code: str, status: int, operation: str = "PutObject") -> ClientError:
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, operation)  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "expected", "told"),
+    [
+        ("NoSuchBucket", 404, errors.BucketNotFound, "bucket"),
+        ("NoSuchKey", 404, errors.ObjectNotFound, URI),
+        ("404", 404, errors.ObjectNotFound, URI),
+        ("InvalidAccessKeyId", 403, errors.InvalidCredentials, "AWS_ACCESS_KEY_ID"),
+        ("SignatureDoesNotMatch", 403, errors.InvalidCredentials, "AWS_SECRET_ACCESS_KEY"),
+        ("ExpiredToken", 400, errors.InvalidCredentials, "AWS_SESSION_TOKEN"),
+        ("AuthorizationHeaderMalformed", 400, errors.InvalidCredentials, "AWS_REGION"),
+        ("AccessDenied", 403, errors.AccessDenied, "s3:PutObject"),
+        ("403", 403, errors.AccessDenied, "s3:PutObject"),
+        ("SlowDown", 503, errors.StorageUnavailable, "SlowDown"),
+        ("TooManyRequests", 429, errors.StorageUnavailable, "TooManyRequests"),
+        ("InternalError", 500, errors.StorageUnavailable, "InternalError"),
+        ("EntityTooLarge", 400, errors.StoreError, "EntityTooLarge"),
+    ],
+)
+def test_answers_are_named(code: str, status: int, expected: type[errors.StoreError], told: str) -> None:
+    named = named_error(answer(code, status), URI, CREDENTIALS)
+    assert type(named) is expected
+    assert told in str(named)
+    assert "https://store.example:9000" in named.message
+
+
+def test_the_action_that_must_be_allowed_is_the_one_that_policies_know() -> None:
+    assert "s3:ListBucket" in named_error(answer("AccessDenied", 403, "ListObjectsV2"), URI, CREDENTIALS).advice
+    assert "s3:GetObject" in named_error(answer("403", 403, "HeadObject"), URI, CREDENTIALS).advice
+
+
+def every_botocore_error() -> Iterator[type[BotoCoreError]]:
+    for _, kind in inspect.getmembers(botocore.exceptions, inspect.isclass):
+        if issubclass(kind, BotoCoreError):
+            yield kind
+
+
+class AnyField(dict[str, str]):
+    """Stands for whatever an error's text wants to know, and it wants to know a secret."""
+
+    def __missing__(self, field: str) -> str:
+        return SECRET
+
+
+@pytest.mark.parametrize("kind", every_botocore_error(), ids=lambda kind: kind.__name__)
+def test_every_botocore_error_is_named_and_keeps_its_secrets(kind: type[BotoCoreError]) -> None:
+    error = kind.__new__(kind)
+    Exception.__init__(error, kind.fmt.format_map(AnyField()) if hasattr(kind, "fmt") else SECRET)
+    named = named_error(error, URI, CREDENTIALS)
+    assert named.reason != "StorageError", "a reason of its own"
+    assert named.message
+    assert named.advice
+    assert SECRET not in str(named)
+
+
+def test_what_botocore_lets_through_is_named() -> None:
+    broken = urllib3.exceptions.ProtocolError("Connection broken")
+    assert isinstance(named_error(broken, URI, CREDENTIALS), errors.StorageUnavailable)
+
+
+def test_an_upload_s_error_is_the_one_below_it() -> None:
+    upload = S3UploadFailedError("Failed to upload")
+    upload.__context__ = answer("NoSuchBucket", 404)
+    assert isinstance(named_error(upload, URI, CREDENTIALS), errors.BucketNotFound)
+
+
+def test_each_reason_is_that_of_one_class_and_only_an_absent_store_is_worth_another_try() -> None:
+    kinds = errors.StoreError.__subclasses__()
+    assert all(kind.reason == kind.__name__ for kind in kinds)
+    assert [kind for kind in kinds if kind.transient] == [errors.StorageUnavailable]
+
+
+def secret(tmp_path: Path, **files: str) -> Path:
+    files = {"AWS_ACCESS_KEY_ID": "key\n", "AWS_SECRET_ACCESS_KEY": f"{SECRET}\n"} | files
+    for name, value in files.items():
+        (tmp_path / name.replace("ca_crt", "ca.crt")).write_text(value)
+    return tmp_path
+
+
+def test_credentials_from_a_secret(tmp_path: Path) -> None:
+    found = load_credentials(secret(tmp_path, AWS_ENDPOINT_URL="https://store", AWS_REGION="eu", ca_crt="PEM"))
+    assert found == Credentials("key", SECRET, None, "https://store", "eu", "path", tmp_path / "ca.crt")
+    assert SECRET not in repr(found)
+
+
+def test_without_an_endpoint_it_is_aws(tmp_path: Path) -> None:
+    assert load_credentials(secret(tmp_path)) == Credentials("key", SECRET, addressing_style="auto")
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"AWS_ACCESS_KEY_ID": ""}, "AWS_ACCESS_KEY_ID"),
+        ({"AWS_SECRET_ACCESS_KEY": " \n"}, "AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_ENDPOINT_URL": "store:9000"}, "https://"),
+        ({"AWS_S3_ADDRESSING_STYLE": "Path"}, "virtual"),
+    ],
+)
+def test_a_secret_that_cannot_work_says_what_is_wrong(tmp_path: Path, files: dict[str, str], told: str) -> None:
+    with pytest.raises(errors.CredentialsMissing, match=told) as caught:
+        load_credentials(secret(tmp_path, **files), name="s3-credentials")
+    assert "Secret s3-credentials" in caught.value.message
+    assert SECRET not in str(caught.value)
+
+
+def test_no_secret_at_all(tmp_path: Path) -> None:
+    for directory in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(errors.CredentialsMissing, match="Create it"):
+            load_credentials(directory)
+
+
+def test_credentials_from_the_environment() -> None:
+    found = from_environment({"AWS_ENDPOINT_URL": "http://store", "AWS_CA_BUNDLE": "/ca.pem", "AWS_REGION": ""})
+    assert found == Credentials(endpoint_url="http://store", addressing_style="path", ca_file=Path("/ca.pem"))
+    assert from_environment({}) == Credentials()
+
+
+def test_a_directory_s_manifest(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c").write_bytes(b"two")
+    (tmp_path / "a").write_bytes(b"")
+    (tmp_path / "manifest.json").write_text("left by an earlier run")
+    manifest = describe_directory(tmp_path, "bf16")
+    assert manifest == Manifest("bf16", (File("a", 0, sha(b"")), File("b/c", 3, sha(b"two"))))
+    assert manifest.size_bytes == 3
+    assert Manifest.from_json(manifest.to_json(), URI) == manifest
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+FILES = st.lists(
+    st.builds(File, st.from_regex(r"[a-z]{1,5}(/[a-z]{1,5})?", fullmatch=True), st.integers(0), st.just(sha(b""))),
+    unique_by=lambda file: file.path,
+)
+
+
+@given(FILES, st.randoms())
+def test_a_digest_depends_on_content_alone(files: list[File], random: object) -> None:
+    shuffled = list(files)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    manifest = Manifest("one", tuple(files))
+    assert manifest.digest == Manifest("another", tuple(shuffled)).digest
+    assert Manifest.from_json(manifest.to_json(), URI).digest == manifest.digest
+    for index, file in enumerate(files):
+        changed = [*files[:index], file._replace(size_bytes=file.size_bytes + 1), *files[index + 1 :]]
+        assert Manifest("one", tuple(changed)).digest != manifest.digest
+
+
+def test_a_digest_never_changes_between_releases() -> None:
+    manifest = Manifest("x", (File("a", 1, "00"),))
+    text = b'[{"path":"a","sha256":"00","sizeBytes":1}]'
+    assert manifest.digest == f"sha256:{sha(text)}"
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../up", "", "manifest.json"])
+def test_a_path_that_leaves_the_directory_is_refused(path: str) -> None:
+    text = json.dumps({"format": "x", "files": [{"path": path, "sizeBytes": 1, "sha256": "00"}]})
+    with pytest.raises(errors.ArtifactCorrupt, match="names the file"):
+        Manifest.from_json(text.encode(), URI)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "x"}', '{"format": "x", "files": [{}]}', "\xff"])
+def test_what_is_no_manifest(text: str) -> None:
+    with pytest.raises(errors.ArtifactCorrupt, match=URI):
+        Manifest.from_json(text.encode("latin-1"), URI)
+
+
+def test_canonical_json_is_one_text_for_one_value() -> None:
+    assert canonical_json({"b": 1, "a": "ä"}) == b'{"a":"\\u00e4","b":1}' == canonical_json({"a": "ä", "b": 1})
