@@ -83,7 +83,7 @@ def _context(options: argparse.Namespace, progress: Progress, stopping: threadin
         name=job.name,
         spec=job.spec,
         store=S3Store(_credentials(options.credentials if secret else None, secret.name if secret else "")),
-        work=options.workdir,
+        work=options.workdir.absolute(),
         digests=digests_from(os.environ),
         threads=int(threads) if threads else None,
         progress=progress,
@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
         store = S3Store(_credentials(options.credentials))
     except StageError as error:
         return _refused(error)
-    return run_locally(job, store, options.workdir, _stop_on(signal.SIGINT, signal.SIGTERM))
+    return run_locally(job, store, options.workdir.absolute(), _stop_on(signal.SIGINT, signal.SIGTERM))
 
 
 def _validate(options: argparse.Namespace) -> int:

@@ -9,17 +9,27 @@ import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tuneyard_store.manifest import fetch_directory, publish_directory
 from tuneyard_trainer.dataset.shards import read_rows
-from tuneyard_trainer.models import download_model
+from tuneyard_trainer.models import download_model, fresh
 from tuneyard_trainer.stage import StageContext
 from tuneyard_trainer.train import fetch_rows
 from tuneyard_trainer.worker import Json, Program, run_worker
 
 MERGE: Final = Program("tuneyard_trainer.merge")
 QUANTIZE: Final = Program("tuneyard_trainer.quantization.oneshot", "TUNEYARD_QUANTIZER_PYTHON")
+
+
+class Span(NamedTuple):
+    """The part of the stage's percent that one format takes."""
+
+    begin: float
+    share: float
+
+    def percent(self, done: float) -> int:
+        return int(self.begin + self.share * done)
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -35,9 +45,9 @@ def run(context: StageContext) -> dict[str, Any]:
     context.progress.update(percent=0, message="merging")
     merged = merge(context)
     artifacts = [publish(context, merged, "bf16")]
+    share = 100 / (len(quantized) + 1)
     for number, name in enumerate(quantized, start=1):
-        context.progress.update(percent=100 * number // (len(quantized) + 1), message=f"quantizing to {name}")
-        directory = quantize(context, merged, name)
+        directory = quantize(context, merged, name, Span(number * share, share))
         artifacts.append(publish(context, directory, name))
         shutil.rmtree(directory)
     by_format = {artifact["format"]: artifact for artifact in artifacts}
@@ -50,7 +60,7 @@ def merge(context: StageContext) -> Path:
     adapter = context.work / "adapter"
     trained = context.result_of("train")
     fetch_directory(context.store, trained["adapterURI"], adapter, trained["adapterDigest"])
-    output = context.work / "bf16"
+    output = fresh(context.work / "bf16")
     job = {"model": str(base), "adapter": str(adapter), "output": str(output)}
     result = run_worker(
         context,
@@ -63,17 +73,22 @@ def merge(context: StageContext) -> Path:
     return output
 
 
-def quantize(context: StageContext, merged: Path, name: str) -> Path:
+def quantize(context: StageContext, merged: Path, name: str, span: Span) -> Path:
     """The directory of one quantized format."""
+
+    def on_event(event: Json) -> None:
+        context.progress.update(percent=span.percent(event["done"] / event["total"]))
+
     calibration = context.spec.export.calibration
     rows = [list(row.input_ids) for row in read_rows(fetch_rows(context, "train"))]
     chosen = calibration_rows(rows, calibration.samples, context.spec.training.seed)
+    context.progress.update(percent=span.percent(0), message=f"quantizing to {name}")
     context.log.info("quantizing to %s with %d calibration rows", name, len(chosen))
     row_file = context.work / "calibration.json"
     row_file.write_text(json.dumps(chosen))
-    output = context.work / name
+    output = fresh(context.work / name)
     job: Json = {"model": str(merged), "format": name, "rows": str(row_file), "output": str(output)}
-    run_worker(context, QUANTIZE, job | {"max_length": calibration.max_length})
+    run_worker(context, QUANTIZE, job | {"max_length": calibration.max_length}, on_event=on_event)
     return output
 
 

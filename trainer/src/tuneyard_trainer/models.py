@@ -20,6 +20,13 @@ def config_files(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if name.endswith(CONFIG_SUFFIXES) and "/" not in name and name != INDEX)
 
 
+def fresh(directory: Path) -> Path:
+    """An empty directory, whatever an interrupted run on this machine has left in it."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory
+
+
 def copy_config_files(source: Path, to: Path, but: Iterable[str] = ()) -> None:
     to.mkdir(parents=True, exist_ok=True)
     skipped = set(but)

@@ -10,7 +10,7 @@ from tuneyard_trainer.backends.schedule import micro_batch_size, total_steps
 from tuneyard_trainer.checkpoints import Checkpoints
 from tuneyard_trainer.dataset.shards import read_rows
 from tuneyard_trainer.errors import TryAgain
-from tuneyard_trainer.models import download_model
+from tuneyard_trainer.models import download_model, fresh
 from tuneyard_trainer.stage import StageContext
 from tuneyard_trainer.worker import Json, run_worker
 
@@ -35,7 +35,7 @@ def run(context: StageContext) -> dict[str, Any]:
     if newest:
         context.log.info("going on from the checkpoint of step %d", newest.step)
 
-    adapter = context.work / "adapter"
+    adapter = fresh(context.work / "adapter")
     stop_file = context.work / "stop"
     stop_file.unlink(missing_ok=True)
     job: Json = {

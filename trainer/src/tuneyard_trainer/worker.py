@@ -64,7 +64,7 @@ def run_worker(
     Raises:
         StageError: what the worker raised; TryAgain when the pod is stopped.
     """
-    job_file = context.work / f"{program.module.rsplit('.', 1)[-1]}.json"
+    job_file = context.work.absolute() / f"{program.module.rsplit('.', 1)[-1]}.json"
     job_file.write_text(json.dumps(job | {"threads": context.threads}))
     process = subprocess.Popen(
         program.command(job_file, processes),
@@ -74,6 +74,7 @@ def run_worker(
         text=True,
         errors="replace",
         env=environment(os.environ, context.threads, use_gpus=context.spec.resources.gpus > 0),
+        cwd=context.work,  # some libraries write beside themselves, and the root is read-only
         start_new_session=True,  # Ctrl-C reaches the stage only, which then stops the worker in order
     )
     with _stopped_with(context.stopping, process, stop_file):
@@ -90,14 +91,21 @@ def environment(
 ) -> dict[str, str]:
     """The worker's environment: no credentials, no network, the threads that the spec names."""
     kept = {key: value for key, value in inherited.items() if not key.startswith("AWS_")}
-    # Threads that wait asleep: spinning ones cost ten times the time where CPUs are shared or limited.
     fixed = {
         "HF_HUB_OFFLINE": "1",
-        "TQDM_DISABLE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
+        # Threads that wait asleep: spinning ones cost ten times the time where CPUs are shared or limited.
         "OMP_WAIT_POLICY": "passive",
+        # What depends on the run, and not on the input, changes an artifact's bytes.
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "PYTHONHASHSEED": "0",
+        # A log that a person reads: no progress bars, no notes from one library's author to another's.
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "ignore",
+        "TQDM_DISABLE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "LLM_COMPRESSOR_LOG_LEVEL": "ERROR",
+        "TOKENIZERS_PARALLELISM": "false",
     }
-    fixed |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
     fixed |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}
     fixed |= {} if use_gpus else {"CUDA_VISIBLE_DEVICES": ""}
     return kept | fixed

@@ -169,8 +169,8 @@ def training_arguments(training: Training, job: Json) -> TrainingArguments:
         max_grad_norm=1.0,
         optim="adamw_torch",
         bf16=training.precision == "bf16",
-        gradient_checkpointing=training.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing else None,
+        activation_checkpointing=training.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing else None,
         seed=training.seed,
         use_cpu=not torch.cuda.is_available(),
         # Divide by the supervised tokens of the whole step, over all micro batches and devices.

@@ -4,16 +4,20 @@ Its job: model (directory, bf16), format, rows (JSON file: lists of token ids), 
 """
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
 from llmcompressor import oneshot
+from loguru import logger
 from transformers import AutoModelForCausalLM
 
 from tuneyard_trainer.models import copy_config_files
 from tuneyard_trainer.quantization import QUANTIZATIONS
-from tuneyard_trainer.worker import Json, worker_main
+from tuneyard_trainer.worker import Json, emit, worker_main
 
 
 def quantize(job: Json) -> Json:
@@ -22,9 +26,10 @@ def quantize(job: Json) -> Json:
     source, output = Path(job["model"]), Path(job["output"])
     rows = [row[: job["max_length"]] for row in json.loads(Path(job["rows"]).read_text())]
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, local_files_only=True)
+    logger.add(layer_counter(len(quantized_layers(model))), level="INFO", format="{message}")
     oneshot(
         model=model,
-        recipe=QUANTIZATIONS[job["format"]].recipe(columns_of(model)),
+        recipe=QUANTIZATIONS[job["format"]].recipe({layer.in_features for layer in quantized_layers(model)}),
         dataset=Dataset.from_list([{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows]),
         max_seq_length=job["max_length"],
         num_calibration_samples=len(rows),
@@ -39,10 +44,23 @@ def quantize(job: Json) -> Json:
     return {}
 
 
-def columns_of(model: torch.nn.Module) -> set[int]:
-    """The numbers of input columns of the layers that are quantized."""
+def quantized_layers(model: torch.nn.Module) -> list[Any]:
+    """The linear layers, without the head."""
     layers = (module for name, module in model.named_modules() if name != "lm_head")
-    return {layer.in_features for layer in layers if isinstance(layer, torch.nn.Linear)}
+    return [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
+
+
+def layer_counter(total: int) -> Callable[[str], None]:
+    """Turns llmcompressor's log into progress; should its wording change, there is none."""
+    done = 0
+
+    def on_message(message: str) -> None:
+        nonlocal done
+        if found := re.search(r"Quantizing (\d+) module", message):
+            done += int(found[1])
+            emit("quantizing", done=done, total=total)
+
+    return on_message
 
 
 if __name__ == "__main__":
