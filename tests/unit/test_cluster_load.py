@@ -1,35 +1,36 @@
-"""Loading images: single layers to the bit, archives without what is there, old tags and no others removed."""
+"""Loading images: layers found in docker's store, archives without what the node has, only old tags removed."""
 
 from __future__ import annotations
 
-import base64
-import gzip
 import hashlib
 import io
 import json
 import tarfile
 from pathlib import Path
-from typing import IO
 
 import pytest
-from tuneyard_cluster.layers import chain_ids, read_layers
 from tuneyard_cluster.load import Record, parse_records, qualified, superseded
 from tuneyard_cluster.oci import Image, Layer, config, digest_of, tar_layer, write_archive
+from tuneyard_cluster.shell import Failed
+from tuneyard_cluster.store import StoredLayer, chain_ids, read, snapshot_directory
 
 
-def layer(data: bytes) -> Layer:
-    def write(to: IO[bytes]) -> None:
-        to.write(data)
+def layer(directory: Path, data: bytes) -> Layer:
+    tar = directory / digest_of(data)
+    tar.write_bytes(data)
+    return tar_layer(tar)
 
-    return Layer(digest_of(data), len(data), write)
 
-
-def archive(*images: Image, present: frozenset[str] = frozenset()) -> dict[str, bytes]:
+def archive(*images: Image) -> dict[str, bytes]:
     stream = io.BytesIO()
-    write_archive(stream, images, present)
+    write_archive(stream, images)
     stream.seek(0)
     with tarfile.open(fileobj=stream) as tar:
         return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+
+
+def blob(digest: str) -> str:
+    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
 
 
 def test_chain_ids_are_those_of_the_specification() -> None:
@@ -39,77 +40,71 @@ def test_chain_ids_are_those_of_the_specification() -> None:
     assert chain_ids([]) == []
 
 
-def test_a_layer_comes_out_of_the_store_to_the_bit(tmp_path: Path) -> None:
-    tar, files = io.BytesIO(), {"etc/a": b"hello", "b\udcff": b"x" * 1000, "empty": b"", "etc/a2": b"again" * 300}
-    with tarfile.open(fileobj=tar, mode="w") as out:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            out.addfile(member, io.BytesIO(data))
-    whole = tar.getvalue()
-    diff_id = digest_of(whole)
-    _docker_store(tmp_path, whole, files, diff_id)
+def test_the_layers_of_an_image_are_found_in_the_store(tmp_path: Path) -> None:
+    diffs = [digest_of(b"a"), digest_of(b"b")]
+    image_id = digest_of(b"image")
+    document = json.dumps({"rootfs": {"diff_ids": diffs}}).encode()
+    (tmp_path / "image/overlay2/imagedb/content/sha256").mkdir(parents=True)
+    (tmp_path / "image/overlay2/imagedb/content" / image_id.replace(":", "/")).write_bytes(document)
+    for number, chain in enumerate(chain_ids(diffs)):
+        record = tmp_path / "image/overlay2/layerdb" / chain.replace(":", "/")
+        record.mkdir(parents=True)
+        (record / "cache-id").write_text(f"cache{number}")
+        (record / "size").write_text(str(10 + number))
 
-    (read,) = read_layers(tmp_path, [diff_id])
-    written = io.BytesIO()
-    read.write(written)
-    assert written.getvalue() == whole
-    assert read.size == len(whole)
-
-
-def _docker_store(root: Path, whole: bytes, files: dict[str, bytes], diff_id: str) -> None:
-    """The store as docker lays it out, taken apart as tar-split does."""
-    record = root / "image/overlay2/layerdb/sha256" / diff_id.removeprefix("sha256:")
-    record.mkdir(parents=True)
-    (record / "cache-id").write_text("cache")
-    entries, position = [], 0
-    for name, data in files.items():
-        start = whole.index(data, position + tarfile.BLOCKSIZE) if data else position + tarfile.BLOCKSIZE
-        entries.append({"type": 2, "payload": base64.b64encode(whole[position:start]).decode()})
-        raw = name.encode("utf-8", "surrogateescape")
-        named = {"name": name} if raw.isascii() else {"name_raw": base64.b64encode(raw).decode()}
-        entries.append({"type": 1, **named, **({"size": len(data)} if data else {})})
-        position = start + len(data)
-        file = root / "overlay2/cache/diff" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
-    entries.append({"type": 2, "payload": base64.b64encode(whole[position:]).decode()})
-    with gzip.open(record / "tar-split.json.gz", "wt") as out:
-        out.writelines(json.dumps(entry) + "\n" for entry in entries)
+    expected = [
+        StoredLayer(diff, chain, tmp_path / f"overlay2/cache{number}/diff", 10 + number)
+        for number, (diff, chain) in enumerate(zip(diffs, chain_ids(diffs), strict=True))
+    ]
+    assert read(tmp_path, image_id) == (document, expected)
 
 
-def test_an_archive_holds_each_missing_layer_once() -> None:
-    base, one, two = layer(b"base" * 1000), layer(b"one"), layer(b"two")
+SNAPSHOTS = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        f"mount -t bind {SNAPSHOTS}/35/fs /target -o rw,rbind",
+        f"mount -t overlay overlay /target -o index=off,workdir={SNAPSHOTS}/35/work,"
+        f"upperdir={SNAPSHOTS}/35/fs,lowerdir={SNAPSHOTS}/7/fs:{SNAPSHOTS}/6/fs",
+    ],
+)
+def test_a_snapshot_is_written_where_containerd_mounts_it(mount: str) -> None:
+    expected = Path("/volume/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/35/fs")
+    assert snapshot_directory(mount, Path("/volume")) == expected
+
+
+def test_another_snapshotter_is_refused() -> None:
+    with pytest.raises(Failed, match="not an overlayfs snapshot"):
+        snapshot_directory("mount -t btrfs /dev/sda /target", Path("/volume"))
+
+
+def test_an_archive_holds_each_layer_once(tmp_path: Path) -> None:
+    base, one, two = (layer(tmp_path, data) for data in (b"base" * 1000, b"one", b"two"))
     images = [
         Image(("docker.io/t/a:1", "docker.io/t/a:2"), config("amd64", [base, one]), (base, one)),
         Image(("docker.io/t/b:1",), config("amd64", [base, two], Entrypoint=["/b"]), (base, two)),
     ]
-
-    def blob(digest: str) -> str:
-        return f"blobs/sha256/{digest.removeprefix('sha256:')}"
-
-    whole = archive(*images)
-    thin = archive(*images, present=frozenset({base.digest}))
-    assert set(whole) - set(thin) == {blob(base.digest)}
-    assert whole[blob(base.digest)] == b"base" * 1000
-    assert thin[blob(two.digest)] == b"two"
-    index = json.loads(thin["index.json"])["manifests"]
-    assert [entry["annotations"]["io.containerd.image.name"] for entry in index] == [
-        "docker.io/t/a:1",
-        "docker.io/t/a:2",
-        "docker.io/t/b:1",
-    ]
+    written = archive(*images)
+    assert len(written) == 2 + 2 * 2 + 3  # layout and index, config and manifest of two images, three layers
+    assert written[blob(base.digest)] == b"base" * 1000
+    index = json.loads(written["index.json"])["manifests"]
+    names = [entry["annotations"]["io.containerd.image.name"] for entry in index]
+    assert names == ["docker.io/t/a:1", "docker.io/t/a:2", "docker.io/t/b:1"]
     for entry in index:
-        manifest = json.loads(thin[blob(entry["digest"])])
-        assert blob(manifest["config"]["digest"]) in thin
-        assert [part["digest"] for part in manifest["layers"]] == json.loads(thin[blob(manifest["config"]["digest"])])[
-            "rootfs"
-        ]["diff_ids"]
+        manifest = json.loads(written[blob(entry["digest"])])
+        document = json.loads(written[blob(manifest["config"]["digest"])])
+        assert [part["digest"] for part in manifest["layers"]] == document["rootfs"]["diff_ids"]
 
 
-def test_a_tar_file_is_a_layer(tmp_path: Path) -> None:
-    (tmp_path / "l.tar").write_bytes(b"tar")
-    assert tar_layer(tmp_path / "l.tar").digest == digest_of(b"tar")
+def test_a_layer_that_the_reader_has_is_named_but_not_written(tmp_path: Path) -> None:
+    whole = layer(tmp_path, b"data")
+    named = Layer(whole.digest, whole.size, None)
+    image = Image(("docker.io/t/a:1",), config("amd64", [whole]), (whole,))
+    thin = Image(image.names, image.config, (named,))
+    assert thin.digest == image.digest
+    assert set(archive(image)) - set(archive(thin)) == {blob(whole.digest)}
 
 
 @pytest.mark.parametrize(

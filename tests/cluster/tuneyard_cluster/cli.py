@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from tuneyard_cluster import cluster, engine, host, load, nodeimage, tools
 from tuneyard_cluster.settings import Settings, from_environment
-from tuneyard_cluster.shell import Failed, Refused, say, step, succeeds
+from tuneyard_cluster.shell import Failed, Refused, at_once, say, step, succeeds
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,8 +63,9 @@ def _up(settings: Settings, _: argparse.Namespace) -> None:
         tools.ensure("kind", settings)
         image = nodeimage.ensure(settings)
         tools.ensure("kubectl", settings)
-        tools.ensure("helm", settings)
-        cluster.ensure(image, settings)
+        # helm compiles while the cluster mostly waits for itself
+        at_once(lambda: cluster.ensure(image, settings), lambda: tools.ensure("helm", settings))
+        nodeimage.forget(keep=image.name)
     _env(settings)
 
 
@@ -103,8 +104,12 @@ def _env(settings: Settings, _: argparse.Namespace | None = None) -> None:
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     """One at a time: two builds of the same thing would only hinder each other."""
-    settings.cache.mkdir(parents=True, exist_ok=True)
-    with (settings.cache.parent / f".{settings.cache.name}.lock").open("w") as lock:
+    try:
+        settings.cache.mkdir(parents=True, exist_ok=True)
+        lock = (settings.cache.parent / f".{settings.cache.name}.lock").open("w")
+    except OSError as error:
+        raise Refused(f"{settings.cache} cannot be written ({error.strerror}). Set TUNEYARD_CACHE.") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

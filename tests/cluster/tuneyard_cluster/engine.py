@@ -28,7 +28,7 @@ def ensure(settings: Settings) -> None:
         return
     if address := os.environ.get("DOCKER_HOST"):
         raise Refused(f"DOCKER_HOST={address} does not answer. Start that engine, or unset DOCKER_HOST.")
-    host.check_root("start the Docker engine, which does not answer")
+    host.check_root("start the Docker engine, which does not answer this user")
     if not shutil.which("dockerd") or not shutil.which("docker"):
         host.install("docker.io", "iptables")
     if Path("/run/systemd/system").is_dir():
