@@ -131,7 +131,7 @@ class Run:
             key: value for key, value in self.kept.get("evaluation", {}).items() if key == "reportURI"
         }
         self.kept["releaseURI"] = result["releaseURI"]
-        loss = {"loss": result["loss"]} if result.get("loss") is not None else {}
+        loss = {"loss": round(result["loss"], 4)} if result.get("loss") is not None else {}
         self.kept["progress"] = {"percent": 100, **loss}
 
     def conclude_failure(self, cause: Outcome) -> None:
