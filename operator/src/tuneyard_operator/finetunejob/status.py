@@ -89,8 +89,10 @@ def _message(seen: StageSeen) -> str | None:
         return None
     if seen.waiting_for:
         return seen.waiting_for
-    said = f"{seen.outcome.reason}: {seen.outcome.text}" if seen.outcome else None
-    return f"starts again after {said}" if said and seen.state == "Pending" else said
+    if seen.outcome is None or seen.outcome.reason in (reasons.COMPLETED, reasons.ADOPTED):
+        return None
+    said = f"{seen.outcome.reason}: {seen.outcome.text}"
+    return f"starts again after {said}" if seen.state == "Pending" else said
 
 
 @dataclass
