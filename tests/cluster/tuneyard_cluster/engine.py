@@ -25,6 +25,7 @@ def answers() -> bool:
 def ensure(settings: Settings) -> None:
     """A Docker engine that answers. Installs and starts one as root where there is none."""
     if answers():
+        _restore_runtime()
         return
     if address := os.environ.get("DOCKER_HOST"):
         raise Refused(f"DOCKER_HOST={address} does not answer. Start that engine, or unset DOCKER_HOST.")
@@ -52,7 +53,12 @@ def _start(settings: Settings) -> None:
         command += ["--mtu", str(mtu)]
     if lacks := host.lacking_capabilities():
         say(f"    this host lacks {', '.join(lacks)}: containers run without")
-        command += ["--add-runtime", f"bounded={_install_runtime(settings)}", "--default-runtime", "bounded"]
+        command += [
+            "--add-runtime",
+            f"bounded={_install_runtime(settings.cache / 'bounded-runc')}",
+            "--default-runtime",
+            "bounded",
+        ]
     with step("start dockerd"), log.open("ab") as output:
         # A session of its own: the engine outlives this command.
         child = subprocess.Popen(
@@ -72,13 +78,20 @@ def _choose_iptables() -> None:
             run("update-alternatives", "--set", tool, f"/usr/sbin/{tool}-legacy")
 
 
-def _install_runtime(settings: Settings) -> Path:
+def _install_runtime(target: Path) -> Path:
     """The runc wrapper outside the clone, for the interpreter that runs now, isolated and without site packages."""
-    target = settings.cache / "bounded-runc"
+    target.parent.mkdir(parents=True, exist_ok=True)
     source = Path(bounded_runc.__file__).read_text()
     target.write_text(f"#!{os.path.realpath(sys.executable)} -IS\n{source}")
     target.chmod(0o755)
     return target
+
+
+def _restore_runtime() -> None:
+    """A cache that was moved away takes along the wrapper that a running dockerd still calls."""
+    runtime = json.loads(run("docker", "info", "--format", "{{json .Runtimes}}")).get("bounded")
+    if runtime and not Path(runtime["path"]).exists():
+        _install_runtime(Path(runtime["path"]))
 
 
 def _program(pid_file: Path) -> str | None:

@@ -73,7 +73,10 @@ def _kubectl(settings: Settings) -> Path:
 
 
 def node_binary(settings: Settings) -> Path:
-    """Every program of a node in one (see node/main.go), cached by its source's digest."""
+    """Every program of a node in one (see node/main.go), cached by its source's digest.
+
+    The single replacements in node/go.mod hold what CoreDNS would raise at the versions Kubernetes was released with.
+    """
     version = KUBERNETES.split(".")
     about = {
         "k8s.io/component-base/version.gitVersion": KUBERNETES,
