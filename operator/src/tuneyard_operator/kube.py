@@ -75,13 +75,15 @@ class Kube:
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         return await self._call("PATCH", path, query, thing, "application/apply-patch+yaml")
 
-    async def create(self, thing: Json) -> None:
-        """Does nothing where it is there already."""
+    async def create(self, thing: Json) -> bool:
+        """False, and nothing is done, where it is there already."""
         try:
             await self._call("POST", _path(thing["kind"], namespace(thing)), {"fieldManager": FIELD_MANAGER}, thing)
         except ApiError as error:
-            if error.reason != "AlreadyExists":
-                raise
+            if error.reason == "AlreadyExists":
+                return False
+            raise
+        return True
 
     async def delete(self, thing: Json) -> None:
         """Just this object, not another one of its name; does nothing where it is gone."""

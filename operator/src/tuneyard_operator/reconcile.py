@@ -102,8 +102,8 @@ class Reconciler:
             await self._kube.apply(_status_of(thing, plan.status), subresource="status")
             self._written[key] = time.monotonic()
         for event in event_objects(plan.events, thing, datetime.now(UTC)):
-            log.info("%s: %s: %s", key, event["reason"], event["message"])
-            await self._kube.create(event)
+            if await self._kube.create(event):
+                log.info("%s: %s: %s", key, event["reason"], event["message"])
 
     def _since_write(self, key: Key) -> float:
         return time.monotonic() - self._written.get(key, -float("inf"))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tuneyard_api import names, reasons
 from tuneyard_api.finetunejob import StageState
@@ -79,7 +79,7 @@ def see_stage(world: World, stage: Stage) -> StageSeen | None:
     running = next((pod for pod in pods if _runs(pod)), None)
     return StageSeen(
         job=job,
-        state=_state(job, running),
+        state=_state(job, pods),
         outcome=_outcome(job, pods),
         waiting_for=next(filter(None, map(stuck_message, pods)), "") or world.warnings.get(uid(job), ""),
         has_pods=bool(pods),
@@ -91,12 +91,17 @@ def see_stage(world: World, stage: Stage) -> StageSeen | None:
     )
 
 
-def _state(job: Json, running: Json | None) -> StageState:
+# With these the Job has come to its end; its controller just has not said so yet.
+FINAL_CODES: Final = (names.EXIT_DONE, names.EXIT_BAD_INPUT, names.EXIT_DOES_NOT_FIT)
+
+
+def _state(job: Json, pods: list[Json]) -> StageState:
     if holds(job, "Complete"):
         return "Succeeded"
     if holds(job, "Failed"):
         return "Failed"
-    return "Running" if running else "Pending"
+    decided = any(terminated(pod, CONTAINER).get("exitCode") in FINAL_CODES for pod in pods)
+    return "Running" if decided or any(map(_runs, pods)) else "Pending"
 
 
 def _runs(pod: Json) -> bool:
