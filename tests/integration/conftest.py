@@ -1,0 +1,154 @@
+"""A tiny Llama with random weights, tokenized rows, and a real S3 server: what the ML stages are run on.
+
+These tests need the trainer image's environments; tests/integration/run starts them in it.
+"""
+
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from socket import create_connection, socket
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tuneyard_api.finetunejob import FineTuneJobSpec
+from tuneyard_store.credentials import Credentials
+from tuneyard_store.s3 import S3Store
+from tuneyard_trainer.dataset.shards import IGNORED, ShardWriter, TokenizedRow
+from tuneyard_trainer.digests import stage_digests
+from tuneyard_trainer.stage import Json, StageContext
+
+VOCABULARY = 320
+MODEL_URI = "s3://bucket/model"
+
+ContextFactory = Callable[..., StageContext]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers, tied embeddings, several shards."""
+    directory = tmp_path_factory.mktemp("model")
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(directory, max_shard_size="60KB")
+    assert len(list(directory.glob("*.safetensors"))) > 1
+    return directory
+
+
+def token_rows(count: int, seed: int) -> list[TokenizedRow]:
+    """Rows that count upwards from a random token: easy to learn."""
+    chance = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        start, length = chance.randrange(3, VOCABULARY - 40), chance.randrange(6, 24)
+        ids = list(range(start, start + length))
+        rows.append(TokenizedRow(ids, [IGNORED] * 3 + ids[3:]))
+    return rows
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of prepare's tokenized rows, with train and validation below it."""
+    directory = tmp_path_factory.mktemp("rows")
+    for split, count, seed in (("train", 40, 1), ("validation", 12, 2)):
+        writer = ShardWriter()
+        for row in token_rows(count, seed):
+            writer.add(row)
+        writer.write(directory / split)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[S3Store]:
+    """versitygw with the model in it."""
+    folder = tmp_path_factory.mktemp("s3")
+    shutil.copytree(model, folder / "data" / "bucket" / "model")
+    (folder / "sidecar").mkdir()
+    port = free_port()
+    access = ["--access", "integration-key", "--secret", "integration-secret"]
+    place = ["posix", "--sidecar", str(folder / "sidecar"), str(folder / "data")]
+    command = [os.environ["TUNEYARD_S3_BINARY"], "--quiet", "--port", f"127.0.0.1:{port}", *access, *place]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        wait_for(port)
+        endpoint = f"http://127.0.0.1:{port}"
+        yield S3Store(Credentials("integration-key", "integration-secret", None, endpoint, addressing_style="path"))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def free_port() -> int:
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            assert time.monotonic() < end, "the S3 server does not listen"
+            time.sleep(0.1)
+        else:
+            return
+
+
+def job_spec(**changes: Any) -> FineTuneJobSpec:
+    """A FineTuneJob on the tiny model; `changes` replace parts of its spec."""
+    spec: Json = {
+        "model": {"uri": MODEL_URI},
+        "dataset": {"train": [{"uri": "s3://bucket/data.jsonl"}]},
+        "training": {
+            "maxSteps": 12,
+            "effectiveBatchSize": 4,
+            "microBatchSize": 2,
+            "learningRate": 1e-2,
+            "maxLength": 64,
+            "lora": {"rank": 4, "alpha": 8, "dropout": 0.1},
+        },
+        "export": {"formats": ["bf16", "int8", "gptq"], "calibration": {"samples": 8, "maxLength": 32}},
+        "output": {"uri": "s3://bucket/output"},
+        "resources": {"gpus": 0},
+    }
+    for name, part in changes.items():
+        spec[name] = {**spec.get(name, {}), **part}
+    return FineTuneJobSpec.model_validate(spec)
+
+
+@pytest.fixture
+def new_context(store: S3Store, rows: Path, tmp_path: Path, request: pytest.FixtureRequest) -> ContextFactory:
+    """Makes the context of a stage of this test's run, with prepare's rows in the store."""
+
+    def make(stage: Any, **changes: Any) -> StageContext:
+        spec = job_spec(**changes)
+        digests = stage_digests(spec, {"test": request.node.nodeid})
+        work = tmp_path / f"{stage}-{len(list(tmp_path.iterdir()))}"
+        work.mkdir()
+        context = StageContext(stage, "tiny", spec, store, work, digests, threads=2)
+        if not store.exists(context.uri("prepare", "train", "offsets.npy")):
+            for path in rows.rglob("*.npy"):
+                store.upload(path, context.uri("prepare", path.parent.name, path.name))
+        return context
+
+    return make

@@ -1,0 +1,102 @@
+"""A run that was stopped and went on ends with the same weights as one that was not: every byte of them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from integration.conftest import MODEL_URI, job_spec
+
+from tuneyard_trainer.worker import RECORD, environment
+
+STEPS = 8
+
+
+class Run:
+    """One training run in a folder of its own; it may be stopped and resumed."""
+
+    def __init__(self, folder: Path, model: Path, rows: Path, **training: Any) -> None:
+        self.folder = folder
+        self.folder.mkdir()
+        self.job = {
+            "model": str(model),
+            "model_uri": MODEL_URI,
+            "rows": str(rows / "train"),
+            "training": job_spec(training=training).training.wire(),
+            "steps": STEPS,
+            "gpus": 0,
+            "resume": None,
+            "checkpoints": str(folder / "checkpoints"),
+            "output": str(folder / "adapter"),
+            "stop_file": str(folder / "stop"),
+            "threads": 2,
+        }
+
+    def go(self, *, stop: bool = False, resume: Path | None = None) -> dict[str, Any]:
+        """Trains to the end, or, with stop, one more step; returns the worker's result."""
+        (self.folder / "stop").touch() if stop else (self.folder / "stop").unlink(missing_ok=True)
+        job_file = self.folder / "job.json"
+        job_file.write_text(json.dumps(self.job | {"resume": str(resume) if resume else None}))
+        command = [sys.executable, "-m", "tuneyard_trainer.backends.peft", str(job_file)]
+        done = subprocess.run(
+            command, env=environment(os.environ, 2, use_gpus=False), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        events = [json.loads(line[1:]) for line in done.stdout.split("\n") if line.startswith(RECORD)]
+        self.result: dict[str, Any] = events[-1]["result"]
+        return self.result
+
+    def checkpoint(self, step: int) -> Path:
+        return self.folder / "checkpoints" / f"checkpoint-{step}"
+
+    @property
+    def weights(self) -> bytes:
+        return (self.folder / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, model: Path, rows: Path) -> Run:
+    run = Run(tmp_path_factory.mktemp("resume") / "uninterrupted", model, rows)
+    assert run.go()["steps"] == STEPS
+    return run
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, model: Path, rows: Path) -> Run:
+    """Stopped after its first step, gone on, stopped after its second."""
+    run = Run(tmp_path_factory.mktemp("resume") / "stopped", model, rows)
+    assert run.go(stop=True)["steps"] == 1
+    assert run.go(stop=True, resume=run.checkpoint(1))["steps"] == 2
+    return run
+
+
+def resumed(stopped: Run, to: Path, without: str | None = None) -> Run:
+    """Goes on from the checkpoint of step 2 to the end, without one of its files."""
+    checkpoint = shutil.copytree(stopped.checkpoint(2), to / "checkpoint-2")
+    if without:
+        (checkpoint / without).unlink()
+    run = Run(to / "run", Path(stopped.job["model"]), Path(stopped.job["rows"]).parent)
+    assert run.go(resume=checkpoint)["steps"] == STEPS
+    return run
+
+
+def test_the_same_job_gives_the_same_bytes(uninterrupted: Run, tmp_path: Path, model: Path, rows: Path) -> None:
+    again = Run(tmp_path / "again", model, rows)
+    again.go()
+    assert again.weights == uninterrupted.weights
+
+
+def test_a_resumed_run_gives_the_same_bytes(uninterrupted: Run, stopped: Run, tmp_path: Path) -> None:
+    run = resumed(stopped, tmp_path)
+    assert run.weights == uninterrupted.weights
+    assert run.result == uninterrupted.result
+
+
+@pytest.mark.parametrize("part", ["rng_state.pth", "optimizer.pt"])
+def test_the_comparison_can_fail(uninterrupted: Run, stopped: Run, tmp_path: Path, part: str) -> None:
+    """Without the random state (dropout), or the optimizer's, the weights are others: the equality is no accident."""
+    assert resumed(stopped, tmp_path, without=part).weights != uninterrupted.weights
