@@ -1,0 +1,74 @@
+"""What changes a stage's digest, and what must not: a digest that changes for nothing trains twice."""
+
+from typing import Any
+
+import pytest
+
+from tuneyard_api.finetunejob import FineTuneJobSpec
+from tuneyard_api.names import STAGES
+from tuneyard_trainer.digests import stage_digests
+
+Json = dict[str, Any]
+
+MINIMAL: Json = {
+    "model": {"uri": "s3://models/a"},
+    "dataset": {"train": [{"uri": "s3://data/a.jsonl"}]},
+    "output": {"uri": "s3://artifacts/a"},
+}
+SOURCES: Json = {"model": [["config.json", 10, "etag"]], "data": {"train-0": [["s3://data/a.jsonl", "00"]]}}
+
+
+def digests(sources: Json = SOURCES, **changes: Any) -> dict[str, str]:
+    return stage_digests(FineTuneJobSpec.model_validate(MINIMAL | changes), sources)
+
+
+def changed(sources: Json = SOURCES, **changes: Any) -> list[str]:
+    """The stages that would run again."""
+    before, after = digests(), digests(sources, **changes)
+    return [stage for stage in STAGES if before[stage] != after[stage]]
+
+
+EVERYTHING = list(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model": {"uri": "s3://models/b"}}, EVERYTHING),
+        ({"model": {"uri": "s3://models/a", "chatTemplate": "x"}}, EVERYTHING),
+        ({"dataset": {"train": [{"uri": "s3://data/b.jsonl"}]}}, EVERYTHING),
+        ({"dataset": MINIMAL["dataset"] | {"clean": {"minRows": 1}}}, EVERYTHING),
+        ({"training": {"maxLength": 64}}, EVERYTHING),
+        ({"training": {"seed": 1}}, EVERYTHING),
+        ({"training": {"learningRate": 1e-3}}, EVERYTHING[1:]),
+        ({"training": {"lora": {"rank": 8}}}, EVERYTHING[1:]),
+        ({"export": {"formats": ["bf16", "int8"]}}, EVERYTHING[2:]),
+        ({"evaluation": {"gates": []}}, EVERYTHING[3:]),
+        # How it runs and where it goes does not change what is made.
+        ({"training": {"checkpoints": {"everyMinutes": 1}}}, []),
+        ({"resources": {"gpus": 0, "limits": {"cpu": "2"}}}, []),
+        ({"output": {"uri": "s3://artifacts/b", "secretRef": {"name": "s3"}}}, []),
+        ({"retryPolicy": {"backoffLimit": 0}, "priorityClassName": "high"}, []),
+        # A default that is written out is the default.
+        ({"training": {"method": "lora", "lora": {"rank": 16}}, "export": {"formats": ["bf16"]}}, []),
+    ],
+)
+def test_what_runs_again(changes: Json, expected: list[str]) -> None:
+    assert changed(**changes) == expected
+
+
+def test_another_file_under_the_same_name_is_another_run() -> None:
+    for part in ({"model": [["config.json", 10, "another"]]}, {"data": {"train-0": [["s3://data/a.jsonl", "01"]]}}):
+        assert changed(SOURCES | part) == EVERYTHING
+
+
+def test_digests_are_hex_and_differ() -> None:
+    found = digests()
+    assert list(found) == EVERYTHING
+    assert len(set(found.values())) == len(found)
+    assert all(len(each) == 64 and int(each, 16) for each in found.values())
+
+
+def test_digests_do_not_change_by_themselves() -> None:
+    """Recorded: when this fails, every user's finished runs would be run again. Raise a version only for that."""
+    assert digests()["train"] == "7f9e0ef0556e9989b5109abd2789ebea0f9e52f4c18ce4e34f20aca7d5382171"
