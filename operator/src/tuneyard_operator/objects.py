@@ -68,3 +68,12 @@ def hash8(value: Any) -> str:
     """Eight hexadecimal digits that stand for any JSON value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def covers(there: Any, wanted: Any) -> bool:
+    """Whether all that is wanted is there; what the API server or others have added does not matter."""
+    if isinstance(wanted, dict):
+        return isinstance(there, dict) and all(covers(there.get(key), value) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(there, list) and len(there) == len(wanted) and all(map(covers, there, wanted))
+    return bool(there == wanted)

@@ -22,11 +22,12 @@ from tuneyard_operator.modelserver.observe import Seen, World, own_deployments, 
 from tuneyard_operator.modelserver.status import Failed, Rollout, write_status
 from tuneyard_operator.modelserver.strategies import STRATEGIES
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
-from tuneyard_operator.objects import Json, is_going, label
-from tuneyard_operator.plans import Plan
+from tuneyard_operator.objects import Json, covers, is_going, label, name, owned_by, uid
+from tuneyard_operator.plans import Plan, Refusal
 from tuneyard_operator.settings import Settings
 
 REFUSED: Final = "Refused"
+TAKEN: Final = "belongs to someone else. Delete it, or give the ModelServer another name."
 # Pods that do not come up may not send events of their own: a volume whose Secret is missing, for example.
 LOOK_SECONDS: Final = 15.0
 
@@ -37,6 +38,9 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
         spec = ModelServerSpec.model_validate(world.server["spec"])
     except ValidationError as error:
         return _stays(world, _describe(error), now)
+    taken = world.service is not None and not owned_by(world.service, uid(world.server))
+    if taken:
+        world = world._replace(refusal=Refusal(f"Service {name(world.server)}", TAKEN, final=True))
     served = served_revision(world)
     artifact = find_artifact(spec.model, world.job)
     pod = pod_spec(world.server, spec, artifact, settings) if isinstance(artifact, Artifact) else None
@@ -48,9 +52,10 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
     decision = STRATEGIES[spec.rollout.strategy](situation)
     if decision.traffic == target and ready:
         served = target
-    rollout = Rollout(target, artifact, served, failed, taken_back=failed is not None and served is not None)
+    rollout = Rollout(target, artifact, served, failed, taken_back=bool(failed and served and not world.refusal))
     wanted = {target: deployment(world.server, spec, artifact, pod)} if pod and isinstance(artifact, Artifact) else {}
-    return _step(world, settings, decision, rollout, wanted, now)
+    step = _step(world, settings, decision, rollout, wanted, now)
+    return step._replace(apply=[], delete=[]) if taken else step
 
 
 def served_revision(world: World) -> str | None:
@@ -86,8 +91,9 @@ def _step(
 ) -> Plan:
     apply = [child for child in _deployments(world, decision, wanted) if child is not None]
     switched = _switched_at(world, decision.traffic)
-    if decision.traffic and (switched is None or world.service is None):
-        apply.append(service(world.server, decision.traffic, now))
+    if decision.traffic:
+        front = service(world.server, decision.traffic, switched or now)
+        apply += [] if world.service and covers(world.service, front) else [front]
     old = [each for each in own_deployments(world) if label(each, names.LABEL_REVISION) not in decision.replicas]
     old = [each for each in old if not is_going(each)]
     kept_for = timedelta(seconds=settings.retire) - (now - (switched or now))
@@ -112,18 +118,11 @@ def _deployments(world: World, decision: Decision, wanted: dict[str | None, Json
 
 def _deployment(seen: Seen | None, wanted: Json | None, replicas: int) -> Json | None:
     """What to apply, or None where it is as it should be."""
-    if seen is None:
-        return wanted | {"spec": wanted["spec"] | {"replicas": replicas}} if wanted else None
-    if seen.deployment["spec"].get("replicas") == replicas and _same_deadline(seen, wanted):
-        return None
-    if wanted:
-        return wanted | {"spec": wanted["spec"] | {"replicas": replicas}}
-    return scaled(seen.deployment, replicas)
-
-
-def _same_deadline(seen: Seen, wanted: Json | None) -> bool:
-    key = "progressDeadlineSeconds"
-    return wanted is None or bool(seen.deployment["spec"].get(key) == wanted["spec"][key])
+    if wanted is None:
+        same = seen is None or seen.deployment["spec"].get("replicas") == replicas
+        return None if same or seen is None else scaled(seen.deployment, replicas)
+    child = wanted | {"spec": wanted["spec"] | {"replicas": replicas}}
+    return None if seen and covers(seen.deployment, child) else child
 
 
 def _switched_at(world: World, traffic: str | None) -> datetime | None:
