@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from openai import OpenAI
 from rich.console import Console
 from rich.table import Table
-from tuneyard_store.manifest import publish_directory
-from tuneyard_store.s3 import S3Store
 
 from demo import diagnosis, objectstore
 from demo.kubectl import apply, condition, get, holds, kubectl, port_forward, wait_until
+from tuneyard_store.manifest import publish_directory
+from tuneyard_store.s3 import S3Store
 
 EXAMPLES = Path(__file__).parent.parent
 NAMESPACE, STORE_NAMESPACE = "tuneyard-demo", "tuneyard-demo-store"

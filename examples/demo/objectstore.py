@@ -10,11 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from tuneyard_store.credentials import load_credentials
-from tuneyard_store.s3 import S3Store
-
 from demo.certificates import Identity, make_authority, make_server_identity
 from demo.kubectl import apply, kubectl, port_forward
+from tuneyard_store.credentials import load_credentials
+from tuneyard_store.s3 import S3Store
 
 Json = dict[str, Any]
 

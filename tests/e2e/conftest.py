@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from demo import diagnosis, objectstore
 from demo.kubectl import Json, apply, kubectl
 from demo.objectstore import ObjectStore

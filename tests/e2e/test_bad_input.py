@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
 from demo.kubectl import Json, apply, condition, items, kubectl
 from demo.objectstore import READ_ONLY_PORT, ObjectStore
 from e2e.conftest import NamespaceFactory

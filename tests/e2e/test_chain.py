@@ -11,11 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
+from openai import OpenAI
+
 from demo.kubectl import Json, apply, condition, get, holds, items, kubectl, port_forward, wait_until
 from demo.objectstore import ObjectStore
 from e2e.conftest import NamespaceFactory
 from e2e.jobs import artifact, fine_tune_job, model_server, restart_operator, stage_pods, wait_for_job, wait_for_server
-from openai import OpenAI
 
 NAMESPACE, JOB, SERVER = "e2e-chain", "chain", "assistant"
 API_KEY = "sk-e2e-0123456789"

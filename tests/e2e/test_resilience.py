@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from demo.kubectl import Json, apply, items, kubectl, wait_until
+
+from demo.kubectl import Json, KubectlError, apply, items, kubectl, wait_until
 from demo.objectstore import ObjectStore
 from e2e.conftest import NamespaceFactory
 from e2e.jobs import artifact, fine_tune_job, restart_operator, stage_digest, stage_pods, wait_for_job
@@ -46,8 +47,12 @@ def disturbed(namespace: str) -> Json:
 
 
 def training_log(namespace: str) -> str:
+    """Of all the training pods of `disturbed`; empty while none has started."""
     selector = "tuneyard.dev/finetunejob=disturbed,tuneyard.dev/stage=train"
-    return kubectl("logs", "-n", namespace, "-l", selector, "--tail=-1") if items("pods", namespace, selector) else ""
+    try:
+        return kubectl("logs", "-n", namespace, "-l", selector, "--tail=-1")
+    except KubectlError:
+        return ""
 
 
 def adapter(store: ObjectStore, job: Json) -> bytes:
