@@ -1,0 +1,138 @@
+"""FineTuneJob files and the tuneyard command: mistakes are told in the words of the file."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tuneyard_api.finetunejob import FineTuneJobSpec
+from tuneyard_trainer.cli import main
+from tuneyard_trainer.errors import BadInput
+from tuneyard_trainer.jobfile import cpu_threads, parse_job, read_job_yaml
+
+Json = dict[str, Any]
+EXAMPLE = Path(__file__).parents[2] / "examples" / "finetune.yaml"
+
+
+def job(**spec: Any) -> Json:
+    minimal = {
+        "model": {"uri": "s3://models/a"},
+        "dataset": {"train": [{"uri": "s3://data/a.jsonl"}]},
+        "output": {"uri": "s3://artifacts/a"},
+    }
+    metadata = {"name": "a"}
+    return {"apiVersion": "tuneyard.dev/v1alpha1", "kind": "FineTuneJob", "metadata": metadata, "spec": minimal | spec}
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"training": {"lora": {"rank": 0}}}, ["spec.training.lora.rank", "greater than or equal to 1", "got 0"]),
+        ({"training": {"backend": "magic"}}, ["spec.training.backend", "'peft'", '"magic"']),
+        ({"training": {"learningrate": 1}}, ["spec.training.learningrate", "no such field"]),
+        ({"model": {}}, ["spec.model.uri", "required"]),
+        ({"dataset": {"train": [{"uri": "/data"}]}}, ["spec.dataset.train[0].uri", '"/data"']),
+        ({"training": {"epochs": 1, "maxSteps": 5}}, ["spec.training", "epochs or maxSteps"]),
+        (
+            {"dataset": {"train": [{"uri": "s3://data/a"}], "validation": {}}},
+            ["spec.dataset.validation", "exactly one of uri and fraction"],
+        ),
+        ({"model": {}, "output": {}}, ["spec.model.uri", "spec.output.uri"]),
+    ],
+)
+def test_each_mistake_is_named_by_its_path(spec: Json, says: list[str]) -> None:
+    with pytest.raises(BadInput) as raised:
+        parse_job(job(**spec), "x.yaml")
+    for words in ["x.yaml", *says]:
+        assert words in raised.value.message
+
+
+def test_a_file_may_hold_other_documents(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump_all([{"kind": "Secret"}, None, job()]))
+    assert read_job_yaml(path).name == "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("kind: Secret\n", "0 documents of kind FineTuneJob"),
+        (yaml.safe_dump_all([job(), job()]), "2 documents"),
+        ("a: [", "not YAML"),
+        ("kind: FineTuneJob\napiVersion: tuneyard.dev/v2\n", "apiVersion is tuneyard.dev/v2"),
+        ("", "0 documents"),
+    ],
+)
+def test_a_file_without_one_job_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=says):
+        read_job_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("resources", "threads"),
+    [
+        ({}, None),
+        ({"limits": {"cpu": "2"}}, 2),
+        ({"limits": {"cpu": 3}, "requests": {"cpu": "500m"}}, 3),
+        ({"limits": {"cpu": "1500m"}}, 2),
+        ({"limits": {"cpu": "0.5"}}, 1),
+        ({"limits": {"memory": "1Gi"}, "requests": {"cpu": "500m"}}, 1),
+    ],
+)
+def test_threads_follow_the_cpu_limit(resources: Json, threads: int | None) -> None:
+    assert cpu_threads(FineTuneJobSpec.model_validate(job(resources=resources)["spec"])) == threads
+
+
+def test_the_example_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(EXAMPLE)]) == 0
+    assert "kubernetes-fields is valid" in capsys.readouterr().out
+
+
+def test_a_wrong_file_ends_with_65(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(tmp_path / "none.yaml")]) == 65
+    assert "none.yaml cannot be read: No such file or directory" in capsys.readouterr().err
+
+
+def run_stage(stage: str, directory: Path) -> tuple[int, Json]:
+    """`tuneyard stage` as in a pod, in a process of its own; its exit code and termination message."""
+    message = directory / "termination-log"
+    environment = {"TUNEYARD_TERMINATION_LOG": str(message), "TUNEYARD_PROGRESS_PORT": "0", "PATH": "/usr/bin"}
+    places = ["--job", str(directory / "job.json"), "--credentials", str(directory / "s3"), "--workdir", str(directory)]
+    command = [sys.executable, "-m", "tuneyard_trainer.cli", "stage", stage, *places]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, json.loads(message.read_text())
+
+
+def test_a_stage_without_its_secret_says_so(tmp_path: Path) -> None:
+    output = {"uri": "s3://artifacts/a", "secretRef": {"name": "s3-credentials"}}
+    (tmp_path / "job.json").write_text(json.dumps(job(output=output)))
+    code, message = run_stage("prepare", tmp_path)
+    assert (code, message["reason"]) == (65, "CredentialsMissing")
+    assert "s3-credentials" in message["message"]
+    assert "AWS_ACCESS_KEY_ID" in message["advice"]
+
+
+def test_a_stage_that_cannot_begin_says_so_too(tmp_path: Path) -> None:
+    """No job.json: not a mistake of the user, but still told."""
+    code, message = run_stage("prepare", tmp_path)
+    assert (code, message["reason"]) == (1, "StageCrashed")
+    assert "job.json" in message["message"]
+
+
+def test_the_command_starts_without_heavy_libraries() -> None:
+    heavy = ["torch", "transformers", "tokenizers", "numpy", "peft"]
+    program = f"import sys, tuneyard_trainer.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_prepare_needs_no_torch() -> None:
+    program = "import sys, tuneyard_trainer.prepare, tuneyard_trainer.publish; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
