@@ -49,7 +49,8 @@ class Scene:
                 self.world = self.world._replace(service=child)
             else:
                 before = there.get(child["metadata"]["name"], {})
-                there[child["metadata"]["name"]] = child | {"status": before.get("status", {})}
+                listed = {key: child[key] for key in ("kind", "metadata", "spec")}  # a list's items have no apiVersion
+                there[child["metadata"]["name"]] = listed | {"status": before.get("status", {})}
         self.world = self.world._replace(deployments=[each for key, each in there.items() if key not in gone])
         return step
 

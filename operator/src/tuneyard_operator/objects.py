@@ -70,6 +70,11 @@ def hash8(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def is_as(there: Json, child: Json) -> bool:
+    """Whether a child is as it is wanted; items of a list come without their type."""
+    return covers(there, {key: value for key, value in child.items() if key not in ("apiVersion", "kind")})
+
+
 def covers(there: Any, wanted: Any) -> bool:
     """Whether all that is wanted is there; what the API server or others have added does not matter."""
     if isinstance(wanted, dict):

@@ -22,7 +22,7 @@ from tuneyard_operator.modelserver.observe import Seen, World, own_deployments, 
 from tuneyard_operator.modelserver.status import Failed, Rollout, write_status
 from tuneyard_operator.modelserver.strategies import STRATEGIES
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
-from tuneyard_operator.objects import Json, covers, is_going, label, name, owned_by, uid
+from tuneyard_operator.objects import Json, is_as, is_going, label, name, owned_by, uid
 from tuneyard_operator.plans import Plan, Refusal
 from tuneyard_operator.settings import Settings
 
@@ -93,7 +93,7 @@ def _step(
     switched = _switched_at(world, decision.traffic)
     if decision.traffic:
         front = service(world.server, decision.traffic, switched or now)
-        apply += [] if world.service and covers(world.service, front) else [front]
+        apply += [] if world.service and is_as(world.service, front) else [front]
     old = [each for each in own_deployments(world) if label(each, names.LABEL_REVISION) not in decision.replicas]
     old = [each for each in old if not is_going(each)]
     kept_for = timedelta(seconds=settings.retire) - (now - (switched or now))
@@ -122,7 +122,7 @@ def _deployment(seen: Seen | None, wanted: Json | None, replicas: int) -> Json |
         same = seen is None or seen.deployment["spec"].get("replicas") == replicas
         return None if same or seen is None else scaled(seen.deployment, replicas)
     child = wanted | {"spec": wanted["spec"] | {"replicas": replicas}}
-    return None if seen and covers(seen.deployment, child) else child
+    return None if seen and is_as(seen.deployment, child) else child
 
 
 def _switched_at(world: World, traffic: str | None) -> datetime | None:
