@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
+
 from contract import s3_servers
 from contract.s3_servers import BUCKET, Server
 from tinymodel import SHAPES, write_model
-
 from tuneyard_api.finetunejob import FineTuneJobSpec
 from tuneyard_api.reasons import ADOPTED, COMPLETED
 from tuneyard_store.s3 import S3Store

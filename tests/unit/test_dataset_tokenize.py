@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from jinja2 import TemplateError
-from tinymodel import TEMPLATE, byte_tokenizer, write_model
 
+from tinymodel import TEMPLATE, byte_tokenizer, write_model
 from tuneyard_trainer.dataset.row import RowError
 from tuneyard_trainer.dataset.shards import IGNORED, TokenizedRow
 from tuneyard_trainer.dataset.template import ChatTemplate
@@ -41,6 +41,11 @@ FORGETFUL = (
     "{{ m.content if loop.last or m.role == 'user' else '(cut)' }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+# Llama 2's: asks without a generation prompt.
+IMPLIED = (
+    "{% for m in messages %}{% if m.role == 'assistant' %} {{ m.content }} </s>"
+    "{% else %}[INST] {{ m.content }} [/INST]{% endif %}{% endfor %}"
+)
 # Asks for the answer in other words than it shows it.
 UNLIKE = "{% for m in messages %}[{{ m.content }}]{% endfor %}{% if add_generation_prompt %}Answer now:{% endif %}"
 STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('no system prompt, please') }}{% endif %}" + TEMPLATE
@@ -57,6 +62,7 @@ def spoken(template: str, chat: list[dict[str, str]] = CHAT) -> list[str]:
         (TEMPLATE, ["So, ä.<|im_end|>", "Yes.<|im_end|>"]),
         (PLAIN, ["So, ä.\n", "Yes.\n"]),
         (FORGETFUL, ["Yes.</s>"]),
+        (IMPLIED, [" So, ä. </s>", " Yes. </s>"]),
     ],
 )
 def test_spans_hold_what_the_assistant_says(template: str, expected: list[str]) -> None:
@@ -81,6 +87,15 @@ def test_tokens_and_labels(tmp_path: Path) -> None:
     trained = [token for token in tokens.labels if token != IGNORED]
     assert tokenizer.decode(trained, skip_special_tokens=False) == "So, ä.<|im_end|>Yes.<|im_end|>"
     assert all(label in (IGNORED, token) for token, label in zip(*tokens, strict=True))
+
+
+@pytest.mark.parametrize("answer", [" leading", "two\nlines\n\n", "Größe 🚀", "<|im_start|> in the text", "user\n"])
+def test_the_answer_and_its_end_are_trained(tmp_path: Path, answer: str) -> None:
+    model = write_model(tmp_path / "model")
+    row = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": answer}]
+    tokens = RowTokenizer(model, load_template(model, None, URI), URI).tokenize(row)
+    trained = [token for token in tokens.labels if token != IGNORED]
+    assert byte_tokenizer().decode(trained, skip_special_tokens=False) == f"{answer}<|im_end|>"
 
 
 def test_a_token_on_the_edge_belongs_to_what_was_asked() -> None:
