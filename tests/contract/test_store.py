@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 
 import pytest
+
 from contract import s3_servers
 from contract.s3_servers import BUCKET, MANY, Server
-
 from tuneyard_store import errors
 from tuneyard_store.manifest import MANIFEST, describe_directory, fetch_directory, publish_directory, read_manifest
 from tuneyard_store.s3 import MULTIPART_BYTES, S3Store
@@ -221,6 +221,30 @@ def test_https_at_a_server_that_speaks_http(server: Server) -> None:
         with pytest.raises(errors.UntrustedCertificate, match="http://"):
             server.store(AWS_ENDPOINT_URL=f"https://localhost:{plain.server_port}").read(f"{ROOT}/x")
         plain.shutdown()
+
+
+class Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>Console</title><p>Log in")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+def test_a_web_console_is_no_store(server: Server) -> None:
+    with HTTPServer(("127.0.0.1", 0), Page) as console:
+        Thread(target=console.serve_forever, daemon=True).start()
+        # botocore makes a 500 of a page with status 200.
+        with pytest.raises(errors.StorageUnavailable, match="web console"):
+            list(server.store(AWS_ENDPOINT_URL=f"http://localhost:{console.server_port}").list(ROOT))
+        console.shutdown()
+
+
+def test_what_is_no_bucket_s_name(store: S3Store) -> None:
+    with pytest.raises(errors.BucketNotFound, match="no_t a name"):
+        list(store.list("s3://no_t a name/x"))
 
 
 def test_http_at_a_server_that_speaks_https(server: Server) -> None:

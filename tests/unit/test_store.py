@@ -11,6 +11,7 @@ import pytest
 import urllib3.exceptions
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,6 +97,19 @@ def test_every_botocore_error_is_named_and_keeps_its_secrets(kind: type[BotoCore
     assert SECRET not in str(named)
 
 
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (botocore.exceptions.ParamValidationError(report="x"), False),
+        (ResponseParserError("x"), False),
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="x"), True),
+        (S3UploadFailedError("x"), True),
+    ],
+)
+def test_a_wrong_setting_is_not_tried_again(error: Exception, transient: bool) -> None:
+    assert named_error(error, URI, CREDENTIALS).transient is transient
+
+
 def test_what_botocore_lets_through_is_named() -> None:
     broken = urllib3.exceptions.ProtocolError("Connection broken")
     assert isinstance(named_error(broken, URI, CREDENTIALS), errors.StorageUnavailable)
@@ -162,9 +176,12 @@ def test_a_directory_s_manifest(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "c").write_bytes(b"two")
     (tmp_path / "a").write_bytes(b"")
+    (tmp_path / "b" / "manifest.json").write_bytes(b"")
     (tmp_path / "manifest.json").write_text("left by an earlier run")
     manifest = describe_directory(tmp_path, "bf16")
-    assert manifest == Manifest("bf16", (File("a", 0, sha(b"")), File("b/c", 3, sha(b"two"))))
+    assert manifest == Manifest(
+        "bf16", (File("a", 0, sha(b"")), File("b/c", 3, sha(b"two")), File("b/manifest.json", 0, sha(b"")))
+    )
     assert manifest.size_bytes == 3
     assert Manifest.from_json(manifest.to_json(), URI) == manifest
 

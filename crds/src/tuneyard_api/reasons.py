@@ -24,6 +24,7 @@ MODEL_WEIGHTS_MISSING: Final = "ModelWeightsMissing"
 OUTPUT_NOT_WRITABLE: Final = "OutputNotWritable"
 FORMAT_DOES_NOT_FIT: Final = "FormatDoesNotFit"
 INVALID_SPEC: Final = "InvalidSpec"
+STORAGE_MISCONFIGURED: Final = "StorageMisconfigured"
 
 # Found later.
 GPU_NOT_VISIBLE: Final = "GPUNotVisible"

@@ -7,6 +7,7 @@ StoreError
 ├── InvalidCredentials
 ├── CredentialsMissing
 ├── UntrustedCertificate
+├── StorageMisconfigured
 ├── ArtifactCorrupt
 └── StorageUnavailable   (the only one that is worth trying again)
 """
@@ -48,6 +49,10 @@ class CredentialsMissing(StoreError):
 
 class UntrustedCertificate(StoreError):
     reason = "UntrustedCertificate"
+
+
+class StorageMisconfigured(StoreError):
+    reason = "StorageMisconfigured"
 
 
 class ArtifactCorrupt(StoreError):

@@ -70,7 +70,7 @@ def canonical_json(value: Any) -> bytes:
 
 def describe_directory(directory: Path, form: str) -> Manifest:
     """The manifest of every file below `directory`, read once."""
-    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / MANIFEST)
     return Manifest(form, tuple(_describe(path, directory) for path in paths))
 
 

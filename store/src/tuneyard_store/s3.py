@@ -14,7 +14,18 @@ import boto3
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, SSLError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,  # noqa: A004
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    SSLError,
+)
+from botocore.parsers import ResponseParserError  # an answer that is not S3's: a console's page
 from urllib3.exceptions import HTTPError  # botocore lets it through when a connection breaks in an answer
 
 from tuneyard_store import errors
@@ -37,6 +48,10 @@ ASKS_FOR_OTHER_KEYS: Final = {
     "ExpiredToken": "AWS_SESSION_TOKEN",
     "AuthorizationHeaderMalformed": "AWS_REGION",
 }
+
+
+# The store is away, which passes; every other error of boto3 wants a person.
+AWAY: Final = (ConnectionError, HTTPClientError, IncompleteReadError, HTTPError, Boto3Error)
 
 
 class Location(NamedTuple):
@@ -183,7 +198,7 @@ class S3Store:
     def _named_errors(self, uri: str) -> Iterator[None]:
         try:
             yield
-        except (ClientError, BotoCoreError, Boto3Error, HTTPError) as error:
+        except (ClientError, BotoCoreError, Boto3Error, HTTPError, ResponseParserError) as error:
             raise named_error(error, uri, self.credentials) from error
 
     @contextmanager
@@ -220,10 +235,23 @@ def named_error(error: Exception, uri: str, credentials: Credentials) -> errors.
     cause = error.__cause__ or error.__context__
     if isinstance(error, Boto3Error) and isinstance(cause, ClientError | BotoCoreError):
         return named_error(cause, uri, credentials)
+    if not isinstance(error, AWAY):
+        return _misconfigured(error, uri, endpoint)
     return errors.StorageUnavailable(
         f"{endpoint} did not answer for {uri} ({type(error).__name__})",
         f"Check AWS_ENDPOINT_URL in the credentials Secret{_or_tls(endpoint)} and that the store is up; "
         "this is tried again.",
+    )
+
+
+def _misconfigured(error: Exception, uri: str, endpoint: str) -> errors.StoreError:
+    if isinstance(error, ParamValidationError):
+        return errors.BucketNotFound(
+            f"{Location.parse(uri).bucket!r} is not a bucket's name", f"Correct the bucket in {uri}."
+        )
+    return errors.StorageMisconfigured(
+        f"{endpoint} cannot be used for {uri} ({type(error).__name__})",
+        "Check that AWS_ENDPOINT_URL in the credentials Secret is the address of an S3 API, not of its web console.",
     )
 
 
@@ -270,7 +298,8 @@ def _answered(error: ClientError, uri: str, endpoint: str) -> errors.StoreError:
         return errors.ObjectNotFound(f"{uri} does not exist at {endpoint}", "Correct the path, or upload the object.")
     if status >= 500 or code in {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed"} or status == 429:
         return errors.StorageUnavailable(
-            f"{endpoint} answered {code or status} for {uri}", "This is tried again; look at the store's log."
+            f"{endpoint} answered {code or status} for {uri}",
+            "This is tried again; look at the store's log. AWS_ENDPOINT_URL must be its S3 API, not its web console.",
         )
     return errors.StoreError(
         f"{endpoint} answered {code or status} to {error.operation_name} on {uri}", "Look at the store's log."
