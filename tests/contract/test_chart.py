@@ -1,0 +1,133 @@
+"""The chart against helm and a real API server."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from demo.kubectl import Json, KubectlError, apply, kubectl
+from tuneyard_api.base import SecretRef
+from tuneyard_api.finetunejob import FineTuneJobSpec
+from tuneyard_api.modelserver import ModelServerSpec
+from tuneyard_api.names import STAGES, Stage
+from tuneyard_operator.finetunejob.children import stage_job
+from tuneyard_operator.modelserver.artifact import Artifact
+from tuneyard_operator.modelserver.children import pod_spec
+from tuneyard_operator.settings import Settings
+
+CHART = Path(__file__).parents[2] / "charts" / "tuneyard"
+NAMESPACE = "contract-chart"
+SETTINGS = Settings("trainer:1", "server:1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def namespace() -> Iterator[None]:
+    """Enforces Pod Security `restricted`."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    yield
+    kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+def helm(*args: str) -> str:
+    """Raises AssertionError with helm's words."""
+    done = subprocess.run(["helm", *args], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def template(*options: str) -> list[Json]:
+    text = helm("template", "tuneyard", str(CHART), "--namespace", NAMESPACE, *options)
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def accepted(*documents: Json) -> str:
+    """What the API server says to documents that it would take."""
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(documents)})
+    return kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-", stdin=listed)
+
+
+def test_lint() -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART))
+
+
+@pytest.mark.parametrize("options", [[], ["--set", f"watchNamespaces={{{NAMESPACE},default}}"]])
+def test_the_api_server_takes_what_is_rendered(options: list[str]) -> None:
+    assert "deployment.apps/tuneyard" in accepted(*template(*options))
+
+
+def test_one_namespace_needs_no_right_in_the_cluster() -> None:
+    kinds = {each["kind"] for each in template("--set", f"watchNamespaces={{{NAMESPACE}}}")}
+    assert kinds == {"ServiceAccount", "Role", "RoleBinding", "Deployment"}
+
+
+def test_the_operator_reads_no_secrets_and_writes_no_specs() -> None:
+    (role,) = [each for each in template() if each["kind"] == "ClusterRole"]
+    verbs = {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
+    assert "secrets" not in verbs
+    assert all("*" not in each for each in [*verbs.values(), set(verbs)])
+    assert verbs["finetunejobs"] == verbs["modelservers"] == {"get", "list", "watch"}
+    assert verbs["pods"] == {"list", "watch"}
+
+
+def test_everything_carries_the_releases_label() -> None:
+    for each in template("--set", "labels.team=ml"):
+        assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "tuneyard"
+        assert each["metadata"]["labels"]["team"] == "ml"
+
+
+@pytest.mark.parametrize("wrong", ["imagePullPolicy=Sometimes", "images.operator=", "logLevel=loud", "unknown=1"])
+def test_wrong_values_are_refused(wrong: str) -> None:
+    with pytest.raises(AssertionError, match="schema"):
+        template("--set", wrong)
+
+
+def pod(name: str, spec: Json) -> Json:
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def test_the_operators_pod_is_restricted() -> None:
+    (deployment,) = [each for each in template() if each["kind"] == "Deployment"]
+    accounts = [each for each in template() if each["kind"] == "ServiceAccount"]
+    apply(*accounts)
+    assert "dry run" in accepted(pod("operator", deployment["spec"]["template"]["spec"]))
+
+
+def owner(kind: str) -> Json:
+    return {"kind": kind, "metadata": {"name": "x", "namespace": NAMESPACE, "uid": "0", "generation": 1}, "spec": {}}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stages_pod_is_restricted(stage: Stage) -> None:
+    spec = FineTuneJobSpec.model_validate(
+        {
+            "model": {"uri": "s3://models/m"},
+            "dataset": {"train": [{"uri": "s3://data/d"}]},
+            "output": {"uri": "s3://artifacts/a", "secretRef": {"name": "s3"}},
+        }
+    )
+    job = stage_job(owner("FineTuneJob"), spec, stage, {}, SETTINGS)
+    assert "dry run" in accepted(pod(stage, job["spec"]["template"]["spec"]))
+    job["metadata"].pop("ownerReferences")
+    assert "dry run" in accepted(job), "and the Job is valid"
+
+
+def test_a_servers_pod_is_restricted() -> None:
+    spec = ModelServerSpec.model_validate(
+        {
+            "model": {"uri": "s3://artifacts/a", "digest": f"sha256:{'0' * 64}"},
+            "auth": {"apiKeySecretRef": {"name": "key"}},
+        }
+    )
+    artifact = Artifact("s3://artifacts/a", f"sha256:{'0' * 64}", secret=SecretRef(name="s3").name)
+    assert "dry run" in accepted(pod("server", pod_spec(owner("ModelServer"), spec, artifact, SETTINGS)))
+
+
+def test_a_pod_that_is_not_restricted_would_be_refused() -> None:
+    """The tests above can fail."""
+    with pytest.raises(KubectlError, match="violates PodSecurity"):
+        accepted(pod("loose", {"containers": [{"name": "x", "image": "x"}]}))

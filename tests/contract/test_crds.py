@@ -1,0 +1,176 @@
+"""The CRDs against a real API server: what it refuses when a file is applied, and what it leaves alone.
+
+The same schemas under another group, so that no operator acts on what the tests apply.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from demo.kubectl import Json, KubectlError, apply, get, kubectl
+from tuneyard_api.crd import KINDS, build_crd
+
+GROUP = "contract.tuneyard.dev"
+NAMESPACE = "contract-crds"
+SHA = f"sha256:{'0' * 64}"
+
+JOB: Json = {
+    "model": {"uri": "s3://models/m"},
+    "dataset": {"train": [{"uri": "s3://data/d.jsonl"}]},
+    "output": {"uri": "s3://artifacts/a"},
+}
+SERVER: Json = {"model": {"uri": "s3://artifacts/a", "digest": SHA}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def crds() -> Iterator[None]:
+    copies = [copied(build_crd(kind)) for kind in KINDS]
+    apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    kubectl(
+        "apply", "--server-side", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": copies})
+    )
+    names = [f"crd/{copy['metadata']['name']}" for copy in copies]
+    kubectl("wait", "--for=condition=Established", *names, "--timeout=30s")
+    yield
+    kubectl("delete", *names, "--wait=false")
+    kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+def copied(crd: Json) -> Json:
+    spec = json.loads(json.dumps(crd["spec"])) | {"group": GROUP}
+    spec["names"] = {key: spec["names"][key] for key in ("kind", "listKind", "plural", "singular")}
+    return crd | {"metadata": {"name": f"{spec['names']['plural']}.{GROUP}"}, "spec": spec}
+
+
+def thing(kind: str, name: str, spec: Json) -> Json:
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {"apiVersion": f"{GROUP}/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def resource(kind: str) -> str:
+    return f"{kind.lower()}s.{GROUP}"
+
+
+def set_status(kind: str, name: str, status: Json, manager: str = "tuneyard-operator") -> None:
+    document = thing(kind, name, {})
+    document.pop("spec")
+    flags = ["--server-side", "--force-conflicts", "--subresource=status", f"--field-manager={manager}"]
+    kubectl("apply", *flags, "-f", "-", stdin=json.dumps(document | {"status": status}))
+
+
+def refusal(*documents: Json) -> str:
+    with pytest.raises(KubectlError) as refused:
+        apply(*documents)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        ({"training": {"lora": {"rank": 0}}}, "spec.training.lora.rank"),
+        ({"training": {"backend": "magic"}}, 'supported values: "peft"'),
+        ({"training": {"epochs": 1, "maxSteps": 5}}, "training takes epochs or maxSteps, not both"),
+        ({"training": {"learningRte": 1}}, "learningRte"),
+        ({"dataset": {"train": []}}, "spec.dataset.train"),
+        (
+            {"dataset": {"train": [{"uri": "s3://data/d"}], "validation": {"uri": "s3://data/v", "fraction": 0.1}}},
+            "validation takes exactly one of uri and fraction",
+        ),
+        ({"model": {"uri": "http://models/m"}}, "spec.model.uri"),
+        ({"export": {"formats": ["bf16", "bf16"]}}, "Duplicate value"),
+        ({"export": {"formats": ["zip"]}}, "supported values"),
+        ({"output": {}}, "spec.output.uri: Required value"),
+    ],
+)
+def test_a_job_that_cannot_be_meant_is_refused(part: Json, says: str) -> None:
+    document = thing("FineTuneJob", "refused", JOB | part)
+    with pytest.raises(KubectlError) as refused:
+        kubectl("apply", "--validate=strict", "-f", "-", stdin=json.dumps(document))
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        (
+            {"model": {"uri": "s3://a/b", "digest": SHA, "fineTuneJobRef": {"name": "x"}}},
+            "model takes exactly one of fineTuneJobRef and uri",
+        ),
+        ({"model": {}}, "model takes exactly one of fineTuneJobRef and uri"),
+        ({"model": {"uri": "s3://a/b"}}, "uri needs digest"),
+        (SERVER | {"replicas": -1}, "spec.replicas"),
+        (SERVER | {"engine": "magic"}, 'supported values: "vllm"'),
+    ],
+)
+def test_a_server_that_cannot_be_meant_is_refused(spec: Json, says: str) -> None:
+    assert says in refusal(thing("ModelServer", "refused", spec))
+
+
+@pytest.mark.parametrize("kind", ["FineTuneJob", "ModelServer"])
+def test_a_name_that_children_could_not_carry_is_refused(kind: str) -> None:
+    spec = JOB if kind == "FineTuneJob" else SERVER
+    assert "at most 44 characters" in refusal(thing(kind, "x" * 45, spec))
+
+
+@pytest.mark.parametrize(("kind", "spec"), [("FineTuneJob", JOB), ("ModelServer", SERVER)])
+def test_no_default_is_written_into_the_users_spec(kind: str, spec: Json) -> None:
+    apply(thing(kind, "minimal", spec))
+    assert get(resource(kind), "minimal", NAMESPACE)["spec"] == spec
+
+
+@pytest.mark.parametrize("phase", ["Preparing", "Training", "Exporting", "Evaluating", "Publishing"])
+def test_the_spec_cannot_change_while_the_job_runs(phase: str) -> None:
+    apply(thing("FineTuneJob", "running", JOB))
+    set_status("FineTuneJob", "running", {"phase": phase})
+    changed = thing("FineTuneJob", "running", JOB | {"training": {"maxSteps": 7}})
+    assert "spec cannot change while the job runs" in refusal(changed)
+    apply(thing("FineTuneJob", "running", JOB))
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Succeeded", "Failed"])
+def test_the_spec_can_change_before_and_after(phase: str) -> None:
+    name = f"changes-{phase.lower()}"
+    apply(thing("FineTuneJob", name, JOB))
+    set_status("FineTuneJob", name, {"phase": phase})
+    apply(thing("FineTuneJob", name, JOB | {"training": {"maxSteps": 7}}))
+    assert get(resource("FineTuneJob"), name, NAMESPACE)["metadata"]["generation"] == 2
+
+
+def said(kind: str, **more: Any) -> Json:
+    return {"type": kind, "status": "True", "reason": "Why", "lastTransitionTime": "2026-01-01T00:00:00Z"} | more
+
+
+def test_status_is_applied_as_a_whole_and_others_conditions_stay() -> None:
+    apply(thing("FineTuneJob", "status", JOB))
+    first = {"phase": "Training", "progress": {"percent": 5}, "conditions": [said("Trained"), said("DatasetReady")]}
+    set_status("FineTuneJob", "status", first)
+    set_status("FineTuneJob", "status", {"conditions": [said("Theirs")]}, manager="somebody-else")
+    set_status("FineTuneJob", "status", {"phase": "Exporting", "conditions": [said("Trained")]})
+    status = get(resource("FineTuneJob"), "status", NAMESPACE)["status"]
+    assert status["phase"] == "Exporting"
+    assert "progress" not in status, "what is no longer said goes"
+    assert {each["type"] for each in status["conditions"]} == {"Trained", "Theirs"}
+
+
+def test_kubectl_get_answers_where_it_is_and_how_far() -> None:
+    apply(thing("FineTuneJob", "shown", JOB))
+    progress = {"percent": 42, "loss": 1.25, "eta": "4m10s"}
+    failed = [said("Failed", reason="DatasetEmpty")]
+    set_status("FineTuneJob", "shown", {"phase": "Training", "progress": progress, "conditions": failed})
+    header, row = kubectl("get", resource("FineTuneJob"), "shown", "-n", NAMESPACE).splitlines()
+    assert header.split() == ["NAME", "PHASE", "PERCENT", "LOSS", "ETA", "RECOMMENDED", "REASON", "AGE"]
+    assert row.split()[:5] == ["shown", "Training", "42", "1.25", "4m10s"]
+    assert "DatasetEmpty" in row
+
+
+def test_a_server_can_be_scaled() -> None:
+    apply(thing("ModelServer", "scaled", SERVER))
+    kubectl("scale", resource("ModelServer"), "scaled", "-n", NAMESPACE, "--replicas=3")
+    assert get(resource("ModelServer"), "scaled", NAMESPACE)["spec"]["replicas"] == 3
+
+
+def test_kubectl_explain_names_the_defaults() -> None:
+    told = kubectl("explain", f"{resource('FineTuneJob')}.spec.training.lora.rank")
+    assert "Default: 16" in told
