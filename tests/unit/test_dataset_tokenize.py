@@ -145,6 +145,7 @@ def test_a_model_without_a_fast_tokenizer_is_named(tmp_path: Path) -> None:
         ("{% for m in messages %}{% break %}{% endfor %}x", "x"),
         ("{% generation %}{{ messages[0].content }}{% endgeneration %}", "ä<"),
         ("  {% if true %}\n  a\n{% endif %}\n", "  a\n"),
+        ("{{ strftime_now('%d %b %Y') }}", "26 Jul 2024"),
     ],
 )
 def test_templates_mean_what_they_mean_to_transformers(template: str, expected: str) -> None:

@@ -5,9 +5,9 @@ transformers itself is not used: importing it takes seconds, and torch with it.
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
@@ -15,6 +15,9 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tuneyard_trainer.dataset.row import Message
+
+# For templates that print the date: always this one (Llama 3's default), so that the same input gives the same tokens.
+TODAY: Final = date(2024, 7, 26)
 
 
 class ChatTemplate:
@@ -35,7 +38,7 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        environment.globals["strftime_now"] = TODAY.strftime
         return environment.from_string(self._source)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
