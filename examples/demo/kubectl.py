@@ -52,11 +52,20 @@ def holds(thing: Json, kind: str) -> bool:
 
 
 def wait_until(check: Callable[[], bool], what: str, seconds: float, every: float = 1.0) -> None:
-    """Raises TimeoutError, naming `what`, when `check` has not come true in time."""
+    """Raises TimeoutError, naming `what`, when `check` has not come true in time.
+
+    A call that kubectl could not make (an API server that is busy or away) is made again until then.
+    """
     deadline = time.monotonic() + seconds
-    while not check():
+    while True:
+        trouble = ""
+        try:
+            if check():
+                return
+        except KubectlError as error:
+            trouble = f"; {error}"
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:.0f} s: {what}")
+            raise TimeoutError(f"not within {seconds:.0f} s: {what}{trouble}")
         time.sleep(every)
 
 
