@@ -33,7 +33,7 @@ def run(context: StageContext) -> dict[str, Any]:
     checkpoints = Checkpoints(context)
     newest = checkpoints.fetch_newest(context.work / "resume")
     if newest:
-        context.log.info("going on from the checkpoint of step %d", newest.step)
+        context.log.info("resuming from the checkpoint of step %d", newest.step)
 
     adapter = fresh(context.work / "adapter")
     stop_file = context.work / "stop"
