@@ -15,7 +15,7 @@ from tuneyard_store import errors as store_errors
 from tuneyard_store.credentials import Credentials
 from tuneyard_store.s3 import S3Store
 from tuneyard_trainer.errors import BadInput, DoesNotFit, StageError, TryAgain, from_store
-from tuneyard_trainer.stage import TERMINATION_BYTES, Outcome, StageContext, run_stage, termination_message
+from tuneyard_trainer.stage import TERMINATION_BYTES, Outcome, StageContext, failure, run_stage, termination_message
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -87,6 +87,17 @@ def test_every_error_of_the_store_has_an_exit_code() -> None:
 def test_messages_and_advice_are_sentences() -> None:
     assert str(BadInput("Reason", "what is wrong", "what to do")) == "what is wrong. what to do."
     assert str(BadInput("Reason", "Really?")) == "Really?"
+
+
+def test_a_gate_that_failed_tells_what_was_measured() -> None:
+    measured = {"perplexity": {"base": 5.0, "tuned": 6.0}, "gates": [], "passed": False}
+    outcome = failure(BadInput(reasons.GATE_FAILED, "worse", "train longer", measured), logging.getLogger("test"))
+    assert told(outcome) == {
+        "reason": "GateFailed",
+        "message": "worse.",
+        "advice": "train longer.",
+        "result": measured,
+    }
 
 
 def test_what_nobody_expected_is_told_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,22 +6,26 @@ StageError          1   a failure that we could not name better
 └── DoesNotFit     78   too little memory
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tuneyard_api import names
 from tuneyard_store.errors import StoreError
 
 
 class StageError(Exception):
-    """Names what is wrong (`reason`), says it (`message`: what and where) and what to do (`advice`)."""
+    """Names what is wrong (`reason`), says it (`message`: what and where) and what to do (`advice`).
+
+    `result` is what the stage has found out all the same.
+    """
 
     exit_code: ClassVar[int] = names.EXIT_UNKNOWN
 
-    def __init__(self, reason: str, message: str, advice: str = "") -> None:
+    def __init__(self, reason: str, message: str, advice: str = "", result: dict[str, Any] | None = None) -> None:
         super().__init__(f"{sentence(message)} {sentence(advice)}".strip())
         self.reason = reason
         self.message = message
         self.advice = advice
+        self.result = result
 
 
 class BadInput(StageError):

@@ -52,6 +52,7 @@ def run(context: StageContext) -> dict[str, Any]:
             f"Nothing is published: {verdict.failure}. Report: {result['reportURI']}",
             "Train longer or on more data, change training.learningRate or training.lora.rank; "
             "or change evaluation.gates, or set evaluation.onGateFailure: Warn.",
+            result,
         )
     return result
 

@@ -133,7 +133,7 @@ def failure(error: Exception, log: logging.Logger) -> Outcome:
         error = from_store(error)
     if isinstance(error, StageError):
         log.error("%s: %s", error.reason, error)
-        return Outcome(error.exit_code, error.reason, sentence(error.message), sentence(error.advice))
+        return Outcome(error.exit_code, error.reason, sentence(error.message), sentence(error.advice), error.result)
     log.error("the stage crashed", exc_info=error)
     last = traceback.format_exception_only(error)[-1].strip()
     return Outcome(names.EXIT_UNKNOWN, reasons.STAGE_CRASHED, sentence(last), "See the pod's log.")
