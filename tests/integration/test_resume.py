@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.conftest import MODEL_URI, job_spec
 
+from integration.conftest import MODEL_URI, job_spec
 from tuneyard_trainer.worker import RECORD, environment
 
 STEPS = 8
@@ -21,6 +21,8 @@ class Run:
 
     def __init__(self, folder: Path, model: Path, rows: Path, **training: Any) -> None:
         self.folder = folder
+        self.model, self.rows = model, rows
+        self.result: dict[str, Any] = {}
         self.folder.mkdir()
         self.job = {
             "model": str(model),
@@ -47,7 +49,7 @@ class Run:
         )
         assert done.returncode == 0, done.stderr[-2000:]
         events = [json.loads(line[1:]) for line in done.stdout.split("\n") if line.startswith(RECORD)]
-        self.result: dict[str, Any] = events[-1]["result"]
+        self.result = events[-1]["result"]
         return self.result
 
     def checkpoint(self, step: int) -> Path:
@@ -79,7 +81,7 @@ def resumed(stopped: Run, to: Path, without: str | None = None) -> Run:
     checkpoint = shutil.copytree(stopped.checkpoint(2), to / "checkpoint-2")
     if without:
         (checkpoint / without).unlink()
-    run = Run(to / "run", Path(stopped.job["model"]), Path(stopped.job["rows"]).parent)
+    run = Run(to / "run", stopped.model, stopped.rows)
     assert run.go(resume=checkpoint)["steps"] == STEPS
     return run
 

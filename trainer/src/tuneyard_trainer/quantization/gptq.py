@@ -8,6 +8,9 @@ GROUP_SIZES: Final = (128, 64, 32)
 
 # Columns that are updated together. The result is the same but for rounding; on a CPU small blocks stay in the cache.
 BLOCK_SIZE: Final = 32
+# How a group's scale is found: by the least squared error. From the range of the values alone, a tuned SmolLM2-135M
+# loses 13 % of perplexity instead of 7 %.
+OBSERVER: Final = "memoryless_mse"
 # Layers of one shape that are quantized at once: gate and up, key and value.
 BATCH: Final = 8
 
@@ -35,6 +38,7 @@ def recipe(columns: Iterable[int]) -> list[Any]:
         "symmetric": True,
         "strategy": "group",
         "group_size": group_size(columns),
+        "observer": OBSERVER,
     }
     groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
     return [GPTQModifier(config_groups=groups, ignore=["lm_head"], block_size=BLOCK_SIZE, batched_quantization=BATCH)]
