@@ -22,7 +22,7 @@ demo: install ## The main job, end to end: cluster, images, fine-tuning, serving
 	PYTHONPATH=examples $(RUN) python -m demo.demo --s3-image $(call tag,s3) --model "$$(cat $(MODEL))"
 
 .PHONY: test
-test: check install integration ## Everything that can run here: lint, types, unit, contract, integration, end to end
+test: check install integration test-tools ## Everything: lint, types, unit, contract, integration, end to end
 	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/contract tests/e2e
 
 .PHONY: check
@@ -63,18 +63,28 @@ cluster-down: ## Take the cluster away; nothing is left behind
 # The tags of the images that this tree builds, and the directory of the demo's model.
 TAGS := $(TUNEYARD_CACHE)/tags.json
 MODEL := $(TUNEYARD_CACHE)/demo-model
-tag = "$$(jq -r .$(1) $(TAGS))"
+tag = "$$(python3 -c 'import json; print(json.load(open("$(TAGS)"))["$(1)"])')"
 
 .PHONY: images
 images: cluster ## Build the images and load them into the cluster
 	images/build --demo-model
 	images/build --print-tags > $(TAGS)
-	$(CLUSTER) load $$(jq -r '.[]' $(TAGS))
+	$(CLUSTER) load $(foreach image,operator trainer server s3,$(call tag,$(image)))
 
 .PHONY: install
 install: setup images ## Install the Helm chart into the cluster
 	$(HELM) upgrade --install tuneyard charts/tuneyard --namespace tuneyard-system --create-namespace --wait \
 	  --set images.operator=$(call tag,operator) --set images.trainer=$(call tag,trainer) --set images.server=$(call tag,server)
+
+.PHONY: integration
+integration: images ## The ML stages, in the trainer image
+	tests/integration/run $(call tag,trainer)
+
+# What the contract tests run against, besides the cluster.
+.PHONY: test-tools
+test-tools:
+	@$(CLUSTER) tools versitygw
+	@command -v nginx >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nginx-light; }
 
 .PHONY: setup
 setup:
