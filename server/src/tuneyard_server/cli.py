@@ -23,7 +23,7 @@ def main() -> int:
     if options.verb == "proxy":
         return serve(options.socket, options.scratch, options.key_file, options.drained, options.drain_delay)
     command = ENGINES[options.engine](engine_options(options))
-    return supervise(command, options.drained, options.drain_seconds)
+    return supervise(command, options.socket, options.drained, options.drain_seconds)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -25,8 +25,10 @@ POLL_SECONDS = 0.2
 ERROR_LINE = re.compile(r"(?:^|\s)([\w.]*(?:Error|Exception)): (.+)")
 
 
-def supervise(command: Command, drained: Path, drain_seconds: float) -> int:
+def supervise(command: Command, socket: Path, drained: Path, drain_seconds: float) -> int:
     """Runs the engine to its end; returns its exit code, 0 when it was asked to stop."""
+    # Left by an engine that crashed in this pod before: nothing can be bound to a path that exists.
+    socket.unlink(missing_ok=True)
     environment = os.environ | command.environment
     log.info("starting %s", " ".join(command.argv))
     engine = subprocess.Popen(
