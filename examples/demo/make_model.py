@@ -6,6 +6,7 @@ Run inside the trainer image: `make_model.py MODEL.gguf OUTPUT_DIRECTORY`. The s
 import sys
 from pathlib import Path
 
+import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -13,8 +14,6 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerBase,
 )
-
-import torch
 
 END_OF_TURN = "<|im_end|>"
 # The end of a document in SmolLM2's vocabulary: padding must not be the end of a turn, or a tuned model never stops.
