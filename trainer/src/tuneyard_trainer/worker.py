@@ -66,7 +66,7 @@ def run_worker(
     """
     job_file = context.work.absolute() / f"{program.module.rsplit('.', 1)[-1]}.json"
     job_file.write_text(json.dumps(job | {"threads": context.threads}))
-    process = subprocess.Popen(
+    started = subprocess.Popen(
         program.command(job_file, processes),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -77,7 +77,7 @@ def run_worker(
         cwd=context.work,  # some libraries write beside themselves, and the root is read-only
         start_new_session=True,  # Ctrl-C reaches the stage only, which then stops the worker in order
     )
-    with _stopped_with(context.stopping, process, stop_file):
+    with started as process, _stopped_with(context.stopping, process, stop_file):
         result, last_lines = _follow(process, context, on_event)
     if result is not None and process.returncode == 0:
         return result
