@@ -16,7 +16,6 @@ from typing import Final, NamedTuple
 
 from demo.certificates import make_authority, make_server_identity
 from demo.kubectl import wait_until
-
 from tuneyard_store.credentials import load_credentials
 from tuneyard_store.s3 import S3Store
 
