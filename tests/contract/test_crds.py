@@ -34,7 +34,7 @@ def crds() -> Iterator[None]:
     names = [f"crd/{copy['metadata']['name']}" for copy in copies]
     kubectl("wait", "--for=condition=Established", *names, "--timeout=30s")
     yield
-    kubectl("delete", *names, "--wait=false")
+    kubectl("delete", *names)  # and wait: two groups with a kind of that name would confuse kubectl
     kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
