@@ -40,6 +40,14 @@ def test_the_cpu_build_neither_compiles_nor_splits() -> None:
     assert "--gpu-memory-utilization" not in found
 
 
+def test_threads_follow_the_limit_of_a_container_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert vllm_command(OPTIONS._replace(threads=3), on_cpu=True).environment["OMP_NUM_THREADS"] == "3"
+    for command in (vllm_command(OPTIONS, on_cpu=True), vllm_command(OPTIONS._replace(threads=3), on_cpu=False)):
+        assert "OMP_NUM_THREADS" not in command.environment
+    monkeypatch.setenv("TUNEYARD_THREADS", "4")
+    assert engine_options(parser().parse_args(["engine", "--model", "/m", "--served-name", "x"])).threads == 4
+
+
 def test_a_gpu_gets_what_was_asked_for() -> None:
     found = flags(vllm_command(OPTIONS._replace(tensor_parallel_size=2, gpu_memory_utilization=0.8), on_cpu=False).argv)
     assert found["--tensor-parallel-size"] == "2"
@@ -102,6 +110,16 @@ def test_the_cause_is_the_error_that_a_person_needs() -> None:
     ]
     assert cause(log) == "ValueError: max_model_len 9000 is larger than 2048"
     assert cause(["nothing"]) == "no error in its log"
+    assert cause([*log[:2], "", log[2]]) == cause(log)
+
+
+def test_of_a_validation_error_the_cause_is_what_is_not_valid() -> None:
+    log = [
+        "pydantic_core.ValidationError: 1 validation error for ModelConfig\n",
+        "  Value error, max_model_len (900000) is greater than 8192. [type=value_error, input_value=...]\n",
+        "    For further information visit https://errors.pydantic.dev\n",
+    ]
+    assert cause(log) == "pydantic_core.ValidationError: Value error, max_model_len (900000) is greater than 8192."
 
 
 def test_a_long_message_is_shortened_and_stays_json() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--max-model-len", type=int)
     verb.add_argument("--tensor-parallel-size", type=int)
     verb.add_argument("--gpu-memory-utilization", type=float)
+    verb.add_argument("--threads", type=int, default=os.environ.get("TUNEYARD_THREADS"), help="on a CPU")
     verb.add_argument("--extra", action="append", default=[], metavar="OPTION=VALUE", help="the engine's own")
     verb.add_argument("--socket", type=Path, default=SOCKET)
     verb.add_argument("--drained", type=Path, default=DRAINED)
@@ -66,6 +68,7 @@ def engine_options(options: argparse.Namespace) -> EngineOptions:
         max_model_len=options.max_model_len,
         tensor_parallel_size=options.tensor_parallel_size,
         gpu_memory_utilization=options.gpu_memory_utilization,
+        threads=options.threads,
         extra=extra,
     )
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
@@ -66,9 +67,11 @@ def _stop_after_drain(engine: subprocess.Popen[str], drained: Path, drain_second
 
 def cause(lines: Iterable[str]) -> str:
     """The error that a person needs: the last one that is not just "the engine core failed"."""
-    found = [match for line in lines if (match := ERROR_LINE.search(line))]
-    telling = [match for match in found if "Engine core initialization failed" not in match[2]]
-    if telling or found:
-        last = (telling or found)[-1]
-        return f"{last[1]}: {last[2].strip()}"
-    return "no error in its log"
+    found = [(match, after) for line, after in pairwise([*lines, ""]) if (match := ERROR_LINE.search(line))]
+    telling = [each for each in found if "Engine core initialization failed" not in each[0][2]]
+    if not found:
+        return "no error in its log"
+    match, after = (telling or found)[-1]
+    # pydantic says on the next line what is wrong, and then shows the whole input.
+    text = after.partition(" [type=")[0] if "validation error" in match[2] else match[2]
+    return f"{match[1]}: {text.strip()}"

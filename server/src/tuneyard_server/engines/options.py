@@ -14,6 +14,7 @@ class EngineOptions(NamedTuple):
     max_model_len: int | None = None  # tokens
     tensor_parallel_size: int | None = None
     gpu_memory_utilization: float | None = None  # share of the GPU's memory
+    threads: int | None = None  # that the container's CPU limit lets run at once
     extra: Mapping[str, str] = {}
 
 

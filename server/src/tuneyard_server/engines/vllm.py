@@ -14,8 +14,8 @@ OFFLINE: Final = {
     "DO_NOT_TRACK": "1",
 }
 
-# Compiling for the CPU takes minutes and wants a compiler; one process needs no executor of its own.
-CPU_OPTIONS: Final = {"enforce-eager": "", "dtype": "bfloat16", "distributed-executor-backend": "uni"}
+# Compiling for the CPU takes minutes and wants a compiler.
+CPU_OPTIONS: Final = {"enforce-eager": "", "dtype": "bfloat16"}
 
 
 def command(options: EngineOptions) -> Command:
@@ -42,4 +42,10 @@ def vllm_command(options: EngineOptions, on_cpu: bool) -> Command:
         chosen["gpu-memory-utilization"] = str(options.gpu_memory_utilization)
     chosen |= options.extra
     flags = [part for name, value in chosen.items() for part in ([f"--{name}", value] if value else [f"--{name}"])]
-    return Command(["vllm", "serve", str(options.model), *flags], OFFLINE)
+    environment = OFFLINE | (_threads(options.threads) if on_cpu and options.threads else {})
+    return Command(["vllm", "serve", str(options.model), *flags], environment)
+
+
+def _threads(count: int) -> dict[str, str]:
+    """By itself vLLM binds one thread to each core of the node: a container with a limit would be throttled."""
+    return {"OMP_NUM_THREADS": str(count), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
