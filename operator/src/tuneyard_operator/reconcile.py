@@ -17,6 +17,7 @@ from tuneyard_operator.settings import Settings
 log = logging.getLogger(__name__)
 
 REFUSED: Final = (400, 403, 413, 422)
+REMEMBERED: Final = 10_000  # events
 
 
 class Key(NamedTuple):
@@ -55,6 +56,7 @@ class Reconciler:
         self._settings = settings
         self._controllers = {each.kind: each for each in controllers}
         self._written: dict[Key, float] = {}
+        self._told: set[str] = set()  # only saves requests: an event's name says whether it was told
 
     async def __call__(self, key: Key) -> float | None:
         """Returns in how many seconds to look again; raises where a retry may help."""
@@ -102,8 +104,11 @@ class Reconciler:
             await self._kube.apply(_status_of(thing, plan.status), subresource="status")
             self._written[key] = time.monotonic()
         for event in event_objects(plan.events, thing, datetime.now(UTC)):
-            if await self._kube.create(event):
+            if name(event) not in self._told and await self._kube.create(event):
                 log.info("%s: %s: %s", key, event["reason"], event["message"])
+            self._told.add(name(event))
+        if len(self._told) > REMEMBERED:
+            self._told.clear()
 
     def _since_write(self, key: Key) -> float:
         return time.monotonic() - self._written.get(key, -float("inf"))
