@@ -172,7 +172,7 @@ def test_what_train_refuses(new_context: ContextFactory, changes: Json, reason: 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_told(new_context: ContextFactory) -> None:
-    outcome = run_stage(new_context("train", resources={"gpus": 1}))
+    outcome = run_stage(new_context("train", resources={"gpus": 1}, output={"uri": "s3://bucket/gpu"}))
     assert (outcome.exit_code, outcome.reason) == (65, reasons.GPU_NOT_VISIBLE)
     assert "runtimeClassName" in outcome.advice
 
