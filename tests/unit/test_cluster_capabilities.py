@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tuneyard_cluster.bounded_runc import NAMES, bounded, bounding_set, document, lacking
 
 ALL = frozenset(f"CAP_{name}" for name in NAMES)

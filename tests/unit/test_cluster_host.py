@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from tuneyard_cluster import host
 from tuneyard_cluster.cluster import kind_config, mark_of
 from tuneyard_cluster.nodeimage import NodeImage

@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
 from tuneyard_cluster.load import Record, parse_records, qualified, superseded
 from tuneyard_cluster.oci import Image, Layer, config, digest_of, tar_layer, write_archive
 from tuneyard_cluster.shell import Failed
