@@ -73,6 +73,8 @@ images: cluster ## Build the images and load them into the cluster
 
 .PHONY: install
 install: setup images ## Install the Helm chart into the cluster
+	# Helm installs CRDs, but never updates them.
+	kubectl apply --server-side --force-conflicts -f charts/tuneyard/crds
 	$(HELM) upgrade --install tuneyard charts/tuneyard --namespace tuneyard-system --create-namespace --wait \
 	  --set images.operator=$(call tag,operator) --set images.trainer=$(call tag,trainer) --set images.server=$(call tag,server)
 
