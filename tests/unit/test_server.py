@@ -41,7 +41,9 @@ def test_the_cpu_build_neither_compiles_nor_splits() -> None:
 
 
 def test_threads_follow_the_limit_of_a_container_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert vllm_command(OPTIONS._replace(threads=3), on_cpu=True).environment["OMP_NUM_THREADS"] == "3"
+    for limit, threads in ((1, "1"), (2, "1"), (8, "7")):
+        environment = vllm_command(OPTIONS._replace(threads=limit), on_cpu=True).environment
+        assert environment["OMP_NUM_THREADS"] == threads
     for command in (vllm_command(OPTIONS, on_cpu=True), vllm_command(OPTIONS._replace(threads=3), on_cpu=False)):
         assert "OMP_NUM_THREADS" not in command.environment
     monkeypatch.setenv("TUNEYARD_THREADS", "4")

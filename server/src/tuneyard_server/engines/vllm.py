@@ -46,6 +46,9 @@ def vllm_command(options: EngineOptions, on_cpu: bool) -> Command:
     return Command(["vllm", "serve", str(options.model), *flags], environment)
 
 
-def _threads(count: int) -> dict[str, str]:
-    """By itself vLLM binds one thread to each core of the node: a container with a limit would be throttled."""
-    return {"OMP_NUM_THREADS": str(count), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+def _threads(limit: int) -> dict[str, str]:
+    """By itself vLLM binds a thread to each core of the node, and a container with a limit would be throttled.
+
+    One is left to the API server, as vLLM does: threads that wait for one that has no core are several times slower.
+    """
+    return {"OMP_NUM_THREADS": str(max(1, limit - 1)), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
