@@ -1,6 +1,7 @@
 """The CRDs against a real API server: what it refuses when a file is applied, and what it leaves alone.
 
-The same schemas under another group, so that no operator acts on what the tests apply.
+The same schemas under another group and other plurals, so that no operator acts on what the tests apply, and
+`kubectl get finetunejob` means ours even while kubectl remembers the copies.
 """
 
 import json
@@ -34,14 +35,19 @@ def crds() -> Iterator[None]:
     names = [f"crd/{copy['metadata']['name']}" for copy in copies]
     kubectl("wait", "--for=condition=Established", *names, "--timeout=30s")
     yield
-    kubectl("delete", *names)  # and wait: two groups with a kind of that name would confuse kubectl
+    kubectl("delete", *names)
     kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
 def copied(crd: Json) -> Json:
     spec = json.loads(json.dumps(crd["spec"])) | {"group": GROUP}
-    spec["names"] = {key: spec["names"][key] for key in ("kind", "listKind", "plural", "singular")}
-    return crd | {"metadata": {"name": f"{spec['names']['plural']}.{GROUP}"}, "spec": spec}
+    kind = spec["names"]["kind"]
+    spec["names"] = {"kind": kind, "plural": plural(kind), "singular": f"copied{kind.lower()}"}
+    return crd | {"metadata": {"name": resource(kind)}, "spec": spec}
+
+
+def plural(kind: str) -> str:
+    return f"copied{kind.lower()}s"
 
 
 def thing(kind: str, name: str, spec: Json) -> Json:
@@ -50,7 +56,7 @@ def thing(kind: str, name: str, spec: Json) -> Json:
 
 
 def resource(kind: str) -> str:
-    return f"{kind.lower()}s.{GROUP}"
+    return f"{plural(kind)}.{GROUP}"
 
 
 def set_status(kind: str, name: str, status: Json, manager: str = "tuneyard-operator") -> None:
