@@ -99,6 +99,7 @@ def test_without_a_cluster_the_artifacts_are_the_same(
     (tmp_path / "job.yaml").write_text(json.dumps(job))  # JSON is YAML
     credentials = tmp_path / "credentials"
     credentials.mkdir()
+    tmp_path.chmod(0o755)  # the image's user is not ours
     with store.reached_from_here() as s3:
         for name, value in store.credential_files(s3.endpoint).items():
             (credentials / name).write_text(value)
