@@ -14,7 +14,7 @@ from operatorbuilders import PUBLISHED, Cluster, said
 from tuneyard_api.names import STAGES
 from tuneyard_cli import screen
 from tuneyard_cli.kubectl import NOT_INSTALLED, KubectlError, NotFound, Unavailable, explain
-from tuneyard_cli.logs import follow_logs, print_logs
+from tuneyard_cli.logs import follow_logs, is_over, print_logs
 from tuneyard_cli.main import main
 from tuneyard_cli.waiting import shown_on, wait_for_end
 
@@ -151,6 +151,14 @@ def test_following_one_stage_ends_with_it() -> None:
     written: list[str] = []
     follow_logs(cluster, "x", ["prepare"], written.append, pause=0)
     assert written[-1] == "clean\n"
+
+
+def test_what_an_earlier_spec_ended_is_not_over() -> None:
+    before = failed_run()
+    changed = before | {"metadata": before["metadata"] | {"generation": 2}}
+    for wanted in (STAGES, ["prepare"]):
+        assert is_over(before, wanted)
+        assert not is_over(changed, wanted)
 
 
 def test_waiting_outlasts_an_api_server_that_is_away() -> None:

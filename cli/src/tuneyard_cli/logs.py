@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from tuneyard_api.names import LABEL_STAGE, STAGES
 from tuneyard_cli.kubectl import FINE_TUNE_JOBS, NotFound, Unavailable
-from tuneyard_cli.objects import Json, has_ended, name, stages, status
+from tuneyard_cli.objects import Json, has_ended, is_seen, name, stages, status
 
 CONTAINER: Final = "stage"
 PAUSE_SECONDS: Final = 2.0
@@ -76,7 +76,7 @@ def is_over(job: Json | None, wanted: Sequence[str]) -> bool:
     if job is None or has_ended(job):
         return True
     last = next(each for each in stages(job) if each["name"] == wanted[-1])
-    return last["state"] in ("Succeeded", "Adopted", "Failed")
+    return is_seen(job) and last["state"] in ("Succeeded", "Adopted", "Failed")
 
 
 def started(pods: Sequence[Json], wanted: Sequence[str]) -> list[Json]:

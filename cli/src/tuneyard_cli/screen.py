@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-PIPE_WIDTH: Final = 400  # columns
+PIPE_WIDTH: Final = 2000  # columns: a message stays on its line
 STYLES: Final[Mapping[str, str]] = {
     "Succeeded": "green",
     "Adopted": "green",
