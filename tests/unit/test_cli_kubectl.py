@@ -57,6 +57,7 @@ class Scripted:
         self._looks = list(looks)
         self._pods: list[Json] = []
         self._logs: dict[str, list[str]] = {}
+        self.read: list[str] = []  # the pods whose log was asked for
 
     def find(self, kind: str, name: str) -> Json | None:
         job, self._pods, self._logs = self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
@@ -68,6 +69,7 @@ class Scripted:
         return self._pods
 
     def log(self, pod: str, *options: str) -> Iterator[str]:
+        self.read.append(pod)
         if pod not in self._logs:
             raise NotFound(pod)
         yield from self._logs[pod]
@@ -120,10 +122,10 @@ def test_logs_come_in_the_order_of_the_stages_and_of_their_pods() -> None:
 
 def test_following_goes_from_pod_to_pod_and_prints_each_line_once() -> None:
     """The connection breaks in mid-run, the training pod is replaced, the API server is away for a while."""
-    first, second = pod("train", 1, "running"), pod("train", 2, "running")
+    over, first, second = pod("prepare", 0, "terminated"), pod("train", 1, "running"), pod("train", 2, "running")
     cluster = Scripted(
-        (RUNNING, [first], {"train-1": ["step 1\n"]}),
-        (RUNNING, [first], {"train-1": ["step 1\n", "step 2\n"]}),
+        (RUNNING, [over, first], {"prepare-0": ["clean\n"], "train-1": ["step 1\n"]}),
+        (RUNNING, [over, first], {"train-1": ["step 1\n", "step 2\n"]}),
         (Unavailable("away"), [], {}),
         (RUNNING, [second], {"train-2": ["step 3\n"]}),
         (
@@ -134,7 +136,10 @@ def test_following_goes_from_pod_to_pod_and_prints_each_line_once() -> None:
     )
     written: list[str] = []
     follow_logs(cluster, "x", STAGES, written.append, pause=0)
+    assert cluster.read.count("prepare-0") == 1, "what has ended is not read again"
     assert written == [
+        "==> prepare, pod prepare-0\n",
+        "clean\n",
         "==> train, pod train-1\n",
         "step 1\n",
         "step 2\n",
