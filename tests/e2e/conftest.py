@@ -22,7 +22,14 @@ ROOT = Path(__file__).parents[2]
 STORE_NAMESPACE = "e2e-store"
 DATA = ROOT / "examples" / "data" / "kubernetes-fields.jsonl"
 
+# The first looks at what all the others made the operator do, the second takes it away.
+LAST = ["test_permissions.py", "test_uninstall.py"]
+
 NamespaceFactory = Callable[[str], str]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LAST.index(item.path.name) if item.path.name in LAST else -1)
 
 
 @pytest.fixture(scope="session")
