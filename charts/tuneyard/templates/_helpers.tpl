@@ -21,7 +21,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* Exactly what the operator calls; it reads no Secrets. */}}
 {{- define "tuneyard.rules" -}}
 - apiGroups: [tuneyard.dev]
-  resources: [finetunejobs, modelservers]
+  resources: [finetunejobs]
+  verbs: [get, list, watch, delete] # ttlSecondsAfterFinished
+- apiGroups: [tuneyard.dev]
+  resources: [modelservers]
   verbs: [get, list, watch]
 - apiGroups: [tuneyard.dev]
   resources: [finetunejobs/status, modelservers/status]
