@@ -25,7 +25,7 @@ def unchanged_while_running() -> dict[str, str]:
     return cel(
         f"{rests} || ({' && '.join(same)})",
         f"while the job runs only {' and '.join(CHANGEABLE)} can change. Set suspend: true, and change the rest when "
-        "the phase is Suspended; or delete the job and apply the new one (finished stages are taken over, not run again)",
+        "the phase is Suspended; or delete the job and apply the new one (finished stages are taken over, not rerun)",
     )
 
 
