@@ -67,13 +67,14 @@ class Cluster:
         self.warnings: dict[str, str] = {}
         self.refusal: Refusal | None = None
         self.now = NOW
+        self.settings = SETTINGS
         self.told: list[str] = []
 
     def world(self) -> World:
         return World(self.job, self.jobs, self.pods, self.progress, 999.0, warnings=self.warnings, refusal=self.refusal)
 
     def plan(self) -> Plan:
-        return plan(self.world(), SETTINGS, self.now)
+        return plan(self.world(), self.settings, self.now)
 
     def step(self) -> Plan:
         """Plans, and does it as the API server would."""

@@ -1,4 +1,4 @@
-"""A FineTuneJob's surroundings: the Job controller, the kubelet, Kueue, the store, users and strangers, one move at a time."""
+"""What surrounds a FineTuneJob: Job controller, kubelet, Kueue, store, users and strangers, one move at a time."""
 
 import json
 from copy import deepcopy
@@ -119,7 +119,9 @@ class SimulatedWorld:
 
     def end_pod(self, pod: Json, code: int, *, readable: bool = True) -> None:
         """With the words of its stage; `readable`: the operator knows this version's results."""
-        message = said("Completed", result=self._result(pod) if readable else {"other": 1}) if code == 0 else said("Why")
+        message = (
+            said("Completed", result=self._result(pod) if readable else {"other": 1}) if code == 0 else said("Why")
+        )
         ended = {"exitCode": code, "message": message, "finishedAt": timestamp(self.now)}
         pod["status"] |= self._container("terminated", ended) | {"phase": "Failed" if code else "Succeeded"}
         self.changed = True

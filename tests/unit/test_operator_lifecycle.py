@@ -9,7 +9,7 @@ import pytest
 from operatorbuilders import DIGESTS, PUBLISHED, SETTINGS, Cluster, fine_tune_job, said
 from tuneyard_api.finetunejob import CHANGEABLE, FineTuneJobSpec, FineTuneJobStatus
 from tuneyard_api.names import LABEL_QUEUE, STAGES, Stage
-from tuneyard_operator.finetunejob.children import stage_job
+from tuneyard_operator.finetunejob.children import config_map, stage_job
 from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.objects import Json, name
 
@@ -296,3 +296,28 @@ class TestQueue:
         cluster = Cluster(queueName="gpus").prepared()
         cluster.step()
         assert cluster.changed(suspend=True).plan().delete == [cluster.job_of("train")]
+
+
+class TestOperator:
+    def test_a_new_image_is_for_the_stages_that_have_not_begun(self) -> None:
+        """An upgrade changes no Job that is there."""
+        cluster = Cluster().prepared().running("train")
+        cluster.step()
+        cluster.settings = SETTINGS._replace(trainer_image="trainer:2")
+        plan = cluster.step()
+        assert (plan.apply, plan.create, plan.delete) == ([], [], [])
+        cluster.completed("train")
+        (export,) = cluster.step().create
+        assert export["spec"]["template"]["spec"]["containers"][0]["image"] == "trainer:2"
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_an_operator_that_is_away_holds_up_no_deletion(self, stage: Stage) -> None:
+        """Children go by their owner references, and nothing waits for us: there is no finalizer."""
+        job = fine_tune_job()
+        for child in (
+            config_map(job),
+            stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), stage, {}, SETTINGS),
+        ):
+            assert [owner["uid"] for owner in child["metadata"]["ownerReferences"]] == ["uid-x"]
+            assert "finalizers" not in str(child)
+        assert "finalizers" not in str(Cluster().step())

@@ -306,6 +306,14 @@ def test_a_reference_that_is_replaced_rolls_out_the_other_artifact() -> None:
     assert step.delete == [], "the old one serves until the new one is ready"
 
 
+def test_a_new_server_image_is_a_new_revision() -> None:
+    """As an upgrade of the operator brings it."""
+    scene = serving()
+    (new,) = plan(scene.world, SETTINGS._replace(server_image="server:2"), NOW).apply
+    assert new["metadata"]["name"] != scene.deployment_of(OLD)["metadata"]["name"]
+    assert "server:2" in str(new)
+
+
 def test_while_the_job_trains_anew_the_served_revision_stays() -> None:
     scene = following()
     scene.world = scene.world._replace(job=job(conditions=[], phase="Training"))

@@ -8,7 +8,14 @@ from typing import Final
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from simulatedworld import SimulatedWorld, variant
 from tuneyard_api import names
@@ -120,7 +127,9 @@ class FineTuneJobLife(RuleBasedStateMachine):
         was, now = states(before), states(step.status)
         for stage in STAGES:
             if RANK[now[stage]] < RANK[was[stage]]:
-                live = [pod for pod in world.stage_pods(stage) if not is_going(pod) and pod["metadata"]["ownerReferences"]]
+                live = [
+                    pod for pod in world.stage_pods(stage) if not is_going(pod) and pod["metadata"]["ownerReferences"]
+                ]
                 stopped = step.delete or any(map(is_going, world.jobs))
                 assert (was[stage], now[stage]) == ("Running", "Pending")
                 assert stopped or not live, "it was not taken away"
@@ -285,7 +294,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
 
 
 def test_a_job_comes_to_its_end_whatever_happens() -> None:
-    run_state_machine_as_test(FineTuneJobLife, settings=PROFILE)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(FineTuneJobLife, settings=PROFILE)
 
 
 def test_the_phases_in_which_nothing_is_at_work_are_phases() -> None:

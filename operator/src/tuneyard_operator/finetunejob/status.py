@@ -259,7 +259,7 @@ def _said(run: Run) -> list[Said]:
     if run.succeeded:
         recommended = run.kept.get("recommended", {})
         return [*said, Said("Succeeded", True, reasons.COMPLETED, f"recommended: {recommended.get('uri', '')}")]
-    rests = [Said("Suspended", True, "Suspended", _suspended_message(run))] if run.suspended else []
+    rests = [Said("Suspended", True, reasons.SUSPENDED, _suspended_message(run))] if run.suspended else []
     return [*said, *rests, Said("Succeeded", False, phase(run), _current_message(run))]
 
 
