@@ -29,8 +29,12 @@ def condition_types(kind: str) -> set[str]:
     tree = ast.parse((OPERATOR / kind / "status.py").read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Said"]
     types = {call.args[0].value for call in calls if call.args and isinstance(call.args[0], ast.Constant)}
-    assigned = [node for node in ast.walk(tree) if isinstance(node, ast.AnnAssign) and node.value]
-    tables = [ast.literal_eval(each.value) for each in assigned if getattr(each.target, "id", "") == "CONDITIONS"]
+    assigned = [node for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
+    tables = [
+        ast.literal_eval(each.value)
+        for each in assigned
+        if each.value and getattr(each.target, "id", "") == "CONDITIONS"
+    ]
     return {str(each) for each in types} | {value for table in tables for value in table.values()}
 
 
