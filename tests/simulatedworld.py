@@ -58,7 +58,7 @@ class SimulatedWorld:
         """In the background: its Jobs go at once, its pods when they have ended."""
         assert self.job
         for pod in self.pods:
-            self._goes(pod)
+            self.goes(pod)
         self.job, self.jobs, self.changed = None, [], True
 
     # The operator.
@@ -77,7 +77,7 @@ class SimulatedWorld:
             if each is self.job:
                 self.delete()
                 return
-            self._goes(each)
+            self.goes(each)
         for each in deepcopy(step.create):
             each["metadata"]["uid"] = f"uid-{next(self._numbers)}"
             self.jobs.append(each)
@@ -166,7 +166,7 @@ class SimulatedWorld:
         job["spec"]["suspend"] = True
         for pod in self.pods:
             if owned_by(pod, uid(job)) and pod in self.running():
-                self._goes(pod)
+                self.goes(pod)
                 self.end_pod(pod, names.EXIT_TRY_AGAIN)
         self.changed = True
 
@@ -178,14 +178,14 @@ class SimulatedWorld:
                 pod["metadata"]["ownerReferences"] = []
         self.changed = True
 
-    def _goes(self, thing: Json) -> None:
+    def goes(self, thing: Json) -> None:
         thing["metadata"].setdefault("deletionTimestamp", timestamp(self.now))
         self.changed = True
 
     def _live(self, job: Json) -> bool:
-        return any(owned_by(pod, uid(job)) and pod in self.running() for pod in self.pods) or self._ended_well(job)
+        return any(owned_by(pod, uid(job)) and pod in self.running() for pod in self.pods) or self.decided(job)
 
-    def _ended_well(self, job: Json) -> bool:
+    def decided(self, job: Json) -> bool:
         """A pod has come to a final end that the Job controller has still to see."""
         own = [pod["status"]["containerStatuses"][0]["state"] for pod in self.pods if owned_by(pod, uid(job))]
         return any(state.get("terminated", {}).get("exitCode") in {0, *FINAL} for state in own)
