@@ -9,7 +9,7 @@ from tuneyard_api.names import STAGES, Stage
 from tuneyard_operator.finetunejob.children import job_name, labels
 from tuneyard_operator.finetunejob.observe import World
 from tuneyard_operator.finetunejob.plan import plan
-from tuneyard_operator.objects import Json, uid
+from tuneyard_operator.objects import Json, owned_by, uid
 from tuneyard_operator.plans import Plan, Refusal
 from tuneyard_operator.settings import Settings
 
@@ -67,26 +67,40 @@ class Cluster:
         self.warnings: dict[str, str] = {}
         self.refusal: Refusal | None = None
         self.now = NOW
+        self.settings = SETTINGS
         self.told: list[str] = []
 
     def world(self) -> World:
         return World(self.job, self.jobs, self.pods, self.progress, 999.0, warnings=self.warnings, refusal=self.refusal)
 
     def plan(self) -> Plan:
-        return plan(self.world(), SETTINGS, self.now)
+        return plan(self.world(), self.settings, self.now)
 
     def step(self) -> Plan:
         """Plans, and does it as the API server would."""
         step = self.plan()
-        self.jobs = [job for job in self.jobs if job not in step.delete]
-        for thing in deepcopy(step.apply):
-            if thing["kind"] == "Job":
-                thing["metadata"] |= {"uid": f"uid-{thing['metadata']['name']}"}
-                self.jobs.append(thing)
+        for job in step.delete:
+            self.gone(job)
+        for thing in deepcopy(step.create):
+            thing["metadata"] |= {"uid": f"uid-{thing['metadata']['name']}"}
+            self.jobs.append(thing)
         self.job["status"] = json.loads(json.dumps(step.status))
         self.told += [f"{event.reason}: {event.message}" for event in step.events]
         self.now += timedelta(seconds=1)
         return step
+
+    def gone(self, job: Json) -> Self:
+        """A Job is deleted in the foreground: when it is gone, its pods are."""
+        self.jobs = [each for each in self.jobs if each is not job]
+        self.pods = [pod for pod in self.pods if not owned_by(pod, uid(job))]
+        return self
+
+    def changed(self, **spec: Any) -> Self:
+        """The user has applied another spec; None takes a field away."""
+        wanted = self.job["spec"] | spec
+        self.job["spec"] = {field: value for field, value in wanted.items() if value is not None}
+        self.job["metadata"]["generation"] += 1
+        return self
 
     @property
     def status(self) -> Json:

@@ -69,7 +69,8 @@ def test_the_operator_reads_no_secrets_and_writes_no_specs() -> None:
     verbs = {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
     assert "secrets" not in verbs
     assert all("*" not in each for each in [*verbs.values(), set(verbs)])
-    assert verbs["finetunejobs"] == verbs["modelservers"] == {"get", "list", "watch"}
+    assert verbs["modelservers"] == {"get", "list", "watch"}
+    assert verbs["finetunejobs"] == verbs["modelservers"] | {"delete"}
     assert verbs["pods"] == {"list", "watch"}
 
 

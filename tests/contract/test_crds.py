@@ -12,6 +12,7 @@ import pytest
 
 from demo.kubectl import Json, KubectlError, apply, get, kubectl
 from tuneyard_api.crd import KINDS, build_crd
+from tuneyard_api.finetunejob import CHANGEABLE, FineTuneJobSpec
 
 GROUP = "contract.tuneyard.dev"
 NAMESPACE = "contract-crds"
@@ -88,6 +89,8 @@ def refusal(*documents: Json) -> str:
         ({"export": {"formats": ["bf16", "bf16"]}}, "Duplicate value"),
         ({"export": {"formats": ["zip"]}}, "supported values"),
         ({"output": {}}, "spec.output.uri: Required value"),
+        ({"ttlSecondsAfterFinished": -1}, "spec.ttlSecondsAfterFinished"),
+        ({"queueName": ""}, "spec.queueName"),
     ],
 )
 def test_a_job_that_cannot_be_meant_is_refused(part: Json, says: str) -> None:
@@ -126,17 +129,68 @@ def test_no_default_is_written_into_the_users_spec(kind: str, spec: Json) -> Non
     assert get(resource(kind), "minimal", NAMESPACE)["spec"] == spec
 
 
+ONLY = "while the job runs only suspend and ttlSecondsAfterFinished can change"
+
+# Another value of every field of the spec, required or not, that says what a run does.
+OTHERS: Json = {
+    "model": {"uri": "s3://models/other"},
+    "dataset": {"train": [{"uri": "s3://data/other.jsonl"}]},
+    "training": {"maxSteps": 7},
+    "export": {"formats": ["int8"]},
+    "evaluation": {"maxRows": 7},
+    "output": {"uri": "s3://artifacts/other"},
+    "resources": {"gpus": 2},
+    "queueName": "gpus",
+    "priorityClassName": "high",
+    "retryPolicy": {"backoffLimit": 7},
+}
+
+
+def running(name: str, phase: str = "Training", **spec: Any) -> None:
+    """A job that a stage works for."""
+    apply(thing("FineTuneJob", name, JOB | spec))
+    set_status("FineTuneJob", name, {"phase": phase})
+
+
 @pytest.mark.parametrize("phase", ["Preparing", "Training", "Exporting", "Evaluating", "Publishing"])
 def test_the_spec_cannot_change_while_the_job_runs(phase: str) -> None:
-    apply(thing("FineTuneJob", "running", JOB))
-    set_status("FineTuneJob", "running", {"phase": phase})
-    changed = thing("FineTuneJob", "running", JOB | {"training": {"maxSteps": 7}})
-    assert "spec cannot change while the job runs" in refusal(changed)
-    apply(thing("FineTuneJob", "running", JOB))
+    name = f"running-{phase.lower()}"
+    running(name, phase)
+    assert ONLY in refusal(thing("FineTuneJob", name, JOB | {"training": {"maxSteps": 7}}))
+    apply(thing("FineTuneJob", name, JOB))
 
 
-@pytest.mark.parametrize("phase", ["Pending", "Succeeded", "Failed"])
-def test_the_spec_can_change_before_and_after(phase: str) -> None:
+def test_every_field_is_checked() -> None:
+    fields = {info.alias or name for name, info in FineTuneJobSpec.model_fields.items()}
+    assert set(OTHERS) == fields - set(CHANGEABLE)
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_a_field_cannot_change_come_or_go_while_the_job_runs(field: str) -> None:
+    name = f"fixed-{field.lower()}"
+    running(name)
+    assert ONLY in refusal(thing("FineTuneJob", name, JOB | {field: OTHERS[field]}))
+    if field not in JOB:
+        running(f"{name}-set", **{field: OTHERS[field]})
+        assert ONLY in refusal(thing("FineTuneJob", f"{name}-set", JOB))
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Training", "Suspended", "Succeeded"])
+def test_suspend_and_lifetime_can_change_at_any_time(phase: str) -> None:
+    name = f"changeable-{phase.lower()}"
+    running(name, phase)
+    apply(thing("FineTuneJob", name, JOB | {"suspend": True}))
+    apply(thing("FineTuneJob", name, JOB | {"suspend": False, "ttlSecondsAfterFinished": 0}))
+    apply(thing("FineTuneJob", name, JOB))
+
+
+def test_what_cannot_change_cannot_be_smuggled_in_with_suspend() -> None:
+    running("smuggled")
+    assert ONLY in refusal(thing("FineTuneJob", "smuggled", JOB | {"suspend": True, "resources": {"gpus": 2}}))
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Suspended", "Succeeded", "Failed"])
+def test_the_spec_can_change_while_nothing_runs(phase: str) -> None:
     name = f"changes-{phase.lower()}"
     apply(thing("FineTuneJob", name, JOB))
     set_status("FineTuneJob", name, {"phase": phase})

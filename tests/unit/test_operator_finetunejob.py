@@ -9,8 +9,9 @@ import pytest
 from operatorbuilders import ARTIFACT, DIGESTS, PUBLISHED, SETTINGS, Cluster, fine_tune_job, said
 from tuneyard_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from tuneyard_api.names import STAGES, Stage
-from tuneyard_operator.finetunejob.children import config_map, config_name, job_name, run_hash, stage_job
+from tuneyard_operator.finetunejob.children import config_map, config_name, job_name, stage_job
 from tuneyard_operator.finetunejob.progress import duration, progress_status
+from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.objects import Json
 from tuneyard_operator.plans import Refusal
 
@@ -29,7 +30,8 @@ class TestChain:
     def test_begins_with_prepare_and_nothing_else(self) -> None:
         cluster = Cluster()
         plan = cluster.step()
-        assert [thing["kind"] for thing in plan.apply] == ["ConfigMap", "Job"]
+        assert [thing["kind"] for thing in plan.apply] == ["ConfigMap"]
+        assert [thing["kind"] for thing in plan.create] == ["Job"]
         assert stages_with_jobs(cluster) == ["prepare"]
         assert cluster.status["phase"] == "Pending"
         assert not any("TUNEYARD_DIGESTS" in json.dumps(job) for job in cluster.jobs)
@@ -60,7 +62,7 @@ class TestChain:
         finish(cluster, *STAGES[1:finished])
         again = cluster.plan()
         assert again.status == cluster.status
-        assert (again.apply, again.delete, again.events) == ([], [], [])
+        assert (again.apply, again.create, again.delete, again.events) == ([], [], [], [])
         FineTuneJobStatus.model_validate(again.status)
 
     def test_a_lost_status_is_made_anew_from_the_children(self) -> None:
@@ -68,7 +70,7 @@ class TestChain:
         finish(cluster, "train", "export")
         before = cluster.job.pop("status")
         plan = cluster.plan()
-        assert plan.apply == plan.delete == []
+        assert plan.apply == plan.create == plan.delete == []
         assert plan.status["stages"] == before["stages"]
         assert plan.status["dataset"] == before["dataset"]
 
@@ -124,10 +126,9 @@ class TestChain:
         cluster = Cluster().prepared()
         finish(cluster, *STAGES[1:])
         old = list(cluster.jobs)
-        cluster.job["metadata"]["generation"] = 2
-        plan = cluster.plan()
+        plan = cluster.changed(training={"maxSteps": 7}).plan()
         assert plan.delete == old
-        assert plan.apply == []
+        assert plan.create == []
         assert plan.status["phase"] == "Pending"
         assert "artifacts" not in plan.status
         cluster.step()
@@ -223,7 +224,7 @@ class TestFailure:
     def test_a_spec_that_only_we_understand_to_be_wrong(self, spec: Json) -> None:
         cluster = Cluster(**spec)
         plan = cluster.step()
-        assert plan.apply == []
+        assert plan.create == []
         assert cluster.condition("Failed")["reason"] == "InvalidSpec"
         assert f"spec.{next(iter(spec))}" in cluster.condition("Failed")["message"]
         assert cluster.plan().events == [], "it is told once"
@@ -232,7 +233,7 @@ class TestFailure:
         cluster = Cluster()
         cluster.refusal = Refusal("Job x-prepare", "spec.template.spec.nodeSelector: Invalid value", final=True)
         plan = cluster.step()
-        assert plan.apply == []
+        assert plan.create == []
         assert cluster.condition("Failed")["reason"] == "InvalidSpec"
         assert "nodeSelector" in cluster.condition("Failed")["message"]
 
@@ -243,7 +244,7 @@ class TestFailure:
         assert "exceeded quota" in cluster.condition("Succeeded")["message"]
         assert not cluster.condition("Failed")
         cluster.refusal = None
-        assert len(cluster.step().apply) == 2
+        assert len(cluster.step().create) == 1
         assert "message" not in cluster.stage("prepare")
 
 
@@ -448,11 +449,11 @@ class TestChildren:
 
     def test_names_are_the_runs(self) -> None:
         job = fine_tune_job()
-        assert job_name(job, "train") == f"x-train-{run_hash(job)}"
-        assert config_name(job) == f"x-{run_hash(job)}"
+        assert job_name(job, "train") == f"x-train-{revision(job)}"
+        assert config_name(job) == f"x-{revision(job)}"
         namesake = fine_tune_job()
         namesake["metadata"]["uid"] = "another"
-        assert run_hash(namesake) != run_hash(job)
+        assert revision(namesake) != revision(job)
 
     def test_the_failure_policy_names_each_class_of_exit_code(self) -> None:
         job = fine_tune_job(retryPolicy={"backoffLimit": 7})

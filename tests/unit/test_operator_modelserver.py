@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tuneyard_api.modelserver import ModelServerSpec, ServedModelSource
+from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.modelserver.artifact import Artifact, Missing, find_artifact
 from tuneyard_operator.modelserver.children import FETCH, SWITCHED_AT, deployment, pod_spec, revision_of, service
 from tuneyard_operator.modelserver.observe import World
@@ -219,14 +220,15 @@ def test_drift_is_repaired() -> None:
 
 def job(**status: Any) -> Json:
     artifacts = [{"format": form, "uri": f"s3://a/{form}", "digest": OLD} for form in ("bf16", "int8")]
+    spec = {"output": {"uri": "s3://a", "secretRef": {"name": "s3"}}}
+    there: Json = {"metadata": {"name": "tune", "uid": "tune", "generation": 1}, "spec": spec}
     done = {
-        "observedGeneration": 1,
+        "revision": revision(there),
         "conditions": [{"type": "Succeeded", "status": "True"}],
         "artifacts": artifacts,
         "recommended": {"format": "int8"},
     }
-    spec = {"output": {"uri": "s3://a", "secretRef": {"name": "s3"}}}
-    return {"metadata": {"name": "tune", "generation": 1}, "spec": spec, "status": done | status}
+    return there | {"status": done | status}
 
 
 @pytest.mark.parametrize(
@@ -236,7 +238,7 @@ def job(**status: Any) -> Json:
         ("bf16", job(), Artifact("s3://a/bf16", OLD, "bf16", "s3")),
         ("gptq", job(), "FormatNotExported"),
         ("bf16", None, "WaitingForFineTuneJob"),
-        ("bf16", job(observedGeneration=0), "WaitingForFineTuneJob"),
+        ("bf16", job(revision="another"), "WaitingForFineTuneJob"),
         ("bf16", job(conditions=[]), "WaitingForFineTuneJob"),
         ("bf16", job(evaluation={"gates": [{"passed": False}]}), "GateFailed"),
     ],
@@ -247,18 +249,75 @@ def test_what_a_server_that_follows_a_job_serves(form: str, found: Json | None, 
     assert (artifact.reason if isinstance(artifact, Missing) else artifact) == expected
 
 
-def test_while_the_job_trains_anew_the_served_revision_stays() -> None:
+def following(**status: Any) -> Scene:
+    """Serves what a FineTuneJob has published."""
     scene = Scene()
     scene.server["spec"]["model"] = {"fineTuneJobRef": {"name": "tune"}}
-    scene.world = scene.world._replace(job=job())
+    scene.world = scene.world._replace(job=job(**status))
     scene.step()
     scene.becomes_ready(OLD).step(30)
-    scene.world = scene.world._replace(job=job(conditions=[], phase="Training"))
+    return scene
+
+
+def goes_on_serving(scene: Scene) -> str:
+    """What it waits for meanwhile."""
     step = scene.step(60)
     assert (step.apply, step.delete) == ([], [])
     assert says(step, "Available") == ("True", "Serving")
     assert says(step, "Progressing") == ("False", "WaitingForFineTuneJob")
-    assert "Training" in condition_in(step.status["conditions"], "Progressing")["message"]
+    return str(condition_in(step.status["conditions"], "Progressing")["message"])
+
+
+def test_a_followed_job_that_is_gone_goes_on_being_served() -> None:
+    """Deleted by a person, or by ttlSecondsAfterFinished."""
+    scene = following()
+    scene.world = scene.world._replace(job=None)
+    assert "does not exist" in goes_on_serving(scene)
+
+
+def test_a_followed_job_that_comes_back_with_the_same_artifact_changes_nothing() -> None:
+    scene = following()
+    scene.world = scene.world._replace(job=None)
+    scene.step(60)
+    scene.world = scene.world._replace(job=job())
+    step = scene.step(70)
+    assert (step.apply, step.delete) == ([], [])
+    assert says(step, "Progressing") == ("False", "Completed")
+
+
+def test_a_followed_job_of_which_only_the_lifetime_changes_is_still_followed() -> None:
+    """Not even for the moment until its status has seen the new generation."""
+    scene = following()
+    followed = job()
+    followed["spec"] |= {"ttlSecondsAfterFinished": 60, "suspend": True}
+    followed["metadata"]["generation"] = 2
+    scene.world = scene.world._replace(job=followed)
+    step = scene.step(60)
+    assert (step.apply, step.delete) == ([], [])
+    assert says(step, "Progressing") == ("False", "Completed")
+
+
+def test_a_reference_that_is_replaced_rolls_out_the_other_artifact() -> None:
+    scene = following()
+    scene.server["spec"]["model"] = {"uri": "s3://artifacts/x", "digest": NEW}
+    step = scene.step(60)
+    assert kinds(step) == ["Deployment"]
+    assert NEW in str(step.apply)
+    assert step.delete == [], "the old one serves until the new one is ready"
+
+
+def test_a_new_server_image_is_a_new_revision() -> None:
+    """As an upgrade of the operator brings it."""
+    scene = serving()
+    (new,) = plan(scene.world, SETTINGS._replace(server_image="server:2"), NOW).apply
+    assert new["metadata"]["name"] != scene.deployment_of(OLD)["metadata"]["name"]
+    assert "server:2" in str(new)
+
+
+def test_while_the_job_trains_anew_the_served_revision_stays() -> None:
+    scene = following()
+    scene.world = scene.world._replace(job=job(conditions=[], phase="Training"))
+    assert "Training" in goes_on_serving(scene)
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* Exactly what the operator calls; it reads no Secrets. */}}
 {{- define "tuneyard.rules" -}}
 - apiGroups: [tuneyard.dev]
-  resources: [finetunejobs, modelservers]
+  resources: [finetunejobs]
+  verbs: [get, list, watch, delete] # ttlSecondsAfterFinished
+- apiGroups: [tuneyard.dev]
+  resources: [modelservers]
   verbs: [get, list, watch]
 - apiGroups: [tuneyard.dev]
   resources: [finetunejobs/status, modelservers/status]
   verbs: [patch]
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [list, watch, create, patch, delete]
+  verbs: [list, watch, create, delete]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [list, watch, create, patch, delete]

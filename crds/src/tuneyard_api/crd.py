@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from tuneyard_api.base import Model, cel
-from tuneyard_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from tuneyard_api.finetunejob import CHANGEABLE, FineTuneJobSpec, FineTuneJobStatus
 from tuneyard_api.modelserver import ModelServerSpec, ModelServerStatus
 from tuneyard_api.names import GROUP, VERSION
 
@@ -11,6 +11,29 @@ Json = dict[str, Any]
 
 # A child's name is `<name>-<stage>-<hash>` and must fit a label (63 characters).
 NAME_FITS = cel("size(self.metadata.name) <= 44", "metadata.name may have at most 44 characters")
+
+
+# Of a FineTuneJob, in which no stage is at work.
+RESTING = ("Pending", "Suspended", "Succeeded", "Failed")
+
+
+def unchanged_while_running() -> dict[str, str]:
+    """Every field of the spec but the changeable ones is as it was, or the job rests."""
+    fields = {info.alias or name: info.is_required() for name, info in FineTuneJobSpec.model_fields.items()}
+    same = [_unchanged(each, required) for each, required in fields.items() if each not in CHANGEABLE]
+    rests = f"!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in {list(RESTING)}"
+    return cel(
+        f"{rests} || ({' && '.join(same)})",
+        f"while the job runs only {' and '.join(CHANGEABLE)} can change. Set suspend: true, and change the rest when "
+        "the phase is Suspended; or delete the job and apply the new one (finished stages are taken over, not rerun)",
+    )
+
+
+def _unchanged(field: str, required: bool) -> str:
+    """Written out: the API server cannot bound the cost of comparing optionals (`self.?x == oldSelf.?x`)."""
+    now, before = f"self.spec.{field}", f"oldSelf.spec.{field}"
+    both = f"(has({now}) ? has({before}) && {now} == {before} : !has({before}))"
+    return f"{now} == {before}" if required else both
 
 
 class Column(NamedTuple):
@@ -59,15 +82,7 @@ FINE_TUNE_JOB = Kind(
         Column("Reason", ".status.conditions[?(@.type=='Failed')].reason"),
         AGE,
     ],
-    rules=[
-        NAME_FITS,
-        cel(
-            "self.spec == oldSelf.spec || !has(oldSelf.status) || !has(oldSelf.status.phase) || "
-            "oldSelf.status.phase in ['Pending', 'Succeeded', 'Failed']",
-            "spec cannot change while the job runs: wait until it has finished, or delete it and apply the new one "
-            "(finished stages are taken over, not run again)",
-        ),
-    ],
+    rules=[NAME_FITS, unchanged_while_running()],
 )
 
 MODEL_SERVER = Kind(

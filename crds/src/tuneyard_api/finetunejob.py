@@ -1,6 +1,6 @@
 """FineTuneJob (ftj): one declarative chain from data to a published, proven model."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,12 @@ from tuneyard_api.names import Stage
 
 Format = Literal["bf16", "int8", "gptq"]
 StageState = Literal["Pending", "Running", "Succeeded", "Adopted", "Failed"]
-Phase = Literal["Pending", "Preparing", "Training", "Exporting", "Evaluating", "Publishing", "Succeeded", "Failed"]
+Phase = Literal[
+    "Pending", "Preparing", "Training", "Exporting", "Evaluating", "Publishing", "Suspended", "Succeeded", "Failed"
+]
+
+# They say when a job runs and how long it stays, not what it does: they change at any time, and start nothing anew.
+CHANGEABLE: Final = ("suspend", "ttlSecondsAfterFinished")
 
 
 class BaseModelSource(Model):
@@ -192,8 +197,26 @@ class FineTuneJobSpec(Model):
     evaluation: Evaluation = Evaluation()
     output: Output
     resources: Resources = Field(default=Resources(), description="Of the train stage; the others run on the CPU.")
+    queue_name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=63,
+        description="A LocalQueue of Kueue in the job's namespace: training waits there until it has quota.",
+    )
     priority_class_name: str | None = None
     retry_policy: RetryPolicy = RetryPolicy()
+    suspend: bool = Field(
+        default=False,
+        description="true stops the job: a running stage writes a checkpoint and ends, and nothing new begins. false "
+        "lets it go on from there. May change at any time. Default: false.",
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        default=None,
+        ge=0,
+        le=2147483647,
+        description="The FineTuneJob is deleted this many seconds after it has finished; what it published stays. "
+        "May change at any time. Default: it is kept.",
+    )
 
 
 class StageStatus(Model):
@@ -266,6 +289,11 @@ class Restarts(Model):
 
 class FineTuneJobStatus(Model):
     observed_generation: int = 0
+    revision: str | None = Field(
+        default=None,
+        description="The run that this status tells of: the hash of the spec without suspend and "
+        "ttlSecondsAfterFinished.",
+    )
     phase: Phase = "Pending"
     conditions: ConditionList = []
     stages: Annotated[

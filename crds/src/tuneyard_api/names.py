@@ -12,6 +12,8 @@ LABEL_FINETUNEJOB: Final = f"{GROUP}/finetunejob"
 LABEL_STAGE: Final = f"{GROUP}/stage"
 LABEL_MODELSERVER: Final = f"{GROUP}/modelserver"
 LABEL_REVISION: Final = f"{GROUP}/revision"
+# Kueue's, on the Jobs of a queue.
+LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "tuneyard"}
 
 Stage = Literal["prepare", "train", "export", "evaluate", "publish"]

@@ -38,5 +38,8 @@ ARTIFACT_NOT_FOUND: Final = "ArtifactNotFound"
 STORAGE_UNAVAILABLE: Final = "StorageUnavailable"
 PREEMPTED: Final = "Preempted"
 
+# A person has stopped it.
+SUSPENDED: Final = "Suspended"
+
 # A failure that we could not name.
 STAGE_CRASHED: Final = "StageCrashed"

@@ -7,11 +7,12 @@ from tuneyard_operator.objects import Json
 
 
 class Plan(NamedTuple):
-    """In this order: delete, apply, write the status, tell."""
+    """In this order: delete, apply, create, write the status, tell."""
 
     status: Json
     delete: list[Json] = []
     apply: list[Json] = []
+    create: list[Json] = []  # where it is not there: from then on others change it too
     events: list[Event] = []
     again: float | None = None  # seconds until the next look; None: when something changes
 

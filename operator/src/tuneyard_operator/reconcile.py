@@ -90,10 +90,11 @@ class Reconciler:
             if not is_going(each):
                 log.info("delete %s %s/%s", each["kind"], namespace(each), name(each))
                 await self._kube.delete(each)
-        for each in plan.apply:
-            log.info("apply %s %s/%s", each["kind"], namespace(each), name(each))
+        writes = [(self._kube.apply, each) for each in plan.apply] + [(self._kube.create, each) for each in plan.create]
+        for write, each in writes:
+            log.info("%s %s %s/%s", write.__name__, each["kind"], namespace(each), name(each))
             try:
-                await self._kube.apply(each)
+                await write(each)
             except ApiError as error:
                 if error.status in REFUSED and classify(error) is not Verdict.WAIT:
                     raise Refused(each, error) from error

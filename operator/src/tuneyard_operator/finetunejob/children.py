@@ -8,7 +8,8 @@ from tuneyard_api import names
 from tuneyard_api.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import Stage
 from tuneyard_operator import podspec
-from tuneyard_operator.objects import Json, generation, hash8, name, namespace, owner_reference, uid
+from tuneyard_operator.finetunejob.revision import revision, run_spec
+from tuneyard_operator.objects import Json, name, namespace, owner_reference
 from tuneyard_operator.settings import Settings
 
 CONTAINER: Final = "stage"
@@ -33,22 +34,17 @@ FAILURE_POLICY: Final[list[Json]] = [
 ]
 
 
-def run_hash(job: Json) -> str:
-    """Of one run: a changed spec is a new generation and runs anew."""
-    return hash8([uid(job), generation(job)])
-
-
 def job_name(job: Json, stage: Stage) -> str:
-    return f"{name(job)}-{stage}-{run_hash(job)}"
+    return f"{name(job)}-{stage}-{revision(job)}"
 
 
 def config_name(job: Json) -> str:
-    return f"{name(job)}-{run_hash(job)}"
+    return f"{name(job)}-{revision(job)}"
 
 
 def labels(job: Json, stage: Stage | None = None) -> dict[str, str]:
     staged = {names.LABEL_STAGE: stage} if stage else {}
-    run = {names.LABEL_FINETUNEJOB: name(job), names.LABEL_REVISION: run_hash(job)}
+    run = {names.LABEL_FINETUNEJOB: name(job), names.LABEL_REVISION: revision(job)}
     return {**names.MANAGED_BY, **run, **staged}
 
 
@@ -65,22 +61,24 @@ def config_map(job: Json) -> Json:
             "ownerReferences": [owner_reference(job)],
         },
         "immutable": True,
-        "data": {"job.json": json.dumps({"metadata": metadata, "spec": job["spec"]}, sort_keys=True)},
+        "data": {"job.json": json.dumps({"metadata": metadata, "spec": run_spec(job)}, sort_keys=True)},
     }
 
 
 def stage_job(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, str], settings: Settings) -> Json:
     """The batch/v1 Job of one stage; `digests` are prepare's, and empty for prepare itself."""
+    queue = spec.queue_name if stage == "train" else None
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": job_name(job, stage),
             "namespace": namespace(job),
-            "labels": labels(job, stage),
+            "labels": labels(job, stage) | ({names.LABEL_QUEUE: queue} if queue else {}),
             "ownerReferences": [owner_reference(job)],
         },
         "spec": {
+            **({"suspend": True} if queue else {}),  # Kueue's from now on: it lets the Job go when there is quota
             "completions": 1,
             "parallelism": 1,
             "backoffLimit": spec.retry_policy.backoff_limit,

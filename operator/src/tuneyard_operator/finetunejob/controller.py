@@ -7,7 +7,7 @@ import aiohttp
 
 from tuneyard_api import names
 from tuneyard_operator.conditions import parse_time
-from tuneyard_operator.finetunejob.observe import World, own_jobs, running_pod_ip
+from tuneyard_operator.finetunejob.observe import World, is_held, own_jobs, running_pod_ip
 from tuneyard_operator.finetunejob.plan import plan
 from tuneyard_operator.kube import Kube
 from tuneyard_operator.objects import Json, holds, name, namespace, owned_by, uid
@@ -36,7 +36,7 @@ async def _warnings(kube: Kube, world: World) -> dict[str, str]:
 def _lacks_pod(job: Json, pods: list[Json]) -> bool:
     age = (datetime.now(UTC) - parse_time(job["metadata"]["creationTimestamp"])).total_seconds()
     over = holds(job, "Complete") or holds(job, "Failed")
-    return not over and age > POD_SECONDS and not any(owned_by(pod, uid(job)) for pod in pods)
+    return not over and not is_held(job) and age > POD_SECONDS and not any(owned_by(pod, uid(job)) for pod in pods)
 
 
 async def _last_warning(kube: Kube, job: Json) -> str:

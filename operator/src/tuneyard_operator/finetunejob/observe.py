@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 from tuneyard_api import names, reasons
 from tuneyard_api.finetunejob import StageState
 from tuneyard_api.names import Stage
-from tuneyard_operator.finetunejob.children import CONTAINER, job_name, run_hash
+from tuneyard_operator.finetunejob.children import CONTAINER, job_name
+from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.objects import (
     Json,
     condition,
@@ -40,8 +41,9 @@ class StageSeen(NamedTuple):
     job: Json
     state: StageState
     outcome: Outcome | None  # of the pod that ended last
+    decided: bool  # a pod has come to a final end, whether or not the Job says so yet
     waiting_for: str  # why the pod does not start
-    has_pods: bool
+    wakes: bool  # an event will come when it goes on
     started_at: str | None
     finished_at: str | None
     failed: int
@@ -53,13 +55,19 @@ def own_jobs(world: World) -> list[Json]:
     return [each for each in world.jobs if owned_by(each, uid(world.job))]
 
 
+def run_jobs(world: World) -> list[Json]:
+    """Jobs of the run that the spec asks for."""
+    return [each for each in own_jobs(world) if label(each, names.LABEL_REVISION) == revision(world.job)]
+
+
 def stale_jobs(world: World) -> list[Json]:
-    """Jobs of an earlier generation."""
-    return [each for each in own_jobs(world) if label(each, names.LABEL_REVISION) != run_hash(world.job)]
+    """Jobs of an earlier run."""
+    current = run_jobs(world)
+    return [each for each in own_jobs(world) if each not in current]
 
 
 def strangers(world: World, stage: Stage) -> list[Json]:
-    """Pods of that stage that still run for a FineTuneJob of the same name that is gone."""
+    """Pods of that stage that still run although their Job is gone, or its FineTuneJob was another of this name."""
     ours = {uid(each) for each in own_jobs(world)}
     return [
         pod
@@ -70,9 +78,13 @@ def strangers(world: World, stage: Stage) -> list[Json]:
     ]
 
 
+def find_job(world: World, stage: Stage) -> Json | None:
+    return next((each for each in own_jobs(world) if name(each) == job_name(world.job, stage)), None)
+
+
 def see_stage(world: World, stage: Stage) -> StageSeen | None:
-    """None while the stage has no Job."""
-    job = next((each for each in own_jobs(world) if name(each) == job_name(world.job, stage)), None)
+    """None while the stage has no Job, or one that is going away."""
+    job = find_job(world, stage)
     if job is None or is_going(job):
         return None
     pods = sorted((pod for pod in world.pods if owned_by(pod, uid(job))), key=_ended_at)
@@ -81,8 +93,9 @@ def see_stage(world: World, stage: Stage) -> StageSeen | None:
         job=job,
         state=_state(job, pods),
         outcome=_outcome(job, pods),
-        waiting_for=next(filter(None, map(stuck_message, pods)), "") or world.warnings.get(uid(job), ""),
-        has_pods=bool(pods),
+        decided=_is_decided(pods),
+        waiting_for=_held(job) or next(filter(None, map(stuck_message, pods)), "") or world.warnings.get(uid(job), ""),
+        wakes=bool(pods) or is_held(job),
         started_at=job.get("status", {}).get("startTime"),
         finished_at=_finished_at(job),
         failed=int(job.get("status", {}).get("failed", 0)),
@@ -100,8 +113,24 @@ def _state(job: Json, pods: list[Json]) -> StageState:
         return "Succeeded"
     if holds(job, "Failed"):
         return "Failed"
-    decided = any(terminated(pod, CONTAINER).get("exitCode") in FINAL_CODES for pod in pods)
-    return "Running" if decided or any(map(_runs, pods)) else "Pending"
+    return "Running" if _is_decided(pods) or any(map(_runs, pods)) else "Pending"
+
+
+def _is_decided(pods: list[Json]) -> bool:
+    return any(terminated(pod, CONTAINER).get("exitCode") in FINAL_CODES for pod in pods)
+
+
+def is_held(job: Json) -> bool:
+    """A suspended Job has no pods: Kueue's way to let it wait for quota, or to take its quota away."""
+    return bool(job["spec"].get("suspend"))
+
+
+def _held(job: Json) -> str:
+    if not is_held(job):
+        return ""
+    if queue := label(job, names.LABEL_QUEUE):
+        return f"waits in queue {queue} until Kueue admits it"
+    return f"Job {name(job)} was suspended by someone else, and goes on when its spec.suspend is false"
 
 
 def _runs(pod: Json) -> bool:
@@ -139,8 +168,8 @@ def _was_taken(pod: Json) -> bool:
 
 def running_pod_ip(world: World) -> str | None:
     """Where the running stage can be asked for its progress."""
-    for job in own_jobs(world):
+    for job in run_jobs(world):
         pods = [pod for pod in world.pods if owned_by(pod, uid(job)) and _runs(pod) and not is_going(pod)]
-        if pods and label(job, names.LABEL_REVISION) == run_hash(world.job):
+        if pods:
             return str(pods[0]["status"].get("podIP", "")) or None
     return None

@@ -1,6 +1,6 @@
 """Decides what a FineTuneJob needs next: a pure function of what was observed."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from pydantic import ValidationError
@@ -10,9 +10,9 @@ from tuneyard_api.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import STAGES, Stage
 from tuneyard_operator.finetunejob import story
 from tuneyard_operator.finetunejob.children import config_map, stage_job
-from tuneyard_operator.finetunejob.observe import StageSeen, World, see_stage, stale_jobs, strangers
-from tuneyard_operator.finetunejob.status import Failure, Run, ended, read_before, write_status
-from tuneyard_operator.objects import generation, name
+from tuneyard_operator.finetunejob.observe import StageSeen, World, find_job, see_stage, stale_jobs, strangers
+from tuneyard_operator.finetunejob.status import Failure, Run, ended, read_before, seen_again, write_status
+from tuneyard_operator.objects import name
 from tuneyard_operator.plans import Plan, Refusal
 from tuneyard_operator.settings import Settings
 from tuneyard_operator.termination import Outcome
@@ -26,19 +26,28 @@ NO_POD_SECONDS: Final = 10.0
 def plan(world: World, settings: Settings, now: datetime) -> Plan:
     """One step towards the end of the chain; the same again when nothing has changed."""
     job = world.job
-    before = job.get("status", {})
-    if ended(before, generation(job)):
-        return Plan(before, delete=stale_jobs(world))
+    if at := ended(job):
+        return _over(world, at, now)
     run = read_before(job)
     try:
         spec = FineTuneJobSpec.model_validate(job["spec"])
     except ValidationError as error:
         run.failure = Failure(reasons.INVALID_SPEC, _describe(error))
         return _finished(world, run, now)
+    run.suspended = spec.suspend
     if stale := stale_jobs(world):
         run.stages["prepare"].message = f"waits for the pods of the changed spec's run to end: Job {name(stale[0])}"
         return Plan(write_status(world, run, now), delete=stale)
     return _advance(world, spec, run, settings, now)
+
+
+def _over(world: World, since: datetime, now: datetime) -> Plan:
+    """Nothing is left to do, but to clean up behind an earlier run and to go when it is time."""
+    lifetime = world.job["spec"].get("ttlSecondsAfterFinished")
+    left = (since + timedelta(seconds=lifetime) - now).total_seconds() if lifetime is not None else None
+    if left is not None and left <= 0:
+        return Plan(world.job["status"], delete=[world.job])
+    return Plan(seen_again(world.job), delete=stale_jobs(world), again=left)
 
 
 def _advance(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, now: datetime) -> Plan:
@@ -49,7 +58,7 @@ def _advance(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, 
         run.current = stage
         seen = see_stage(world, stage)
         if seen is None:
-            return _begin(world, spec, run, settings, now)
+            return _rest(world, run, now) if run.suspended else _begin(world, spec, run, settings, now)
         record.take(seen)
         if seen.state == "Succeeded":
             if stage in SPEAKING and not (seen.outcome and seen.outcome.result):
@@ -67,14 +76,33 @@ def _advance(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, 
 def _begin(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, now: datetime) -> Plan:
     """Creates the current stage's Job."""
     stage = run.current or "prepare"
-    if stage == "train" and (others := strangers(world, stage)):
-        run.stages[stage].message = f"waits until pod {name(others[0])} of a deleted FineTuneJob has ended"
+    if in_the_way := _in_the_way(world, stage):
+        run.stages[stage].rest()
+        run.stages[stage].message = f"waits until {in_the_way}"
         return _told(world, run, now)
     if world.refusal:
         return _refused(world, run, world.refusal, now)
     job = stage_job(world.job, spec, stage, run.digests, settings)
     run.stages[stage].job, run.stages[stage].message = name(job), None
-    return _told(world, run, now)._replace(apply=[config_map(world.job), job], again=NO_POD_SECONDS)
+    return _told(world, run, now)._replace(apply=[config_map(world.job)], create=[job], again=NO_POD_SECONDS)
+
+
+def _in_the_way(world: World, stage: Stage) -> str:
+    """What must be gone before the stage's Job can be created."""
+    if going := find_job(world, stage):
+        return f"Job {name(going)}, which is being deleted, is gone"
+    if stage == "train" and (others := strangers(world, stage)):
+        return f"pod {name(others[0])}, whose Job is gone, has ended"
+    return ""
+
+
+def _rest(world: World, run: Run, now: datetime) -> Plan:
+    """Nothing begins; what runs goes away, and comes back from its checkpoint."""
+    stage = run.current or "prepare"
+    there = find_job(world, stage)
+    run.stopping = name(there) if there else None
+    run.stages[stage].rest()
+    return _told(world, run, now)._replace(delete=[there] if there else [])
 
 
 def _refused(world: World, run: Run, refusal: Refusal, now: datetime) -> Plan:
@@ -92,9 +120,11 @@ def _wait(world: World, run: Run, seen: StageSeen, settings: Settings, now: date
         cause = seen.outcome or Outcome(reasons.STAGE_CRASHED, f"Job {name(seen.job)} failed")
         run.conclude_failure(cause)
         return _finished(world, run, now)
+    if run.suspended and not seen.decided:
+        return _rest(world, run, now)
     run.progress = world.progress
     poll = settings.poll if seen.pod_ip else None
-    return _told(world, run, now)._replace(again=poll if seen.has_pods else NO_POD_SECONDS)
+    return _told(world, run, now)._replace(again=poll if seen.wakes else NO_POD_SECONDS)
 
 
 def _conclude(run: Run, stage: Stage, outcome: Outcome | None) -> None:

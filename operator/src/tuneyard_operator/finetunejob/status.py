@@ -15,10 +15,11 @@ from tuneyard_api.finetunejob import (
     StageState,
 )
 from tuneyard_api.names import STAGES, Stage
-from tuneyard_operator.conditions import Said, conditions
-from tuneyard_operator.finetunejob.observe import StageSeen, World, own_jobs
+from tuneyard_operator.conditions import Said, conditions, parse_time
+from tuneyard_operator.finetunejob.observe import StageSeen, World, run_jobs
 from tuneyard_operator.finetunejob.progress import progress_status
-from tuneyard_operator.objects import Json, generation, holds, name
+from tuneyard_operator.finetunejob.revision import revision
+from tuneyard_operator.objects import Json, condition_in, generation, holds, name
 from tuneyard_operator.termination import Outcome
 
 PHASES: Final[dict[Stage, str]] = {
@@ -62,6 +63,10 @@ class StageRecord:
     def done(self) -> bool:
         return self.state in ("Succeeded", "Adopted")
 
+    def rest(self) -> None:
+        """Its Job goes away before the stage is done."""
+        self.state, self.job, self.started_at, self.message = "Pending", None, None, None
+
     def take(self, seen: StageSeen) -> None:
         self.state, self.job = seen.state, name(seen.job)
         self.started_at, self.finished_at = seen.started_at, seen.finished_at
@@ -97,7 +102,7 @@ def _message(seen: StageSeen) -> str | None:
 
 @dataclass
 class Run:
-    """The chain of one generation."""
+    """The chain of one revision of the spec."""
 
     stages: dict[Stage, StageRecord]
     counted: Json = field(default_factory=dict)  # status.restarts
@@ -105,6 +110,8 @@ class Run:
     current: Stage | None = None
     progress: Json | None = None
     failure: Failure | None = None
+    suspended: bool = False
+    stopping: str | None = None  # the Job that goes away because of that
 
     @property
     def digests(self) -> dict[str, str]:
@@ -153,22 +160,34 @@ def pick(model: type[Model], data: Json) -> Json:
     return model.model_validate({key: value for key, value in data.items() if key in known}).wire()
 
 
-def ended(status: Json, current: int) -> bool:
-    """The run of this generation has come to its end."""
-    here = {"status": status}
-    return status.get("observedGeneration") == current and (holds(here, "Succeeded") or holds(here, "Failed"))
+def ended(job: Json) -> datetime | None:
+    """When the run that the spec asks for came to its end."""
+    status = job.get("status", {})
+    if status.get("revision") != revision(job):
+        return None
+    last = next((kind for kind in ("Succeeded", "Failed") if holds(job, kind)), None)
+    return parse_time(condition_in(status["conditions"], last)["lastTransitionTime"]) if last else None
+
+
+def seen_again(job: Json) -> Json:
+    """The status of a run that has ended, where only what starts nothing anew has changed in the spec."""
+    before: Json = job["status"]
+    here = {"observedGeneration": generation(job)}
+    return {**before, **here, "conditions": [{**each, **here} for each in before["conditions"]]}
 
 
 def read_before(job: Json) -> Run:
-    """The run as the status tells it; a new one when the spec has changed since."""
+    """The run as the status tells it; a new one when the spec asks for another."""
     status = job.get("status", {})
-    if status.get("observedGeneration") != generation(job):
-        return Run({stage: StageRecord(stage) for stage in STAGES})
+    suspended = status.get("phase") == "Suspended"
+    if status.get("revision") != revision(job):
+        return Run({stage: StageRecord(stage) for stage in STAGES}, suspended=suspended)
     entries = {entry["name"]: entry for entry in status.get("stages", [])}
     return Run(
         {stage: _record(stage, entries.get(stage, {})) for stage in STAGES},
         counted=status.get("restarts", {}),
         kept={key: status[key] for key in ("dataset", "evaluation") if key in status},
+        suspended=suspended,
     )
 
 
@@ -187,25 +206,33 @@ def _record(stage: Stage, entry: Json) -> StageRecord:
 
 def write_status(world: World, run: Run, now: datetime) -> Json:
     """The whole status."""
-    job, before = world.job, world.job.get("status", {})
+    job, before = world.job, world.job.get("status", {}).get("conditions", [])
     here = generation(job)
     status: Json = {
         "observedGeneration": here,
+        "revision": revision(job),
         "phase": phase(run),
-        "conditions": conditions(_said(run), before.get("conditions", []), here, now),
+        "conditions": conditions(_said(run), before, here, now),
         "stages": [run.stages[stage].wire() for stage in STAGES],
         "restarts": _restarts(world, run),
         **run.kept,
     }
-    if run.current and (current := progress_status(run.progress, run.current, before, world.since_write)):
-        status["progress"] = current
+    if progress := _progress(world, run):
+        status["progress"] = progress
     return status
+
+
+def _progress(world: World, run: Run) -> Json | None:
+    """Of the stage that runs, or of the one that failed; what waits has none."""
+    if run.current is None or run.stages[run.current].state == "Pending":
+        return None
+    return progress_status(run.progress, run.current, world.job.get("status", {}), world.since_write)
 
 
 def _restarts(world: World, run: Run) -> Json:
     """The Jobs count what crashed; every other pod that ended too early was taken away."""
     failed = max(
-        run.counted.get("failed", 0), sum(int(job.get("status", {}).get("failed", 0)) for job in own_jobs(world))
+        run.counted.get("failed", 0), sum(int(job.get("status", {}).get("failed", 0)) for job in run_jobs(world))
     )
     ended_early = sum(record.restarts for record in run.stages.values())
     return {"preempted": max(run.counted.get("preempted", 0), ended_early - failed), "failed": failed}
@@ -216,6 +243,8 @@ def phase(run: Run) -> str:
         return "Failed"
     if run.succeeded:
         return "Succeeded"
+    if run.suspended:
+        return "Suspended"
     current = run.current or "prepare"
     if current == "prepare" and run.stages["prepare"].state == "Pending":
         return "Pending"
@@ -230,7 +259,13 @@ def _said(run: Run) -> list[Said]:
     if run.succeeded:
         recommended = run.kept.get("recommended", {})
         return [*said, Said("Succeeded", True, reasons.COMPLETED, f"recommended: {recommended.get('uri', '')}")]
-    return [*said, Said("Succeeded", False, phase(run), _current_message(run))]
+    rests = [Said("Suspended", True, reasons.SUSPENDED, _suspended_message(run))] if run.suspended else []
+    return [*said, *rests, Said("Succeeded", False, phase(run), _current_message(run))]
+
+
+def _suspended_message(run: Run) -> str:
+    stopping = f"Job {run.stopping} is being stopped, its pod writes a checkpoint first. " if run.stopping else ""
+    return f"{stopping}Set spec.suspend to false to go on."
 
 
 def _current_message(run: Run) -> str:

@@ -17,7 +17,14 @@ def events(before: Run, after: Run) -> list[Event]:
         for index, stage in enumerate(STAGES)
         for event in _stage(before.stages[stage], after.stages[stage], index * 10, after)
     ]
-    return [*told, *_end(after)]
+    return [*_pause(before, after), *told, *_end(after)]
+
+
+def _pause(before: Run, after: Run) -> Iterator[Event]:
+    if after.suspended and not before.suspended:
+        yield Event("Suspended", "spec.suspend is true: what runs is stopped, nothing new begins", 0)
+    if before.suspended and not after.suspended:
+        yield Event("Resumed", "spec.suspend is false: the job goes on where it stopped", 0)
 
 
 def _stage(before: StageRecord, after: StageRecord, order: int, run: Run) -> Iterator[Event]:

@@ -5,7 +5,8 @@ from typing import Final, NamedTuple
 
 from tuneyard_api.base import SecretRef
 from tuneyard_api.modelserver import FineTuneJobRef, ServedModelSource
-from tuneyard_operator.objects import Json, condition, generation, holds
+from tuneyard_operator.finetunejob.revision import revision
+from tuneyard_operator.objects import Json, condition, holds
 
 ANNOTATION: Final = "tuneyard.dev/artifact"
 
@@ -48,7 +49,7 @@ def _of_job(reference: FineTuneJobRef, job: Json | None) -> Artifact | Missing:
     if job is None:
         return Missing(WAITING, f"FineTuneJob {reference.name} does not exist in this namespace")
     status = job.get("status", {})
-    if not holds(job, "Succeeded") or status.get("observedGeneration") != generation(job):
+    if not holds(job, "Succeeded") or status.get("revision") != revision(job):
         failed = condition(job, "Failed")
         state = f"failed: {failed['reason']}" if failed else f"is {status.get('phase', 'Pending')}"
         return Missing(WAITING, f"FineTuneJob {reference.name} {state}")

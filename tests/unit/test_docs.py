@@ -1,0 +1,72 @@
+"""What the documents claim exists: tests, conditions, reasons, phases."""
+
+import ast
+import re
+from pathlib import Path
+from typing import get_args
+
+from tuneyard_api import reasons
+from tuneyard_api.finetunejob import Phase, StageState
+
+ROOT = Path(__file__).parents[2]
+OPERATOR = ROOT / "operator" / "src" / "tuneyard_operator"
+LIFECYCLE = (ROOT / "docs" / "lifecycle.md").read_text()
+CONDITIONS = (ROOT / "docs" / "conditions.md").read_text()
+
+
+def quoted(text: str) -> set[str]:
+    return set(re.findall(r"`([^`]+)`", text))
+
+
+def first_cells(section: str) -> set[str]:
+    """The words in the first column of the tables under a heading."""
+    body = CONDITIONS.split(f"## {section}\n")[1].split("\n## ")[0]
+    return {word for row in re.findall(r"^\| (`[^|]+) \|", body, re.MULTILINE) for word in quoted(row)}
+
+
+def condition_types(kind: str) -> set[str]:
+    """Every type that the code sets: the first argument of Said, and the table of the stages' conditions."""
+    tree = ast.parse((OPERATOR / kind / "status.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Said"]
+    types = {call.args[0].value for call in calls if call.args and isinstance(call.args[0], ast.Constant)}
+    assigned = [node for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
+    tables = [
+        ast.literal_eval(each.value)
+        for each in assigned
+        if each.value and getattr(each.target, "id", "") == "CONDITIONS"
+    ]
+    return {str(each) for each in types} | {value for table in tables for value in table.values()}
+
+
+def declared_reasons() -> set[str]:
+    """The API's, and the constants of the model server's rollout."""
+    named = {value for key, value in vars(reasons).items() if key.isupper()}
+    for module in ("artifact", "observe", "plan", "status"):
+        text = (OPERATOR / "modelserver" / f"{module}.py").read_text()
+        named |= set(re.findall(r'^[A-Z_]+: Final = "([A-Z]\w+)"$', text, re.MULTILINE))
+    return named
+
+
+def test_every_test_that_is_named_exists() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = {word for word in quoted(LIFECYCLE) if word.startswith("test_")}
+    assert named
+    assert not {word for word in named if f"def {word}(" not in source}
+
+
+def test_every_row_of_a_life_names_its_test() -> None:
+    rows = [row for row in LIFECYCLE.splitlines() if row.startswith("| ") and not row.startswith("| when")]
+    assert not [row for row in rows if "`test_" not in row.rsplit("|", 2)[1]]
+
+
+def test_every_condition_is_documented_and_no_other() -> None:
+    assert first_cells("Conditions of a FineTuneJob") == condition_types("finetunejob")
+    assert first_cells("Conditions of a ModelServer") == condition_types("modelserver")
+
+
+def test_every_reason_is_documented_and_no_other() -> None:
+    assert first_cells("Reasons") == declared_reasons()
+
+
+def test_states_and_phases_that_are_reasons_are_documented() -> None:
+    assert {*get_args(Phase), *get_args(StageState)} - quoted(CONDITIONS) == set()

@@ -1,0 +1,323 @@
+"""The life of a FineTuneJob beyond apply and wait: another spec, suspend, queues, the end."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from operatorbuilders import DIGESTS, PUBLISHED, SETTINGS, Cluster, fine_tune_job, said
+from tuneyard_api.finetunejob import CHANGEABLE, FineTuneJobSpec, FineTuneJobStatus
+from tuneyard_api.names import LABEL_QUEUE, STAGES, Stage
+from tuneyard_operator.finetunejob.children import config_map, stage_job
+from tuneyard_operator.finetunejob.revision import revision
+from tuneyard_operator.objects import Json, name
+
+
+def stages_with_jobs(cluster: Cluster) -> list[str]:
+    return [job["metadata"]["labels"]["tuneyard.dev/stage"] for job in cluster.jobs]
+
+
+def finished(**spec: Any) -> Cluster:
+    cluster = Cluster(**spec).prepared()
+    for stage in STAGES[1:]:
+        cluster.completed(stage, PUBLISHED if stage == "publish" else None)
+        cluster.step()
+    return cluster
+
+
+def failed(**spec: Any) -> Cluster:
+    cluster = Cluster(**spec).prepared()
+    cluster.running("train").exited("train", 1, reason="OOMKilled").job_is("train", "Failed", failed=4)
+    cluster.step()
+    return cluster
+
+
+def does_nothing(cluster: Cluster) -> None:
+    plan = cluster.plan()
+    assert (plan.status, plan.apply, plan.create, plan.delete) == (cluster.status, [], [], [])
+
+
+def going(cluster: Cluster, stage: Stage) -> Json:
+    """The stage's Job as it is while the API server waits for its pods."""
+    job = cluster.job_of(stage)
+    job["metadata"]["deletionTimestamp"] = "2030-01-02T03:05:00Z"
+    return job
+
+
+class TestIdentity:
+    @pytest.mark.parametrize("field", [info.alias or key for key, info in FineTuneJobSpec.model_fields.items()])
+    def test_of_a_run_is_every_field_but_the_changeable_ones(self, field: str) -> None:
+        job = fine_tune_job()
+        changed = fine_tune_job(**{field: "another"})
+        assert (revision(job) == revision(changed)) is (field in CHANGEABLE)
+
+    def test_is_not_the_generation(self) -> None:
+        job = fine_tune_job()
+        before = revision(job)
+        job["metadata"]["generation"] = 7
+        assert revision(job) == before
+
+    def test_is_in_the_status_which_the_api_takes(self) -> None:
+        cluster = Cluster().prepared()
+        assert cluster.status["revision"] == revision(cluster.job)
+        FineTuneJobStatus.model_validate(cluster.status)
+
+    def test_no_job_of_a_run_changes_when_it_is_suspended_or_given_a_lifetime(self) -> None:
+        cluster = Cluster().prepared().running("train")
+        cluster.step()
+        cluster.changed(ttlSecondsAfterFinished=60).step()
+        assert cluster.status["observedGeneration"] == 2
+        assert cluster.stage("train")["state"] == "Running"
+        does_nothing(cluster)
+
+
+class TestAnotherSpec:
+    def test_after_a_failure_runs(self) -> None:
+        """As the advice of a stage that ran out of memory says."""
+        cluster = failed()
+        cluster.changed(resources={"limits": {"memory": "64Gi"}}).step()
+        cluster.step()
+        assert cluster.status["phase"] == "Pending"
+        assert stages_with_jobs(cluster) == ["prepare"]
+        assert cluster.status["restarts"] == {"preempted": 0, "failed": 0}, "the failures were the earlier run's"
+
+    def test_after_the_end_runs_and_takes_over_what_is_the_same(self) -> None:
+        cluster = finished()
+        cluster.changed(priorityClassName="high").step()
+        cluster.prepared("train", "export", "evaluate")
+        assert stages_with_jobs(cluster) == ["prepare", "publish"]
+
+    def test_while_pending_replaces_the_run(self) -> None:
+        cluster = Cluster()
+        cluster.step()
+        (old,) = cluster.jobs
+        plan = cluster.changed(training={"maxSteps": 7}).step()
+        assert plan.delete == [old]
+        cluster.step()
+        assert [name(job) for job in cluster.jobs] != [name(old)]
+
+    def test_while_suspended_takes_over_what_is_the_same(self) -> None:
+        """Training that had begun finds its checkpoint: no digest has resources in it."""
+        cluster = Cluster(suspend=False).prepared().running("train")
+        cluster.step()
+        cluster.changed(suspend=True).step()
+        cluster.step()
+        cluster.changed(resources={"gpus": 2}).step()
+        cluster.step()
+        assert cluster.jobs == []
+        assert cluster.status["phase"] == "Suspended"
+        cluster.changed(suspend=False).prepared("prepare")
+        assert stages_with_jobs(cluster) == ["prepare", "train"]
+
+    @pytest.mark.parametrize("ended", [finished, failed])
+    @pytest.mark.parametrize("change", [{"suspend": True}, {"ttlSecondsAfterFinished": 60}])
+    def test_that_only_says_when_never_runs_again(self, ended: Callable[[], Cluster], change: Json) -> None:
+        cluster = ended()
+        before = cluster.status
+        cluster.changed(**change).step()
+        assert cluster.status["observedGeneration"] == 2
+        assert {each["observedGeneration"] for each in cluster.status["conditions"]} == {2}
+        assert cluster.status["phase"] == before["phase"]
+        assert cluster.status["stages"] == before["stages"]
+        assert not cluster.condition("Suspended")
+        does_nothing(cluster)
+
+    def test_that_comes_back_runs_as_a_run_of_its_own(self) -> None:
+        cluster = failed()
+        first = cluster.status["revision"]
+        cluster.changed(resources={"gpus": 2}).step()
+        cluster.step()
+        cluster.changed(resources=None).step()
+        cluster.step()
+        assert cluster.status["revision"] == first
+        assert cluster.status["phase"] == "Pending"
+        assert stages_with_jobs(cluster) == ["prepare"]
+
+
+class TestSuspend:
+    def test_a_job_that_was_created_suspended_creates_nothing(self) -> None:
+        cluster = Cluster(suspend=True)
+        plan = cluster.step()
+        assert (plan.apply, plan.create) == ([], [])
+        assert cluster.status["phase"] == "Suspended"
+        assert cluster.condition("Suspended")["status"] == "True"
+        assert "spec.suspend to false" in cluster.condition("Suspended")["message"]
+        does_nothing(cluster)
+        cluster.changed(suspend=False).step()
+        assert stages_with_jobs(cluster) == ["prepare"]
+
+    def test_what_runs_is_stopped_and_what_is_done_stays(self) -> None:
+        cluster = Cluster().prepared().running("train", percent=40)
+        cluster.step()
+        plan = cluster.changed(suspend=True).plan()
+        assert plan.delete == [cluster.job_of("train")]
+        going(cluster, "train")
+        cluster.job["status"] = plan.status
+        assert cluster.plan().status == plan.status, "while its pod writes the checkpoint"
+        assert name(cluster.job_of("train")) in cluster.condition("Suspended")["message"]
+        assert cluster.plan().create == []
+        cluster.gone(cluster.job_of("train"))
+        cluster.step()
+        assert cluster.status["phase"] == "Suspended"
+        assert cluster.condition("Suspended")["message"] == "Set spec.suspend to false to go on."
+        assert cluster.stage("prepare")["state"] == "Succeeded"
+        assert cluster.stage("train") == {"name": "train", "state": "Pending", "digest": DIGESTS["train"]}
+        assert "progress" not in cluster.status
+        does_nothing(cluster)
+
+    def test_resume_goes_on_with_the_stage_that_was_stopped(self) -> None:
+        cluster = Cluster().prepared().running("train")
+        cluster.step()
+        cluster.changed(suspend=True).step()
+        cluster.changed(suspend=False).step()
+        assert stages_with_jobs(cluster) == ["prepare", "train"]
+        assert cluster.status["phase"] == "Training"
+        assert not cluster.condition("Suspended")
+        assert cluster.status["restarts"] == {"preempted": 0, "failed": 0}
+        assert [told.split(":")[0] for told in cluster.told if told.startswith(("Sus", "Res"))] == [
+            "Suspended",
+            "Resumed",
+        ]
+
+    def test_resume_waits_for_the_job_that_is_still_going_away(self) -> None:
+        cluster = Cluster().prepared().running("train")
+        cluster.step()
+        going(cluster, "train")
+        plan = cluster.changed(suspend=False).step()
+        assert plan.create == []
+        assert "is being deleted" in cluster.stage("train")["message"]
+        does_nothing(cluster)
+        cluster.gone(cluster.job_of("train"))
+        assert len(cluster.step().create) == 1
+
+    def test_a_stage_that_has_just_ended_keeps_its_result(self) -> None:
+        cluster = Cluster()
+        cluster.step()
+        cluster.running("prepare").exited("prepare", 0, said("Completed"))
+        assert cluster.changed(suspend=True).step().delete == []
+        cluster.pods.clear()
+        cluster.completed("prepare", {"digests": DIGESTS, "done": [], "dataset": PUBLISHED["dataset"]})
+        cluster.step()
+        assert cluster.stage("prepare")["state"] == "Succeeded"
+        assert cluster.status["phase"] == "Suspended"
+        assert stages_with_jobs(cluster) == ["prepare"]
+
+    def test_a_job_whose_last_stage_ends_meanwhile_has_succeeded(self) -> None:
+        cluster = Cluster().prepared("train", "export", "evaluate")
+        cluster.completed("publish", PUBLISHED)
+        cluster.changed(suspend=True).step()
+        assert cluster.status["phase"] == "Succeeded"
+        assert not cluster.condition("Suspended")
+
+
+class TestLifetime:
+    """The clock of these tests: `finished` and `failed` return one second after the end."""
+
+    @pytest.mark.parametrize(("seconds", "left"), [(None, None), (60, 59.0), (1, None), (0, None)])
+    def test_after_the_end(self, seconds: int | None, left: float | None) -> None:
+        cluster = finished(ttlSecondsAfterFinished=seconds) if seconds is not None else finished()
+        plan = cluster.plan()
+        assert plan.again == left
+        assert plan.delete == ([cluster.job] if seconds in (0, 1) else [])
+        assert plan.status == cluster.status, "nothing is written to what goes"
+
+    def test_can_be_given_and_taken_later(self) -> None:
+        cluster = finished()
+        cluster.now += timedelta(seconds=99)
+        assert cluster.changed(ttlSecondsAfterFinished=60).plan().delete == [cluster.job]
+        assert cluster.changed(ttlSecondsAfterFinished=300).plan().again == 200
+        assert cluster.changed(ttlSecondsAfterFinished=None).plan().again is None
+
+    def test_begins_with_a_failure_too(self) -> None:
+        cluster = failed(ttlSecondsAfterFinished=60)
+        assert cluster.plan().again == 59
+        cluster.now += timedelta(seconds=59)
+        assert cluster.plan().delete == [cluster.job]
+
+    def test_does_not_begin_before_the_end(self) -> None:
+        cluster = Cluster(ttlSecondsAfterFinished=0).prepared().running("train")
+        cluster.now += timedelta(days=9)
+        assert cluster.step().delete == []
+
+
+class TestQueue:
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_only_training_stands_in_it(self, stage: Stage) -> None:
+        job = fine_tune_job(queueName="gpus")
+        built = stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), stage, DIGESTS, SETTINGS)
+        assert (built["metadata"]["labels"].get(LABEL_QUEUE) == "gpus") is (stage == "train")
+        assert (built["spec"].get("suspend") is True) is (stage == "train")
+
+    def test_a_job_that_waits_for_quota_says_so(self) -> None:
+        cluster = Cluster(queueName="gpus").prepared()
+        plan = cluster.step()
+        assert cluster.status["phase"] == "Training"
+        assert cluster.stage("train")["state"] == "Pending"
+        assert cluster.stage("train")["message"] == "waits in queue gpus until Kueue admits it"
+        assert "queue gpus" in cluster.condition("Trained")["message"]
+        assert plan.again is None, "Kueue's change of the Job wakes us"
+        does_nothing(cluster)
+
+    def test_what_kueue_changes_is_left_alone(self) -> None:
+        cluster = Cluster(queueName="gpus").prepared()
+        job = cluster.job_of("train")
+        job["spec"]["suspend"] = False
+        job["spec"]["template"]["spec"]["nodeSelector"] = {"flavor": "h100"}
+        plan = cluster.running("train").step()
+        assert (plan.apply, plan.create, plan.delete) == ([], [], [])
+        assert cluster.stage("train")["state"] == "Running"
+        assert "message" not in cluster.stage("train")
+
+    def test_a_preemption_is_not_charged_and_waits_again(self) -> None:
+        cluster = Cluster(queueName="gpus").prepared()
+        job = cluster.job_of("train")
+        job["spec"]["suspend"] = False
+        cluster.running("train").step()
+        job["spec"]["suspend"] = True
+        cluster.exited("train", 75, said("Preempted", "SIGTERM at step 5"))
+        plan = cluster.step()
+        assert (plan.apply, plan.create, plan.delete) == ([], [], [])
+        assert cluster.stage("train")["message"] == "waits in queue gpus until Kueue admits it"
+        assert cluster.status["restarts"] == {"preempted": 1, "failed": 0}
+        job["spec"]["suspend"] = False
+        cluster.running("train").step()
+        assert cluster.stage("train")["state"] == "Running"
+
+    def test_a_job_that_a_stranger_has_suspended_names_it(self) -> None:
+        cluster = Cluster()
+        cluster.step()
+        cluster.job_of("prepare")["spec"]["suspend"] = True
+        cluster.step()
+        assert name(cluster.job_of("prepare")) in cluster.stage("prepare")["message"]
+        assert "spec.suspend" in cluster.stage("prepare")["message"]
+
+    def test_suspend_takes_the_job_out_of_it(self) -> None:
+        cluster = Cluster(queueName="gpus").prepared()
+        cluster.step()
+        assert cluster.changed(suspend=True).plan().delete == [cluster.job_of("train")]
+
+
+class TestOperator:
+    def test_a_new_image_is_for_the_stages_that_have_not_begun(self) -> None:
+        """An upgrade changes no Job that is there."""
+        cluster = Cluster().prepared().running("train")
+        cluster.step()
+        cluster.settings = SETTINGS._replace(trainer_image="trainer:2")
+        plan = cluster.step()
+        assert (plan.apply, plan.create, plan.delete) == ([], [], [])
+        cluster.completed("train")
+        (export,) = cluster.step().create
+        assert export["spec"]["template"]["spec"]["containers"][0]["image"] == "trainer:2"
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_an_operator_that_is_away_holds_up_no_deletion(self, stage: Stage) -> None:
+        """Children go by their owner references, and nothing waits for us: there is no finalizer."""
+        job = fine_tune_job()
+        for child in (
+            config_map(job),
+            stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), stage, {}, SETTINGS),
+        ):
+            assert [owner["uid"] for owner in child["metadata"]["ownerReferences"]] == ["uid-x"]
+            assert "finalizers" not in str(child)
+        assert "finalizers" not in str(Cluster().step())

@@ -1,0 +1,302 @@
+"""The plan of a FineTuneJob in worlds that nobody thought of: it never gets stuck, repeats nothing, takes nothing back.
+
+TUNEYARD_EXAMPLES=2000 looks at that many random worlds; without it the same few are looked at every time.
+"""
+
+import os
+from typing import Final
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from simulatedworld import SimulatedWorld, variant
+from tuneyard_api import names
+from tuneyard_api.crd import RESTING
+from tuneyard_api.finetunejob import FineTuneJobStatus
+from tuneyard_api.names import STAGES
+from tuneyard_operator.finetunejob.revision import revision
+from tuneyard_operator.objects import Json, is_going, label, name
+from tuneyard_operator.plans import Plan, Refusal
+
+EXAMPLES: Final = int(os.environ.get("TUNEYARD_EXAMPLES") or 0)
+PROFILE: Final = settings(
+    max_examples=EXAMPLES or 150,
+    derandomize=not EXAMPLES,
+    stateful_step_count=60,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+RANK: Final = {"Pending": 0, "Running": 1, "Succeeded": 2, "Adopted": 2, "Failed": 2}
+ENDED: Final = ("Succeeded", "Failed")
+# Exit codes, and None: the pod vanishes. A stage that goes well is the most frequent.
+ENDINGS: Final = st.sampled_from([0, 0, 0, 0, 1, 1, names.EXIT_TRY_AGAIN, names.EXIT_BAD_INPUT, None])
+SPECS: Final = st.fixed_dictionaries(
+    {}, optional={"suspend": st.booleans(), "queueName": st.just("gpus"), "retryPolicy": st.just({"backoffLimit": 1})}
+)
+PICK: Final = st.integers(0, 9)
+# More looks and moves than the longest chain needs: five stages, each created, started, ended and settled.
+ENOUGH: Final = 60
+
+
+def states(status: Json) -> dict[str, str]:
+    return {each["name"]: each["state"] for each in status.get("stages", [])}
+
+
+class FineTuneJobLife(RuleBasedStateMachine):
+    world: SimulatedWorld
+    again: float | None = None
+
+    @initialize(spec=SPECS)
+    def applied(self, spec: Json) -> None:
+        self.world = SimulatedWorld(spec)
+
+    # What the operator does, and what must hold.
+
+    @precondition(lambda self: self.world.job)
+    @rule(refusal=st.sampled_from([None, None, None, None, "exceeded quota", "Invalid value"]))
+    def operator_looks(self, refusal: str | None) -> None:
+        self.look(refusal)
+
+    @precondition(lambda self: self.world.job)
+    @rule()
+    def operator_is_killed_between_the_act_and_the_status(self) -> None:
+        before = self.world.job.get("status") if self.world.job else None
+        self.world.act(self.world.plan())
+        if self.world.job and before is None:
+            del self.world.job["status"]
+        elif self.world.job:
+            self.world.job["status"] = before
+        self.world.changed = True
+
+    def look(self, refused: str | None = None) -> None:
+        world = self.world
+        before = (world.job or {}).get("status", {})
+        step = world.plan()
+        if refused and step.create:
+            step = world.plan(Refusal(name(step.create[0]), refused, final=refused.startswith("Invalid")))
+        self.is_allowed(before, step)
+        world.changed = False
+        self.again = 1.0 if refused else step.again  # a refusal is tried again by the queue
+        written = SimulatedWorld.__new__(SimulatedWorld)
+        written.__dict__ |= world.__dict__ | {"job": (world.job or {}) | {"status": step.status}}
+        if not refused:
+            self.is_the_same_again(step, written.plan())
+        world.act(step)
+
+    def is_allowed(self, before: Json, step: Plan) -> None:
+        world = self.world
+        assert world.job
+        FineTuneJobStatus.model_validate(step.status)
+        if world.job in step.delete:
+            assert before["phase"] in ENDED, "only a job that has ended is deleted"
+            return
+        assert step.status["observedGeneration"] == world.job["metadata"]["generation"]
+        self.creates_what_is_due(step)
+        if before.get("revision") == revision(world.job):
+            self.goes_forward(before, step)
+
+    def creates_what_is_due(self, step: Plan) -> None:
+        world = self.world
+        there = {name(job) for job in world.jobs}
+        for created in step.create:
+            stage = label(created, names.LABEL_STAGE)
+            assert not (world.job or {})["spec"].get("suspend")
+            assert name(created) not in there, "nothing is created where something is, or is going away"
+            assert stage != "train" or not world.stage_pods("train"), "two pods never write one checkpoint"
+            assert states(step.status)[stage] == "Pending", "a stage that is done does not run again"
+
+    def goes_forward(self, before: Json, step: Plan) -> None:
+        world = self.world
+        if before["phase"] in ENDED:
+            assert {**step.status, "conditions": [], "observedGeneration": 0} == {
+                **before,
+                "conditions": [],
+                "observedGeneration": 0,
+            }
+            assert not step.create
+        was, now = states(before), states(step.status)
+        for stage in STAGES:
+            if RANK[now[stage]] < RANK[was[stage]]:
+                live = [
+                    pod for pod in world.stage_pods(stage) if not is_going(pod) and pod["metadata"]["ownerReferences"]
+                ]
+                stopped = step.delete or any(map(is_going, world.jobs))
+                assert (was[stage], now[stage]) == ("Running", "Pending")
+                assert stopped or not live, "it was not taken away"
+        for counted in ("preempted", "failed"):
+            assert step.status["restarts"][counted] >= before["restarts"][counted]
+
+    def is_the_same_again(self, first: Plan, second: Plan) -> None:
+        if first.status["phase"] in ENDED:
+            return  # then comes the cleaning up
+        assert second.status == first.status
+        assert (second.delete, second.create) == (first.delete, first.create)
+
+    @invariant()
+    def is_never_stuck(self) -> None:
+        """With nothing to see and no clock set, it waits for something that it names."""
+        world = self.world
+        if world.changed or self.again or not world.job:
+            return
+        status = world.job["status"]
+        assert (
+            status["phase"] in (*ENDED, "Suspended")
+            or any(is_going(job) for job in world.jobs)
+            or world.running()
+            or any(name(job) in str(status["conditions"]) or "queue gpus" in str(status) for job in world.jobs)
+            or any(world.decided(job) for job in world.unfinished())
+        ), status
+
+    # What happens to it.
+
+    @precondition(lambda self: self.world.startable())
+    @rule(pick=PICK)
+    def pod_starts(self, pick: int) -> None:
+        jobs = self.world.startable()
+        self.world.start_pod(jobs[pick % len(jobs)])
+
+    @precondition(lambda self: self.world.running())
+    @rule(pick=PICK, ending=ENDINGS, readable=st.sampled_from([True, True, True, False]), settles=st.booleans())
+    def pod_ends(self, pick: int, ending: int | None, readable: bool, settles: bool) -> None:
+        pods = self.world.running()
+        pod = pods[pick % len(pods)]
+        if ending is None:
+            self.world.vanish(pod)
+        else:
+            self.world.end_pod(pod, ending, readable=readable)
+            if settles:
+                self.controller_settles()
+
+    @precondition(lambda self: self.world.unfinished())
+    @rule()
+    def controller_settles(self) -> None:
+        for job in self.world.unfinished():
+            self.world.settle(job)
+
+    @precondition(lambda self: self.world.pods)
+    @rule(pick=PICK)
+    def pod_vanishes_with_what_it_said(self, pick: int) -> None:
+        self.world.vanish(self.world.pods[pick % len(self.world.pods)])
+
+    @precondition(lambda self: any(map(is_going, self.world.jobs)))
+    @rule()
+    def deleted_jobs_are_gone(self) -> None:
+        for job in [each for each in self.world.jobs if is_going(each)]:
+            self.world.collect(job)
+
+    @precondition(lambda self: self.world.jobs)
+    @rule(pick=PICK)
+    def stranger_deletes_a_job(self, pick: int) -> None:
+        self.world.goes(self.world.jobs[pick % len(self.world.jobs)])
+
+    @precondition(lambda self: self.world.running() and self.world.unfinished())
+    @rule()
+    def stranger_takes_the_job_from_its_pod(self) -> None:
+        self.world.orphan(self.world.unfinished()[-1])
+
+    @precondition(lambda self: self.world.queued())
+    @rule(admits=st.booleans())
+    def kueue_decides(self, admits: bool) -> None:
+        for job in self.world.queued():
+            (self.world.admit if admits else self.world.preempt)(job)
+
+    @precondition(lambda self: self.world.unfinished())
+    @rule()
+    def stranger_suspends_a_job(self) -> None:
+        self.world.preempt(self.world.unfinished()[0])
+
+    @precondition(lambda self: self.world.job)
+    @rule(suspend=st.booleans())
+    def user_suspends_or_resumes(self, suspend: bool) -> None:
+        self.world.change({"suspend": suspend})
+
+    @precondition(lambda self: self.world.job and self.world.may_change({"training": {}}))
+    @rule(number=st.integers(0, 2))
+    def user_changes_the_spec(self, number: int) -> None:
+        self.world.change(variant(number))
+
+    @precondition(lambda self: self.world.job)
+    @rule(seconds=st.sampled_from([None, 0, 3600]))
+    def user_sets_a_lifetime(self, seconds: int | None) -> None:
+        self.world.change({"ttlSecondsAfterFinished": seconds})
+
+    @precondition(lambda self: not self.world.job)
+    @rule(spec=SPECS)
+    def user_applies_it_again(self, spec: Json) -> None:
+        self.world.apply(spec)
+
+    @precondition(lambda self: self.world.job)
+    @rule()
+    def user_deletes_it(self) -> None:
+        self.world.delete()
+
+    @precondition(lambda self: self.world.job)
+    @rule()
+    def status_is_reset(self) -> None:
+        if self.world.job and self.world.job.pop("status", None):
+            self.world.changed = True
+
+    @rule(seconds=st.sampled_from([1, 100, 10000]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.wait(seconds)
+
+    @precondition(lambda self: self.world.job)
+    @rule(moves=st.integers(1, 3))
+    def all_goes_well_for_a_while(self, moves: int) -> None:
+        """Brings the later stages within reach."""
+        for _ in range(moves):
+            if self.world.job:
+                self.look()
+                self.everybody_moves()
+
+    # And in the end everybody does what is expected.
+
+    def teardown(self) -> None:
+        if not self.world.job:
+            return
+        self.world.change({"suspend": False, "ttlSecondsAfterFinished": None})
+        for _ in range(ENOUGH):
+            if not self.is_woken():
+                break
+            self.look()
+            self.everybody_moves()
+        assert self.world.job["status"]["phase"] in ENDED, self.world.job["status"]
+        assert self.again is None
+
+    def is_woken(self) -> bool:
+        """The operator looks only at an event, or at the time that it has asked for."""
+        if not self.world.changed and self.again:
+            self.world.wait(self.again)
+            return True
+        return self.world.changed
+
+    def everybody_moves(self) -> None:
+        world = self.world
+        for job in [each for each in world.jobs if is_going(each)]:
+            world.collect(job)
+        for job in [each for each in world.unfinished() if each["spec"].get("suspend")]:
+            world.admit(job)
+        for pod in world.running():
+            world.end_pod(pod, 0)
+        for job in world.unfinished():
+            world.settle(job)
+        for job in world.startable():
+            world.start_pod(job)
+
+
+def test_a_job_comes_to_its_end_whatever_happens() -> None:
+    run_state_machine_as_test(FineTuneJobLife, settings=PROFILE)
+
+
+def test_the_phases_in_which_nothing_is_at_work_are_phases() -> None:
+    assert {*ENDED, "Suspended"} < set(RESTING)
