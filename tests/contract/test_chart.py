@@ -69,7 +69,7 @@ def test_the_operator_reads_no_secrets_and_writes_no_specs() -> None:
     verbs = {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
     assert "secrets" not in verbs
     assert all("*" not in each for each in [*verbs.values(), set(verbs)])
-    assert verbs["modelservers"] == {"get", "list", "watch"}
+    assert verbs["modelservers"] == {"list", "watch"}
     assert verbs["finetunejobs"] == verbs["modelservers"] | {"delete"}
     assert verbs["pods"] == {"list", "watch"}
 
@@ -107,7 +107,15 @@ def test_everything_carries_the_releases_label() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["imagePullPolicy=Sometimes", "images.operator=", "logLevel=loud", "replicas=-1", "unknown=1"]
+    "wrong",
+    [
+        "imagePullPolicy=Sometimes",
+        "images.operator=",
+        "logLevel=loud",
+        "logFormat=xml",
+        "replicas=-1",
+        "unknown=1",
+    ],
 )
 def test_wrong_values_are_refused(wrong: str) -> None:
     with pytest.raises(AssertionError, match="schema"):

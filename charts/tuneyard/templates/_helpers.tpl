@@ -22,10 +22,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "tuneyard.rules" -}}
 - apiGroups: [tuneyard.dev]
   resources: [finetunejobs]
-  verbs: [get, list, watch, delete] # ttlSecondsAfterFinished
+  verbs: [list, watch, delete] # ttlSecondsAfterFinished
 - apiGroups: [tuneyard.dev]
   resources: [modelservers]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [tuneyard.dev]
   resources: [finetunejobs/status, modelservers/status]
   verbs: [patch]
@@ -37,7 +37,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, list, watch, create, patch]
+  verbs: [list, watch, create, patch]
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [create, patch]
@@ -46,5 +46,5 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [list, watch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [list, create]
+  verbs: [list, watch, create]
 {{- end }}

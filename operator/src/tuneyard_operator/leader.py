@@ -11,9 +11,9 @@ from contextlib import aclosing
 from typing import Final
 
 from tuneyard_operator.errors import ApiError
-from tuneyard_operator.kube import Kube
+from tuneyard_operator.kube import Kube, Source
 from tuneyard_operator.lease import DEFAULT, Record, Timing, may_take
-from tuneyard_operator.objects import Json
+from tuneyard_operator.objects import Json, version
 
 log = logging.getLogger(__name__)
 
@@ -116,11 +116,14 @@ class Election:
         """Until the Lease is released or deleted, its holder has been silent for too long, or the watch ends."""
         if self._lease is None:
             return
-        changes = self._kube.changes(self._lease, STREAM_SECONDS)
+        here = Source("Lease", self._namespace, fields=f"metadata.name={self._name}")
+        changes = self._kube.watch(here, version(self._lease), STREAM_SECONDS)
         try:
             async with asyncio.timeout_at(self._observed_at + self._record.seconds) as limit, aclosing(changes):
-                async for lease in changes:
-                    self._note(lease)
+                async for change in changes:
+                    if change["type"] == "BOOKMARK":
+                        continue
+                    self._note(None if change["type"] == "DELETED" else change["object"])
                     if not self._record.holder:
                         return
                     limit.reschedule(self._observed_at + self._record.seconds)

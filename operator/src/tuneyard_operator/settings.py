@@ -21,6 +21,7 @@ class Settings(NamedTuple):
     lease_namespace: str = "default"
     lease_name: str = "tuneyard"
     log_level: str = "INFO"
+    log_format: str = "text"  # or json
     health_port: int = 8081
     workers: int = 8
     poll: float = 3.0  # between two looks at a running stage's progress
@@ -44,6 +45,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         lease_name=environment.get(f"{PREFIX}LEASE") or "tuneyard",
         health_port=int(environment.get(f"{PREFIX}HEALTH_PORT") or 8081),
         log_level=(environment.get(f"{PREFIX}LOG_LEVEL") or "INFO").upper(),
+        log_format=(environment.get(f"{PREFIX}LOG_FORMAT") or "text").lower(),
     )
 
 
