@@ -177,7 +177,7 @@ def _fallen(before: Json, after: Json) -> Iterator[tuple[str, str]]:
         if state == "Running" and new.get(stage) == "Pending":
             yield "the state", stage
     running = [stage for stage, state in new.items() if state == "Running" and old.get(stage) == "Running"]
-    was, now = (each["status"].get("progress", {}).get("percent", 0) if each else 0 for each in (before, after))
+    was, now = (each.get("status", {}).get("progress", {}).get("percent", 0) for each in (before, after))
     if running and now < was:
         yield "the percentage", running[0]
 
@@ -253,7 +253,7 @@ def _revision(child: Json) -> tuple[str, str]:
 
 
 def _served(server: Json) -> tuple[str, str]:
-    return name(server), server["status"].get("served", {}).get("revision", "")
+    return name(server), server.get("status", {}).get("served", {}).get("revision", "")
 
 
 def services_point_to_what_was_ready(history: History) -> list[str]:
