@@ -41,14 +41,24 @@ class Access(NamedTuple):
 
     @classmethod
     def of(cls, kubeconfig: Path) -> Self:
-        config = yaml.safe_load(kubeconfig.read_text())
-        context = _named(config["contexts"], config["current-context"])["context"]
-        cluster = _named(config["clusters"], context["cluster"])["cluster"]
-        user = _named(config["users"], context["user"])["user"]
+        cluster, user = _current(kubeconfig)
         tls = ssl.create_default_context(cadata=_pem(cluster, "certificate-authority"))
         if "client-certificate" in user or "client-certificate-data" in user:
             _load_identity(tls, _pem(user, "client-certificate"), _pem(user, "client-key"))
         return cls(cluster["server"], tls, user.get("token", ""))
+
+    @classmethod
+    def for_others(cls, kubeconfig: Path) -> Self:
+        """The same API server; who asks shows a token of their own."""
+        cluster, _ = _current(kubeconfig)
+        return cls(cluster["server"], ssl.create_default_context(cadata=_pem(cluster, "certificate-authority")), "")
+
+
+def _current(kubeconfig: Path) -> tuple[Json, Json]:
+    """(cluster, user)"""
+    config = yaml.safe_load(kubeconfig.read_text())
+    context = _named(config["contexts"], config["current-context"])["context"]
+    return _named(config["clusters"], context["cluster"])["cluster"], _named(config["users"], context["user"])["user"]
 
 
 def _named(entries: list[Json], name: str) -> Json:

@@ -3,16 +3,16 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from apiserver import free_ports
 from chaos.api import Access, Api
 from chaos.faults import Entry, Fault, Scene, storm
 from chaos.invariants import ends_as_expected, is_quiet, no_orphans, violations
-from chaos.operators import OperatorProcess, kubeconfig
+from chaos.operators import OperatorProcess, write_kubeconfig
 from chaos.proxy import FaultProxy
 from chaos.recorder import Recorder
 
@@ -32,14 +32,19 @@ class Arena(NamedTuple):
 
 @asynccontextmanager
 async def arena(
-    access: Access, token: str, namespace: str, environment: Mapping[str, str], folder: Path
+    kubeconfig: Path, token: str, namespace: str, environment: Mapping[str, str], folder: Path
 ) -> AsyncIterator[Arena]:
     """Two operators with that token behind the proxy, and the recorder beside it."""
-    api, proxy = Api(access), FaultProxy(access)
+    api, proxy = Api(Access.of(kubeconfig)), FaultProxy(Access.for_others(kubeconfig))
     await proxy.start()
-    config = kubeconfig(folder / "kubeconfig", proxy.url, token)
+    config = write_kubeconfig(folder / "kubeconfig", proxy.url, token)
     operators = [
-        OperatorProcess(f"operator-{index}", folder, config, {**environment, "TUNEYARD_HEALTH_PORT": str(port)})
+        OperatorProcess(
+            f"operator-{index}",
+            folder,
+            config,
+            {**environment, "TUNEYARD_HEALTH_PORT": str(port), "TUNEYARD_POD_NAME": f"operator-{index}"},
+        )
         for index, port in enumerate(free_ports(2))
     ]
     recorder = Recorder(api, folder / "history.jsonl", namespace)
@@ -54,7 +59,7 @@ async def arena(
         await api.close()
 
 
-async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancels them and waits for their last acts."""
     listed = list(tasks)
     for task in listed:
@@ -66,7 +71,7 @@ async def endure(
     arena: Arena,
     faults: Sequence[Fault],
     pause: float,
-    work: Awaitable[None],
+    work: Coroutine[Any, Any, None],
     expected: Mapping[tuple[str, str], str],
     settle_seconds: float,
 ) -> list[Entry]:
@@ -75,27 +80,23 @@ async def endure(
     Raises AssertionError with everything that is wrong.
     """
     scene, recorder, folder = arena
-    working = asyncio.ensure_future(work)
-    await _until_seen(recorder)
-    storming = asyncio.ensure_future(storm(scene, faults, SEED, BLOWS, pause, folder / "faults.jsonl"))
-    await _watch_over(arena, storming)
-    await working
-    await scene.calm()
-    await settle(arena, lambda: ends_as_expected(recorder.history(), expected), settle_seconds)
-    await settle(arena, lambda: no_orphans(recorder.history()), settle_seconds)
-    resting = time.time()
-    await asyncio.sleep(REST_SECONDS)
-    hold(arena, violations(recorder.history()) + is_quiet(recorder.history(), resting))
-    return storming.result()
+    working = asyncio.create_task(work)
+    storming = asyncio.create_task(storm(scene, faults, SEED, BLOWS, pause, folder / "faults.jsonl"))
+    try:
+        await _watch_over(arena, storming)
+        await working
+        await scene.calm()
+        await settle(arena, lambda: ends_as_expected(recorder.history(), expected), settle_seconds)
+        await settle(arena, lambda: no_orphans(recorder.history()), settle_seconds)
+        resting = time.time()
+        await asyncio.sleep(REST_SECONDS)
+        hold(arena, violations(recorder.history()) + is_quiet(recorder.history(), resting))
+        return storming.result()
+    finally:
+        await end([working, storming])
 
 
-async def _until_seen(recorder: Recorder) -> None:
-    """An operator has begun its work."""
-    while not any("status" in each.object for each in recorder.records if each.kind == "FineTuneJob"):
-        await asyncio.sleep(0.1)
-
-
-async def _watch_over(arena: Arena, storming: "asyncio.Future[list[Entry]]") -> None:
+async def _watch_over(arena: Arena, storming: asyncio.Task[list[Entry]]) -> None:
     """Until the storm is over; what must hold at every moment is looked at in its midst."""
     while not storming.done():
         await asyncio.wait({storming}, timeout=CHECK_SECONDS)

@@ -170,6 +170,7 @@ async def storm(scene: Scene, faults: Sequence[Fault], seed: int, count: int, pa
     """Strikes `count` times, `pause` seconds apart on average; each blow is a line in `log`."""
     dice = random.Random(seed)
     entries: list[Entry] = []
+    await _work_has_begun(scene)
     with log.open("w", buffering=1) as file:
         while len(entries) < count:
             await asyncio.sleep(dice.expovariate(1 / pause))
@@ -179,6 +180,12 @@ async def storm(scene: Scene, faults: Sequence[Fault], seed: int, count: int, pa
                 entries.append(Entry(time.time(), len(entries), fault.name, target))
                 file.write(json.dumps(entries[-1]._asdict()) + "\n")
     return entries
+
+
+async def _work_has_begun(scene: Scene) -> None:
+    """An operator has written a status."""
+    while not any("status" in each for each in (await scene.api.list("FineTuneJob", scene.namespace))["items"]):
+        await asyncio.sleep(0.2)
 
 
 async def _strike(fault: Fault, scene: Scene, dice: random.Random) -> str | None:

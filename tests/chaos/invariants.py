@@ -34,8 +34,8 @@ from tuneyard_api import names, reasons
 Json = dict[str, Any]
 History = Sequence[Record]
 
-# How long Available may outlive the last ready pod: an operator is killed and comes back, or waits for another try.
-STALE_SECONDS: Final = 20.0
+# How long Available may outlive the last ready pod: the operator is killed, and another one takes over.
+STALE_SECONDS: Final = 45.0
 FINISHED: Final = ("Succeeded", "Adopted", "Failed")
 
 

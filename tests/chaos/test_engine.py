@@ -28,16 +28,16 @@ ENVIRONMENT: Final = {
     "TUNEYARD_TRAINER_IMAGE": "trainer:1",
     "TUNEYARD_SERVER_IMAGE": "server:1",
     "TUNEYARD_NAMESPACES": NAMESPACE,
+    "TUNEYARD_POD_NAMESPACE": NAMESPACE,
 }
 
 
 async def test_a_storm_loses_repeats_and_belies_nothing(tmp_path: Path) -> None:
     with api_server(tmp_path / "cluster", controllers=CONTROLLERS) as server:
         await asyncio.to_thread(server.install_crds)
-        access = Access.of(server.kubeconfig)
         async with (
-            node(access) as kubelet,
-            arena(access, TOKEN, NAMESPACE, ENVIRONMENT, tmp_path) as held,
+            node(server) as kubelet,
+            arena(server.kubeconfig, TOKEN, NAMESPACE, ENVIRONMENT, tmp_path) as held,
         ):
             people = work(held.scene.api, NAMESPACE, random.Random(SEED))
             faults = [*FAULTS, *machine_faults(server, kubelet)]
@@ -46,8 +46,8 @@ async def test_a_storm_loses_repeats_and_belies_nothing(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def node(access: Access) -> AsyncIterator[Kubelet]:
-    api = Api(access)
+async def node(server: ApiServer) -> AsyncIterator[Kubelet]:
+    api = Api(Access.of(server.kubeconfig))
     kubelet = Kubelet(api, NAMESPACE, Store(), random.Random(SEED))
     running = asyncio.create_task(kubelet.run())
     try:

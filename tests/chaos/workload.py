@@ -1,11 +1,12 @@
-"""What people do while the storm is on: apply jobs and servers, delete some and apply them again, roll out models."""
+"""The engine's work: people apply jobs and servers, delete some and apply them again, roll out models."""
 
 import asyncio
 import random
 from collections.abc import Mapping
 from typing import Any, Final
 
-from chaos.api import AWAY, Api, Json, Refused
+from chaos.api import Api, Json
+from chaos.people import User
 from chaos.serving import CORRUPT
 from chaos.stages import BROKEN, CRASHES, GOOD, TOO_LARGE
 
@@ -73,55 +74,3 @@ async def work(api: Api, namespace: str, dice: random.Random) -> None:
                 await user.set_model("rolls", artifact("s3://artifacts/two"))
                 await user.set_model("damaged", artifact(CORRUPT))
             await asyncio.sleep(SECONDS_BETWEEN * dice.uniform(0.5, 1.5))
-
-
-class User:
-    """Tries again while the API server is away, as people do."""
-
-    def __init__(self, api: Api, namespace: str) -> None:
-        self._api = api
-        self._namespace = namespace
-
-    async def apply(self, thing: Json) -> None:
-        thing["metadata"]["namespace"] = self._namespace
-        while True:
-            try:
-                await self._api.create(thing)
-            except AWAY:
-                await asyncio.sleep(0.5)
-            except Refused as refused:
-                if refused.status == 409:
-                    return
-                await asyncio.sleep(0.5)
-            else:
-                return
-
-    async def apply_again(self, thing: Json, after: float) -> None:
-        """Deleted in mid-run, and applied again as soon as the name is free."""
-        await asyncio.sleep(after)
-        name = thing["metadata"]["name"]
-        while True:
-            try:
-                await self._api.delete(thing["kind"], self._namespace, name)
-                if await self._api.get(thing["kind"], self._namespace, name) is None:
-                    break
-            except (*AWAY, Refused):
-                pass
-            await asyncio.sleep(0.2)
-        await self.apply(thing)
-
-    async def change(self, thing: Json) -> None:
-        """Gives it another spec; the API server refuses that while it runs."""
-        while not await self._patch(thing["kind"], thing["metadata"]["name"], {"spec": thing["spec"]}):
-            await asyncio.sleep(0.5)
-
-    async def set_model(self, name: str, model: Json) -> None:
-        while not await self._patch("ModelServer", name, {"spec": {"model": model}}):
-            await asyncio.sleep(0.5)
-
-    async def _patch(self, kind: str, name: str, change: Json) -> bool:
-        try:
-            await self._api.patch(kind, self._namespace, name, change)
-        except (*AWAY, Refused):
-            return False
-        return True

@@ -256,13 +256,13 @@ def test_available_without_a_ready_pod_is_found_after_a_while() -> None:
     story = Story().tell("Pod", server_pod("one", ready=True)).tell("ModelServer", server("one", "Available"))
     assert available_means_ready(story.wait(100).tell("Service", service("one")).history) == []
     story.tell("Pod", server_pod("one", ready=False))
-    assert available_means_ready(story.wait(10).tell("Service", service("one")).history) == []
-    the(available_means_ready(story.wait(15).tell("Service", service("one")).history), "Available 20 s after")
+    assert available_means_ready(story.wait(30).tell("Service", service("one")).history) == []
+    the(available_means_ready(story.wait(20).tell("Service", service("one")).history), "Available 45 s after")
 
 
 def test_available_by_another_revisions_pod_is_found() -> None:
     story = Story().tell("Pod", server_pod("two", ready=True)).tell("ModelServer", server("one", "Available"))
-    the(available_means_ready(story.wait(30).tell("Service", service("one")).history), "Available")
+    the(available_means_ready(story.wait(60).tell("Service", service("one")).history), "Available")
 
 
 def test_a_service_that_points_to_what_never_was_ready_is_found() -> None:
