@@ -49,7 +49,7 @@ async def arena(
     ]
     recorder = Recorder(api, folder / "history.jsonl", namespace)
     scene = Scene(api, proxy, operators, namespace)
-    running = [asyncio.create_task(each.run()) for each in (recorder, *operators)]
+    running = [asyncio.create_task(work) for work in (recorder.run(), *(each.run() for each in operators))]
     try:
         yield Arena(scene, recorder, folder)
     finally:

@@ -291,4 +291,4 @@ INVARIANTS: Final = (
 
 def violations(history: History) -> list[str]:
     """Of all of INVARIANTS, each under its name."""
-    return [f"{check.__name__}: {said}" for check in INVARIANTS for said in check(history)]  # type: ignore[operator]
+    return [f"{check.__name__}: {said}" for check in INVARIANTS for said in check(history)]

@@ -91,7 +91,9 @@ def prepared(*done: str) -> Json:
 
 def whole_chain() -> Story:
     """A run as it should be."""
-    story, states, true = Story(), {}, []
+    story = Story()
+    states: dict[str, str] = {}
+    true: list[str] = []
     names = dict(zip(DIGESTS, ("DatasetReady", "Trained", "Exported", "Evaluated", "Published"), strict=True))
     for stage, condition in names.items():
         story.tell("Job", stage_job(stage)).tell("Pod", pod(stage, RUNNING))
