@@ -101,6 +101,7 @@ async def _watch_over(arena: Arena, storming: asyncio.Task[list[Entry]]) -> None
     while not storming.done():
         await asyncio.wait({storming}, timeout=CHECK_SECONDS)
         hold(arena, await asyncio.to_thread(violations, arena.recorder.history()))
+    storming.result()
 
 
 async def settle(arena: Arena, wrong: Callable[[], list[str]], seconds: float) -> None:

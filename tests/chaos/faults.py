@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -184,8 +185,12 @@ async def storm(scene: Scene, faults: Sequence[Fault], seed: int, count: int, pa
 
 async def _work_has_begun(scene: Scene) -> None:
     """An operator has written a status."""
-    while not any("status" in each for each in (await scene.api.list("FineTuneJob", scene.namespace))["items"]):
-        await asyncio.sleep(0.2)
+    while True:
+        with suppress(*AWAY, Refused):
+            jobs = (await scene.api.list("FineTuneJob", scene.namespace))["items"]
+            if any("status" in each for each in jobs):
+                return
+        await asyncio.sleep(0.5)
 
 
 async def _strike(fault: Fault, scene: Scene, dice: random.Random) -> str | None:
