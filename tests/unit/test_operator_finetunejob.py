@@ -465,3 +465,18 @@ class TestChildren:
         assert codes == {"FailJob": [65, 78], "Ignore": [75]}
         assert built["podReplacementPolicy"] == "Failed", "two pods never write one checkpoint"
         assert built["template"]["spec"]["terminationGracePeriodSeconds"] == 120
+
+
+def test_a_prepare_whose_pod_took_the_reason_of_its_failure_with_it_runs_again() -> None:
+    cluster = Cluster()
+    cluster.step()
+    cluster.job_is("prepare", "Failed", failed=1)
+    step = cluster.step()
+    assert [each["metadata"]["labels"]["tuneyard.dev/stage"] for each in step.delete] == ["prepare"]
+    assert cluster.stage("prepare")["state"] == "Pending"
+    assert not cluster.condition("Failed")
+    cluster.step()
+    cluster.exited("prepare", 65, said("InvalidJSON", "line 3 is not JSON")).job_is(
+        "prepare", "Failed", failed=1
+    ).step()
+    assert cluster.condition("Failed")["reason"] == "InvalidJSON"

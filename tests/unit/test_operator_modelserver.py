@@ -136,6 +136,25 @@ def test_a_ready_revision_takes_over_and_the_old_one_goes_later() -> None:
     assert [each["metadata"]["name"] for each in later.delete] == [f"bot-{switch.status['previous']['revision']}"]
 
 
+def test_a_revision_that_was_ready_while_nobody_looked_serves_on() -> None:
+    scene = Scene()
+    scene.step()
+    complete = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}
+    scene.deployment_of(OLD)["status"] = {"replicas": 1, "conditions": [complete]}  # and has lost its pod since
+    served = scene.world.service
+    scene.wants(NEW).step(30)
+    assert scene.world.service == served, "the traffic stays where it was"
+    assert len(scene.world.deployments) == 2
+
+
+def test_a_switch_in_the_future_was_told_by_a_wrong_clock() -> None:
+    scene = serving()
+    scene.wants(NEW).step(40)
+    scene.becomes_ready(NEW).step(3600)  # an hour ahead
+    assert kinds(scene.step(50)) == ["Service"], "the time is put right"
+    assert [each["metadata"]["name"] for each in scene.step(61).delete], "and the old revision goes when it is due"
+
+
 def test_a_corrupt_revision_is_taken_back() -> None:
     scene = serving().wants(NEW)
     scene.step(60)

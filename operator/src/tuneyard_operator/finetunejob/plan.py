@@ -60,10 +60,10 @@ def _advance(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, 
         if seen is None:
             return _rest(world, run, now) if run.suspended else _begin(world, spec, run, settings, now)
         record.take(seen)
+        if stage in SPEAKING and _is_speechless(seen):
+            record.state, record.message = "Pending", "its pod is gone and its result with it: runs again"
+            return Plan(write_status(world, run, now), delete=[seen.job])
         if seen.state == "Succeeded":
-            if stage in SPEAKING and not (seen.outcome and seen.outcome.result):
-                record.state, record.message = "Pending", "its pod is gone and its result with it: runs again"
-                return Plan(write_status(world, run, now), delete=[seen.job])
             _conclude(run, stage, seen.outcome)
             if run.failure:
                 break
@@ -71,6 +71,13 @@ def _advance(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, 
         return _wait(world, run, seen, settings, now)
     run.current = run.current if run.failure else None
     return _finished(world, run, now)
+
+
+def _is_speechless(seen: StageSeen) -> bool:
+    """It has ended, and what it had to say was lost: its result, or why it failed."""
+    if seen.state == "Succeeded":
+        return not (seen.outcome and seen.outcome.result)
+    return seen.state == "Failed" and not seen.has_pods
 
 
 def _begin(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, now: datetime) -> Plan:

@@ -14,6 +14,8 @@ from tuneyard_operator.termination import Outcome, container_status, outcome, st
 FETCH_TRIES: Final = 2
 ENGINE_TRIES: Final = 3
 
+# Why a Deployment progresses no further: it has been complete. It stays when pods are lost later.
+ROLLED_OUT: Final = "NewReplicaSetAvailable"
 DEADLINE: Final = "ProgressDeadlineExceeded"
 ENGINE_CRASHED: Final = "EngineCrashed"
 BAD_ARTIFACT: Final = (reasons.ARTIFACT_CORRUPT, reasons.ARTIFACT_NOT_FOUND)
@@ -37,6 +39,7 @@ class Seen(NamedTuple):
 
     deployment: Json
     ready: bool  # all replicas
+    came_up: bool  # all replicas were ready at some time
     replicas: int
     ready_replicas: int
     verified: bool  # a pod has fetched and verified the artifact
@@ -62,6 +65,7 @@ def see(world: World, revision: str | None) -> Seen | None:
     return Seen(
         deployment=deployment,
         ready=_is_current(deployment) and int(status.get("availableReplicas", 0)) >= wanted,
+        came_up=condition(deployment, "Progressing").get("reason") == ROLLED_OUT,
         replicas=int(status.get("replicas", 0)),
         ready_replicas=int(status.get("readyReplicas", 0)),
         verified=any(terminated(pod, FETCH).get("exitCode") == 0 for pod in pods),

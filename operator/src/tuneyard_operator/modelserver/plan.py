@@ -30,6 +30,8 @@ REFUSED: Final = "Refused"
 TAKEN: Final = "belongs to someone else. Delete it, or give the ModelServer another name."
 # Pods that do not come up may not send events of their own: a volume whose Secret is missing, for example.
 LOOK_SECONDS: Final = 15.0
+# Between the operator that has switched and the one that looks.
+CLOCKS_DIFFER: Final = timedelta(seconds=5)
 
 
 def plan(world: World, settings: Settings, now: datetime) -> Plan:
@@ -65,7 +67,8 @@ def served_revision(world: World) -> str | None:
         return str(revision)
     pointed = (world.service or {}).get("spec", {}).get("selector", {}).get(names.LABEL_REVISION)
     seen = see(world, pointed)
-    return str(pointed) if seen and seen.ready and seen.ready_replicas else None
+    # It may have become ready, and lost its pod again, while nobody looked.
+    return str(pointed) if seen and (seen.came_up or (seen.ready and seen.ready_replicas)) else None
 
 
 def _failure(world: World, target: str | None, artifact: Artifact | Missing, seen: Seen | None) -> Failed | None:
@@ -90,7 +93,7 @@ def _step(
     now: datetime,
 ) -> Plan:
     apply = [child for child in _deployments(world, decision, wanted) if child is not None]
-    switched = _switched_at(world, decision.traffic)
+    switched = _switched_at(world, decision.traffic, now)
     if decision.traffic:
         front = service(world.server, decision.traffic, switched or now)
         apply += [] if world.service and is_as(world.service, front) else [front]
@@ -125,13 +128,13 @@ def _deployment(seen: Seen | None, wanted: Json | None, replicas: int) -> Json |
     return None if seen and is_as(seen.deployment, child) else child
 
 
-def _switched_at(world: World, traffic: str | None) -> datetime | None:
-    """Since when the Service points there; None while it does not."""
+def _switched_at(world: World, traffic: str | None, now: datetime) -> datetime | None:
+    """Since when the Service points there; None while it does not, or where a clock that was wrong has said so."""
     there = world.service or {}
     if traffic is None or there.get("spec", {}).get("selector", {}).get(names.LABEL_REVISION) != traffic:
         return None
     since = there["metadata"].get("annotations", {}).get(SWITCHED_AT)
-    return parse_time(since) if since else None
+    return parse_time(since) if since and parse_time(since) <= now + CLOCKS_DIFFER else None
 
 
 def _stays(world: World, message: str, now: datetime) -> Plan:
