@@ -20,9 +20,9 @@ SERVER = Key("ModelServer", "team", "s")
 
 
 def thing(kind: str, name: str, version: int, uid: str = "", **labels: str) -> Json:
-    metadata: Json = {"name": name, "namespace": "team", "uid": uid or f"uid-{name}", "resourceVersion": str(version)}
-    metadata |= {"labels": {f"tuneyard.dev/{key}": value for key, value in labels.items()}}
-    return {"kind": kind, "metadata": metadata}
+    tuneyards = {f"tuneyard.dev/{key}": value for key, value in labels.items()}
+    names = {"name": name, "namespace": "team", "uid": uid or f"uid-{name}"}
+    return {"kind": kind, "metadata": {**names, "resourceVersion": str(version), "labels": tuneyards}}
 
 
 def job(version: int, phase: str = "", uid: str = "") -> Json:
@@ -30,7 +30,7 @@ def job(version: int, phase: str = "", uid: str = "") -> Json:
 
 
 def server(version: int, follows: str = "", available: bool = False, uid: str = "") -> Json:
-    model = {"fineTuneJobRef": {"name": follows}} if follows else {"uri": "s3://a"}
+    model: Json = {"fineTuneJobRef": {"name": follows}} if follows else {"uri": "s3://a"}
     conditions = [{"type": "Available", "status": str(available)}]
     return thing("ModelServer", "s", version, uid) | {"spec": {"model": model}, "status": {"conditions": conditions}}
 
