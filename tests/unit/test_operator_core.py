@@ -205,7 +205,9 @@ def test_settings_are_read_from_the_environment() -> None:
             "TUNEYARD_SERVER_IMAGE": "s",
             "TUNEYARD_NAMESPACES": "a,b",
             "TUNEYARD_LOG_LEVEL": "debug",
+            "TUNEYARD_HEALTH_PORT": "9000",
         }
     )
     assert settings.namespaces == ("a", "b")
     assert settings.log_level == "DEBUG"
+    assert settings.health_port == 9000

@@ -19,7 +19,7 @@ def main() -> int:
         prog="tuneyard-operator",
         description="Watches FineTuneJobs and ModelServers. Settings: TUNEYARD_TRAINER_IMAGE, TUNEYARD_SERVER_IMAGE, "
         "TUNEYARD_IMAGE_PULL_POLICY, TUNEYARD_IMAGE_PULL_SECRETS, TUNEYARD_NAMESPACES (empty: all), "
-        "TUNEYARD_LOG_LEVEL. Outside a cluster it uses your kubeconfig.",
+        "TUNEYARD_LOG_LEVEL, TUNEYARD_HEALTH_PORT. Outside a cluster it uses your kubeconfig.",
     )
     parser.parse_args()
     settings = from_environment()

@@ -35,6 +35,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         image_pull_secrets=_words(environment, "IMAGE_PULL_SECRETS"),
         namespaces=_words(environment, "NAMESPACES"),
         log_level=(environment.get(f"{PREFIX}LOG_LEVEL") or "INFO").upper(),
+        health_port=int(environment.get(f"{PREFIX}HEALTH_PORT") or 8081),
     )
 
 
