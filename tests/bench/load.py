@@ -41,17 +41,18 @@ class Arrivals:
         return sum(name in self.at for name in names)
 
     async def watch(self, client: aiohttp.ClientSession, path: str, *, by_owner: bool) -> None:
-        """Until it is cancelled. A child goes by its owner's name."""
+        """Until it is cancelled. A child goes by its owner's name.
+
+        A new kind's watches are refused and ended a few times: what has been seen stays as it was seen first.
+        """
         query = {"watch": "true"}
         while True:
             async with client.get(path, params=query, headers={"Accept": METADATA_ONLY}) as answer:
-                if answer.status == 429:  # a new kind, whose watch cache is still being filled
-                    await asyncio.sleep(RETRY_SECONDS)
-                    continue
-                answer.raise_for_status()
-                async for line in answer.content:
-                    self._note(json.loads(line)["object"]["metadata"], by_owner)
-                raise ConnectionError(f"the watch of {path} has ended")
+                if answer.status != 429:
+                    answer.raise_for_status()
+                    async for line in answer.content:
+                        self._note(json.loads(line)["object"]["metadata"], by_owner)
+            await asyncio.sleep(RETRY_SECONDS)
 
     def _note(self, metadata: Json, by_owner: bool) -> None:
         now = self.last_change = time.monotonic()

@@ -199,9 +199,8 @@ def main() -> None:
         api_server(Path(folder) / "server", audit_policy=audit.POLICY) as server,
     ):
         audit.grant(server)
-        for name in options.subjects:
+        for subject in [SUBJECTS[name](server) for name in options.subjects]:
             profiled = options.profile if not results else None
-            subject = SUBJECTS[name](server)
             results.append(asyncio.run(measure(server, subject, options.jobs, options.limit, profiled)))
     if options.json:
         options.json.write_text(json.dumps([asdict(each) for each in results]))

@@ -18,7 +18,7 @@ from bench.audit import kubeconfig_for
 from bench.processes import Program, program
 from bench.subject import Subject
 from demo.certificates import Identity, make_authority, make_server_identity
-from demo.kubectl import holds, wait_until
+from demo.kubectl import wait_until
 
 HERE: Final = Path(__file__).parent / "peer"
 TRAINER: Final = "github.com/kubeflow/trainer/v2"
@@ -165,6 +165,11 @@ def _apply(server: ApiServer, document: Json) -> None:
 
 
 def _wait_established(server: ApiServer, crd: str) -> None:
-    """`kubectl wait` gives up where a CRD has no condition at all yet."""
+    """Not `kubectl wait`, which gives up where there is no condition at all yet."""
     path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd}"
-    wait_until(lambda: holds(server.request("GET", path), "Established"), f"{crd} is established", 60, every=0.1)
+    wait_until(lambda: _is_established(server.request("GET", path)), f"{crd} is established", 60, every=0.1)
+
+
+def _is_established(crd: Json) -> bool:
+    conditions = crd.get("status", {}).get("conditions") or []
+    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
