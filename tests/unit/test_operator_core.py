@@ -1,18 +1,17 @@
-"""The queue, the table of errors, who follows whom, and what is healthy."""
+"""The queue, the table of errors, the log's lines, and what is healthy."""
 
 import asyncio
+import json
+import logging
 from collections.abc import Callable
 
 import pytest
 
-from tuneyard_operator import health
-from tuneyard_operator.errors import ApiError, Verdict, classify
-from tuneyard_operator.handlers import kopf_settings, owner_key
-from tuneyard_operator.objects import Json
-from tuneyard_operator.reconcile import Key
-from tuneyard_operator.references import References
+from tuneyard_operator import health, logs
+from tuneyard_operator.errors import UNREACHABLE, ApiError, Verdict, classify, delay, rule
+from tuneyard_operator.objects import Key
 from tuneyard_operator.settings import from_environment
-from tuneyard_operator.workqueue import LONGEST_DELAY, WorkQueue, backoff
+from tuneyard_operator.workqueue import Lanes, WorkQueue
 
 
 @pytest.mark.parametrize(
@@ -140,57 +139,117 @@ class TestWorkQueue:
         queue.wake("a")
         await drain(queue, lambda: queue.oldest() > 0.02)
 
-    def test_backoff_grows_to_a_limit_and_spreads(self) -> None:
-        middle = [backoff(failures, 0.5) for failures in range(1, 12)]
-        assert middle[:3] == [0.5, 1.0, 2.0]
-        assert middle[-1] == LONGEST_DELAY
-        assert backoff(3, 0.0) < backoff(3, 1.0)
+    async def test_what_gathers_before_the_work_begins_is_not_late(self) -> None:
+        async def work(key: str) -> None:
+            await asyncio.Event().wait()
 
+        queue = WorkQueue(work)
+        queue.wake("a")
+        await asyncio.sleep(0.02)
+        assert queue.oldest() == 0
 
-def server(name: str, job: str | None) -> Json:
-    model: Json = {"fineTuneJobRef": {"name": job}} if job else {"uri": "s3://x/y"}
-    return {"metadata": {"name": name, "namespace": "team"}, "spec": {"model": model}}
+    async def test_a_conflict_is_looked_at_again_when_the_news_come_and_not_before(self) -> None:
+        looks: list[str] = []
 
+        async def work(key: str) -> None:
+            looks.append(key)
+            if len(looks) == 1:
+                raise ApiError(403, "Forbidden", "exceeded quota")  # its backoff outlasts this test
 
-def test_references_follow_the_servers() -> None:
-    references = References()
-    job, other = Key("FineTuneJob", "team", "job"), Key("FineTuneJob", "team", "other")
-    one, two = Key("ModelServer", "team", "one"), Key("ModelServer", "team", "two")
-    references.note(server("one", "job"))
-    references.note(server("two", "job"))
-    assert references.followers(job) == {one, two}
-    references.note(server("one", "other"))
-    references.note(server("two", None))
-    assert references.followers(job) == set()
-    assert references.followers(other) == {one}
-    references.note(server("one", "other"), gone=True)
-    assert references.followers(other) == set()
+        queue = WorkQueue(work)
+        queue.wake("a")
+        await drain(queue, lambda: len(looks) == 1 and queue.oldest() == 0)
+        assert looks == ["a"], "the backoff holds"
+        queue.wake("a")
+        await drain(queue, lambda: len(looks) == 2)
+
+    async def test_lanes_are_served_in_turn_and_first_in_first_out(self) -> None:
+        lanes: Lanes[str] = Lanes()
+        for key in ["a1", "a2", "a3", "b1", "b2", "c1"]:
+            lanes.put(key[0], key)
+        assert lanes.depths() == {"a": 3, "b": 2, "c": 1}
+        assert [await lanes.take() for _ in range(6)] == ["a1", "b1", "c1", "a2", "b2", "a3"]
+        assert lanes.depths() == {}
+
+    async def test_one_that_fails_all_the_time_is_not_tried_all_the_time(self) -> None:
+        """Its own writes wake it, as they do when a status is written for each failure."""
+        tries = 0
+
+        async def work(key: str) -> None:
+            nonlocal tries
+            tries += 1
+            queue.wake(key)
+            raise ApiError(503, "ServiceUnavailable", "etcd is away")
+
+        queue = WorkQueue(work)
+        queue.wake("a")
+        await drain(queue, lambda: tries == 1 and queue.oldest() == 0)
+        assert tries == 1
 
 
 @pytest.mark.parametrize(
-    ("watching", "oldest", "healthy"), [(True, 0.0, True), (True, 1e4, False), (False, 0.0, False)]
-)
-def test_health_means_something(watching: bool, oldest: float, healthy: bool) -> None:
-    assert (health.verdict(watching, oldest) == "") is healthy
-
-
-@pytest.mark.parametrize(
-    ("labels", "key"),
+    ("error", "first", "longest"),
     [
-        ({"tuneyard.dev/finetunejob": "x"}, Key("FineTuneJob", "team", "x")),
-        ({"tuneyard.dev/modelserver": "y"}, Key("ModelServer", "team", "y")),
-        ({"app": "z"}, None),
+        (ApiError(409, "Conflict", ""), 0.1, 10),
+        (ApiError(UNREACHABLE, "ClientConnectorError", ""), 1, 30),
+        (ApiError(403, "Forbidden", "exceeded quota"), 5, 300),
+        (ApiError(500, "InternalError", ""), 0.5, 120),
+        (ValueError("a mistake of ours"), 0.5, 120),
+        (ApiError(429, "TooManyRequests", ""), 1, 60),
     ],
 )
-def test_a_childs_owner_is_in_its_labels(labels: dict[str, str], key: Key | None) -> None:
-    assert owner_key({"metadata": {"name": "c", "namespace": "team", "labels": labels}}) == key
+def test_delays_grow_to_a_limit_and_spread(error: Exception, first: float, longest: float) -> None:
+    assert [delay(error, failures, 0.5) for failures in (1, 2, 3)] == [first, 2 * first, 4 * first]
+    assert delay(error, 5000, 0.5) == longest == rule(error).longest
+    assert delay(error, 3, 0.0) < delay(error, 3, 1.0)
 
 
-def test_kopf_writes_nothing() -> None:
-    settings = kopf_settings()
-    assert not settings.posting.enabled
-    assert settings.peering.standalone
-    assert settings.scanning.disabled
+@pytest.mark.parametrize(("asked", "least", "most"), [(None, 0.75, 1.25), (7.0, 7.0, 8.75), (0.0, 0.75, 1.25)])
+def test_the_api_servers_wish_to_be_left_alone_is_heard(asked: float | None, least: float, most: float) -> None:
+    error = ApiError(429, "TooManyRequests", "", asked)
+    assert (delay(error, 1, 0.0), delay(error, 1, 1.0)) == (least, most)
+
+
+@pytest.mark.parametrize(
+    ("stuck", "oldest", "problem"),
+    [
+        ([], 0.0, ""),
+        ([], 1e4, "a reconcile is stuck"),
+        (["Pod", "Event", "Event"], 0.0, "informers of Event, Pod have"),
+    ],
+)
+def test_health_means_something(stuck: list[str], oldest: float, problem: str) -> None:
+    said = health.verdict(stuck, oldest)
+    assert problem in said and bool(said) is bool(problem)
+
+
+def record(message: str, *args: object) -> logging.LogRecord:
+    return logging.LogRecord("tuneyard", logging.INFO, "x.py", 1, message, args, None)
+
+
+def test_a_line_of_the_log_names_its_object() -> None:
+    with logs.about(Key("FineTuneJob", "team", "x")):
+        inside = json.loads(logs.Json().format(record('says "%s"', "é")))
+        assert logs.Text().format(record("hello")).endswith("INFO tuneyard: FineTuneJob team/x: hello")
+    assert inside["object"] == "FineTuneJob team/x"
+    assert inside["message"] == 'says "é"'
+    assert inside["time"].endswith("Z")
+    assert "object" not in json.loads(logs.Json().format(record("outside")))
+
+
+async def test_lines_of_different_workers_are_about_different_objects(caplog: pytest.LogCaptureFixture) -> None:
+    """A worker's key is its own, although all share a thread."""
+    lines: list[str] = []
+
+    async def work(key: str) -> None:
+        await asyncio.sleep(0.001)
+        lines.append(logs.Text().format(record("hello")))
+
+    queue = WorkQueue(work)
+    for key in ["a", "b", "c"]:
+        queue.wake(key)
+    await drain(queue, lambda: len(lines) == 3)
+    assert sorted(line.split(": ", 1)[1] for line in lines) == ["a: hello", "b: hello", "c: hello"]
 
 
 def test_settings_name_the_variable_that_is_missing() -> None:
@@ -205,9 +264,10 @@ def test_settings_are_read_from_the_environment() -> None:
             "TUNEYARD_SERVER_IMAGE": "s",
             "TUNEYARD_NAMESPACES": "a,b",
             "TUNEYARD_LOG_LEVEL": "debug",
+            "TUNEYARD_LOG_FORMAT": "JSON",
             "TUNEYARD_HEALTH_PORT": "9000",
         }
     )
+    assert (settings.log_format, settings.health_port) == ("json", 9000)
     assert settings.namespaces == ("a", "b")
     assert settings.log_level == "DEBUG"
-    assert settings.health_port == 9000

@@ -1,17 +1,22 @@
-"""/healthz: whether this process still does its work. A restart is the remedy."""
+"""/healthz: whether this process still does its work; a restart is the remedy. /readyz, and /metrics for Prometheus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from aiohttp import web
+from prometheus_client.aiohttp import make_aiohttp_handler
 
 STUCK_SECONDS: Final = 180.0  # longer than all timeouts of one reconcile together
 
 
-def verdict(watching: bool, oldest: float) -> str:
-    """What is wrong, or an empty string. `oldest`: seconds for which a key has been waiting for a worker."""
-    if not watching:
-        return "the watches have ended"
+def verdict(stuck: Iterable[str], oldest: float) -> str:
+    """What is wrong, or an empty string.
+
+    `stuck`: kinds whose informers have stopped trying; `oldest`: seconds for which a key has been waiting for a worker.
+    An API server that is away is not wrong with us: informers and reconciles try again, and that is being alive.
+    """
+    if kinds := sorted(set(stuck)):
+        return f"the informers of {', '.join(kinds)} have stopped"
     if oldest > STUCK_SECONDS:
         return f"a reconcile is stuck for {oldest:.0f} s"
     return ""
@@ -27,6 +32,7 @@ async def serve(port: int, wrong: Callable[[], str], ready: Callable[[], bool]) 
 
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    app.router.add_get("/metrics", make_aiohttp_handler())
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, None, port).start()

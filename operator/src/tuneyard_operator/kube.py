@@ -1,18 +1,25 @@
 """The API server, with objects as plain dicts. The only module that imports the Kubernetes client."""
 
-import json
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final, NamedTuple, Self
 
 import aiohttp
+import orjson
 from kubernetes.aio import client, config
 
 from tuneyard_api.names import FIELD_MANAGER, GROUP, VERSION
+from tuneyard_operator import metrics
 from tuneyard_operator.errors import UNREACHABLE, ApiError
-from tuneyard_operator.objects import Json, name, namespace, uid
+from tuneyard_operator.objects import Json, is_going, name, namespace, uid, version
 
 TIMEOUT_SECONDS: Final = 20
+PAGE: Final = 500  # objects; what kubectl and client-go ask for
+TIMEOUT: Final = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+METHODS: Final = {"create": "POST", "patch": "PATCH", "delete": "DELETE"}  # all other verbs are GET
+# A peer that vanished without a word is noticed within a minute, and no request is made for that.
+KEEPALIVE: Final = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 
 
 class Resource(NamedTuple):
@@ -36,6 +43,27 @@ RESOURCES: Final = {
 }
 
 
+class Source(NamedTuple):
+    """Which objects of a kind are meant; an empty namespace means all of them."""
+
+    kind: str
+    namespace: str = ""
+    labels: str = ""
+    fields: str = ""
+
+    def query(self) -> dict[str, str]:
+        chosen = {"labelSelector": self.labels, "fieldSelector": self.fields}
+        return {key: value for key, value in chosen.items() if value}
+
+
+class Page(NamedTuple):
+    """A part of a list; `rest` asks for the next one and is empty on the last."""
+
+    items: list[Json]
+    version: int  # of the whole list; a watch goes on from here
+    rest: str
+
+
 class Kube:
     """Each method raises ApiError when the API server refuses or cannot be reached."""
 
@@ -50,43 +78,81 @@ class Kube:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
             await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        return cls(client.ApiClient(configuration))
+        api = client.ApiClient(configuration)
+        # A watch holds a connection, so they are not limited; the queue's workers are.
+        connector = aiohttp.TCPConnector(limit=0, ssl=api.rest_client.ssl_context, socket_factory=_socket)
+        configuration.client_session_kwargs = {"connector": connector}
+        return cls(api)
 
     async def close(self) -> None:
         await self._api.close()  # type: ignore[no-untyped-call]
+        await self._api.configuration.client_session_kwargs["connector"].close()
 
     async def get(self, kind: str, namespace: str, name: str) -> Json | None:
         """None where there is no such object."""
         try:
-            return await self._call("GET", _path(kind, namespace, name))
+            return await self._call("get", kind, _path(kind, namespace, name))
         except ApiError as error:
             if error.status == 404:
                 return None
             raise
 
-    async def list(self, kind: str, namespace: str, *, labels: str = "", fields: str = "") -> list[Json]:
-        query = {"labelSelector": labels, "fieldSelector": fields}
-        found = await self._call("GET", _path(kind, namespace), {key: value for key, value in query.items() if value})
-        return [_typed(each, kind) for each in found["items"]]
+    async def list_page(self, source: Source, rest: str = "") -> Page:
+        """Raises ApiError 410 when `rest` is too old; the list then has to begin anew."""
+        query = source.query() | {"limit": str(PAGE)} | ({"continue": rest} if rest else {})
+        found = await self._call("list", source.kind, _path(source.kind, source.namespace), query)
+        meta = found["metadata"]
+        return Page([_typed(each, source.kind) for each in found["items"]], version(found), meta.get("continue", ""))
+
+    async def watch(self, source: Source, since: int, seconds: int) -> AsyncGenerator[Json]:
+        """What changed since that resourceVersion, as {type, object}, for so many seconds.
+
+        Raises ApiError, also when the API server says so within the stream: 410 means to list again.
+        """
+        query = source.query() | {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": str(since),
+            "timeoutSeconds": str(seconds),
+        }
+        timeout = aiohttp.ClientTimeout(total=seconds + TIMEOUT_SECONDS, sock_connect=TIMEOUT_SECONDS)
+        try:
+            answer = await self._send(
+                "watch", source.kind, _path(source.kind, source.namespace), query, timeout=timeout
+            )
+            try:
+                if answer.status >= 400:
+                    raise _error(answer, await answer.read())
+                async for line in answer.response.content:
+                    event: Json = orjson.loads(line)
+                    if event["type"] == "ERROR":
+                        said = event["object"]
+                        raise ApiError(int(said.get("code", 500)), said.get("reason", "Error"), said.get("message", ""))
+                    yield event
+            finally:
+                answer.response.close()
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise ApiError(UNREACHABLE, type(error).__name__, str(error)) from error
 
     async def apply(self, thing: Json, *, subresource: str = "") -> Json:
         """Server-side apply: what we leave out is not ours, what we left out since the last time goes."""
         path = _path(thing["kind"], namespace(thing), name(thing)) + (f"/{subresource}" if subresource else "")
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        return await self._call("PATCH", path, query, thing, "application/apply-patch+yaml")
+        return await self._call("patch", thing["kind"], path, query, thing)
 
     async def create(self, thing: Json) -> bool:
         """False, and nothing is done, where it is there already."""
         try:
-            await self._call("POST", _path(thing["kind"], namespace(thing)), {"fieldManager": FIELD_MANAGER}, thing)
+            path = _path(thing["kind"], namespace(thing))
+            await self._call("create", thing["kind"], path, {"fieldManager": FIELD_MANAGER}, thing)
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 return False
             raise
         return True
 
-    async def delete(self, thing: Json) -> None:
-        """Just this object, not another one of its name; does nothing where it is gone."""
+    async def delete(self, thing: Json) -> Json | None:
+        """Just this object, not another one of its name; the answer is the object as long as it is there."""
         body = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -94,42 +160,61 @@ class Kube:
             "preconditions": {"uid": uid(thing)},
         }
         try:
-            await self._call("DELETE", _path(thing["kind"], namespace(thing), name(thing)), {}, body)
+            path = _path(thing["kind"], namespace(thing), name(thing))
+            left = await self._call("delete", thing["kind"], path, {}, body)
         except ApiError as error:
-            if error.status not in (404, 409):
-                raise
+            if error.status == 404:
+                return None
+            if error.status == 409:  # another one has its name by now, and the watch will tell
+                return thing
+            raise
+        return left if is_going(left) else None
 
     async def _call(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        body: Json | None = None,
-        content_type: str = "application/json",
+        self, verb: str, kind: str, path: str, query: Mapping[str, str] | None = None, body: Json | None = None
     ) -> Json:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
         try:
-            request = await self._api.param_serialize(
-                method,
-                path,
-                query_params=list((query or {}).items()),
-                header_params=headers,
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            answer = await self._api.call_api(*request, _request_timeout=TIMEOUT_SECONDS)
-            text = await answer.read()  # type: ignore[no-untyped-call]
+            answer = await self._send(verb, kind, path, query, body)
+            text = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(UNREACHABLE, type(error).__name__, str(error)) from error
         if answer.status >= 400:
-            raise _error(answer.status, text)
-        parsed: Json = json.loads(text)
+            raise _error(answer, text)
+        parsed: Json = orjson.loads(text)
         return parsed
+
+    async def _send(
+        self,
+        verb: str,
+        kind: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        timeout: aiohttp.ClientTimeout = TIMEOUT,
+    ) -> Any:
+        """The client's response, its body not yet read; counted by Kubernetes' verb."""
+        content = "application/apply-patch+yaml" if verb == "patch" else "application/json"
+        code = "unreachable"
+        try:
+            request = await self._api.param_serialize(
+                METHODS.get(verb, "GET"),
+                path,
+                query_params=list((query or {}).items()),
+                header_params={"Accept": "application/json", "Content-Type": content},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            answer = await self._api.call_api(*request, _request_timeout=timeout)
+            code = str(answer.status)
+            return answer
+        finally:
+            metrics.API_REQUESTS.labels(verb, RESOURCES[kind].plural, code).inc()
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:
     resource = RESOURCES[kind]
-    return f"{resource.root}/namespaces/{namespace}/{resource.plural}" + (f"/{name}" if name else "")
+    place = f"/namespaces/{namespace}" if namespace else ""
+    return f"{resource.root}{place}/{resource.plural}" + (f"/{name}" if name else "")
 
 
 def _typed(thing: Json, kind: str) -> Json:
@@ -137,9 +222,21 @@ def _typed(thing: Json, kind: str) -> Json:
     return thing | {"kind": kind}
 
 
-def _error(status: int, text: bytes) -> ApiError:
+def _error(answer: Any, text: bytes) -> ApiError:
+    after = answer.headers.get("Retry-After", "")
+    seconds = float(after) if after.isdecimal() else None
     try:
-        said: Any = json.loads(text)
-        return ApiError(status, said.get("reason") or "Error", said.get("message") or "")
+        said: Any = orjson.loads(text)
+        return ApiError(answer.status, said.get("reason") or "Error", said.get("message") or "", seconds)
     except (ValueError, AttributeError):
-        return ApiError(status, "Error", text[:500].decode(errors="replace"))
+        return ApiError(answer.status, "Error", text[:500].decode(errors="replace"), seconds)
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that notices when its peer is gone."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVE.items():
+        made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made

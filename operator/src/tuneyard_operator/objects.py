@@ -3,11 +3,26 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneyard_api.names import API_VERSION
 
 Json = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """Names one object."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+def key_of(thing: Json) -> Key:
+    return Key(thing["kind"], namespace(thing), name(thing))
 
 
 def uid(thing: Json) -> str:
@@ -20,6 +35,11 @@ def name(thing: Json) -> str:
 
 def namespace(thing: Json) -> str:
     return str(thing["metadata"]["namespace"])
+
+
+def version(thing: Json) -> int:
+    """Newer ones are larger, since all kinds and their lists are numbered by the same clock (KEP-5504)."""
+    return int(thing["metadata"]["resourceVersion"])
 
 
 def generation(thing: Json) -> int:

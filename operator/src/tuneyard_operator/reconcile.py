@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from tuneyard_api.names import API_VERSION
+from tuneyard_operator.cache import Cache, Reader
 from tuneyard_operator.errors import ApiError, Verdict, classify
 from tuneyard_operator.events import event_objects
 from tuneyard_operator.kube import Kube
-from tuneyard_operator.objects import Json, is_going, name, namespace, uid
+from tuneyard_operator.objects import Json, Key, is_going, key_of, name
 from tuneyard_operator.plans import Plan, Refusal
 from tuneyard_operator.settings import Settings
 
@@ -18,17 +19,6 @@ log = logging.getLogger(__name__)
 
 REFUSED: Final = (400, 403, 413, 422)
 REMEMBERED: Final = 10_000  # events
-
-
-class Key(NamedTuple):
-    """One of our objects."""
-
-    kind: str
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}"
 
 
 class World(Protocol):
@@ -44,15 +34,17 @@ class Controller(NamedTuple, Generic[W]):
     """How one kind is observed (seconds since the last status write are told), and what is planned for it."""
 
     kind: str
-    observe: Callable[[Kube, Json, float], Awaitable[W]]
+    observe: Callable[[Reader, Json, float], Awaitable[W]]
     plan: Callable[[W, Settings, datetime], Plan]
+    measure: Callable[[Json, Json], None] = lambda before, after: None  # told the status that was, and that is, written
 
 
 class Reconciler:
-    """The work of the queue."""
+    """The work of the queue. It reads from the cache and writes to the API server, whose answers it puts there."""
 
-    def __init__(self, kube: Kube, settings: Settings, controllers: Iterable[Controller[Any]]) -> None:
+    def __init__(self, kube: Kube, cache: Cache, settings: Settings, controllers: Iterable[Controller[Any]]) -> None:
         self._kube = kube
+        self._cache = cache
         self._settings = settings
         self._controllers = {each.kind: each for each in controllers}
         self._written: dict[Key, float] = {}
@@ -60,7 +52,7 @@ class Reconciler:
 
     async def __call__(self, key: Key) -> float | None:
         """Returns in how many seconds to look again; raises where a retry may help."""
-        thing = await self._kube.get(*key)
+        thing = self._cache.get(*key)
         if thing is None or is_going(thing):
             self._written.pop(key, None)  # its children go with it
             return None
@@ -69,12 +61,12 @@ class Reconciler:
         except ApiError as error:
             if classify(error) is Verdict.RETRY:
                 raise
-            log.info("%s: %s", key, error)
+            log.info("%s", error)
             return None
 
     async def _reconcile(self, key: Key, thing: Json) -> float | None:
         controller = self._controllers[key.kind]
-        world = await controller.observe(self._kube, thing, self._since_write(key))
+        world = await controller.observe(self._cache, thing, self._since_write(key))
         plan = controller.plan(world, self._settings, datetime.now(UTC))
         try:
             await self._act(plan)
@@ -88,12 +80,13 @@ class Reconciler:
     async def _act(self, plan: Plan) -> None:
         for each in plan.delete:
             if not is_going(each):
-                log.info("delete %s %s/%s", each["kind"], namespace(each), name(each))
-                await self._kube.delete(each)
+                log.info("delete %s", key_of(each))
+                left = await self._kube.delete(each)
+                self._cache.put(left) if left else self._cache.remove(each)
         for each in plan.apply:
-            log.info("apply %s %s/%s", each["kind"], namespace(each), name(each))
+            log.info("apply %s", key_of(each))
             try:
-                await self._kube.apply(each)
+                self._cache.put(await self._kube.apply(each))
             except ApiError as error:
                 if error.status in REFUSED and classify(error) is not Verdict.WAIT:
                     raise Refused(each, error) from error
@@ -101,11 +94,12 @@ class Reconciler:
 
     async def _tell(self, key: Key, thing: Json, plan: Plan) -> None:
         if plan.status != thing.get("status", {}):
-            await self._kube.apply(_status_of(thing, plan.status), subresource="status")
+            self._cache.put(await self._kube.apply(_status_of(thing, plan.status), subresource="status"))
             self._written[key] = time.monotonic()
+            self._controllers[key.kind].measure(thing.get("status", {}), plan.status)
         for event in event_objects(plan.events, thing, datetime.now(UTC)):
             if name(event) not in self._told and await self._kube.create(event):
-                log.info("%s: %s: %s", key, event["reason"], event["message"])
+                log.info("%s: %s", event["reason"], event["message"])
             self._told.add(name(event))
         if len(self._told) > REMEMBERED:
             self._told.clear()
@@ -125,10 +119,6 @@ class Refused(Exception):
 
 
 def _status_of(thing: Json, status: Json) -> Json:
-    """For server-side apply; the uid makes sure that it is not written to a namesake."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": thing["kind"],
-        "metadata": {"name": name(thing), "namespace": namespace(thing), "uid": uid(thing)},
-        "status": status,
-    }
+    """For server-side apply. Refused (409) where it would go to a namesake, or to a version that we have not seen."""
+    seen = {key: thing["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
+    return {"apiVersion": API_VERSION, "kind": thing["kind"], "metadata": seen, "status": status}

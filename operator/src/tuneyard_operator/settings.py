@@ -16,6 +16,7 @@ class Settings(NamedTuple):
     image_pull_secrets: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()  # empty: the whole cluster
     log_level: str = "INFO"
+    log_format: str = "text"  # or json
     health_port: int = 8081
     workers: int = 8
     poll: float = 3.0  # between two looks at a running stage's progress
@@ -35,6 +36,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         image_pull_secrets=_words(environment, "IMAGE_PULL_SECRETS"),
         namespaces=_words(environment, "NAMESPACES"),
         log_level=(environment.get(f"{PREFIX}LOG_LEVEL") or "INFO").upper(),
+        log_format=(environment.get(f"{PREFIX}LOG_FORMAT") or "text").lower(),
         health_port=int(environment.get(f"{PREFIX}HEALTH_PORT") or 8081),
     )
 

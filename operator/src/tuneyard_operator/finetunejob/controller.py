@@ -6,43 +6,37 @@ from typing import Final
 import aiohttp
 
 from tuneyard_api import names
+from tuneyard_operator import metrics
+from tuneyard_operator.cache import Reader
 from tuneyard_operator.conditions import parse_time
 from tuneyard_operator.finetunejob.observe import World, own_jobs, running_pod_ip
 from tuneyard_operator.finetunejob.plan import plan
-from tuneyard_operator.kube import Kube
-from tuneyard_operator.objects import Json, holds, name, namespace, owned_by, uid
+from tuneyard_operator.objects import Json, holds, key_of, owned_by, uid
 from tuneyard_operator.reconcile import Controller
 
 PROGRESS_TIMEOUT: Final = aiohttp.ClientTimeout(total=2)  # seconds
 POD_SECONDS: Final = 5  # a Job that has no pod by then is asked why
 
 
-async def observe(kube: Kube, job: Json, since_write: float) -> World:
-    selector = f"{names.LABEL_FINETUNEJOB}={name(job)}"
+async def observe(cluster: Reader, job: Json, since_write: float) -> World:
     world = World(
         job=job,
-        jobs=await kube.list("Job", namespace(job), labels=selector),
-        pods=await kube.list("Pod", namespace(job), labels=selector),
+        jobs=cluster.children("Job", key_of(job)),
+        pods=cluster.children("Pod", key_of(job)),
         since_write=since_write,
     )
-    return world._replace(warnings=await _warnings(kube, world), progress=await _progress(world))
+    return world._replace(warnings=_warnings(cluster, world), progress=await _progress(world))
 
 
-async def _warnings(kube: Kube, world: World) -> dict[str, str]:
+def _warnings(cluster: Reader, world: World) -> dict[str, str]:
     """Why Jobs have no pods, by the Jobs' uids: admission and quotas are told in events only."""
-    return {uid(job): await _last_warning(kube, job) for job in own_jobs(world) if _lacks_pod(job, world.pods)}
+    return {uid(job): cluster.warning(uid(job)) for job in own_jobs(world) if _lacks_pod(job, world.pods)}
 
 
 def _lacks_pod(job: Json, pods: list[Json]) -> bool:
     age = (datetime.now(UTC) - parse_time(job["metadata"]["creationTimestamp"])).total_seconds()
     over = holds(job, "Complete") or holds(job, "Failed")
     return not over and age > POD_SECONDS and not any(owned_by(pod, uid(job)) for pod in pods)
-
-
-async def _last_warning(kube: Kube, job: Json) -> str:
-    events = await kube.list("Event", namespace(job), fields=f"involvedObject.uid={uid(job)},type=Warning")
-    latest = max(events, key=lambda event: event.get("lastTimestamp") or "", default={})
-    return f"{latest['reason']}: {latest['message']}" if latest else ""
 
 
 async def _progress(world: World) -> Json | None:
@@ -64,4 +58,18 @@ async def read_progress(address: str) -> Json | None:
         return None
 
 
-CONTROLLER: Final = Controller("FineTuneJob", observe, plan)
+def measure(before: Json, after: Json) -> None:
+    """How long the stages took that have just succeeded."""
+    done = {stage["name"] for stage in before.get("stages", []) if stage["state"] == "Succeeded"}
+    for stage in after.get("stages", []):
+        if (
+            stage["state"] == "Succeeded"
+            and stage["name"] not in done
+            and "startedAt" in stage
+            and "finishedAt" in stage
+        ):
+            took = parse_time(stage["finishedAt"]) - parse_time(stage["startedAt"])
+            metrics.STAGES.labels(stage["name"]).observe(took.total_seconds())
+
+
+CONTROLLER: Final = Controller("FineTuneJob", observe, plan, measure)

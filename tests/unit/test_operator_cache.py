@@ -1,0 +1,292 @@
+"""The cache and what fills it: newest wins, what is gone stays gone, and nobody changes what others see."""
+
+import sys
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from tuneyard_operator import cache as module
+from tuneyard_operator.cache import LAST_APPLIED, Cache
+from tuneyard_operator.errors import ApiError
+from tuneyard_operator.finetunejob.controller import measure
+from tuneyard_operator.informers import after, take
+from tuneyard_operator.metrics import STAGES, StateCollector
+from tuneyard_operator.objects import Json, Key
+from tuneyard_operator.wakes import woken_by
+
+JOB = Key("FineTuneJob", "team", "x")
+SERVER = Key("ModelServer", "team", "s")
+
+
+def thing(kind: str, name: str, version: int, uid: str = "", **labels: str) -> Json:
+    metadata: Json = {"name": name, "namespace": "team", "uid": uid or f"uid-{name}", "resourceVersion": str(version)}
+    metadata["labels"] = {f"tuneyard.dev/{key}": value for key, value in labels.items()}
+    return {"kind": kind, "metadata": metadata}
+
+
+def job(version: int, phase: str = "", uid: str = "") -> Json:
+    return thing("FineTuneJob", "x", version, uid) | ({"status": {"phase": phase}} if phase else {})
+
+
+def server(version: int, follows: str = "", available: bool = False, uid: str = "") -> Json:
+    model = {"fineTuneJobRef": {"name": follows}} if follows else {"uri": "s3://a"}
+    conditions = [{"type": "Available", "status": str(available)}]
+    return thing("ModelServer", "s", version, uid) | {"spec": {"model": model}, "status": {"conditions": conditions}}
+
+
+def warning(version: int, time: str, text: str, about: str = "uid-j", kind: str = "Job", name: str = "j") -> Json:
+    involved = {"kind": kind, "namespace": "team", "name": name, "uid": about}
+    event = {"involvedObject": involved, "reason": "FailedCreate", "message": text, "lastTimestamp": time}
+    return thing("Event", f"e{version}", version) | event
+
+
+def version_of(cache: Cache, key: Key = JOB) -> str | None:
+    found = cache.get(*key)
+    return found["metadata"]["resourceVersion"] if found else None
+
+
+@pytest.mark.parametrize(
+    ("told", "left"),
+    [
+        (["put 5", "put 7"], "7"),
+        (["put 7", "put 5"], "7"),
+        (["put 9", "put 10"], "10"),  # numbers, not words
+        (["put 5", "gone 6"], None),
+        (["put 5", "gone 6", "put 5"], None),  # the late answer of a write
+        (["put 5", "gone 6", "put 7"], None),  # even one that seems newer: that uid has ended
+        (["gone 6", "put 5"], None),
+        (["put 5", "gone 6", "new 8"], "8"),  # a namesake
+        (["put 5", "new 8", "gone 6"], "8"),  # news of the old one come late
+        (["new 8", "put 5"], "8"),
+    ],
+)
+def test_the_newest_wins_and_what_is_gone_stays_gone(told: list[str], left: str | None) -> None:
+    cache = Cache()
+    for each in told:
+        what, version = each.split()
+        one = job(int(version), uid="uid-namesake" if what == "new" else "")
+        (cache.remove if what == "gone" else cache.put)(one)
+    assert version_of(cache) == left
+
+
+def test_only_news_are_told() -> None:
+    told: list[str] = []
+    cache = Cache(lambda thing: told.append(thing["metadata"]["resourceVersion"]))
+    cache.put(job(5))
+    cache.put(job(5))
+    cache.put(job(4))
+    cache.remove(job(6))
+    cache.remove(job(6))
+    cache.put(job(5))
+    assert told == ["5", "5"], "put, then gone"
+
+
+def test_nobody_changes_what_others_see() -> None:
+    cache, given = Cache(), job(5, "Training")
+    cache.put(given)
+    given["status"]["phase"] = "changed by who gave it"
+    read = cache.get(*JOB) or {}
+    read["status"]["phase"] = "changed by a reader"
+    assert (cache.get(*JOB) or {})["status"]["phase"] == "Training"
+
+
+def test_what_no_plan_reads_is_not_kept() -> None:
+    one = job(5)
+    one["metadata"] |= {"managedFields": [{}], "annotations": {LAST_APPLIED: "{}", "kept": "1"}}
+    cache = Cache()
+    cache.put(one)
+    assert (cache.get(*JOB) or {})["metadata"]["annotations"] == {"kept": "1"}
+    assert "managedFields" not in (cache.get(*JOB) or {})["metadata"]
+    assert "managedFields" in one["metadata"], "the giver keeps what it gave"
+
+
+def test_of_a_strangers_service_only_its_being_there_is_kept() -> None:
+    cache = Cache()
+    ours, theirs = thing("Service", "ours", 5, modelserver="s"), thing("Service", "theirs", 6)
+    for each in (ours, theirs):
+        cache.put(each | {"spec": {"ports": []}})
+    assert "spec" in (cache.get("Service", "team", "ours") or {})
+    assert set(cache.get("Service", "team", "theirs") or {}) == {"kind", "metadata"}
+
+
+def test_a_kind_that_nobody_watches_is_not_kept() -> None:
+    """Nobody would ever tell that it is gone."""
+    cache = Cache()
+    cache.put(thing("ConfigMap", "c", 5))
+    assert cache.get("ConfigMap", "team", "c") is None
+
+
+def test_children_are_found_by_their_owner() -> None:
+    cache = Cache()
+    cache.put(thing("Job", "b", 1, finetunejob="x"))
+    cache.put(thing("Job", "a", 2, finetunejob="x"))
+    cache.put(thing("Job", "other", 3, finetunejob="y"))
+    cache.put(thing("Pod", "p", 4, modelserver="s"))
+
+    def found(kind: str, owner: Key) -> list[str]:
+        return [each["metadata"]["name"] for each in cache.children(kind, owner)]
+
+    assert found("Job", JOB) == ["a", "b"]
+    assert found("Pod", SERVER) == ["p"]
+    assert found("Pod", JOB) == found("Job", JOB._replace(namespace="elsewhere")) == []
+    cache.put(thing("Job", "a", 5, finetunejob="y"))
+    cache.remove(thing("Job", "b", 6))
+    assert found("Job", JOB) == []
+    assert found("Job", Key("FineTuneJob", "team", "y")) == ["a", "other"]
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([(1, "10:00", "old"), (2, "11:00", "new")], "FailedCreate: new"),
+        ([(2, "11:00", "new"), (1, "10:00", "old")], "FailedCreate: new"),
+        ([(1, "10:00", "once"), (3, "12:00", "once more")], "FailedCreate: once more"),
+    ],
+)
+def test_only_the_newest_warning_counts(events: list[tuple[int, str, str]], said: str) -> None:
+    cache = Cache()
+    for each in events:
+        cache.put(warning(*each))
+    assert cache.warning("uid-j") == said
+    assert cache.warning("uid-other") == ""
+
+
+def test_a_warning_ends_with_its_event_and_with_what_it_is_about() -> None:
+    cache = Cache()
+    cache.put(warning(1, "10:00", "first"))
+    cache.put(warning(2, "11:00", "second"))
+    cache.remove(warning(1, "10:00", "first"))
+    assert cache.warning("uid-j") == "FailedCreate: second"
+    cache.remove(warning(2, "11:00", "second"))
+    assert cache.warning("uid-j") == ""
+    cache.put(thing("Job", "j", 3, finetunejob="x"))
+    cache.put(warning(4, "12:00", "third"))
+    cache.remove(thing("Job", "j", 5))
+    cache.put(warning(6, "13:00", "late"))
+    assert cache.warning("uid-j") == ""
+
+
+def test_memories_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WARNINGS", 2)
+    monkeypatch.setattr(module, "REMEMBERED", 2)
+    cache = Cache()
+    for each in range(1, 4):
+        cache.put(warning(each, "10:00", f"w{each}", about=f"uid-{each}"))
+        cache.remove(job(each, uid=f"gone-{each}"))
+    assert [cache.warning(f"uid-{each}") for each in (1, 2, 3)] == ["", "FailedCreate: w2", "FailedCreate: w3"]
+    cache.put(job(9, uid="gone-3"))
+    assert version_of(cache) is None
+    cache.put(job(9, uid="gone-1"))
+    assert version_of(cache) == "9", "long forgotten"
+
+
+def test_a_list_tells_what_is_gone_but_not_of_what_is_newer_than_it() -> None:
+    cache = Cache()
+    elsewhere = thing("Pod", "far", 3)
+    elsewhere["metadata"]["namespace"] = "elsewhere"
+    for each in (thing("Pod", "listed", 1), thing("Pod", "gone", 2), thing("Pod", "created-since", 12), elsewhere):
+        cache.put(each)
+    cache.keep_only("Pod", "team", ["uid-listed"], as_of=10)
+    assert [bool(cache.get("Pod", "team", each)) for each in ("listed", "gone", "created-since")] == [True, False, True]
+    assert cache.get("Pod", "elsewhere", "far")
+    cache.keep_only("Pod", "", ["uid-listed"], as_of=20)
+    assert not cache.get("Pod", "elsewhere", "far")
+
+
+WOKEN: list[tuple[Json, list[Key]]] = [
+    (job(5), [JOB, SERVER]),
+    (server(5, "x"), [SERVER]),
+    (thing("Pod", "p", 5, finetunejob="x"), [JOB]),
+    (thing("Deployment", "d", 5, modelserver="s"), [SERVER]),
+    (thing("Pod", "p", 5), []),
+    (thing("Service", "s", 5), [SERVER]),  # a stranger's, whose name a ModelServer waits for
+    (thing("Service", "s-metrics", 5, modelserver="s"), [SERVER]),
+]
+
+
+@pytest.mark.parametrize(("changed", "keys"), WOKEN)
+def test_who_is_woken(changed: Json, keys: list[Key]) -> None:
+    cache = Cache()
+    cache.put(server(1, "x"))
+    assert woken_by(changed, cache) == keys
+
+
+def test_a_server_that_follows_another_job_is_woken_by_that_one() -> None:
+    cache = Cache()
+    cache.put(server(1, "x"))
+    cache.put(server(2, "y"))
+    assert woken_by(job(5), cache) == [JOB]
+    cache.put(server(3, "x"))
+    cache.remove(server(4, "x"))
+    assert woken_by(job(5), cache) == [JOB]
+
+
+def test_a_warning_is_news_of_what_it_is_about() -> None:
+    told: list[str] = []
+    cache = Cache(lambda thing: told.append(thing["metadata"]["name"]))
+    cache.put(warning(1, "10:00", "a stranger's"))
+    cache.put(thing("Job", "j", 2, finetunejob="x"))
+    cache.put(warning(3, "11:00", "ours"))
+    cache.put(warning(4, "11:00", "about a namesake", about="uid-other"))
+    assert told == ["j", "j"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "there", "version"),
+    [("ADDED", True, 7), ("MODIFIED", True, 7), ("DELETED", False, 7), ("BOOKMARK", True, 7)],
+)
+def test_what_a_watch_says(kind: str, there: bool, version: int) -> None:
+    cache = Cache()
+    cache.put(job(5))
+    bookmark: Json = {"metadata": {"resourceVersion": "7"}}
+    assert take({"type": kind, "object": bookmark if kind == "BOOKMARK" else job(7)}, "FineTuneJob", cache) == version
+    assert bool(version_of(cache)) is there
+
+
+@pytest.mark.parametrize(("status", "since"), [(410, 0), (0, 42), (500, 42), (429, 42), (403, 42)])
+def test_only_a_forgotten_past_is_listed_again(status: int, since: int) -> None:
+    assert after(ApiError(status, "", ""), 42) == since
+
+
+def test_states_are_counted_as_they_change() -> None:
+    cache = Cache()
+    registry = CollectorRegistry()
+    registry.register(StateCollector(lambda: {"FineTuneJob": 3}, cache.states))
+    cache.put(job(1))
+    cache.put(job(2, "Training"))
+    cache.put(server(1, available=False))
+    cache.put(server(2, available=True))
+    text = generate_latest(registry).decode()
+    assert 'tuneyard_finetunejobs{phase="Training"} 1.0' in text
+    assert 'tuneyard_finetunejobs{phase="Pending"} 0.0' in text
+    assert 'tuneyard_modelservers{available="true"} 1.0' in text
+    assert 'tuneyard_workqueue_depth{kind="FineTuneJob"} 3.0' in text
+    cache.remove(job(3))
+    assert 'tuneyard_finetunejobs{phase="Training"} 0.0' in generate_latest(registry).decode()
+
+
+def stage(state: str, **times: Any) -> Json:
+    return {"stages": [{"name": "train", "state": state, **times}]}
+
+
+def test_a_stages_duration_is_told_once() -> None:
+    def total() -> float:
+        samples = STAGES.collect()[0].samples
+        return sum(each.value for each in samples if each.name.endswith("_sum") and each.labels["stage"] == "train")
+
+    before = total()
+    done = stage("Succeeded", startedAt="2030-01-01T00:00:00Z", finishedAt="2030-01-01T00:01:30Z")
+    measure(stage("Running", startedAt="2030-01-01T00:00:00Z"), done)
+    measure(done, done)
+    measure({}, stage("Adopted"))
+    assert total() == before + 90
+
+
+def test_an_object_costs_little_more_than_its_json() -> None:
+    """Dicts would take ten times as much; see docs/decisions/0012."""
+    cache = Cache()
+    one = job(1, "Training") | {"spec": {"text": "x" * 2000}}
+    cache.put(one)
+    entry = cache._entries["FineTuneJob"]["team", "x"]
+    assert sys.getsizeof(entry.raw) < 2400
