@@ -13,11 +13,16 @@ Engine = Callable[[], Coroutine[Any, Any, None]]
 async def run(engine: Engine) -> None:
     """Until a signal, or until the engine ends; raises what it raised.
 
-    kopf is given no kinds to watch, so it asks the API server nothing; see docs/decisions/0011.
+    kopf is given no kinds to watch, so it asks the API server only which kinds there are, once, and for that it has
+    to log in; see docs/decisions/0011.
     """
     over = asyncio.Event()
     registry = kopf.OperatorRegistry()
     running: list[asyncio.Task[None]] = []
+
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
     @kopf.on.startup(registry=registry)
     async def start(**_: Any) -> None:
