@@ -63,6 +63,7 @@ class Result:
     latencies: list[float]  # from each object to its child
     costs: dict[str, Cost]
     ready: float = 0.0  # from a restart with all objects to /readyz
+    ready_cpu: float = 0.0  # CPU seconds that this took the first program
     served: float = 0.0  # from that restart until an object made then has its child
 
 
@@ -74,8 +75,8 @@ async def measure(server: ApiServer, subject: Subject, count: int, limit: float,
             with profile.recorded(programs[0], profiled):
                 result = await under_load(field, programs, count, limit)
         with subject.run() as programs:
-            result.ready, result.served = await asyncio.gather(
-                asyncio.to_thread(programs[0].wait_ready), one_more(field, programs[0].started, limit)
+            (result.ready, result.ready_cpu), result.served = await asyncio.gather(
+                asyncio.to_thread(until_ready, programs[0]), one_more(field, programs[0].started, limit)
             )
     async with session(server) as client:
         for path in subject.collections:
@@ -144,6 +145,11 @@ def calls_of(server: ApiServer, since: datetime) -> dict[str, Counter[str]]:
     return found
 
 
+def until_ready(program: Program) -> tuple[float, float]:
+    """Seconds, and CPU seconds."""
+    return program.wait_ready(), program.cpu
+
+
 async def one_more(field: Field, started: float, limit: float) -> float:
     await create(field.client, field.subject.parents, field.subject.parent("one-more"))
     await have_children(field, ["one-more"], limit)
@@ -170,6 +176,7 @@ FIGURES: Final[dict[str, Callable[[Result, int], str]]] = {
     "memory, all programs": lambda it, _: mebibytes(sum(c.rss_after for c in it.costs.values())),
     "CPU, all programs": lambda it, _: seconds(sum(c.cpu for c in it.costs.values())),
     "restart: /readyz after": lambda it, _: seconds(it.ready),
+    "restart: CPU until then": lambda it, _: seconds(it.ready_cpu),
     "restart: a new object's Job after": lambda it, _: seconds(it.served),
     "load average before / after": lambda it, _: it.machine_load,
 }
