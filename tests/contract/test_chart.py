@@ -69,7 +69,7 @@ def test_the_operator_reads_no_secrets_and_writes_no_specs() -> None:
     verbs = {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
     assert "secrets" not in verbs
     assert all("*" not in each for each in [*verbs.values(), set(verbs)])
-    assert verbs["finetunejobs"] == verbs["modelservers"] == {"get", "list", "watch"}
+    assert verbs["finetunejobs"] == verbs["modelservers"] == {"list", "watch"}
     assert verbs["pods"] == {"list", "watch"}
 
 
@@ -79,7 +79,9 @@ def test_everything_carries_the_releases_label() -> None:
         assert each["metadata"]["labels"]["team"] == "ml"
 
 
-@pytest.mark.parametrize("wrong", ["imagePullPolicy=Sometimes", "images.operator=", "logLevel=loud", "unknown=1"])
+@pytest.mark.parametrize(
+    "wrong", ["imagePullPolicy=Sometimes", "images.operator=", "logLevel=loud", "logFormat=xml", "unknown=1"]
+)
 def test_wrong_values_are_refused(wrong: str) -> None:
     with pytest.raises(AssertionError, match="schema"):
         template("--set", wrong)

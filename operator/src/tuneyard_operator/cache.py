@@ -130,7 +130,9 @@ class Cache:
 
     def _keep(self, kind: str, place: tuple[str, str], thing: Json) -> None:
         state = sys.intern(STATES[kind](thing)) if kind in STATES else ""
-        entry = _Entry(orjson.dumps(trimmed(thing)), version(thing), uid(thing), owner_key(thing), state)
+        # A copy, because orjson's own buffer was larger, and what it gives back of that is a hole in the heap.
+        raw = bytes(memoryview(orjson.dumps(trimmed(thing))))
+        entry = _Entry(raw, version(thing), uid(thing), owner_key(thing), state)
         self._entries[kind][place] = entry
         if entry.owner:
             self._children[kind, entry.owner].add(place[1])

@@ -1,6 +1,7 @@
 """kopf runs the process: it takes the signals, and starts and ends the engine. The only module that imports kopf."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -13,8 +14,8 @@ Engine = Callable[[], Coroutine[Any, Any, None]]
 async def run(engine: Engine) -> None:
     """Until a signal, or until the engine ends; raises what it raised.
 
-    kopf is given no kinds to watch, so it asks the API server only which kinds there are, once, and for that it has
-    to log in; see docs/decisions/0011.
+    kopf is given no kinds to watch. It asks the API server for its resources once, at the start; see
+    docs/decisions/0011.
     """
     over = asyncio.Event()
     registry = kopf.OperatorRegistry()
@@ -45,5 +46,7 @@ def settings() -> kopf.OperatorSettings:
     quiet = kopf.OperatorSettings()
     quiet.posting.enabled = False
     quiet.scanning.disabled = True
+    # An API server that is away at the start is waited for: it would otherwise end the process.
+    quiet.networking.error_backoffs = itertools.repeat(5.0)
     logging.getLogger("kopf.activities").setLevel(logging.WARNING)
     return quiet

@@ -77,8 +77,11 @@ class Kube:
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            # Read here: the client itself looks at KUBECONFIG only once, when it is imported.
+            file = os.environ.get("KUBECONFIG") or None
+            await config.load_kube_config(file, client_configuration=configuration)  # type: ignore[no-untyped-call]
         api = client.ApiClient(configuration)
+        api.user_agent = FIELD_MANAGER  # so that audit logs name us
         # A watch holds a connection, so they are not limited; the queue's workers are.
         connector = aiohttp.TCPConnector(limit=0, ssl=api.rest_client.ssl_context, socket_factory=_socket)
         # Else a thread looks for a .netrc before each request: a quarter of this process's time. A kubeconfig's
