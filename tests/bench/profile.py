@@ -1,0 +1,58 @@
+"""Where a program's time goes, by py-spy. `python -m bench.profile FILE` prints the top of what was recorded."""
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from bench.figures import table
+from bench.processes import Program
+
+RATE: Final = 50  # samples a second; each stops the program for a moment
+TOP: Final = 10
+SCAFFOLD: Final = ("asyncio/", "threading.py", "concurrent/", "selectors.py", "<module>", "tuneyard_operator/main.py")
+
+
+@contextmanager
+def recorded(program: Program, path: Path | None) -> Iterator[None]:
+    """Samples the program during the block into `path`; not at all where that is None."""
+    if path is None:
+        yield
+        return
+    command = ["py-spy", "record", "--gil", "--format=raw", f"--rate={RATE}", "--duration=unlimited"]
+    with subprocess.Popen([*command, f"--pid={program.process.pid}", f"--output={path}"]) as spy:
+        try:
+            yield
+        finally:
+            spy.send_signal(signal.SIGINT)
+
+
+def top(path: Path) -> str:
+    """Functions by the share of samples in which they were running themselves, and in which they were on the stack."""
+    own: Counter[str] = Counter()
+    within: Counter[str] = Counter()
+    for line in path.read_text().splitlines():
+        stack, _, count = line.rpartition(" ")
+        frames = [_function(frame) for frame in stack.split(";")]
+        own[frames[-1]] += int(count)
+        for frame in {each for each in frames if not any(part in each for part in SCAFFOLD)}:
+            within[frame] += int(count)
+    return f"{_table('itself', own, own.total())}\n\n{_table('with what it calls', within, own.total())}"
+
+
+def _function(frame: str) -> str:
+    """Without the line: `reconcile (tuneyard_operator/reconcile.py)`."""
+    return frame.rpartition(":")[0] + ")" if ":" in frame else frame
+
+
+def _table(title: str, counted: Counter[str], total: int) -> str:
+    rows = [[name, f"{count / total:.1%}"] for name, count in counted.most_common(TOP)]
+    return table([["function", title], *rows])
+
+
+if __name__ == "__main__":
+    print(top(Path(sys.argv[1])))
