@@ -86,8 +86,8 @@ class Kube:
         api.user_agent = FIELD_MANAGER  # so that audit logs name us
         # A watch holds a connection, so they are not limited; the queue's workers are.
         connector = aiohttp.TCPConnector(limit=0, ssl=api.rest_client.ssl_context, socket_factory=_socket)
-        # trust_env: else a thread looks for a .netrc before each request, a quarter of this process's time. A kubeconfig's
-        # proxy-url holds; HTTPS_PROXY does not.
+        # trust_env: else a thread looks for a .netrc before each request, a quarter of this process's time. A
+        # kubeconfig's proxy-url holds; HTTPS_PROXY does not.
         configuration.client_session_kwargs = {
             "connector": connector,
             "read_bufsize": LINE_BYTES,

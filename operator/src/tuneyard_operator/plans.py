@@ -7,7 +7,7 @@ from tuneyard_operator.objects import Json
 
 
 class Plan(NamedTuple):
-    """In this order: delete, apply, create, write the status, tell."""
+    """In this order: delete, apply, create, tell, write the status."""
 
     status: Json
     delete: list[Json] = []

@@ -1,4 +1,4 @@
-"""One reconcile: observe, plan, act, write the status if it changed, and only then tell."""
+"""One reconcile: observe, plan, act, tell, and write the status if it changed."""
 
 import logging
 import time
@@ -95,16 +95,26 @@ class Reconciler:
                 raise
 
     async def _tell(self, key: Key, thing: Json, plan: Plan) -> None:
+        """Events first: they follow from what is not in the status yet, and their names keep them from being told twice."""
+        for event in event_objects(plan.events, thing, datetime.now(UTC)):
+            if name(event) not in self._told:
+                await self._tell_event(event)
+        if len(self._told) > REMEMBERED:
+            self._told.clear()
         if plan.status != thing.get("status", {}):
             self._cache.put(await self._kube.apply(_status_of(thing, plan.status), subresource="status"))
             self._written[key] = time.monotonic()
             self._controllers[key.kind].measure(thing.get("status", {}), plan.status)
-        for event in event_objects(plan.events, thing, datetime.now(UTC)):
-            if name(event) not in self._told and await self._kube.create(event):
+
+    async def _tell_event(self, event: Json) -> None:
+        try:
+            if await self._kube.create(event):
                 log.info("%s: %s", event["reason"], event["message"])
-            self._told.add(name(event))
-        if len(self._told) > REMEMBERED:
-            self._told.clear()
+        except ApiError as error:
+            if error.status not in REFUSED:
+                raise
+            log.warning("the event %s is refused: %s", event["reason"], error)  # the status matters more
+        self._told.add(name(event))
 
     def _since_write(self, key: Key) -> float:
         return time.monotonic() - self._written.get(key, -float("inf"))
