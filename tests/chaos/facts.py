@@ -7,7 +7,6 @@ from typing import Any, Final, NamedTuple
 
 from chaos.watching import Record
 from tuneyard_api import names
-from tuneyard_operator.finetunejob.children import run_hash
 
 Json = dict[str, Any]
 
@@ -64,9 +63,7 @@ def run_of_child(child: Json) -> Run:
 
 def run_of_status(job: Json) -> Run:
     """The run that the status is about: the spec may have changed since."""
-    generation = job.get("status", {}).get("observedGeneration", 0)
-    about = {"metadata": {"uid": uid(job), "generation": generation}}
-    return Run(job["metadata"]["namespace"], name(job), run_hash(about))
+    return Run(job["metadata"]["namespace"], name(job), job.get("status", {}).get("revision", ""))
 
 
 def stage_of(child: Json) -> str:

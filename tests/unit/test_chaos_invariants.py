@@ -19,7 +19,6 @@ from chaos.invariants import (
 )
 from chaos.watching import Expired, Record, Stream
 from operatorbuilders import said
-from tuneyard_operator.finetunejob.children import run_hash
 
 Json = dict[str, Any]
 DIGESTS = {stage: stage * 3 for stage in ("prepare", "train", "export", "evaluate", "publish")}
@@ -51,13 +50,14 @@ def thing(name: str, owner: tuple[str, str] | None = None, **labels: str) -> Jso
     return {"metadata": metadata}
 
 
-REVISION = run_hash({"metadata": {"uid": "a", "generation": 1}})
+REVISION = "0badcafe"
 
 
 def fine_tune_job(stages: dict[str, str], *conditions: str, percent: int | None = None, **status: Any) -> Json:
     listed = [{"type": each.split(":")[0], "status": "True", "reason": each.split(":")[-1]} for each in conditions]
     told: Json = {
         "observedGeneration": 1,
+        "revision": REVISION,
         "stages": [{"name": stage, "state": stages.get(stage, "Pending")} for stage in DIGESTS],
         "conditions": listed,
     }

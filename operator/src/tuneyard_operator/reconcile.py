@@ -95,7 +95,7 @@ class Reconciler:
                 raise
 
     async def _tell(self, key: Key, thing: Json, plan: Plan) -> None:
-        """Events first: they follow from what is not in the status yet, and their names keep them from being told twice."""
+        """Events first: they follow from what the status does not say yet, and by their names none is told twice."""
         for event in event_objects(plan.events, thing, datetime.now(UTC)):
             if name(event) not in self._told:
                 await self._tell_event(event)

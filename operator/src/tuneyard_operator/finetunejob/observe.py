@@ -43,12 +43,17 @@ class StageSeen(NamedTuple):
     outcome: Outcome | None  # of the pod that ended last
     decided: bool  # a pod has come to a final end, whether or not the Job says so yet
     waiting_for: str  # why the pod does not start
-    wakes: bool  # an event will come when it goes on
+    has_pods: bool
     started_at: str | None
     finished_at: str | None
     failed: int
     lost: tuple[str, ...]  # pods that were taken away
     pod_ip: str | None  # where it answers /progress
+
+    @property
+    def wakes(self) -> bool:
+        """An event will come when it goes on."""
+        return self.has_pods or is_held(self.job)
 
 
 def own_jobs(world: World) -> list[Json]:
@@ -95,7 +100,7 @@ def see_stage(world: World, stage: Stage) -> StageSeen | None:
         outcome=_outcome(job, pods),
         decided=_is_decided(pods),
         waiting_for=_held(job) or next(filter(None, map(stuck_message, pods)), "") or world.warnings.get(uid(job), ""),
-        wakes=bool(pods) or is_held(job),
+        has_pods=bool(pods),
         started_at=job.get("status", {}).get("startTime"),
         finished_at=_finished_at(job),
         failed=int(job.get("status", {}).get("failed", 0)),
