@@ -37,7 +37,7 @@ lint: setup ## Style, import layers, generated files
 
 .PHONY: types
 types: setup ## Static types
-	$(RUN) mypy crds/src store/src operator/src trainer/src server/src crds/generate.py examples tests
+	$(RUN) mypy crds/src store/src operator/src trainer/src server/src cli/src crds/generate.py examples tests
 
 .PHONY: unit
 unit: setup ## Unit tests

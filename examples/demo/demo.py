@@ -65,7 +65,7 @@ def run(s3_image: str, model: Path) -> bool:
     heading("2. kubectl apply -f examples/finetune.yaml")
     console.print(kubectl("apply", "-n", NAMESPACE, "-f", str(EXAMPLES / "finetune.yaml")).strip())
     job = follow_job()
-    console.print(kubectl("get", "finetunejobs", "-n", NAMESPACE, "-o", "wide"))
+    console.print(kubectl("get", "finetunejobs", "-n", NAMESPACE))
 
     heading("3. The base model, served, for comparison")
     with store.reached_from_here() as s3:

@@ -20,7 +20,8 @@ def print_namespace(namespace: str) -> None:
     for pod in pods:
         name = pod["metadata"]["name"]
         section(f"log of {name}", ["logs", name, "-n", namespace, "--all-containers", f"--tail={LOG_LINES}"])
-    section("log of the operator", ["logs", "-n", "tuneyard-system", "deployment/tuneyard", f"--tail={LOG_LINES}"])
+    operators = ["-n", "tuneyard-system", "-l", "app.kubernetes.io/name=tuneyard", "--prefix"]
+    section("log of the operators", ["logs", *operators, f"--tail={LOG_LINES}"])
 
 
 def section(title: str, command: list[str]) -> None:

@@ -61,7 +61,7 @@ def test_the_api_server_takes_what_is_rendered(options: list[str]) -> None:
 
 def test_one_namespace_needs_no_right_in_the_cluster() -> None:
     kinds = {each["kind"] for each in template("--set", f"watchNamespaces={{{NAMESPACE}}}")}
-    assert kinds == {"ServiceAccount", "Role", "RoleBinding", "Deployment"}
+    assert kinds == {"ServiceAccount", "Role", "RoleBinding", "Deployment", "PodDisruptionBudget"}
 
 
 def test_the_operator_reads_no_secrets_and_writes_no_specs() -> None:
@@ -74,13 +74,41 @@ def test_the_operator_reads_no_secrets_and_writes_no_specs() -> None:
     assert verbs["pods"] == {"list", "watch"}
 
 
+def test_a_single_replica_may_be_evicted() -> None:
+    assert not [each for each in template("--set", "replicas=1") if each["kind"] == "PodDisruptionBudget"]
+    (budget,) = [each for each in template() if each["kind"] == "PodDisruptionBudget"]
+    assert budget["spec"]["minAvailable"] == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--set", f"watchNamespaces={{{NAMESPACE}}}"]])
+def test_the_operator_may_do_with_its_lease_what_the_election_does_and_no_more(options: list[str]) -> None:
+    rendered = template(*options)
+    (deployment,) = [each for each in rendered if each["kind"] == "Deployment"]
+    environment = {
+        each["name"]: each.get("value") for each in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    rules = [
+        (rule.get("resourceNames"), set(rule["verbs"]), each["metadata"]["namespace"])
+        for each in rendered
+        if each["kind"] in ("Role", "ClusterRole")
+        for rule in each["rules"]
+        if "leases" in rule["resources"]
+    ]
+    assert rules == [
+        ([environment["TUNEYARD_LEASE"]], {"get", "watch", "update"}, NAMESPACE),
+        (None, {"create"}, NAMESPACE),
+    ]
+
+
 def test_everything_carries_the_releases_label() -> None:
     for each in template("--set", "labels.team=ml"):
         assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "tuneyard"
         assert each["metadata"]["labels"]["team"] == "ml"
 
 
-@pytest.mark.parametrize("wrong", ["imagePullPolicy=Sometimes", "images.operator=", "logLevel=loud", "unknown=1"])
+@pytest.mark.parametrize(
+    "wrong", ["imagePullPolicy=Sometimes", "images.operator=", "logLevel=loud", "replicas=-1", "unknown=1"]
+)
 def test_wrong_values_are_refused(wrong: str) -> None:
     with pytest.raises(AssertionError, match="schema"):
         template("--set", wrong)

@@ -77,7 +77,7 @@ def artifact(job: Json, form: str) -> Json:
 
 
 def restart_operator() -> None:
-    """Kills the operator without warning; its Deployment brings another one."""
+    """Kills all operators without warning; their Deployment brings others."""
     kubectl(
         "delete",
         "pods",

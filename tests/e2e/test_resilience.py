@@ -39,7 +39,7 @@ def undisturbed(namespace: str) -> Json:
 def disturbed(namespace: str) -> Json:
     """The same job; in mid-run its operator was killed and its training pod deleted."""
     apply(fine_tune_job("disturbed", namespace, training=TRAINING))
-    wait_until(lambda: "step 5/" in training_log(namespace), "training has reached step 5", 180, every=0.5)
+    wait_until(lambda: last_step(training_log(namespace)) >= 5, "training has reached step 5", 180, every=0.5)
     restart_operator()
     (pod,) = stage_pods("disturbed", namespace, "train")
     kubectl("delete", "pod", pod["metadata"]["name"], "-n", namespace, timeout=180)
@@ -53,6 +53,11 @@ def training_log(namespace: str) -> str:
         return kubectl("logs", "-n", namespace, "-l", selector, "--tail=-1")
     except KubectlError:
         return ""
+
+
+def last_step(log: str) -> int:
+    """The log names a step now and then; 0 before the first."""
+    return max((int(step) for step in re.findall(r"\bstep (\d+)/", log)), default=0)
 
 
 def adapter(store: ObjectStore, job: Json) -> bytes:
@@ -94,6 +99,7 @@ def test_without_a_cluster_the_artifacts_are_the_same(
     (tmp_path / "job.yaml").write_text(json.dumps(job))  # JSON is YAML
     credentials = tmp_path / "credentials"
     credentials.mkdir()
+    tmp_path.chmod(0o755)  # the image's user is not ours
     with store.reached_from_here() as s3:
         for name, value in store.credential_files(s3.endpoint).items():
             (credentials / name).write_text(value)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tuneyard_cluster import host
-from tuneyard_cluster.cluster import kind_config, mark_of
+from tuneyard_cluster.cluster import audit_policy, kind_config, mark_of
 from tuneyard_cluster.nodeimage import NodeImage
 from tuneyard_cluster.rootfs import base_spec
 from tuneyard_cluster.selftest import sync_errors
-from tuneyard_cluster.settings import from_environment
+from tuneyard_cluster.settings import AUDIT_LOG, from_environment
 from tuneyard_cluster.shell import Failed, Refused, run
 
 ROUTES = "Iface\tDestination\tGateway \tFlags\neth1\t0000A8C0\t00000000\t0001\neth0\t00000000\t010200C0\t0003\n"
@@ -62,10 +62,25 @@ def test_a_failed_command_shows_the_end_of_its_output() -> None:
 
 
 def test_another_image_makes_another_cluster() -> None:
+    settings = from_environment({"HOME": "/h"})
     built, public = NodeImage("tuneyard/node:1", built=True), NodeImage("kindest/node:1", built=False)
-    assert len({mark_of(image) for image in (built, public, NodeImage("tuneyard/node:2", built=True))}) == 3
-    assert json.loads(kind_config(built))["networking"]["disableDefaultCNI"] is True
-    assert json.loads(kind_config(public))["kubeadmConfigPatches"] == []
+    images = (built, public, NodeImage("tuneyard/node:2", built=True))
+    assert len({mark_of(image, settings) for image in images}) == 3
+    assert json.loads(kind_config(built, settings))["networking"]["disableDefaultCNI"] is True
+    assert json.loads(kind_config(public, settings))["networking"]["disableDefaultCNI"] is False
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_every_file_of_the_audit_is_mounted_where_the_api_server_looks(built: bool) -> None:
+    settings = from_environment({"HOME": "/h"})
+    config = json.loads(kind_config(NodeImage("node:1", built), settings))
+    (mount,) = config["nodes"][0]["extraMounts"]
+    server = json.loads(config["kubeadmConfigPatches"][0])["apiServer"]
+    assert mount["hostPath"] == str(audit_policy(settings))
+    assert mount["containerPath"] == server["extraArgs"]["audit-policy-file"]
+    assert server["extraArgs"]["audit-log-path"] == str(AUDIT_LOG)
+    volumes = {volume["mountPath"] for volume in server["extraVolumes"] if volume["hostPath"] == volume["mountPath"]}
+    assert volumes == {str(Path(server["extraArgs"][f"audit-{kind}"]).parent) for kind in ("policy-file", "log-path")}
 
 
 def test_containers_get_kinds_hook_and_no_limits() -> None:

@@ -140,6 +140,20 @@ class TestWorkQueue:
         queue.wake("a")
         await drain(queue, lambda: queue.oldest() > 0.02)
 
+    async def test_keys_that_gather_before_the_work_begins_are_not_late(self) -> None:
+        async def work(key: str) -> None:
+            await asyncio.Event().wait()
+
+        queue = WorkQueue(work)
+        queue.wake("a")
+        gathered = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.05)
+        assert queue.oldest() == 0, "a standby does not work"
+        running = asyncio.create_task(queue.run())
+        await asyncio.sleep(0)
+        assert queue.oldest() < asyncio.get_running_loop().time() - gathered - 0.04, "nor is it late when it begins"
+        running.cancel()
+
     def test_backoff_grows_to_a_limit_and_spreads(self) -> None:
         middle = [backoff(failures, 0.5) for failures in range(1, 12)]
         assert middle[:3] == [0.5, 1.0, 2.0]
@@ -191,6 +205,13 @@ def test_kopf_writes_nothing() -> None:
     assert not settings.posting.enabled
     assert settings.peering.standalone
     assert settings.scanning.disabled
+
+
+def test_each_process_has_an_identity_of_its_own() -> None:
+    images = {"TUNEYARD_TRAINER_IMAGE": "t", "TUNEYARD_SERVER_IMAGE": "s", "TUNEYARD_POD_NAME": "tuneyard-0"}
+    one, other = from_environment(images), from_environment(images)
+    assert one.identity.startswith("tuneyard-0_")
+    assert one.identity != other.identity, "a restarted container is not its predecessor"
 
 
 def test_settings_name_the_variable_that_is_missing() -> None:

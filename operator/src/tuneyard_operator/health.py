@@ -1,4 +1,4 @@
-"""/healthz: whether this process still does its work. A restart is the remedy."""
+"""/healthz: whether this process still does its work (a restart is the remedy), and whether it leads."""
 
 from collections.abc import Callable
 from typing import Final
@@ -17,10 +17,14 @@ def verdict(watching: bool, oldest: float) -> str:
     return ""
 
 
-async def serve(port: int, wrong: Callable[[], str], ready: Callable[[], bool]) -> web.AppRunner:
+async def serve(
+    port: int, wrong: Callable[[], str], ready: Callable[[], bool], leads: Callable[[], bool]
+) -> web.AppRunner:
     async def healthz(_: web.Request) -> web.Response:
         problem = wrong()
-        return web.Response(text=problem or "ok", status=503 if problem else 200)
+        return web.Response(
+            text=problem or ("ok, leads" if leads() else "ok, stands by"), status=503 if problem else 200
+        )
 
     async def readyz(_: web.Request) -> web.Response:
         return web.Response(text="ok" if ready() else "not listed yet", status=200 if ready() else 503)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final, NamedTuple, Self
 
 import aiohttp
@@ -31,6 +31,7 @@ RESOURCES: Final = {
     # Gone only when their pods are gone: what comes next must not meet them.
     "Job": Resource("/apis/batch/v1", "jobs", "Foreground"),
     "Deployment": Resource("/apis/apps/v1", "deployments", "Foreground"),
+    "Lease": Resource("/apis/coordination.k8s.io/v1", "leases"),
     "FineTuneJob": Resource(f"/apis/{GROUP}/{VERSION}", "finetunejobs"),
     "ModelServer": Resource(f"/apis/{GROUP}/{VERSION}", "modelservers"),
 }
@@ -85,6 +86,36 @@ class Kube:
             raise
         return True
 
+    async def replace(self, thing: Json) -> Json:
+        """Refused with 409 where somebody has written since the resourceVersion that it carries."""
+        return await self._call("PUT", _path(thing["kind"], namespace(thing), name(thing)), {}, thing)
+
+    async def changes(self, thing: Json, seconds: int) -> AsyncGenerator[Json]:
+        """One object, each time that it changes from now on; ends when it is deleted, and after so many seconds."""
+        query = {
+            "watch": "true",
+            "fieldSelector": f"metadata.name={name(thing)}",
+            "resourceVersion": thing["metadata"]["resourceVersion"],
+            "timeoutSeconds": str(seconds),
+        }
+        path = _path(thing["kind"], namespace(thing))
+        try:
+            answer = await self._send("GET", path, query, timeout=seconds + TIMEOUT_SECONDS)
+            try:
+                if answer.status >= 400:
+                    raise _error(answer.status, await answer.read())
+                async for line in answer.response.content:
+                    change = json.loads(line)
+                    if change["type"] == "ERROR":
+                        raise _error(int(change["object"].get("code", 500)), json.dumps(change["object"]).encode())
+                    if change["type"] == "DELETED":
+                        return
+                    yield change["object"]
+            finally:
+                answer.response.close()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiError(UNREACHABLE, type(error).__name__, str(error)) from error
+
     async def delete(self, thing: Json) -> None:
         """Just this object, not another one of its name; does nothing where it is gone."""
         body = {
@@ -107,24 +138,35 @@ class Kube:
         body: Json | None = None,
         content_type: str = "application/json",
     ) -> Json:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
         try:
-            request = await self._api.param_serialize(
-                method,
-                path,
-                query_params=list((query or {}).items()),
-                header_params=headers,
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            answer = await self._api.call_api(*request, _request_timeout=TIMEOUT_SECONDS)
-            text = await answer.read()  # type: ignore[no-untyped-call]
+            answer = await self._send(method, path, query, body, content_type)
+            text = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(UNREACHABLE, type(error).__name__, str(error)) from error
         if answer.status >= 400:
             raise _error(answer.status, text)
         parsed: Json = json.loads(text)
         return parsed
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        content_type: str = "application/json",
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> Any:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        request = await self._api.param_serialize(
+            method,
+            path,
+            query_params=list((query or {}).items()),
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        return await self._api.call_api(*request, _request_timeout=timeout)
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:

@@ -1,6 +1,8 @@
 """What an operator process is told at its start."""
 
 import os
+import secrets
+import socket
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -15,6 +17,9 @@ class Settings(NamedTuple):
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()  # empty: the whole cluster
+    identity: str = ""  # in the election; no two processes may have the same
+    lease_namespace: str = "default"
+    lease_name: str = "tuneyard"
     log_level: str = "INFO"
     health_port: int = 8081
     workers: int = 8
@@ -34,6 +39,10 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         image_pull_policy=environment.get(f"{PREFIX}IMAGE_PULL_POLICY") or "IfNotPresent",
         image_pull_secrets=_words(environment, "IMAGE_PULL_SECRETS"),
         namespaces=_words(environment, "NAMESPACES"),
+        identity=f"{environment.get(f'{PREFIX}POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}",
+        lease_namespace=environment.get(f"{PREFIX}POD_NAMESPACE") or "default",
+        lease_name=environment.get(f"{PREFIX}LEASE") or "tuneyard",
+        health_port=int(environment.get(f"{PREFIX}HEALTH_PORT") or 8081),
         log_level=(environment.get(f"{PREFIX}LOG_LEVEL") or "INFO").upper(),
     )
 

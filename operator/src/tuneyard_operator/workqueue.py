@@ -34,6 +34,7 @@ class WorkQueue(Generic[Key]):
         self._running: dict[Key, float] = {}  # since when
         self._woken: set[Key] = set()  # while they were being worked on
         self._failures: dict[Key, int] = {}
+        self._began = float("inf")  # before, keys gather and nobody is late
 
     def wake(self, key: Key, after: float = 0.0) -> None:
         """Makes the key due; an earlier time that it already has stays."""
@@ -48,6 +49,7 @@ class WorkQueue(Generic[Key]):
 
     async def run(self) -> None:
         """Works until it is cancelled."""
+        self._began = _now()
         async with asyncio.TaskGroup() as group:
             for _ in range(self._workers):
                 group.create_task(self._worker())
@@ -55,7 +57,7 @@ class WorkQueue(Generic[Key]):
     def oldest(self) -> float:
         """Seconds for which the most delayed key has been due or worked on; 0 when there is none."""
         since = [*self._queued.values(), *self._running.values()]
-        return _now() - min(since) if since else 0.0
+        return max(0.0, _now() - max(self._began, min(since))) if since else 0.0
 
     async def _worker(self) -> None:
         while True:

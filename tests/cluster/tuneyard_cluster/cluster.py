@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from tuneyard_cluster import selftest, tools
 from tuneyard_cluster.nodeimage import NodeImage
 from tuneyard_cluster.settings import (
+    AUDIT_LOG,
     COREDNS,
     FAKE_GPUS,
+    OPERATOR,
     POD_RANGE,
     SERVICE_RANGE,
     VOLUMES,
@@ -21,30 +24,68 @@ from tuneyard_cluster.shell import Failed, run, say, step, succeeds, wait_until
 MARK = "tuneyard.dev/cluster"  # node label: the digest of what the cluster was made from; set last
 
 
-def kind_config(image: NodeImage) -> str:
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],  # it has no answer yet
+    "rules": [{"level": "Metadata", "users": [OPERATOR]}, {"level": "None"}],
+}
+POLICY_ON_NODE = Path("/etc/kubernetes/audit/policy.json")
+
+
+def kind_config(image: NodeImage, settings: Settings) -> str:
     """JSON, which is YAML."""
     networking: dict[str, Any] = {"serviceSubnet": SERVICE_RANGE, "disableDefaultCNI": image.built}
+    patches: list[dict[str, Any]] = [_audited()]
     if image.built:
         networking["podSubnet"] = POD_RANGE
-    dns = {"kind": "ClusterConfiguration", "dns": {"imageTag": COREDNS}}
+        patches.append({"kind": "ClusterConfiguration", "dns": {"imageTag": COREDNS}})
+    policy = {"hostPath": str(audit_policy(settings)), "containerPath": str(POLICY_ON_NODE), "readOnly": True}
     return json.dumps(
         {
             "kind": "Cluster",
             "apiVersion": "kind.x-k8s.io/v1alpha4",
             "networking": networking,
-            "nodes": [{"role": "control-plane"}],
-            "kubeadmConfigPatches": [json.dumps(dns)] if image.built else [],
+            "nodes": [{"role": "control-plane", "extraMounts": [policy]}],
+            "kubeadmConfigPatches": [json.dumps(patch) for patch in patches],
         }
     )
 
 
-def mark_of(image: NodeImage) -> str:
-    made_from = f"{image.name}\0{kind_config(image)}\0{VOLUMES}"
+def audit_policy(settings: Settings) -> Path:
+    """Where the node finds the policy, each time that it starts."""
+    digest = hashlib.sha256(json.dumps(AUDIT_POLICY).encode()).hexdigest()[:12]
+    return settings.cache / f"audit-policy-{digest}.json"
+
+
+def _audited() -> dict[str, Any]:
+    """The API server writes down what the operator asks of it, so that a test can compare that with its rights."""
+    folders = {"audit-policy": POLICY_ON_NODE.parent, "audit-log": AUDIT_LOG.parent}
+    return {
+        "kind": "ClusterConfiguration",
+        "apiServer": {
+            "extraArgs": {
+                "audit-policy-file": str(POLICY_ON_NODE),
+                "audit-log-path": str(AUDIT_LOG),
+                "audit-log-maxsize": "100",  # MB; then the next file
+                "audit-log-maxbackup": "10",
+            },
+            "extraVolumes": [
+                {"name": name, "hostPath": str(path), "mountPath": str(path), "pathType": "DirectoryOrCreate"}
+                for name, path in folders.items()
+            ],
+        },
+    }
+
+
+def mark_of(image: NodeImage, settings: Settings) -> str:
+    made_from = f"{image.name}\0{kind_config(image, settings)}\0{VOLUMES}"
     return hashlib.sha256(made_from.encode()).hexdigest()[:16]
 
 
 def ensure(image: NodeImage, settings: Settings) -> None:
-    mark = mark_of(image)
+    mark = mark_of(image, settings)
+    audit_policy(settings).write_text(json.dumps(AUDIT_POLICY))
     _wake(settings)
     state = _mark_on_node(settings)
     if state != mark:
@@ -108,7 +149,7 @@ def _recreate(image: NodeImage, settings: Settings) -> None:
     with step(f"create the cluster {settings.name}"):
         create = (kind, "create", "cluster", "--name", settings.name, "--image", image.name, "--config", "-")
         wait = ("--wait", "180s", "--kubeconfig", settings.kubeconfig)
-        run(*create, *wait, stdin=kind_config(image), timeout=600)
+        run(*create, *wait, stdin=kind_config(image, settings), timeout=600)
 
 
 def _fake_gpus(settings: Settings) -> None:

@@ -27,6 +27,8 @@ SERVICE_RANGE = "10.96.0.0/16"
 POD_RANGE = "10.244.0.0/24"
 FAKE_GPUS = 8
 VOLUMES = 16
+OPERATOR = "system:serviceaccount:tuneyard-system:tuneyard"  # as `make install` installs it
+AUDIT_LOG = Path("/var/log/kubernetes/audit/audit.log")  # on the node
 
 NODE_SOURCE = Path(__file__).resolve().parent.parent / "node"
 

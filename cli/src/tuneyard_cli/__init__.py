@@ -1,0 +1,1 @@
+"""kubectl tuneyard: a plugin of kubectl."""

@@ -1,0 +1,98 @@
+"""kubectl, which has started us: it knows the cluster and the namespace, and its plugins authenticate."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from tuneyard_api.names import GROUP, LABEL_FINETUNEJOB
+from tuneyard_cli.objects import Json
+
+FINE_TUNE_JOBS: Final = f"finetunejobs.{GROUP}"
+MODEL_SERVERS: Final = f"modelservers.{GROUP}"
+
+NOT_INSTALLED: Final = "tuneyard is not installed in this cluster: it has no FineTuneJobs. Is this the right --context?"
+# Said while the API server, or the way to it, is away.
+AWAY: Final = (
+    "Unable to connect",
+    "refused",
+    "timeout",
+    "EOF",
+    "http2:",
+    "reset by peer",
+    "(ServiceUnavailable)",
+    "(InternalError)",
+    "(TooManyRequests)",
+)
+LOG_OF_KUBECTL: Final = re.compile(r"[IWEF]\d{4} ")
+
+
+class KubectlError(Exception):
+    """kubectl could not; the message is a line for a person."""
+
+
+class NotFound(KubectlError):
+    """There is no such object."""
+
+
+class Unavailable(KubectlError):
+    """The API server does not answer now; another try may help."""
+
+
+class Kubectl(NamedTuple):
+    """Each method raises KubectlError."""
+
+    flags: tuple[str, ...] = ()  # --context, --namespace and so on, of every call
+
+    def find(self, kind: str, name: str) -> Json | None:
+        """None where there is no such object."""
+        text = self._run("get", kind, name, "--ignore-not-found", "-o", "json")
+        return dict(json.loads(text)) if text.strip() else None
+
+    def find_all(self, kind: str, *options: str) -> list[Json]:
+        items: list[Json] = json.loads(self._run("get", kind, "-o", "json", *options))["items"]
+        return items
+
+    def pods(self, job: str) -> list[Json]:
+        """Of a FineTuneJob."""
+        return self.find_all("pods", "-l", f"{LABEL_FINETUNEJOB}={job}")
+
+    def log(self, pod: str, *options: str) -> Iterator[str]:
+        """Its lines, as they come."""
+        with self._start("logs", pod, *options) as process:
+            try:
+                yield from process.stdout or ()
+                _, trouble = process.communicate()
+            finally:
+                process.terminate()
+        if process.returncode:
+            raise explain(trouble)
+
+    def _run(self, *arguments: str) -> str:
+        with self._start(*arguments) as process:
+            printed, trouble = process.communicate()
+        if process.returncode:
+            raise explain(trouble)
+        return printed
+
+    def _start(self, *arguments: str) -> subprocess.Popen[str]:
+        command = ["kubectl", *arguments, *self.flags]
+        try:
+            return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        except FileNotFoundError as error:
+            raise KubectlError("kubectl is not on the PATH") from error
+
+
+def explain(printed: str) -> KubectlError:
+    """What kubectl printed when it failed, as an error of one line."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip() and not LOG_OF_KUBECTL.match(line)]
+    last = lines[-1] if lines else "kubectl failed and said nothing"
+    if "the server doesn't have a resource type" in last:
+        return Unavailable(NOT_INSTALLED)  # an API server that just starts says so too
+    said = re.sub(r"^(error|Error from server( \(\w+\))?): ", "", last)
+    if "(Forbidden)" in last:
+        return KubectlError(f"You have no permission: {said}")
+    if "(NotFound)" in last:
+        return NotFound(said)
+    return Unavailable(said) if any(word in last for word in AWAY) else KubectlError(said)

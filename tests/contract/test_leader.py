@@ -1,0 +1,346 @@
+"""Elections against a real API server, some of them through a wire that can be cut."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from apiserver import ApiServer, api_server
+from tuneyard_operator.errors import ApiError
+from tuneyard_operator.kube import Kube
+from tuneyard_operator.leader import Election
+from tuneyard_operator.lease import Timing
+
+TIMING: Final = Timing(lease=5, deadline=4.0, retry=0.3)
+SLACK: Final = 1.5  # seconds that a busy machine may add
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    policy = {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["ResponseStarted", "ResponseComplete"],  # a watch is complete only at its end
+        "rules": [{"level": "Metadata", "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]}],
+    }
+    with api_server(tmp_path_factory.mktemp("leader"), audit_policy=policy) as running:
+        yield running
+
+
+@pytest.fixture
+def lease(request: pytest.FixtureRequest) -> str:
+    return str(request.node.name).replace("_", "-").replace("[", "-").strip("]")
+
+
+Candidate = Callable[[str], Election]
+
+
+@pytest.fixture
+async def candidate(server: ApiServer, lease: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Candidate]:
+    """Makes elections that talk straight to the API server."""
+    async with connected(server.kubeconfig, monkeypatch) as kube:
+        yield lambda name: Election(kube, name, "default", lease, TIMING)
+
+
+@asynccontextmanager
+async def connected(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kube]:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr("kubernetes.aio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
+    kube = await Kube.connect()
+    try:
+        yield kube
+    finally:
+        await kube.close()
+
+
+def spec(server: ApiServer, lease: str) -> dict[str, Any]:
+    found = server.request("GET", f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{lease}")
+    return dict(found["spec"])
+
+
+async def timed(ends: Awaitable[None], limit: float = 20.0) -> tuple[float, float]:
+    """How many seconds it took, and the loop's time at its end."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with asyncio.timeout(limit):
+        await ends
+    return loop.time() - began, loop.time()
+
+
+@asynccontextmanager
+async def running(work: Awaitable[None]) -> AsyncIterator["asyncio.Future[None]"]:
+    task = asyncio.ensure_future(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_exactly_one_of_five_leads(candidate: Candidate, server: ApiServer, lease: str) -> None:
+    elections = {name: candidate(name) for name in "abcde"}
+    tasks = {asyncio.ensure_future(each.acquire()): name for name, each in elections.items()}
+    await asyncio.wait(tasks, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+    done, waiting = await asyncio.wait(tasks, timeout=TIMING.lease / 2)
+    for each in waiting:
+        each.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    (winner,) = [tasks[each] for each in done]
+    assert [name for name, each in elections.items() if each.leads] == [winner]
+    assert spec(server, lease)["holderIdentity"] == winner
+    assert spec(server, lease)["leaseTransitions"] == 0
+
+
+async def test_release_hands_over_within_a_second(candidate: Candidate, server: ApiServer, lease: str) -> None:
+    first, second = candidate("first"), candidate("second")
+    await first.acquire()
+    async with running(second.acquire()) as waiting:
+        async with running(first.renew()):
+            await asyncio.sleep(TIMING.lease + 1)
+            assert not waiting.done(), "renewals keep the standby away"
+            assert first.leads
+        await first.release()
+        took, _ = await timed(waiting)
+    assert took < 1
+    assert second.leads
+    assert not first.leads
+    assert spec(server, lease)["holderIdentity"] == "second"
+    assert spec(server, lease)["leaseTransitions"] == 1
+
+
+async def test_a_released_lease_is_nobodys(candidate: Candidate, server: ApiServer, lease: str) -> None:
+    first = candidate("first")
+    await first.acquire()
+    await first.release()
+    assert (spec(server, lease).get("holderIdentity"), spec(server, lease)["leaseDurationSeconds"]) == ("", 1)
+    await candidate("second").acquire()
+    await first.release()
+    assert spec(server, lease)["holderIdentity"] == "second", "who does not lead takes nothing away"
+
+
+async def test_a_silent_holder_is_replaced_after_the_leases_time_and_not_before(candidate: Candidate) -> None:
+    await candidate("first").acquire()
+    took, _ = await timed(candidate("second").acquire())
+    assert TIMING.lease <= took < TIMING.lease + SLACK
+
+
+async def test_a_label_on_the_lease_is_no_sign_of_life(candidate: Candidate, server: ApiServer, lease: str) -> None:
+    await candidate("first").acquire()
+
+    async def label() -> None:
+        for count in range(100):
+            path = f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{lease}"
+            body = {"metadata": {"labels": {"count": str(count)}}}
+            await asyncio.to_thread(server.request, "PATCH", path, body, "application/merge-patch+json")
+            await asyncio.sleep(0.5)
+
+    async with running(label()):
+        took, _ = await timed(candidate("second").acquire())
+    # A write of the label may come between look and write; then the candidate tries again.
+    assert TIMING.lease <= took < TIMING.lease + 3 * TIMING.retry + SLACK
+
+
+async def test_a_holder_survives_that_others_write(candidate: Candidate, server: ApiServer, lease: str) -> None:
+    first = candidate("first")
+    await first.acquire()
+    path = f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{lease}"
+    async with running(first.renew()) as renewing:
+        body = {"metadata": {"labels": {"team": "ml"}}}
+        await asyncio.to_thread(server.request, "PATCH", path, body, "application/merge-patch+json")
+        await asyncio.sleep(TIMING.deadline + 1)
+        assert not renewing.done()
+        assert first.leads
+    assert server.request("GET", path)["metadata"]["labels"] == {"team": "ml"}, "and keeps what they wrote"
+
+
+@pytest.mark.parametrize("loss", ["taken", "deleted"])
+async def test_a_holder_that_finds_its_lease_gone_ends(
+    candidate: Candidate, server: ApiServer, lease: str, loss: str
+) -> None:
+    first = candidate("first")
+    await first.acquire()
+    path = f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{lease}"
+    if loss == "taken":
+        body = {"spec": {"holderIdentity": "thief"}}
+        await asyncio.to_thread(server.request, "PATCH", path, body, "application/merge-patch+json")
+    else:
+        await asyncio.to_thread(server.request, "DELETE", path)
+    took, _ = await timed(first.renew())
+    assert took < TIMING.pause() * 1.2 + SLACK
+    assert not first.leads
+
+
+class Wire:
+    """A TCP proxy to the API server."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._refuses = False
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refuses:
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers |= {writer, far_writer}
+        for source, sink in ((reader, far_writer), (far_reader, writer)):
+            task = asyncio.create_task(self._pump(source, sink))
+            self._tasks.add(task)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                await self._flows.wait()
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+    def swallow(self) -> None:
+        """As a network that loses every packet."""
+        self._flows.clear()
+
+    def serve(self) -> None:
+        self._refuses = False
+
+    def refuse(self) -> None:
+        """As a server that is away."""
+        self._refuses = True
+        for each in self._writers:
+            each.transport.abort()
+
+    async def close(self) -> None:
+        self.refuse()
+        for each in self._tasks:
+            each.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def wired(server: ApiServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Wire, Kube]]:
+    wire = Wire(urlsplit(server.url).port or 0)
+    listening = await asyncio.start_server(wire.accept, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    config = yaml.safe_load(server.kubeconfig.read_text())
+    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{port}"
+    (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+    try:
+        async with connected(folder / "kubeconfig", monkeypatch) as kube:
+            yield wire, kube
+    finally:
+        await wire.close()
+        listening.close()
+
+
+@pytest.mark.parametrize("cut", [Wire.swallow, Wire.refuse], ids=["swallow", "refuse"])
+async def test_a_holder_without_an_api_server_gives_up_before_another_one_wins(
+    cut: Callable[[Wire], None],
+    candidate: Candidate,
+    server: ApiServer,
+    lease: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with wired(server, tmp_path, monkeypatch) as (wire, kube):
+        first, second = Election(kube, "first", "default", lease, TIMING), candidate("second")
+        await first.acquire()
+        async with running(first.renew()) as renewing, running(second.acquire()) as waiting:
+            await asyncio.sleep(1)
+            cut(wire)
+            (gave_up, gave_up_at), (won, won_at) = await asyncio.gather(timed(renewing), timed(waiting))
+    assert gave_up < TIMING.deadline + SLACK
+    assert won_at - gave_up_at > (TIMING.lease - TIMING.deadline) / 2
+    assert TIMING.lease - 1.2 * TIMING.retry - SLACK < won < TIMING.lease + SLACK
+
+
+async def test_a_holder_survives_a_short_absence_of_the_api_server(
+    candidate: Candidate, server: ApiServer, lease: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with wired(server, tmp_path, monkeypatch) as (wire, kube):
+        first, second = Election(kube, "first", "default", lease, TIMING), candidate("second")
+        await first.acquire()
+        async with running(first.renew()) as renewing, running(second.acquire()) as waiting:
+            wire.refuse()
+            await asyncio.sleep(TIMING.deadline / 3)
+            wire.serve()
+            await asyncio.sleep(TIMING.lease)
+            assert first.leads
+            assert not renewing.done()
+            assert not waiting.done()
+
+
+async def test_a_standby_survives_that_the_api_server_is_away(
+    candidate: Candidate, server: ApiServer, lease: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with wired(server, tmp_path, monkeypatch) as (wire, kube):
+        first, second = candidate("first"), Election(kube, "second", "default", lease, TIMING)
+        await first.acquire()
+        async with running(first.renew()) as renewing, running(second.acquire()) as waiting:
+            await asyncio.sleep(0.5)
+            wire.refuse()
+            await asyncio.sleep(TIMING.lease + 1)
+            assert not waiting.done(), "it sees nothing, and takes nothing"
+            wire.serve()
+            await asyncio.sleep(1)
+            assert not waiting.done()
+            assert not renewing.done()
+        await first.release()
+
+
+async def test_a_standby_costs_no_requests(candidate: Candidate, server: ApiServer, lease: str) -> None:
+    """A look, and one watch of ten minutes; the holder's renewals are all that is left."""
+    holder, standby = candidate("holder"), candidate("standby")
+    await holder.acquire()
+    async with running(holder.renew()), running(standby.acquire()):
+        await asyncio.sleep(0.5)
+        before = len(verbs(server, lease))
+        await asyncio.sleep(TIMING.lease + 1)
+        after = verbs(server, lease)
+    assert after.count("watch") == 1
+    assert set(after[before:]) == {"update"}
+    assert (TIMING.lease + 1) / (1.2 * TIMING.retry) - 3 < len(after[before:]) <= (TIMING.lease + 1) / TIMING.retry
+
+
+def verbs(server: ApiServer, lease: str) -> list[str]:
+    """Of the requests for a Lease so far."""
+    lines = [json.loads(line) for line in server.audit_log.read_text().splitlines()]
+    return [each["verb"] for each in lines if each["objectRef"].get("name") == lease]
+
+
+async def test_the_charts_role_is_enough(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The election of an installed operator, with the rights of its service account."""
+    chart = Path(__file__).parents[2] / "charts" / "tuneyard"
+    command = ["helm", "template", "tuneyard", str(chart), "--namespace=default", "--show-only=templates/lease.yaml"]
+    rendered = subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+    apply = [*server.kubectl, "apply", "-f", "-"]
+    subprocess.run(apply, input=rendered, check=True, capture_output=True, timeout=60)
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "tuneyard"}}
+    server.request("POST", "/api/v1/namespaces/default/serviceaccounts", account)
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    token = server.request("POST", "/api/v1/namespaces/default/serviceaccounts/tuneyard/token", asked)
+    config = yaml.safe_load(server.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token["status"]["token"]}
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+
+    async with connected(tmp_path / "kubeconfig", monkeypatch) as kube:
+        first, second = (Election(kube, name, "default", "tuneyard", TIMING) for name in ("first", "second"))
+        await timed(first.acquire())
+        async with running(second.acquire()) as waiting:
+            async with running(first.renew()):
+                await asyncio.sleep(2 * TIMING.retry)
+            await first.release()
+            took, _ = await timed(waiting)
+        assert took < 1, "it may watch"
+        with pytest.raises(ApiError, match="forbidden"):
+            await kube.get("Lease", "default", "another")

@@ -1,0 +1,262 @@
+"""kubectl tuneyard: what it prints about objects as the operator writes them."""
+
+import io
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from rich.console import RenderableType
+
+from operatorbuilders import ARTIFACT, NOW, PUBLISHED, Cluster, said
+from tuneyard_api.modelserver import ModelServerStatus
+from tuneyard_cli import screen
+from tuneyard_cli.durations import duration, parse_duration
+from tuneyard_cli.job import render_job, why
+from tuneyard_cli.listing import render_list
+from tuneyard_cli.report import evaluation_report, markdown, size
+from tuneyard_cli.server import render_server
+
+Json = dict[str, Any]
+
+BORN = {"creationTimestamp": "2030-01-02T03:00:05Z"}
+GATES = [
+    {"metric": "perplexity", "against": "base", "subject": "tuned", "value": 3.0, "limit": 6.3, "passed": True},
+    {"metric": "perplexity", "against": "tuned", "subject": "gptq", "value": 4.0, "limit": 3.3, "passed": False},
+]
+DIGEST = f"sha256:{'b' * 64}"
+
+
+def shown(thing: RenderableType) -> str:
+    file = io.StringIO()
+    screen.console(file).print(thing)
+    return file.getvalue()
+
+
+def line(text: str, word: str) -> str:
+    """The first line with that word, its blanks made one."""
+    return next(" ".join(each.split()) for each in text.splitlines() if word in each)
+
+
+def new_job() -> Cluster:
+    cluster = Cluster()
+    cluster.job["metadata"] |= BORN
+    return cluster
+
+
+def training() -> Json:
+    cluster = new_job().prepared()
+    cluster.step()
+    cluster.running("train", percent=43, step=17, steps=40, loss=1.23456, tokensPerSecond=1200.2, etaSeconds=250)
+    cluster.job_of("train")["status"] = {"startTime": "2030-01-02T03:03:55Z", "failed": 1}
+    cluster.step()
+    return cluster.job
+
+
+def failed() -> Json:
+    cluster = new_job()
+    cluster.step()
+    cluster.running("prepare").exited("prepare", 65, said("InvalidJSON", "s3://d, line 3", "Mend it"))
+    cluster.job_is("prepare", "Failed")
+    cluster.step()
+    return cluster.job
+
+
+def waiting(message: str) -> Json:
+    cluster = new_job()
+    cluster.step()
+    cluster.pod("prepare", conditions=[{"type": "PodScheduled", "status": "False", "reason": message}])
+    cluster.step()
+    return cluster.job
+
+
+def published() -> Json:
+    cluster = new_job().prepared("train", "export", "evaluate")
+    smaller = ARTIFACT | {"format": "gptq", "uri": "s3://out/b", "digest": DIGEST, "sizeBytes": 105_300_000}
+    perplexity = {"base": 9.0, "tuned": 3.0, "gptq": 4.0}
+    result = PUBLISHED | {"artifacts": [ARTIFACT, smaller], "gates": GATES, "perplexity": perplexity}
+    cluster.completed("publish", result)
+    cluster.step()
+    return cluster.job
+
+
+def test_a_running_stage_shows_progress_and_time() -> None:
+    text = shown(render_job(training(), NOW))
+    assert line(text, "FineTuneJob") == "FineTuneJob team/x Training"
+    assert line(text, "prepare") == "prepare Succeeded 2m00s"
+    train = line(text, "train ")
+    assert train.startswith("train Running 10s 1 ━━")
+    assert train.endswith("43 %, step 17/40, loss 1.2346, 1200 tokens/s, 4m10s left")
+    assert line(text, "Restarts") == "Restarts 1 crashed"
+    assert line(text, "Dataset") == "Dataset 9 of 10 rows kept, 90 tokens; dropped: 1 duplicate"
+
+
+def test_a_failed_job_says_why_where_and_what_to_do() -> None:
+    cause, log, again = why(failed())
+    assert cause == "Failed: InvalidJSON: s3://d, line 3. Mend it."
+    assert log == "Its log: kubectl tuneyard logs x -n team --stage prepare"
+    assert "apply it again" in again
+    assert line(shown(render_job(failed(), NOW)), "prepare ").startswith("prepare Failed")
+
+
+def test_a_waiting_job_says_why_and_what_to_do() -> None:
+    cause, advice = why(waiting("Unschedulable"))
+    assert cause == "prepare waits: Unschedulable"
+    assert "spec.resources" in advice
+    assert why(waiting("SomethingNew")) == ["prepare waits: SomethingNew"]
+
+
+def test_a_job_that_nobody_has_seen_asks_for_the_operator() -> None:
+    assert "Does it run?" in why(new_job().job)[0]
+    changed = failed()
+    changed["metadata"]["generation"] = 2
+    assert "has changed" in why(changed)[0]
+
+
+def test_a_finished_job_shows_what_it_made() -> None:
+    text = shown(render_job(published(), NOW))
+    assert why(published()) == []
+    assert line(text, "train ") == "train Adopted taken over from an earlier run"
+    assert line(text, "Perplexity") == "Perplexity base 9.0000, tuned 3.0000 (-66.7 %), gptq 4.0000 (-55.6 %)"
+    assert line(text, "Gates") == "Gates passed perplexity of tuned 3.0000, against base at most 6.3000"
+    assert line(text, "failed") == "failed perplexity of gptq 4.0000, against tuned at most 3.3000"
+    assert line(text, "Recommended") == "Recommended bf16: the only one"
+    assert str(ARTIFACT["digest"]) in text
+
+
+def test_a_report_is_markdown_for_a_pull_request() -> None:
+    report = evaluation_report(published())
+    assert report
+    text = markdown(report)
+    assert text.startswith("### team/x: Succeeded, 1 of 2 gates passed\n")
+    assert "| base | 9.0000 |  |\n| tuned | 3.0000 | -66.7 % |\n" in text
+    assert "| gptq against tuned | 4.0000 | 3.3000 | **failed** |" in text
+    assert f"| gptq | 105.3 MB | 3.5000 | `{DIGEST}` |" in text
+    assert "Recommended: **bf16**, the only one. `s3://out/a`" in text
+
+
+def test_a_job_that_a_gate_failed_has_a_report_without_artifacts() -> None:
+    cluster = new_job().prepared("train", "export")
+    result = {"perplexity": {"base": 9.0, "tuned": 12.0}, "gates": [GATES[0] | {"value": 12.0, "passed": False}]}
+    cluster.running("evaluate").exited("evaluate", 65, said("GateFailed", "worse", "Train longer", result))
+    cluster.job_is("evaluate", "Failed")
+    cluster.step()
+    report = evaluation_report(cluster.job)
+    assert report
+    assert markdown(report).startswith("### team/x: Failed, 0 of 1 gates passed\n")
+    assert "Recommended" not in markdown(report)
+
+
+def test_what_was_not_measured_has_no_report() -> None:
+    assert evaluation_report(training()) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(7, "7 B"), (1200, "1.2 kB"), (105_300_000, "105.3 MB"), (16.4e9, "16.4 GB")]
+)
+def test_sizes(count: float, text: str) -> None:
+    assert size(count) == text
+
+
+def model_server(**status: Any) -> Json:
+    """With a status that the API would take."""
+    if status:
+        status = ModelServerStatus.model_validate({"observedGeneration": 1} | status).wire()
+    metadata = {"name": "bot", "namespace": "team", "generation": 1} | BORN
+    return {"kind": "ModelServer", "metadata": metadata, "spec": {}, "status": status}
+
+
+def told(kind: str, status: str, reason: str, message: str = "") -> Json:
+    at = "2030-01-02T03:04:05Z"
+    return {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": at}
+
+
+SERVED = {"revision": "aaaa1111", "digest": ARTIFACT["digest"], "format": "bf16", "uri": "s3://out/a"}
+READY = {"served": SERVED, "replicas": 2, "readyReplicas": 2, "url": "http://bot.team.svc"}
+AVAILABLE = told("Available", "True", "Serving", "2 of 2 replicas are ready")
+AT_REST = told("Progressing", "False", "Completed", "revision aaaa1111 is served")
+CORRUPT = "model.safetensors is not the one that was published."
+
+
+def test_a_server_at_rest_shows_what_is_served() -> None:
+    text = shown(render_server(model_server(conditions=[AVAILABLE, AT_REST], **READY)))
+    assert line(text, "ModelServer") == "ModelServer team/bot Available"
+    assert line(text, "Served") == "Served revision aaaa1111, bf16, s3://out/a"
+    assert line(text, "Replicas") == "Replicas 2 of 2 ready"
+    assert "Coming" not in text
+    assert "Failed" not in text
+
+
+def test_a_rollout_shows_what_is_coming() -> None:
+    coming = told("Progressing", "True", "RollingOut", "revision bbbb2222 is coming up: pod b: Unschedulable: no GPU")
+    text = shown(render_server(model_server(conditions=[AVAILABLE, coming], **READY)))
+    assert line(text, "Coming") == "Coming revision bbbb2222 is coming up: pod b: Unschedulable: no GPU"
+    assert "spec.resources" in text
+
+
+def test_a_revision_that_was_taken_back_is_told_with_its_reason() -> None:
+    degraded = told("Degraded", "True", "ArtifactCorrupt", CORRUPT)
+    progressing = told("Progressing", "False", "ArtifactCorrupt", CORRUPT)
+    refused = {"revision": "bbbb2222", "digest": DIGEST, "reason": "ArtifactCorrupt", "message": CORRUPT}
+    server = model_server(conditions=[AVAILABLE, progressing, degraded], failed=refused, **READY)
+    text = shown(render_server(server))
+    assert line(text, "ModelServer") == "ModelServer team/bot Degraded"
+    assert line(text, "Failed:") == f"Failed: ArtifactCorrupt: {CORRUPT}"
+    assert text.count(CORRUPT) == 1
+    assert DIGEST in text
+    assert "goes on being served" in text
+
+
+def test_a_server_that_waits_for_its_job_says_so_once() -> None:
+    message = "FineTuneJob x is Training"
+    waits = [told(kind, "False", "WaitingForFineTuneJob", message) for kind in ("Available", "Progressing")]
+    text = shown(render_server(model_server(conditions=waits)))
+    assert line(text, "ModelServer") == "ModelServer team/bot Pending"
+    assert line(text, "Coming") == f"Coming WaitingForFineTuneJob: {message}"
+    assert text.count(message) == 1
+
+
+def test_a_server_that_cannot_serve_says_why() -> None:
+    not_ready = told("Available", "False", "NotReady", "pod b: CrashLoopBackOff")
+    text = shown(render_server(model_server(conditions=[not_ready, AT_REST], served=SERVED)))
+    assert line(text, "ModelServer") == "ModelServer team/bot Unavailable"
+    assert line(text, "Not available") == "Not available: NotReady: pod b: CrashLoopBackOff"
+
+
+def test_the_table_has_a_line_for_each() -> None:
+    servers = [model_server(), model_server(conditions=[AVAILABLE, AT_REST], **READY)]
+    text = shown(render_list([training(), failed(), published()], servers, NOW))
+    assert line(text, "Training") == "team x Training 4m00s 43 %, step 17/40, loss 1.2346, 1200 tokens/s, 4m10s left"
+    assert line(text, "Failed") == "team x Failed 4m00s InvalidJSON"
+    assert line(text, "Succeeded") == "team x Succeeded bf16 4m00s"
+    assert line(text, "Available") == "team bot Available bf16 2/2 4m00s"
+    assert line(text, "Pending").startswith("team bot Pending 4m00s The operator has not looked at it yet.")
+
+
+def test_an_empty_table_says_so() -> None:
+    assert "-A shows all namespaces" in shown(render_list([], [], NOW))
+
+
+def test_what_the_cluster_says_is_shown_as_it_is() -> None:
+    job = waiting("[bold] :smile: x")
+    for text in (shown(render_job(job, NOW)), shown(render_list([job], [], NOW))):
+        assert "[bold] :smile: x" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-3, "0s"), (9, "9s"), (250, "4m10s"), (7200, "2h00m"), (90000, "1d01h")]
+)
+def test_durations_are_written(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172800), ("0.5s", 0.5)]
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert timedelta(seconds=parse_duration(text)) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "3", "h", "1 h", "-1s", "1w"])
+def test_other_words_are_no_durations(text: str) -> None:
+    with pytest.raises(ValueError, match="no duration"):
+        parse_duration(text)
