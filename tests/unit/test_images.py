@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tuneyard_cluster import tools
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "images"))
 
 from tuneyard_images import context  # noqa: E402
-from tuneyard_cluster import tools  # noqa: E402
 from tuneyard_images.catalog import IMAGES, SHIPPED, Image  # noqa: E402
 
 CHOSEN = {"BASE_IMAGE": "debian:bookworm-slim", "VLLM_BUILD": "cpu"}
