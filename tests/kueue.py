@@ -26,7 +26,7 @@ Json = dict[str, Any]
 SYSTEM: Final = "kueue-system"
 DEPLOYMENT: Final = "kueue-controller-manager"
 SERVICE: Final = "kueue-webhook-service"
-API: Final = "kueue.x-k8s.io/v1beta1"
+API: Final = "kueue.x-k8s.io/v1beta2"
 QUEUE: Final = "gpus"  # the LocalQueue
 URGENT: Final = "urgent"  # a PriorityClass: above those who have none
 

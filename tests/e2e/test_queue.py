@@ -12,6 +12,7 @@ from e2e.conftest import NamespaceFactory
 from e2e.jobs import CPU, fine_tune_job, last_step, resumed_from, stage, training_log, wait_for_job
 from e2e.kueue import kueue_for
 from kueue import QUEUE, URGENT, local_queue
+from tuneyard_api.names import LABEL_QUEUE
 
 NAMESPACE = "e2e-queue"
 WAITS = f"waits in queue {QUEUE} until Kueue admits it"
@@ -85,7 +86,7 @@ def urgent_job(image: str) -> Json:
         "securityContext": security,
         "containers": [container],
     }
-    metadata = {"name": "urgent", "namespace": NAMESPACE, "labels": {"kueue.x-k8s.io/queue-name": QUEUE}}
+    metadata = {"name": "urgent", "namespace": NAMESPACE, "labels": {LABEL_QUEUE: QUEUE}}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"template": {"spec": pod}}}
 
 
