@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-import kueue
+import kueuemanifests as kueue
 from apiserver import TOKEN, ApiServer, Json, api_server, free_ports
 from bench.failover import Replica
 from demo.kubectl import wait_until
