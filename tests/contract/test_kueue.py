@@ -218,9 +218,13 @@ def test_a_preempted_training_goes_on_after_the_urgent_one(server: ApiServer) ->
     end(server, interrupted, EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"))
     urgent = begin(server, "urgent", "train")
     until_it_waits(server, "patient")
+    apply(server, "later")
+    prepare(server, "later")
+    until_it_waits(server, "later")
     trained(server, urgent)
 
     resumed = begin(server, "patient", "train")
+    assert training(server, "later")["message"] == WAITS, "it came later"
     assert resumed["metadata"]["uid"] != interrupted["metadata"]["uid"]
     wait_until(lambda: training(server, "patient")["state"] == "Running", "it goes on", 20, every=0.2)
     trained(server, resumed)
