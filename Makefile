@@ -73,7 +73,7 @@ tag = "$$(python3 -c 'import json; print(json.load(open("$(TAGS)"))["$(1)"])')"
 images: cluster ## Build the images and load them into the cluster
 	images/build --demo-model
 	images/build --print-tags > $(TAGS)
-	$(CLUSTER) load $(foreach image,operator trainer server s3,$(call tag,$(image)))
+	$(CLUSTER) load $(foreach image,operator trainer server s3 kueue,$(call tag,$(image)))
 
 .PHONY: install
 install: setup images ## Install the Helm chart into the cluster
@@ -89,7 +89,7 @@ integration: images ## The ML stages, in the trainer image
 # What the contract tests run against, besides the cluster.
 .PHONY: test-tools
 test-tools:
-	@$(CLUSTER) tools versitygw
+	@$(CLUSTER) tools versitygw kueue
 	@command -v nginx >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nginx-light; }
 	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libfaketime; }
 

@@ -37,6 +37,12 @@ def _code(name: str, deps: str, *packages: str) -> Image:
     )
 
 
+def _go(name: str, package: str) -> Image:
+    """An image of one binary, which the host builds from its Go module."""
+    dockerfile = f"images/{name}/Dockerfile"
+    return Image(name, dockerfile, parents={"BASE_IMAGE": "base"}, args={"GO_PACKAGE": package}, shipped=True)
+
+
 _ON_BASE = {"BASE_IMAGE": "base", "BUILDER_IMAGE": "builder"}
 _ON_TORCH = {"TORCH_IMAGE": "torch", "BUILDER_IMAGE": "builder"}
 
@@ -51,13 +57,8 @@ IMAGES = (
     ),
     Image("operator-deps", "images/operator/Dockerfile", ("images/operator/requirements.lock",), _ON_BASE),
     _code("operator", "operator-deps", "crds", "operator"),
-    Image(
-        "s3",
-        "images/s3/Dockerfile",
-        parents={"BASE_IMAGE": "base"},
-        args={"VERSITYGW_VERSION": "v1.8.0"},
-        shipped=True,
-    ),
+    _go("s3", "github.com/versity/versitygw/cmd/versitygw@v1.8.0"),
+    _go("kueue", "sigs.k8s.io/kueue/cmd/kueue@v0.15.0"),
     Image("torch", "images/torch/Dockerfile", ("images/torch/requirements.lock",), _ON_BASE),
     Image(
         "trainer-deps",

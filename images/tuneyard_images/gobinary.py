@@ -1,4 +1,4 @@
-"""versitygw, the demo's S3 server, as a static binary from its Go module."""
+"""Programs of the test cluster as static binaries from their Go modules."""
 
 import os
 import shutil
@@ -10,23 +10,27 @@ from . import cache
 from .docker import DockerError
 
 
-def versitygw(version: str) -> Path:
-    """The binary in the cache, built when it is not there (about a minute).
+def name(package: str) -> str:
+    """What `go install` calls it."""
+    return package.rpartition("@")[0].rpartition("/")[2]
+
+
+def build(package: str) -> Path:
+    """The binary of `<package>@<version>` in the cache, built when it is not there (minutes).
 
     Raises:
         DockerError: Go is missing or the build fails.
     """
-    target = cache.directory("bin") / f"versitygw-{version}"
+    target = cache.directory("bin") / f"{name(package)}-{package.rpartition('@')[2]}"
     if target.exists():
         return target
     if not shutil.which("go"):
-        raise DockerError("the S3 server is built from its Go module: install Go 1.24 or newer (https://go.dev/dl)")
+        raise DockerError(f"{name(package)} is built from its Go module: install Go 1.25 or newer (https://go.dev/dl)")
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
-        module = f"github.com/versity/versitygw/cmd/versitygw@{version}"
-        command = ["go", "install", "-trimpath", "-ldflags=-s -w", module]
+        command = ["nice", "go", "install", "-trimpath", "-ldflags=-s -w", package]
         environment = os.environ | {"CGO_ENABLED": "0", "GOBIN": directory, "GOFLAGS": "-mod=mod"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise DockerError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
-        Path(directory, "versitygw").rename(target)
+        Path(directory, name(package)).rename(target)
     return target

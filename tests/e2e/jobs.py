@@ -1,8 +1,9 @@
 """FineTuneJobs and ModelServers for the tests, and what the tests ask about them."""
 
+import re
 from typing import Any
 
-from demo.kubectl import Json, condition, get, holds, items, kubectl, wait_until
+from demo.kubectl import Json, KubectlError, condition, get, holds, items, kubectl, wait_until
 
 CPU: Json = {"gpus": 0, "requests": {"cpu": "200m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "6Gi"}}
 
@@ -66,9 +67,35 @@ def stage_pods(job: str, namespace: str, stage: str) -> list[Json]:
     return items("pods", namespace, f"tuneyard.dev/finetunejob={job},tuneyard.dev/stage={stage}")
 
 
-def stage_digest(job: Json, stage: str) -> str:
-    (digest,) = [each["digest"] for each in job["status"]["stages"] if each["name"] == stage]
-    return str(digest)
+def training_log(job: str, namespace: str) -> str:
+    """Of the training pods that are there; empty while none has started."""
+    try:
+        return kubectl(
+            "logs", "-n", namespace, "-l", f"tuneyard.dev/finetunejob={job},tuneyard.dev/stage=train", "--tail=-1"
+        )
+    except KubectlError:
+        return ""
+
+
+def last_step(log: str) -> int:
+    """The log names a step now and then; 0 before the first."""
+    return max((int(step) for step in re.findall(r"\bstep (\d+)/", log)), default=0)
+
+
+def resumed_from(log: str) -> int:
+    """The step of the checkpoint with which the training went on."""
+    resumed = re.search(r"resum\w* .*step (\d+)", log, re.IGNORECASE)
+    assert resumed, log
+    return int(resumed[1])
+
+
+def stage(job: Json, name: str) -> Json:
+    """Its entry in the status; empty before there is one."""
+    return next((each for each in job.get("status", {}).get("stages", []) if each["name"] == name), {})
+
+
+def stage_digest(job: Json, name: str) -> str:
+    return str(stage(job, name)["digest"])
 
 
 def artifact(job: Json, form: str) -> Json:

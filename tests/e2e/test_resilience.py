@@ -1,16 +1,25 @@
 """Killed operator, deleted training pod: the chain completes, no stage runs twice, the weights are the same."""
 
 import json
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from demo.kubectl import Json, KubectlError, apply, items, kubectl, wait_until
+from demo.kubectl import Json, apply, items, kubectl, wait_until
 from demo.objectstore import ObjectStore
 from e2e.conftest import NamespaceFactory
-from e2e.jobs import artifact, fine_tune_job, restart_operator, stage_digest, stage_pods, wait_for_job
+from e2e.jobs import (
+    artifact,
+    fine_tune_job,
+    last_step,
+    restart_operator,
+    resumed_from,
+    stage_digest,
+    stage_pods,
+    training_log,
+    wait_for_job,
+)
 
 NAMESPACE = "e2e-resilience"
 TRAINING = {
@@ -39,25 +48,13 @@ def undisturbed(namespace: str) -> Json:
 def disturbed(namespace: str) -> Json:
     """The same job; in mid-run its operator was killed and its training pod deleted."""
     apply(fine_tune_job("disturbed", namespace, training=TRAINING))
-    wait_until(lambda: last_step(training_log(namespace)) >= 5, "training has reached step 5", 180, every=0.5)
+    wait_until(
+        lambda: last_step(training_log("disturbed", namespace)) >= 5, "training has reached step 5", 180, every=0.5
+    )
     restart_operator()
     (pod,) = stage_pods("disturbed", namespace, "train")
     kubectl("delete", "pod", pod["metadata"]["name"], "-n", namespace, timeout=180)
     return wait_for_job("disturbed", namespace)
-
-
-def training_log(namespace: str) -> str:
-    """Of all the training pods of `disturbed`; empty while none has started."""
-    selector = "tuneyard.dev/finetunejob=disturbed,tuneyard.dev/stage=train"
-    try:
-        return kubectl("logs", "-n", namespace, "-l", selector, "--tail=-1")
-    except KubectlError:
-        return ""
-
-
-def last_step(log: str) -> int:
-    """The log names a step now and then; 0 before the first."""
-    return max((int(step) for step in re.findall(r"\bstep (\d+)/", log)), default=0)
 
 
 def adapter(store: ObjectStore, job: Json) -> bytes:
@@ -68,9 +65,7 @@ def adapter(store: ObjectStore, job: Json) -> bytes:
 
 
 def test_a_deleted_training_pod_resumes_from_its_checkpoint(disturbed: Json, namespace: str) -> None:
-    resumed = re.search(r"resum\w* .*step (\d+)", training_log(namespace), re.IGNORECASE)
-    assert resumed, training_log(namespace)
-    assert int(resumed[1]) >= 5
+    assert resumed_from(training_log("disturbed", namespace)) >= 5
 
 
 def test_the_adapter_is_the_same_to_the_bit(undisturbed: Json, disturbed: Json, store: ObjectStore) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tuneyard_cluster import tools
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "images"))
 
@@ -109,7 +111,13 @@ def test_only_images_of_the_catalog_are_ever_removed(reference: str, ours: bool)
 
 
 def test_what_runs_in_a_cluster_is_shipped() -> None:
-    assert set(SHIPPED) == {"operator", "trainer", "server", "s3"}
+    assert set(SHIPPED) == {"operator", "trainer", "server", "s3", "kueue"}
+
+
+def test_the_clusters_tools_and_the_images_pin_the_same_versions() -> None:
+    """Both put the binary under the same name into the cache."""
+    pinned = {image.args["GO_PACKAGE"] for image in IMAGES if "GO_PACKAGE" in image.args}
+    assert pinned == {tools.PACKAGES[name] for name in tools.PINNED}
 
 
 def pins(name: str) -> dict[str, str]:

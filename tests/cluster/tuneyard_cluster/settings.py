@@ -17,6 +17,7 @@ PAUSE = "3.10"
 KIND = "v0.33.0"
 HELM = "v3.22.0"
 VERSITYGW = "v1.8.0"
+KUEUE = "v0.15.0"
 
 GO = "1.26.8"
 # golang.org/toolchain as the module proxy serves it, for hosts without Go

@@ -1,4 +1,4 @@
-"""kind, helm, kubectl and versitygw: the host's own, or built from Go modules into the cache."""
+"""kind, helm, kubectl, versitygw and kueue: the host's own, or built from Go modules into the cache."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tuneyard_cluster.settings import (
     HELM,
     KIND,
     KUBERNETES,
+    KUEUE,
     NODE_SOURCE,
     VERSITYGW,
     Settings,
@@ -33,7 +34,9 @@ PACKAGES = {
     "kind": f"sigs.k8s.io/kind@{KIND}",
     "helm": f"helm.sh/helm/v3/cmd/helm@{HELM}",
     "versitygw": f"github.com/versity/versitygw/cmd/versitygw@{VERSITYGW}",
+    "kueue": f"sigs.k8s.io/kueue/cmd/kueue@{KUEUE}",
 }
+PINNED = ("versitygw", "kueue")  # they go into images
 NAMES = (*PACKAGES, "kubectl")
 
 
@@ -45,8 +48,8 @@ def find(name: str, settings: Settings) -> Path | None:
 
 
 def ensure(name: str, settings: Settings) -> Path:
-    """Path of a tool, built if it is nowhere. versitygw always is the pinned one: it goes into an image."""
-    if name == "versitygw":
+    """Path of a tool, built if it is nowhere, or if it has to be the pinned one."""
+    if name in PINNED:
         return _installed(name, settings)
     return find(name, settings) or (_kubectl(settings) if name == "kubectl" else _installed(name, settings))
 
