@@ -234,7 +234,8 @@ What to type next:
   kubectl apply -n {NAMESPACE} -f examples/finetune.yaml   # ... takes them over within a minute, without training
   kubectl port-forward -n {NAMESPACE} svc/{NAME} 8000:80   # then any OpenAI client at http://localhost:8000/v1
   make cluster-down
-"""
+""",
+        soft_wrap=True,
     )
 
 

@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     down = verb("down", _down, "delete the cluster; caches stay")
     down.add_argument("--purge", action="store_true", help="delete the caches too; stop the dockerd that `up` started")
     verb("load", _load, "bring docker's images into the node").add_argument("image", nargs="+")
-    some = verb("tools", _tools, "install kind, helm, kubectl, versitygw, kueue and print where they are")
+    some = verb("tools", _tools, "install kind, helm, kubectl, versitygw, kueue, node and print where they are")
     some.add_argument("tool", nargs="*", help="only these")
     verb("engine", _engine, "make sure that a Docker engine runs")
     verb("env", _env, "print exports for a shell: eval $(python3 tests/cluster env)")

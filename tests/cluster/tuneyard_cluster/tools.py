@@ -37,7 +37,7 @@ PACKAGES = {
     "kueue": f"sigs.k8s.io/kueue/cmd/kueue@{KUEUE}",
 }
 PINNED = ("versitygw", "kueue")  # they go into images
-NAMES = (*PACKAGES, "kubectl")
+NAMES = (*PACKAGES, "kubectl", "node")
 
 
 def find(name: str, settings: Settings) -> Path | None:
@@ -48,7 +48,9 @@ def find(name: str, settings: Settings) -> Path | None:
 
 
 def ensure(name: str, settings: Settings) -> Path:
-    """Path of a tool, built if it is nowhere, or if it has to be the pinned one."""
+    """Path of a tool, built if it is nowhere, or if it has to be the pinned one; `node` is every program of a node."""
+    if name == "node":
+        return node_binary(settings)
     if name in PINNED:
         return _installed(name, settings)
     return find(name, settings) or (_kubectl(settings) if name == "kubectl" else _installed(name, settings))
