@@ -52,7 +52,7 @@ async def candidate(server: ApiServer, lease: str, monkeypatch: pytest.MonkeyPat
 @asynccontextmanager
 async def connected(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kube]:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setattr("kubernetes.aio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     kube = await Kube.connect()
     try:
         yield kube
