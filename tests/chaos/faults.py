@@ -17,6 +17,7 @@ from chaos.operators import OperatorProcess
 from chaos.proxy import REQUEST_FAULTS, FaultProxy, RequestFault
 from tuneyard_api import names
 
+MOST_STRIKES: Final = 3  # the Job controller then waits 40 s, and a store that is away adds to it
 FIT_SECONDS: Final = 1.0  # how long a fault waits for a moment that it fits
 JUMPS: Final = [timedelta(hours=hours) for hours in (-26, -1, 1, 26)]
 
@@ -135,7 +136,7 @@ async def _delete(scene: Scene, pod: str | None) -> str | None:
 async def _some_pod(
     scene: Scene, dice: random.Random, label: str, phases: Sequence[str] = ("Pending", "Running")
 ) -> str | None:
-    """Of those whose owner was struck least: a Job waits longer after each pod that it lost."""
+    """Of those whose owner was struck least, and not too often: a Job waits longer after each pod that it lost."""
     pods = [
         pod
         for pod in (await scene.api.list("Pod", scene.namespace, label))["items"]
@@ -144,6 +145,8 @@ async def _some_pod(
     if not pods:
         return None
     least = min(scene.struck[pod["metadata"]["labels"][label]] for pod in pods)
+    if least >= MOST_STRIKES:
+        return None
     fit = sorted(_name(pod) for pod in pods if scene.struck[pod["metadata"]["labels"][label]] == least)
     chosen = dice.choice(fit)
     scene.struck.update(pod["metadata"]["labels"][label] for pod in pods if _name(pod) == chosen)
