@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.kubectl import Json, apply, items, kubectl, wait_until
+from demo.kubectl import Json, apply, get, items, kubectl, wait_until
 from demo.objectstore import ObjectStore
 from e2e.conftest import NamespaceFactory
 from e2e.jobs import (
@@ -109,3 +109,15 @@ def test_without_a_cluster_the_artifacts_are_the_same(
     for form in EXPORT["formats"]:
         expected = artifact(undisturbed, str(form))["digest"]
         assert expected in run.stdout, f"{form}: {expected} is not in\n{run.stdout[-4000:]}"
+
+
+def test_a_lease_that_somebody_deletes_is_made_again(operator: None) -> None:
+    before = get("lease", "tuneyard", "tuneyard-system")["metadata"]["uid"]
+    kubectl("delete", "lease", "tuneyard", "-n", "tuneyard-system")
+
+    def held_again() -> bool:
+        lease = get("lease", "tuneyard", "tuneyard-system")
+        return bool(lease["metadata"]["uid"] != before and lease["spec"].get("holderIdentity"))
+
+    wait_until(held_again, "an operator leads again", 60)
+    kubectl("rollout", "status", "deployment/tuneyard", "-n", "tuneyard-system", "--timeout=60s")
