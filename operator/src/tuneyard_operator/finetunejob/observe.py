@@ -62,13 +62,14 @@ def own_jobs(world: World) -> list[Json]:
 
 def run_jobs(world: World) -> list[Json]:
     """Jobs of the run that the spec asks for."""
-    return [each for each in own_jobs(world) if label(each, names.LABEL_REVISION) == revision(world.job)]
+    wanted = revision(world.job)
+    return [each for each in own_jobs(world) if label(each, names.LABEL_REVISION) == wanted]
 
 
 def stale_jobs(world: World) -> list[Json]:
     """Jobs of an earlier run."""
-    current = run_jobs(world)
-    return [each for each in own_jobs(world) if each not in current]
+    wanted = revision(world.job)
+    return [each for each in own_jobs(world) if label(each, names.LABEL_REVISION) != wanted]
 
 
 def strangers(world: World, stage: Stage) -> list[Json]:
@@ -84,7 +85,8 @@ def strangers(world: World, stage: Stage) -> list[Json]:
 
 
 def find_job(world: World, stage: Stage) -> Json | None:
-    return next((each for each in own_jobs(world) if name(each) == job_name(world.job, stage)), None)
+    wanted = job_name(world.job, stage)
+    return next((each for each in own_jobs(world) if name(each) == wanted), None)
 
 
 def see_stage(world: World, stage: Stage) -> StageSeen | None:
