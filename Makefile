@@ -26,7 +26,7 @@ test: check install integration test-tools ## Everything: lint, types, unit, con
 	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/contract tests/e2e
 
 .PHONY: chaos
-chaos: install test-tools ## Hundreds of faults over an API server, then half an hour over a cluster with real jobs; not in CI
+chaos: install test-tools chaos-tools ## Hundreds of faults over an API server, then half an hour over a cluster with real jobs; not in CI
 	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/chaos
 
 .PHONY: check
@@ -91,6 +91,10 @@ integration: images ## The ML stages, in the trainer image
 test-tools:
 	@$(CLUSTER) tools versitygw kueue node >/dev/null
 	@command -v nginx >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nginx-light; }
+
+# What moves the clock of a running operator.
+.PHONY: chaos-tools
+chaos-tools:
 	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libfaketime; }
 
 .PHONY: setup
