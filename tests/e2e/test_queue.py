@@ -9,20 +9,14 @@ import pytest
 from demo.kubectl import Json, apply, get, items, kubectl, wait_until
 from demo.objectstore import RESTRICTED
 from e2e.conftest import NamespaceFactory
-from e2e.jobs import CPU, fine_tune_job, last_step, resumed_from, stage, training_log, wait_for_job
+from e2e.jobs import CPU, fine_tune_job, last_step, resumed_from, small_training, stage, training_log, wait_for_job
 from e2e.kueue import kueue_for
 from kueuemanifests import QUEUE, URGENT, local_queue
 from tuneyard_api.names import LABEL_QUEUE
 
 NAMESPACE = "e2e-queue"
 WAITS = f"waits in queue {QUEUE} until Kueue admits it"
-TRAINING = {
-    "maxSteps": 100,
-    "effectiveBatchSize": 4,
-    "microBatchSize": 2,
-    "learningRate": 2e-3,
-    "maxLength": 128,
-}
+TRAINING = small_training(100)
 
 
 class Seen(NamedTuple):

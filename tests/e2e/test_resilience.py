@@ -15,6 +15,7 @@ from e2e.jobs import (
     last_step,
     restart_operator,
     resumed_from,
+    small_training,
     stage_digest,
     stage_pods,
     training_log,
@@ -22,14 +23,7 @@ from e2e.jobs import (
 )
 
 NAMESPACE = "e2e-resilience"
-TRAINING = {
-    "maxSteps": 60,
-    "effectiveBatchSize": 4,
-    "microBatchSize": 2,
-    "learningRate": 2e-3,
-    "maxLength": 128,
-    "lora": {"dropout": 0.1},  # so that the random state matters
-}
+TRAINING = small_training(60, lora={"dropout": 0.1})  # dropout, so that the random state matters
 EXPORT = {"formats": ["bf16", "int8", "gptq"], "calibration": {"samples": 4, "maxLength": 64}}
 
 

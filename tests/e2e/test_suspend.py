@@ -7,16 +7,10 @@ import pytest
 
 from demo.kubectl import Json, apply, get, holds, items, kubectl, wait_until
 from e2e.conftest import NamespaceFactory
-from e2e.jobs import fine_tune_job, last_step, resumed_from, stage_pods, training_log, wait_for_job
+from e2e.jobs import fine_tune_job, last_step, resumed_from, small_training, stage_pods, training_log, wait_for_job
 
 NAMESPACE, JOB = "e2e-suspend", "paused"
-TRAINING = {
-    "maxSteps": 60,
-    "effectiveBatchSize": 4,
-    "microBatchSize": 2,
-    "learningRate": 2e-3,
-    "maxLength": 128,
-}
+TRAINING = small_training(60)
 
 
 class Seen(NamedTuple):
