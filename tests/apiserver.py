@@ -169,6 +169,19 @@ def _binaries(folder: Path) -> Path:
     return folder
 
 
+def client_config(url: str, token: str, ca: Path | None = None) -> Json:
+    """The kubeconfig of a client that shows the token; `ca`: a PEM file, where the API server speaks TLS."""
+    cluster = {"server": url} | ({"certificate-authority": str(ca)} if ca else {})
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "clusters": [{"name": "test", "cluster": cluster}],
+        "users": [{"name": "test", "user": {"token": token}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "default"}}],
+    }
+
+
 def _write_secrets(folder: Path, url: str) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(
@@ -176,15 +189,7 @@ def _write_secrets(folder: Path, url: str) -> None:
     )
     (folder / "service-accounts.pem").write_bytes(pem)
     (folder / "tokens.csv").write_text(f"{TOKEN},admin,admin,system:masters\n")
-    cluster = {"server": url, "certificate-authority": str(folder / "pki" / "apiserver.crt")}
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "test",
-        "clusters": [{"name": "test", "cluster": cluster}],
-        "users": [{"name": "test", "user": {"token": TOKEN}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "default"}}],
-    }
+    config = client_config(url, TOKEN, folder / "pki" / "apiserver.crt")
     (folder / "kubeconfig").write_text(json.dumps(config))
 
 

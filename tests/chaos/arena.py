@@ -1,6 +1,7 @@
 """A storm from its beginning to its end: what both the engine's and the cluster's have in common."""
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -8,11 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from apiserver import free_ports
+from apiserver import client_config, free_ports
 from chaos.api import Access, Api
 from chaos.faults import Entry, Fault, Scene, storm
 from chaos.invariants import ends_as_expected, is_quiet, no_orphans, violations
-from chaos.operators import OperatorProcess, write_kubeconfig
+from chaos.operators import OperatorProcess
 from chaos.proxy import FaultProxy
 from chaos.recorder import Recorder
 
@@ -37,7 +38,8 @@ async def arena(
     """Two operators with that token behind the proxy, and the recorder beside it."""
     api, proxy = Api(Access.of(kubeconfig)), FaultProxy(Access.for_others(kubeconfig))
     await proxy.start()
-    config = write_kubeconfig(folder / "kubeconfig", proxy.url, token)
+    config = folder / "kubeconfig"
+    config.write_text(json.dumps(client_config(proxy.url, token)))
     operators = [
         OperatorProcess(
             f"operator-{index}",

@@ -1,7 +1,6 @@
 """Operator processes on this machine, which are killed without warning and have a clock of their own."""
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-# Of Debian's package libfaketime, which `make test-tools` installs.
+# Of Debian's package libfaketime, which `make chaos-tools` installs.
 FAKETIME: Final = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 RESTART_SECONDS: Final = 0.5
 
@@ -57,7 +56,7 @@ class OperatorProcess:
 
     def _faketime(self) -> dict[str, str]:
         """A running process follows the offset in the file."""
-        assert FAKETIME, "no libfaketime: run `make test-tools`"
+        assert FAKETIME, "no libfaketime: run `make chaos-tools`"
         self.jump_clock(timedelta())
         return {
             "LD_PRELOAD": str(FAKETIME),
@@ -65,17 +64,3 @@ class OperatorProcess:
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
-
-
-def write_kubeconfig(file: Path, url: str, token: str) -> Path:
-    """Of a client that reaches the API server at `url`, which is the proxy's."""
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "chaos",
-        "clusters": [{"name": "chaos", "cluster": {"server": url}}],
-        "users": [{"name": "chaos", "user": {"token": token}}],
-        "contexts": [{"name": "chaos", "context": {"cluster": "chaos", "user": "chaos"}}],
-    }
-    file.write_text(json.dumps(document))
-    return file
