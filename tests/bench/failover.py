@@ -2,32 +2,31 @@
 
 Run by hand, a third of a minute for each kill:
 
-    PYTHONPATH=tests uv run --all-packages python tests/bench/failover.py --kills 20 --terminations 5
+    PYTHONPATH=examples:tests uv run --all-packages python -m bench.failover --kills 20 --terminations 5
 """
 
 import argparse
 import json
-import os
 import random
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Self
-from urllib.error import HTTPError, URLError
+from typing import Final
+from urllib.error import HTTPError
 
-from apiserver import ApiServer, Json, api_server, free_ports
+from apiserver import ApiServer, api_server
+from bench.ours import fine_tune_job, model_server, operator
 from tuneyard_operator.lease import DEFAULT
 
 LEASE: Final = "/apis/coordination.k8s.io/v1/namespaces/default/leases/tuneyard"
 OURS: Final = "/apis/tuneyard.dev/v1alpha1/namespaces/default"
+EVENTS: Final = "/api/v1/namespaces/default/events"
 CRASH_BAR: Final = DEFAULT.lease + 2.0  # seconds
 HANDOVER_BAR: Final = 1.0
 STEP: Final = 0.01  # seconds between two looks
@@ -46,56 +45,21 @@ WRITES: Final = {
 }
 
 
-class Replica:
-    """A real operator process."""
-
-    def __init__(self, server: ApiServer, name: str) -> None:
-        self.name = name
-        (self._port,) = free_ports(1)
-        environment = {key: value for key, value in os.environ.items() if key != "KUBERNETES_SERVICE_HOST"} | {
-            "KUBECONFIG": str(server.kubeconfig),
-            "TUNEYARD_TRAINER_IMAGE": "trainer:1",
-            "TUNEYARD_SERVER_IMAGE": "server:1",
-            "TUNEYARD_POD_NAME": name,
-            "TUNEYARD_HEALTH_PORT": str(self._port),
-        }
-        with (server.folder / f"{name}.log").open("ab") as log:
-            command = [sys.executable, "-m", "tuneyard_operator.main"]
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-
-    def is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=5):
-                return True
-        except URLError:
-            return False
-
-    def end(self, how: signal.Signals) -> None:
-        self._process.send_signal(how)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
 def run(server: ApiServer, kills: Sequence[signal.Signals], seed: int) -> list[float]:
     """For each kill the seconds until the Lease has the other one's name."""
     chance = random.Random(seed)  # noqa: S311 - not a secret
     with ExitStack() as running:
-        leader = running.enter_context(Replica(server, "operator-0"))
+        leader = running.enter_context(operator("operator-0", server.kubeconfig, server.folder))
         wait_until(lambda: holder(server).startswith("operator-0_"))
         took: list[float] = []
         for count, how in enumerate(kills, 1):
-            standby = running.enter_context(Replica(server, f"operator-{count}"))
-            wait_until(standby.is_ready)
+            standby = running.enter_context(operator(f"operator-{count}", server.kubeconfig, server.folder))
+            standby.wait_ready()
             time.sleep(chance.uniform(0, 2 * DEFAULT.retry))
             server.request("POST", f"{OURS}/finetunejobs", fine_tune_job(f"job-{count}"))
             server.request("POST", f"{OURS}/modelservers", model_server(f"server-{count}"))
             time.sleep(chance.uniform(0, 0.1))  # somewhere in their first reconciles
-            leader.end(how)
+            leader.process.send_signal(how)
             took.append(wait_until(lambda name=f"{standby.name}_": holder(server).startswith(name)))  # type: ignore[misc]
             print(f"{count:3} {how.name} {took[-1]:6.2f} s", flush=True)
             leader = standby
@@ -122,20 +86,6 @@ def wait_until(holds: Callable[[], bool], limit: float = 60.0) -> float:
             raise TimeoutError(f"not within {limit:.0f} s")
         time.sleep(STEP)
     return time.monotonic() - began
-
-
-def fine_tune_job(name: str) -> Json:
-    spec = {
-        "model": {"uri": "s3://models/m"},
-        "dataset": {"train": [{"uri": "s3://data/d.jsonl"}]},
-        "output": {"uri": "s3://out", "secretRef": {"name": "keys"}},
-    }
-    return {"apiVersion": "tuneyard.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": name}, "spec": spec}
-
-
-def model_server(name: str) -> Json:
-    spec = {"model": {"uri": "s3://artifacts/a", "digest": f"sha256:{'0' * 64}"}}
-    return {"apiVersion": "tuneyard.dev/v1alpha1", "kind": "ModelServer", "metadata": {"name": name}, "spec": spec}
 
 
 def done(server: ApiServer) -> dict[str, Counter[str]]:
@@ -183,6 +133,7 @@ def main() -> int:
         server.install_crds()
         took = run(server, kills, options.seed)
         counts = done(server)
+        told = {each["involvedObject"]["name"] for each in server.request("GET", EVENTS)["items"]}
     met = [
         summary("SIGTERM", took[: options.terminations], HANDOVER_BAR) if options.terminations else True,
         summary("SIGKILL", took[options.terminations :], CRASH_BAR) if options.kills else True,
@@ -191,8 +142,10 @@ def main() -> int:
     again = [what for each in counts.values() for what, times in each.items() if times > 1]
     print(f"created more than once: {again or 'nothing'}; deleted: {list(counts['gone']) or 'nothing'}")
     made = all(len(counts[what]) == len(kills) for what in ("jobs", "deployments"))
-    print(f"events lost: {len(kills) - len(counts['events'])}")  # between the write of a status and its telling
-    return 0 if all(met) and made and not again and not counts["gone"] else 1
+    # Not from the audit log: it has 504 for an event that was stored although its teller was killed meanwhile.
+    lost = {f"server-{count}" for count in range(1, len(kills) + 1)} - told
+    print(f"events lost: {sorted(lost) or 'none'}")
+    return 0 if all(met) and made and not again and not counts["gone"] and not lost else 1
 
 
 if __name__ == "__main__":

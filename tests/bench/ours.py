@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -35,23 +35,29 @@ def model_server(name: str) -> Json:
     return {"apiVersion": API_VERSION, "kind": "ModelServer", "metadata": {"name": name}, "spec": {"model": model}}
 
 
+def operator(name: str, kubeconfig: Path, folder: Path) -> AbstractContextManager[Program]:
+    """One process of it; several of different names stand for election."""
+    (port,) = free_ports(1)
+    environment = {
+        "KUBECONFIG": str(kubeconfig),
+        "TUNEYARD_TRAINER_IMAGE": "trainer:bench",
+        "TUNEYARD_SERVER_IMAGE": "server:bench",
+        "TUNEYARD_HEALTH_PORT": str(port),
+        "TUNEYARD_POD_NAME": name,
+    }
+    command = [str(Path(sys.executable).parent / "tuneyard-operator")]
+    return program(name, command, environment, f"http://127.0.0.1:{port}/readyz", folder)
+
+
 def tuneyard(server: ApiServer) -> Subject:
     """Installs the CRDs and the namespace."""
     server.install_crds()
     server.request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
     kubeconfig = kubeconfig_for(server, NAME)
-    (port,) = free_ports(1)
 
     @contextmanager
     def run() -> Iterator[list[Program]]:
-        environment = {
-            "KUBECONFIG": str(kubeconfig),
-            "TUNEYARD_TRAINER_IMAGE": "trainer:bench",
-            "TUNEYARD_SERVER_IMAGE": "server:bench",
-            "TUNEYARD_HEALTH_PORT": str(port),
-        }
-        command = [str(Path(sys.executable).parent / "tuneyard-operator")]
-        with program(NAME, command, environment, f"http://127.0.0.1:{port}/readyz", server.folder) as started:
+        with operator(NAME, kubeconfig, server.folder) as started:
             yield [started]
 
     parents = f"{OURS}/finetunejobs"
