@@ -14,7 +14,7 @@ import pytest
 
 import kueuemanifests as kueue
 from apiserver import TOKEN, ApiServer, Json, api_server, free_ports
-from bench.failover import Replica
+from bench import ours
 from demo.kubectl import wait_until
 from operatorbuilders import DATASET, DIGESTS, said
 from tuneyard_api.names import EXIT_TRY_AGAIN, FIELD_MANAGER, LABEL_FINETUNEJOB, LABEL_STAGE, Stage
@@ -36,8 +36,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     folder = tmp_path_factory.mktemp("queue")
     with api_server(folder / "server", controllers="job-controller,garbage-collector-controller") as running:
         running.install_crds()
-        with kueue_process(running, folder), Replica(running, "operator") as operator:
-            wait_until(operator.is_ready, "the operator is ready", 60)
+        with (
+            kueue_process(running, folder),
+            ours.operator("operator", running.kubeconfig, running.folder) as operator,
+        ):
+            operator.wait_ready()
             queue = [*kueue.cluster_queue(NAMESPACE, ROOM), kueue.local_queue(NAMESPACE)]
             # A webhook is known to the API server a little later than it is there.
             wait_until(lambda: applied(running, queue), "Kueue's webhooks answer", 60)
