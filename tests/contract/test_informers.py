@@ -24,6 +24,7 @@ from tuneyard_operator.objects import Key
 from tuneyard_operator.plans import Plan
 from tuneyard_operator.reconcile import Controller, Reconciler
 from tuneyard_operator.settings import Settings
+from wire import Wire, wire_to
 
 JOBS = "/apis/tuneyard.dev/v1alpha1/namespaces/default/finetunejobs"
 SPEC: Json = {
@@ -74,58 +75,16 @@ async def until(check: Callable[[], bool], seconds: float = 30.0) -> None:
             await asyncio.sleep(0.02)
 
 
-class Wire:
-    """A TCP connection to the API server that a test can cut."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._open: set[asyncio.StreamWriter] = set()
-        self._whole = True
-        self.refused = 0
-
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._whole:
-            self.refused += 1
-            writer.close()
-            return
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        self._open |= {writer, back}
-        await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass
-        finally:
-            self._open.discard(writer)
-            writer.close()
-
-    def cut(self) -> None:
-        self._whole = False
-        for each in list(self._open):
-            each.transport.abort()
-
-    def mend(self) -> None:
-        self._whole = True
-
-
 @pytest.fixture
 async def wire(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
     """KUBECONFIG leads through it."""
-    wire = Wire(int(server.url.rpartition(":")[2]))
-    listening = await asyncio.start_server(wire.accept, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    config = server.kubeconfig.read_text().replace(server.url, f"https://127.0.0.1:{port}")
-    (tmp_path / "kubeconfig").write_text(config)
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    yield wire
-    wire.cut()
-    listening.close()
-    await asyncio.sleep(0.05)  # the aborted connections' tasks end
+    target = int(server.url.rpartition(":")[2])
+    async with wire_to(target) as wire:
+        config = server.kubeconfig.read_text().replace(server.url, f"https://127.0.0.1:{wire.port}")
+        (tmp_path / "kubeconfig").write_text(config)
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        yield wire
 
 
 @asynccontextmanager
@@ -334,7 +293,8 @@ async def test_the_process_ends_at_a_signal_and_kopf_reads_no_object(
     asked = audited(server, since)
     assert len([each for each in asked if "watch=true" in each]) == len(SOURCES)
     assert len([each for each in asked if "limit=500" in each]) == len(SOURCES)
-    assert len(asked) == 2 * len(SOURCES)
+    assert len([each for each in asked if each.startswith("get ")]) == 1, "the owner of the Lease"
+    assert len(asked) == 2 * len(SOURCES) + 1
     discovery = audited(server, since, "kopf")
     assert discovery and all("?" not in each and each.count("/") <= 3 for each in discovery), "no object is read"
 

@@ -17,6 +17,7 @@ from tuneyard_operator.errors import ApiError
 from tuneyard_operator.kube import Kube
 from tuneyard_operator.leader import Election
 from tuneyard_operator.lease import Timing
+from wire import Wire, wire_to
 
 TIMING: Final = Timing(lease=5, deadline=4.0, retry=0.3)
 SLACK: Final = 1.5  # seconds that a busy machine may add
@@ -116,6 +117,37 @@ async def test_release_hands_over_within_a_second(candidate: Candidate, server: 
     assert spec(server, lease)["leaseTransitions"] == 1
 
 
+async def test_a_lease_belongs_to_the_deployment_of_its_name(
+    candidate: Candidate, server: ApiServer, lease: str
+) -> None:
+    """An operator that was installed anew takes the Lease over with the new Deployment as its owner."""
+    owners: list[dict[str, Any]] = []
+    for name in ("first", "second"):
+        deployment = deploy(server, lease)
+        election = candidate(name)
+        await election.acquire()
+        await election.release()
+        owners.append({"apiVersion": "apps/v1", "kind": "Deployment", "name": lease, "uid": deployment})
+        found = server.request("GET", f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{lease}")
+        assert found["metadata"]["ownerReferences"] == owners[-1:]
+        server.request("DELETE", f"/apis/apps/v1/namespaces/default/deployments/{lease}")
+    assert owners[0] != owners[1]
+
+
+def deploy(server: ApiServer, name: str) -> str:
+    """The new Deployment's uid."""
+    labels = {"app": name}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "none"}]}}
+    body = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    }
+    made = server.request("POST", "/apis/apps/v1/namespaces/default/deployments", body)
+    return str(made["metadata"]["uid"])
+
+
 async def test_a_released_lease_is_nobodys(candidate: Candidate, server: ApiServer, lease: str) -> None:
     first = candidate("first")
     await first.acquire()
@@ -178,72 +210,17 @@ async def test_a_holder_that_finds_its_lease_gone_ends(
     assert not first.leads
 
 
-class Wire:
-    """A TCP proxy to the API server."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._flows = asyncio.Event()
-        self._flows.set()
-        self._refuses = False
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._refuses:
-            writer.transport.abort()
-            return
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        self._writers |= {writer, far_writer}
-        for source, sink in ((reader, far_writer), (far_reader, writer)):
-            task = asyncio.create_task(self._pump(source, sink))
-            self._tasks.add(task)
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await source.read(65536):
-                await self._flows.wait()
-                sink.write(data)
-                await sink.drain()
-        sink.close()
-
-    def swallow(self) -> None:
-        """As a network that loses every packet."""
-        self._flows.clear()
-
-    def serve(self) -> None:
-        self._refuses = False
-
-    def refuse(self) -> None:
-        """As a server that is away."""
-        self._refuses = True
-        for each in self._writers:
-            each.transport.abort()
-
-    async def close(self) -> None:
-        self.refuse()
-        for each in self._tasks:
-            each.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
 @asynccontextmanager
 async def wired(server: ApiServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Wire, Kube]]:
-    wire = Wire(urlsplit(server.url).port or 0)
-    listening = await asyncio.start_server(wire.accept, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    config = yaml.safe_load(server.kubeconfig.read_text())
-    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{port}"
-    (folder / "kubeconfig").write_text(yaml.safe_dump(config))
-    try:
+    async with wire_to(urlsplit(server.url).port or 0) as wire:
+        config = yaml.safe_load(server.kubeconfig.read_text())
+        config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{wire.port}"
+        (folder / "kubeconfig").write_text(yaml.safe_dump(config))
         async with connected(folder / "kubeconfig", monkeypatch) as kube:
             yield wire, kube
-    finally:
-        await wire.close()
-        listening.close()
 
 
-@pytest.mark.parametrize("cut", [Wire.swallow, Wire.refuse], ids=["swallow", "refuse"])
+@pytest.mark.parametrize("cut", [Wire.swallow, Wire.cut], ids=["swallow", "cut"])
 async def test_a_holder_without_an_api_server_gives_up_before_another_one_wins(
     cut: Callable[[Wire], None],
     candidate: Candidate,
@@ -271,9 +248,9 @@ async def test_a_holder_survives_a_short_absence_of_the_api_server(
         first, second = Election(kube, "first", "default", lease, TIMING), candidate("second")
         await first.acquire()
         async with running(first.renew()) as renewing, running(second.acquire()) as waiting:
-            wire.refuse()
+            wire.cut()
             await asyncio.sleep(TIMING.deadline / 3)
-            wire.serve()
+            wire.mend()
             await asyncio.sleep(TIMING.lease)
             assert first.leads
             assert not renewing.done()
@@ -288,10 +265,10 @@ async def test_a_standby_survives_that_the_api_server_is_away(
         await first.acquire()
         async with running(first.renew()) as renewing, running(second.acquire()) as waiting:
             await asyncio.sleep(0.5)
-            wire.refuse()
+            wire.cut()
             await asyncio.sleep(TIMING.lease + 1)
             assert not waiting.done(), "it sees nothing, and takes nothing"
-            wire.serve()
+            wire.mend()
             await asyncio.sleep(1)
             assert not waiting.done()
             assert not renewing.done()
