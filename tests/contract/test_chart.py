@@ -88,16 +88,19 @@ def test_the_operator_may_do_with_its_lease_what_the_election_does_and_no_more(o
         each["name"]: each.get("value") for each in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
     }
     rules = [
-        (rule.get("resourceNames"), set(rule["verbs"]), each["metadata"]["namespace"])
+        (rule["resources"], rule.get("resourceNames"), set(rule["verbs"]), each["metadata"]["namespace"])
         for each in rendered
-        if each["kind"] in ("Role", "ClusterRole")
+        if each["metadata"]["name"].endswith("-lease") and each["kind"] == "Role"
         for rule in each["rules"]
-        if "leases" in rule["resources"]
     ]
+    assert environment["TUNEYARD_LEASE"] == deployment["metadata"]["name"], "it owns the Lease"
     assert rules == [
-        ([environment["TUNEYARD_LEASE"]], {"get", "watch", "update"}, NAMESPACE),
-        (None, {"create"}, NAMESPACE),
+        (["leases"], [environment["TUNEYARD_LEASE"]], {"get", "watch", "update"}, NAMESPACE),
+        (["leases"], None, {"create"}, NAMESPACE),
+        (["deployments"], [environment["TUNEYARD_LEASE"]], {"get"}, NAMESPACE),
     ]
+    leases = [rule for each in rendered if "rules" in each for rule in each["rules"] if "leases" in rule["resources"]]
+    assert len(leases) == 2, "no other role has rights on leases"
 
 
 def test_everything_carries_the_releases_label() -> None:

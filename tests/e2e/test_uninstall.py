@@ -21,10 +21,13 @@ def test_uninstall_leaves_nothing_but_crds_and_user_objects(new_namespace: Names
     apply(fine_tune_job("mine", namespace))
     wait_until(lambda: bool(items("jobs", namespace)), "the job has begun", 60)
     assert left_behind(), "the label finds the release while it is installed"
+    assert items("leases", "tuneyard-system")
 
     subprocess.run(["helm", "uninstall", "tuneyard", "-n", "tuneyard-system", "--wait"], check=True)
 
     wait_until(lambda: not left_behind(), "all of the release is gone", 60)
+    # The operator made it, so it has no label of the release.
+    wait_until(lambda: not items("leases", "tuneyard-system"), "the Lease is gone with its Deployment", 60)
     crds = json.loads(kubectl("get", "crds", "-o", "json"))["items"]
     ours = {crd["metadata"]["name"] for crd in crds if crd["spec"]["group"] == "tuneyard.dev"}
     assert ours == {"finetunejobs.tuneyard.dev", "modelservers.tuneyard.dev"}

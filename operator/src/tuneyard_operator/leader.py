@@ -13,7 +13,7 @@ from typing import Final
 from tuneyard_operator.errors import ApiError
 from tuneyard_operator.kube import Kube, Source
 from tuneyard_operator.lease import DEFAULT, Record, Timing, may_take
-from tuneyard_operator.objects import Json, version
+from tuneyard_operator.objects import Json, name, uid, version
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,10 @@ BETWEEN_STREAMS: Final = 0.5  # seconds: a server that ends each watch at once i
 
 
 class Election:
-    """First `acquire`, then `renew`, and `release` at the end. No two processes may have the same identity."""
+    """First `acquire`, then `renew`, and `release` at the end. No two processes may have the same identity.
+
+    The Lease has the name of the Deployment that runs them, and belongs to it.
+    """
 
     def __init__(self, kube: Kube, identity: str, namespace: str, name: str, timing: Timing = DEFAULT) -> None:
         self._kube = kube
@@ -32,6 +35,7 @@ class Election:
         self._name = name
         self._timing = timing
         self._lease: Json | None = None
+        self._owners: list[Json] | None = None  # not yet known
         self._record = Record()
         self._observed_at = NEVER
         self._led_at = NEVER  # when the last write that went well was begun
@@ -45,6 +49,8 @@ class Election:
         while True:
             try:
                 async with asyncio.timeout(self._timing.patience()):
+                    if self._owners is None:
+                        self._owners = await self._deployment()
                     await self._look()
                     if await self._claim():
                         log.info("%s leads", self._identity)
@@ -143,11 +149,23 @@ class Election:
             self._observed_at = _now()
         self._lease, self._record = lease, record
 
+    async def _deployment(self) -> list[Json]:
+        """The Lease's owner, so that it goes with the installation; none where no Deployment runs this process.
+
+        It is read once: a standby that outlives its Deployment for a moment must not make a Lease that stays.
+        """
+        found = await self._kube.get("Deployment", self._namespace, self._name)
+        if found is None:
+            return []
+        return [{"apiVersion": "apps/v1", "kind": "Deployment", "name": name(found), "uid": uid(found)}]
+
     async def _write(self, record: Record) -> None:
+        owners = {"ownerReferences": self._owners or []}
         if self._lease is not None:
-            self._note(await self._kube.replace(self._lease | {"spec": record.spec()}))
+            written = {"metadata": self._lease["metadata"] | owners, "spec": record.spec()}
+            self._note(await self._kube.replace(self._lease | written))
             return
-        metadata = {"namespace": self._namespace, "name": self._name}
+        metadata = {"namespace": self._namespace, "name": self._name, **owners}
         api = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
         await self._kube.create({**api, "metadata": metadata, "spec": record.spec()})
         await self._look()
