@@ -11,7 +11,7 @@ from tuneyard_api.names import STAGES, Stage
 from tuneyard_operator.finetunejob import story
 from tuneyard_operator.finetunejob.children import config_map, stage_job
 from tuneyard_operator.finetunejob.observe import StageSeen, World, find_job, see_stage, stale_jobs, strangers
-from tuneyard_operator.finetunejob.status import Failure, Run, ended, read_before, seen_again, write_status
+from tuneyard_operator.finetunejob.status import Failure, Run, StageRecord, ended, read_before, seen_again, write_status
 from tuneyard_operator.objects import name
 from tuneyard_operator.plans import Plan, Refusal
 from tuneyard_operator.settings import Settings
@@ -60,24 +60,28 @@ def _advance(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, 
         if seen is None:
             return _rest(world, run, now) if run.suspended else _begin(world, spec, run, settings, now)
         record.take(seen)
-        if stage in SPEAKING and _is_speechless(seen):
-            record.state, record.message = "Pending", "its pod is gone and its result with it: runs again"
+        if lost := _lost_words(record, seen):
+            record.rest()
+            record.message = f"its pod is gone, and {lost} with it: runs again"
             return Plan(write_status(world, run, now), delete=[seen.job])
         if seen.state == "Succeeded":
             _conclude(run, stage, seen.outcome)
             if run.failure:
                 break
             continue
-        return _wait(world, run, seen, settings, now)
+        return _wait(world, run, record, seen, settings, now)
     run.current = run.current if run.failure else None
     return _finished(world, run, now)
 
 
-def _is_speechless(seen: StageSeen) -> bool:
-    """It has ended, and what it had to say was lost: its result, or why it failed."""
-    if seen.state == "Succeeded":
-        return not (seen.outcome and seen.outcome.result)
-    return seen.state == "Failed" and not seen.has_pods
+def _lost_words(record: StageRecord, seen: StageSeen) -> str:
+    """What an ended stage had to say, and nobody heard; an empty string where that can be done without."""
+    if seen.state == "Succeeded" and record.name in SPEAKING and not (seen.outcome and seen.outcome.result):
+        return "its result"
+    # Training is not done again for that: it costs more than the others, which need no GPU.
+    if record.cause and record.cause.reason == reasons.REASON_LOST and record.name != "train":
+        return "the reason of its failure"
+    return ""
 
 
 def _begin(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, now: datetime) -> Plan:
@@ -122,10 +126,11 @@ def _refused(world: World, run: Run, refusal: Refusal, now: datetime) -> Plan:
     return _told(world, run, now)
 
 
-def _wait(world: World, run: Run, seen: StageSeen, settings: Settings, now: datetime) -> Plan:
-    if seen.state == "Failed":
-        cause = seen.outcome or Outcome(reasons.STAGE_CRASHED, f"Job {name(seen.job)} failed")
-        run.conclude_failure(cause)
+def _wait(world: World, run: Run, record: StageRecord, seen: StageSeen, settings: Settings, now: datetime) -> Plan:
+    if record.last_failure and record.last_failure.outcome.result:
+        run.evaluated(record.last_failure.outcome.result)
+    if record.cause:
+        run.failure = Failure(record.cause.reason, record.cause.text)
         return _finished(world, run, now)
     if run.suspended and not seen.decided:
         return _rest(world, run, now)

@@ -16,6 +16,7 @@ from tuneyard_api.finetunejob import (
 )
 from tuneyard_api.names import STAGES, Stage
 from tuneyard_operator.conditions import Said, conditions, parse_time
+from tuneyard_operator.finetunejob.failures import EndedEarly, cause, remembered
 from tuneyard_operator.finetunejob.observe import StageSeen, World, run_jobs
 from tuneyard_operator.finetunejob.progress import progress_status
 from tuneyard_operator.finetunejob.revision import revision
@@ -57,7 +58,9 @@ class StageRecord:
     started_at: str | None = None
     finished_at: str | None = None
     message: str | None = None
+    last_failure: EndedEarly | None = None
     reason: str | None = None
+    cause: Outcome | None = None  # why it failed for good
 
     @property
     def done(self) -> bool:
@@ -65,13 +68,15 @@ class StageRecord:
 
     def rest(self) -> None:
         """Its Job goes away before the stage is done."""
-        self.state, self.job, self.started_at, self.message = "Pending", None, None, None
+        self.state, self.job, self.started_at, self.message, self.last_failure = "Pending", None, None, None, None
 
     def take(self, seen: StageSeen) -> None:
         self.state, self.job = seen.state, name(seen.job)
         self.started_at, self.finished_at = seen.started_at, seen.finished_at
         self.restarts, self.lost = max(self.restarts, seen.failed + len(seen.lost)), seen.lost
-        self.message = _message(seen)
+        self.last_failure = max(filter(None, (self.last_failure, *seen.ended_early)), key=_age, default=None)
+        self.cause = cause(seen.job, self.last_failure) if seen.state == "Failed" else None
+        self.message = _message(self, seen)
         self.reason = reasons.ADOPTED if seen.outcome and seen.outcome.reason == reasons.ADOPTED else None
 
     def wire(self) -> Json:
@@ -85,19 +90,24 @@ class StageRecord:
             "startedAt": self.started_at,
             "finishedAt": self.finished_at,
             "message": self.message or None,
+            "lastFailure": self.last_failure.wire() if self.last_failure else None,
         }
         return {key: value for key, value in entry.items() if value is not None}
 
 
-def _message(seen: StageSeen) -> str | None:
-    if seen.state in ("Succeeded", "Running"):
+def _age(pod: EndedEarly) -> str:
+    return pod.created_at
+
+
+def _message(record: StageRecord, seen: StageSeen) -> str | None:
+    if record.cause:
+        return f"{record.cause.reason}: {record.cause.text}"
+    if seen.state != "Pending":
         return None
-    if seen.waiting_for:
-        return seen.waiting_for
-    if seen.outcome is None or seen.outcome.reason in (reasons.COMPLETED, reasons.ADOPTED):
-        return None
-    said = f"{seen.outcome.reason}: {seen.outcome.text}"
-    return f"starts again after {said}" if seen.state == "Pending" else said
+    if seen.waiting_for or record.last_failure is None:
+        return seen.waiting_for or None
+    outcome = record.last_failure.outcome
+    return f"starts again after {outcome.reason}: {outcome.text}"
 
 
 @dataclass
@@ -142,11 +152,6 @@ class Run:
         self.kept["releaseURI"] = result["releaseURI"]
         loss = {"loss": round(result["loss"], 4)} if result.get("loss") is not None else {}
         self.kept["progress"] = {"percent": 100, **loss}
-
-    def conclude_failure(self, cause: Outcome) -> None:
-        self.failure = Failure(cause.reason, cause.text)
-        if cause.result:
-            self.evaluated(cause.result)
 
 
 def _evaluation(result: Json) -> Json:
@@ -201,6 +206,7 @@ def _record(stage: Stage, entry: Json) -> StageRecord:
         started_at=entry.get("startedAt"),
         finished_at=entry.get("finishedAt"),
         message=entry.get("message"),
+        last_failure=remembered(entry["lastFailure"]) if "lastFailure" in entry else None,
     )
 
 

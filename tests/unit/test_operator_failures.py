@@ -1,0 +1,151 @@
+"""Why a stage failed, also when the pod that knew it is gone."""
+
+from typing import Any
+
+import pytest
+
+from operatorbuilders import PUBLISHED, Cluster, said
+from tuneyard_api.finetunejob import FineTuneJobStatus
+from tuneyard_api.names import EXIT_BAD_INPUT, EXIT_DOES_NOT_FIT, EXIT_TRY_AGAIN, EXIT_UNKNOWN, STAGES, Stage
+from tuneyard_operator.objects import Json, name
+
+GATE: Json = {
+    "metric": "perplexity",
+    "against": "base",
+    "subject": "tuned",
+    "value": 9.0,
+    "limit": 7.0,
+    "passed": False,
+}
+
+
+def at(stage: Stage) -> Cluster:
+    """A job whose stage has its Job, and no pod yet."""
+    cluster = Cluster()
+    if stage == "prepare":
+        cluster.step()
+        return cluster
+    cluster.prepared()
+    for before in STAGES[1 : STAGES.index(stage)]:
+        cluster.completed(before, PUBLISHED if before == "publish" else None)
+        cluster.step()
+    return cluster
+
+
+def failed(cluster: Cluster, stage: Stage, reason: str = "BackoffLimitExceeded", message: str = "") -> Cluster:
+    """The Job's controller says so, as Kubernetes 1.34 does."""
+    cluster.job_is(stage, "Failed", failed=1)
+    words = message or "Job has reached the specified backoff limit"
+    cluster.job_of(stage)["status"]["conditions"][0] |= {"reason": reason, "message": words}
+    return cluster
+
+
+def refused_input(cluster: Cluster, stage: Stage, pod: str, code: int = EXIT_BAD_INPUT) -> Cluster:
+    words = f"Container stage for pod team/{pod} failed with exit code {code} matching FailJob rule at index 0"
+    return failed(cluster, stage, "PodFailurePolicy", words)
+
+
+class TestAPodThatIsGone:
+    """Its last words were seen: the Job's controller keeps it for a second and more."""
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_is_remembered(self, stage: Stage) -> None:
+        cluster = at(stage).running(stage)
+        cluster.exited(stage, EXIT_BAD_INPUT, said("AccessDenied", "No right to write", "Ask for it")).step()
+        pod = cluster.pods.pop()
+        refused_input(cluster, stage, name(pod)).step()
+        assert cluster.condition("Failed")["reason"] == "AccessDenied"
+        assert cluster.condition("Failed")["message"] == "No right to write. Ask for it."
+        assert cluster.stage(stage)["lastFailure"]["pod"] == name(pod)
+        FineTuneJobStatus.model_validate(cluster.status)
+
+    def test_leaves_what_its_gates_measured(self) -> None:
+        cluster = at("evaluate").running("evaluate")
+        measured = {"perplexity": {"base": 10.0, "tuned": 9.0}, "gates": [GATE], "passed": False}
+        cluster.exited("evaluate", EXIT_BAD_INPUT, said("GateFailed", "9.0 > 7.0", result=measured)).step()
+        refused_input(cluster, "evaluate", name(cluster.pods.pop())).step()
+        assert cluster.condition("Failed")["reason"] == "GateFailed"
+        assert cluster.status["evaluation"]["gates"] == [GATE]
+
+    def test_is_remembered_although_an_older_one_is_still_there(self) -> None:
+        cluster = at("train").running("train").exited("train", EXIT_UNKNOWN, said("StageCrashed", "first"))
+        cluster.step()
+        cluster.running("train").exited("train", EXIT_UNKNOWN, said("OutOfMemory", "second")).step()
+        cluster.pods.pop()
+        failed(cluster, "train").step()
+        assert cluster.condition("Failed")["reason"] == "OutOfMemory"
+
+    def test_is_why_the_next_one_is_waited_for(self) -> None:
+        cluster = at("train").running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"))
+        cluster.step()
+        cluster.pods.pop()
+        cluster.step()
+        assert cluster.stage("train")["message"].startswith("starts again after Preempted: SIGTERM at step 5.")
+
+
+class TestAPodThatNobodySaw:
+    def test_of_training_is_said_to_be_lost_with_what_is_known(self) -> None:
+        cluster = refused_input(at("train"), "train", "x-train-kq7z2", EXIT_DOES_NOT_FIT)
+        cluster.step()
+        found = cluster.condition("Failed")
+        assert found["reason"] == "ReasonLost"
+        for words in (
+            "failed with exit code 78",
+            "it does not fit",
+            "kubectl get events -n team --field-selector involvedObject.name=x-train-kq7z2",
+            "apply it again",
+        ):
+            assert words in found["message"], found
+
+    def test_is_not_confused_with_an_earlier_one(self) -> None:
+        cluster = at("train").running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"))
+        cluster.step()
+        refused_input(cluster, "train", "x-train-another").step()
+        assert cluster.condition("Failed")["reason"] == "ReasonLost"
+
+    def test_of_a_job_that_gave_up_names_the_job(self) -> None:
+        cluster = failed(at("train"), "train")
+        cluster.step()
+        found = cluster.condition("Failed")
+        assert found["reason"] == "ReasonLost"
+        assert name(cluster.job_of("train")) in found["message"]
+        assert "kubectl get events -n team and" in found["message"]
+
+    @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "train"])
+    def test_of_a_stage_without_a_gpu_says_it_again(self, stage: Stage) -> None:
+        cluster = refused_input(at(stage), stage, "x-gone")
+        step = cluster.step()
+        assert [each["metadata"]["labels"]["tuneyard.dev/stage"] for each in step.delete] == [stage]
+        assert not cluster.condition("Failed")
+        assert "runs again" in cluster.stage(stage)["message"]
+        cluster.step()
+        cluster.running(stage).exited(stage, EXIT_BAD_INPUT, said("InvalidJSON", "line 3 is not JSON"))
+        refused_input(cluster, stage, name(cluster.pods[-1])).step()
+        assert cluster.condition("Failed")["reason"] == "InvalidJSON"
+
+    def test_is_not_asked_where_the_job_itself_knows(self) -> None:
+        cluster = failed(at("train"), "train", "DeadlineExceeded", "Job was active longer than specified deadline")
+        cluster.step()
+        assert cluster.condition("Failed")["reason"] == "StageCrashed"
+        assert "DeadlineExceeded: Job was active longer" in cluster.condition("Failed")["message"]
+
+
+class TestAPodWhoseContainerSaidNothing:
+    @pytest.mark.parametrize("container", [None, {"terminated": {"exitCode": 137, "message": ""}}])
+    def test_says_what_its_node_said(self, container: Json | None) -> None:
+        cluster = at("train").pod(
+            "train", container, phase="Failed", reason="Evicted", message="ephemeral local storage usage exceeds 1Gi."
+        )
+        failed(cluster, "train").step()
+        found = cluster.condition("Failed")
+        assert found["reason"] == "StageCrashed"
+        assert "Evicted: ephemeral local storage usage exceeds 1Gi." in found["message"]
+        assert "kubectl describe pod -n team" in found["message"]
+
+    @pytest.mark.parametrize("status", [{}, {"container": {"terminated": {"exitCode": 137, "message": ""}}}])
+    def test_says_who_took_it_away(self, status: dict[str, Any]) -> None:
+        why = {"type": "DisruptionTarget", "status": "True", "message": "PodGC: node no longer exists"}
+        cluster = at("train").pod("train", phase="Failed", conditions=[why], **status)
+        cluster.step()
+        assert "after Preempted: Pod" in cluster.stage("train")["message"]
+        assert "PodGC: node no longer exists" in cluster.stage("train")["message"]
