@@ -149,3 +149,73 @@ class TestAPodWhoseContainerSaidNothing:
         cluster.step()
         assert "after Preempted: Pod" in cluster.stage("train")["message"]
         assert "PodGC: node no longer exists" in cluster.stage("train")["message"]
+
+
+def preempted(cluster: Cluster) -> Cluster:
+    """A pod of training runs, is taken away and is gone, as after a drain."""
+    cluster.running("train").step()
+    cluster.exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM")).step()
+    cluster.pods.pop()
+    cluster.step()
+    return cluster
+
+
+def crashed(cluster: Cluster, times: int) -> Cluster:
+    """The Job's controller has charged so many of this Job's pods; crashed pods stay."""
+    cluster.running("train").step()
+    cluster.exited("train", EXIT_UNKNOWN, said("StageCrashed", "KeyError: 'x'")).step()
+    cluster.job_of("train").setdefault("status", {})["failed"] = times
+    cluster.step()
+    return cluster
+
+
+def suspended_and_resumed(cluster: Cluster) -> Cluster:
+    cluster.changed(suspend=True).step()
+    cluster.step()
+    assert [name(job) for job in cluster.jobs if "-train-" in name(job)] == []
+    cluster.changed(suspend=False).step()
+    return cluster
+
+
+class TestRestarts:
+    def test_count_every_pod_that_was_taken_away(self) -> None:
+        cluster = preempted(preempted(preempted(at("train"))))
+        assert cluster.status["restarts"] == {"preempted": 3, "failed": 0}
+        assert cluster.stage("train")["restarts"] == 3
+
+    def test_count_a_pod_that_stays_once(self) -> None:
+        cluster = at("train").running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
+        for _ in range(3):
+            cluster.step()
+        preempted(cluster)
+        assert cluster.status["restarts"] == {"preempted": 2, "failed": 0}
+
+    def test_count_a_crash_as_nothing_else_although_its_job_has_not_counted_it(self) -> None:
+        cluster = at("train").running("train").exited("train", EXIT_UNKNOWN, said("StageCrashed"))
+        cluster.step()
+        assert cluster.status["restarts"]["preempted"] == 0
+        assert cluster.stage("train")["restarts"] == 1
+
+    def test_go_on_after_a_resume(self) -> None:
+        cluster = crashed(preempted(at("train")), 1)
+        suspended_and_resumed(cluster)
+        assert cluster.status["restarts"] == {"preempted": 1, "failed": 1}, "the suspension is nobody's failure"
+        crashed(preempted(cluster), 1)
+        assert cluster.status["restarts"] == {"preempted": 2, "failed": 2}
+        assert cluster.stage("train")["restarts"] == 4
+
+    def test_of_the_stages_are_added_up(self) -> None:
+        cluster = crashed(preempted(at("train")), 1)
+        cluster.running("train").exited("train", 0, said("Completed"))
+        cluster.job_is("train", "Complete", succeeded=1, failed=1).step()
+        cluster.running("export").exited("export", EXIT_UNKNOWN, said("StageCrashed")).step()
+        cluster.job_of("export")["status"] = {"failed": 1}
+        cluster.step()
+        assert cluster.status["restarts"] == {"preempted": 1, "failed": 2}
+
+    def test_of_a_job_that_gave_up_are_those_that_it_was_charged(self) -> None:
+        cluster = failed(at("train"), "train")
+        cluster.job_of("train")["status"]["failed"] = 4
+        cluster.step()
+        assert cluster.status["restarts"] == {"preempted": 0, "failed": 4}
+        assert cluster.stage("train")["restarts"] == 4

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from tuneyard_api import names
 from tuneyard_api.finetunejob import StageState
 from tuneyard_api.names import Stage
-from tuneyard_operator.finetunejob.children import CONTAINER, job_name
+from tuneyard_operator.finetunejob.children import CONTAINER, Before, counted_before, job_name
 from tuneyard_operator.finetunejob.failures import EndedEarly, ended_early, lost
 from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.objects import (
@@ -48,7 +48,8 @@ class StageSeen(NamedTuple):
     has_pods: bool
     started_at: str | None
     finished_at: str | None
-    failed: int
+    before: Before
+    failed: int  # pods that it was charged
     lost: tuple[str, ...]  # pods that were taken away
     pod_ip: str | None  # where it answers /progress
 
@@ -108,6 +109,7 @@ def see_stage(world: World, stage: Stage) -> StageSeen | None:
         has_pods=bool(pods),
         started_at=job.get("status", {}).get("startTime"),
         finished_at=_finished_at(job),
+        before=counted_before(job),
         failed=int(job.get("status", {}).get("failed", 0)),
         lost=lost(pods),
         pod_ip=running["status"].get("podIP") if running and not is_going(running) else None,

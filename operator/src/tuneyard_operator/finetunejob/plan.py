@@ -9,7 +9,7 @@ from tuneyard_api import reasons
 from tuneyard_api.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import STAGES, Stage
 from tuneyard_operator.finetunejob import story
-from tuneyard_operator.finetunejob.children import config_map, stage_job
+from tuneyard_operator.finetunejob.children import Before, config_map, stage_job
 from tuneyard_operator.finetunejob.observe import StageSeen, World, find_job, see_stage, stale_jobs, strangers
 from tuneyard_operator.finetunejob.status import Failure, Run, StageRecord, ended, read_before, seen_again, write_status
 from tuneyard_operator.objects import name
@@ -93,7 +93,8 @@ def _begin(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, no
         return _told(world, run, now)
     if world.refusal:
         return _refused(world, run, world.refusal, now)
-    job = stage_job(world.job, spec, stage, run.digests, settings)
+    before = Before(run.counted.get("failed", 0), run.stages[stage].restarts)
+    job = stage_job(world.job, spec, stage, run.digests, settings, before)
     run.stages[stage].job, run.stages[stage].message = name(job), None
     return _told(world, run, now)._replace(apply=[config_map(world.job)], create=[job], again=NO_POD_SECONDS)
 

@@ -16,6 +16,7 @@ from tuneyard_api.finetunejob import (
 )
 from tuneyard_api.names import STAGES, Stage
 from tuneyard_operator.conditions import Said, conditions, parse_time
+from tuneyard_operator.finetunejob.children import counted_before
 from tuneyard_operator.finetunejob.failures import EndedEarly, cause, remembered
 from tuneyard_operator.finetunejob.observe import StageSeen, World, run_jobs
 from tuneyard_operator.finetunejob.progress import progress_status
@@ -54,6 +55,7 @@ class StageRecord:
     job: str | None = None
     digest: str | None = None
     restarts: int = 0
+    newly_taken: int = 0  # since the last status
     lost: tuple[str, ...] = ()  # pods that were taken away
     started_at: str | None = None
     finished_at: str | None = None
@@ -73,11 +75,21 @@ class StageRecord:
     def take(self, seen: StageSeen) -> None:
         self.state, self.job = seen.state, name(seen.job)
         self.started_at, self.finished_at = seen.started_at, seen.finished_at
-        self.restarts, self.lost = max(self.restarts, seen.failed + len(seen.lost)), seen.lost
+        self.lost = seen.lost
+        self._count(seen)
         self.last_failure = max(filter(None, (self.last_failure, *seen.ended_early)), key=_age, default=None)
         self.cause = cause(seen.job, self.last_failure) if seen.state == "Failed" else None
         self.message = _message(self, seen)
         self.reason = reasons.ADOPTED if seen.outcome and seen.outcome.reason == reasons.ADOPTED else None
+
+    def _count(self, seen: StageSeen) -> None:
+        """Each pod once: those that were created after the last one that was counted."""
+        counted = self.last_failure.created_at if self.last_failure else ""
+        new = [each for each in seen.ended_early if each.created_at > counted]
+        self.restarts += len(new)
+        self.newly_taken = sum(each.taken for each in new)
+        if seen.state in ("Succeeded", "Failed"):  # and those that nobody saw
+            self.restarts = max(self.restarts, seen.before.restarts + seen.failed)
 
     def wire(self) -> Json:
         entry = {
@@ -236,12 +248,13 @@ def _progress(world: World, run: Run) -> Json | None:
 
 
 def _restarts(world: World, run: Run) -> Json:
-    """The Jobs count what crashed; every other pod that ended too early was taken away."""
-    failed = max(
-        run.counted.get("failed", 0), sum(int(job.get("status", {}).get("failed", 0)) for job in run_jobs(world))
-    )
-    ended_early = sum(record.restarts for record in run.stages.values())
-    return {"preempted": max(run.counted.get("preempted", 0), ended_early - failed), "failed": failed}
+    """The Jobs count what they are charged; what was taken away is counted when it is seen."""
+    charged = [counted_before(job).failed + int(job.get("status", {}).get("failed", 0)) for job in run_jobs(world)]
+    taken = sum(record.newly_taken for record in run.stages.values())
+    return {
+        "preempted": run.counted.get("preempted", 0) + taken,
+        "failed": max([run.counted.get("failed", 0), *charged]),
+    }
 
 
 def phase(run: Run) -> str:
