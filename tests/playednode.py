@@ -31,10 +31,11 @@ def begin(server: ApiServer, name: str, stage: Stage) -> Json:
     return pod
 
 
-def end(server: ApiServer, pod: Json, code: int, message: str) -> None:
+def end(server: ApiServer, pod: Json, code: int, message: str, finished_at: str = "") -> None:
     """The pod's container exits; a pod that was being deleted is gone then."""
     path = f"{PODS}/{pod['metadata']['name']}"
-    exited = {"exitCode": code, "message": message, "finishedAt": pod["metadata"]["creationTimestamp"]}
+    finished_at = finished_at or pod["metadata"]["creationTimestamp"]
+    exited = {"exitCode": code, "message": message, "finishedAt": finished_at}
     tell(server, path, "Failed" if code else "Succeeded", {"terminated": exited})
     if is_going(server, pod):
         server.request("DELETE", path, {"gracePeriodSeconds": 0})

@@ -12,9 +12,10 @@ from bench import ours
 from bench.processes import Program
 from demo.kubectl import wait_until
 from operatorbuilders import said
-from playednode import PODS, begin, end, prepare
-from tuneyard_api.names import EXIT_DOES_NOT_FIT
+from playednode import JOBS, PODS, begin, end, prepare, select
+from tuneyard_api.names import EXIT_DOES_NOT_FIT, EXIT_TRY_AGAIN
 
+LONG_AGO: Final = "2020-01-01T00:00:00Z"  # what ended then is waited for no longer
 OURS: Final = "/apis/tuneyard.dev/v1alpha1/namespaces/default/finetunejobs"
 
 
@@ -87,3 +88,31 @@ def test_a_pod_that_nobody_heard_is_named_with_its_exit_code(server: ApiServer) 
         assert found["reason"] == "ReasonLost", found
         assert f"involvedObject.name={pod['metadata']['name']}" in found["message"]
         assert "failed with exit code 78" in found["message"]
+
+
+def preempt(server: ApiServer, pod: Json, finished_at: str = "") -> None:
+    end(server, pod, EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"), finished_at)
+    take_away(server, pod)
+
+
+def test_a_training_that_is_preempted_often_is_not_kept_waiting(server: ApiServer) -> None:
+    with operator(server) as running:
+        running.wait_ready()
+        apply(server, "preempted")
+        prepare(server, "preempted")
+        for _ in range(3):
+            preempt(server, begin(server, "preempted", "train"), LONG_AGO)
+        fourth = begin(server, "preempted", "train")
+        (before,) = select(server, JOBS, "preempted", "train")
+        preempt(server, fourth)  # its Job would wait for 80 s
+        last = begin(server, "preempted", "train")  # within 20 s
+        (after,) = select(server, JOBS, "preempted", "train")
+        assert after["metadata"]["uid"] != before["metadata"]["uid"]
+        assert after["metadata"]["name"] == before["metadata"]["name"]
+
+        preempt(server, last, LONG_AGO)
+        begin(server, "preempted", "train")
+        (same,) = select(server, JOBS, "preempted", "train")
+        assert same["metadata"]["uid"] == after["metadata"]["uid"], "one loss is no reason"
+        counted = {"preempted": 5, "failed": 0}
+        wait_until(lambda: status(server, "preempted")["restarts"] == counted, "all are counted", 20, every=0.2)

@@ -219,3 +219,66 @@ class TestRestarts:
         cluster.step()
         assert cluster.status["restarts"] == {"preempted": 0, "failed": 4}
         assert cluster.stage("train")["restarts"] == 4
+
+
+def storage_away(cluster: Cluster) -> Cluster:
+    cluster.running("train").exited("train", EXIT_TRY_AGAIN, said("StorageUnavailable", "No answer")).step()
+    cluster.pods.pop()
+    cluster.step()
+    return cluster
+
+
+class TestPatience:
+    """The Job's controller waits 10, 20, 40, 80 ... 600 s after each pod that has ended, whoever is to blame."""
+
+    def test_what_is_waited_for_is_said(self) -> None:
+        cluster = preempted(at("train"))
+        assert cluster.stage("train")["message"].endswith("The next pod comes within 10s.")
+        cluster = preempted(preempted(cluster))
+        assert cluster.stage("train")["message"].endswith("The next pod comes within 40s.")
+        cluster.pod("train", phase="Pending").step()
+        assert "within" not in cluster.stage("train")["message"], "it has come"
+
+    def test_a_job_that_lost_four_pods_is_made_again(self) -> None:
+        cluster = preempted(preempted(preempted(at("train"))))
+        before = cluster.job_of("train")
+        cluster.running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
+        step = cluster.step()
+        assert step.delete == [before]
+        assert "would wait 1m20s" in cluster.stage("train")["message"]
+        assert cluster.stage("train")["restarts"] == 4
+        assert cluster.step().create, "and it counts from zero"
+        preempted(cluster)
+        assert cluster.stage("train")["message"].endswith("The next pod comes within 10s.")
+        assert cluster.status["restarts"] == {"preempted": 5, "failed": 0}
+
+    def test_a_pod_that_has_come_all_the_same_is_left_alone(self) -> None:
+        cluster = preempted(preempted(preempted(at("train"))))
+        cluster.running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
+        assert cluster.pod("train", phase="Pending").step().delete == []
+
+    def test_a_place_in_a_queue_is_kept(self) -> None:
+        cluster = Cluster(queueName="gpus").prepared()
+        cluster.job_of("train")["spec"]["suspend"] = False
+        for _ in range(4):
+            cluster.running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM")).step()
+            assert cluster.step().delete == []
+            cluster.pods.pop()
+        assert cluster.stage("train")["message"].endswith("The next pod comes within 1m20s.")
+
+    def test_a_job_of_which_a_pod_crashed_waits(self) -> None:
+        """Its retries would be counted anew, and the log of what crashed would go."""
+        cluster = crashed(preempted(preempted(preempted(at("train")))), 1)
+        assert cluster.stage("train")["message"].endswith("The next pod comes within 1m20s.")
+        cluster.running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
+        assert cluster.step().delete == []
+
+    def test_a_store_that_is_away_is_given_its_time(self) -> None:
+        cluster = storage_away(storage_away(storage_away(at("train"))))
+        assert storage_away(cluster).stage("train")["message"].endswith("The next pod comes within 1m20s.")
+
+    def test_never_lasts_longer_than_ten_minutes(self) -> None:
+        cluster = at("train")
+        for _ in range(9):
+            storage_away(cluster)
+        assert cluster.stage("train")["message"].endswith("The next pod comes within 10m00s.")

@@ -23,6 +23,17 @@ MEANING: Final = {
 }
 
 
+# Seconds that the Job controller waits after the first pod that ended early, twice as long after each further one, and
+# at most: DefaultJobPodFailureBackOff and MaxJobPodFailureBackOff in Kubernetes' pkg/controller/job/job_controller.go.
+FIRST_DELAY: Final = 10.0
+LONGEST_DELAY: Final = 600.0
+
+
+def delay(ended: int) -> float:
+    """Seconds before a Job of which so many pods have ended early gets its next one, whoever is to blame."""
+    return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (ended - 1)) if ended else 0.0
+
+
 class EndedEarly(NamedTuple):
     """One such pod."""
 
@@ -47,11 +58,14 @@ def ended_early(pods: Iterable[Json]) -> tuple[EndedEarly, ...]:
 
 
 def _ended_early(pod: Json) -> EndedEarly | None:
-    code = terminated(pod, CONTAINER).get("exitCode")
-    if code == names.EXIT_DONE or (code is None and pod.get("status", {}).get("phase") != "Failed"):
+    if lives(pod) or terminated(pod, CONTAINER).get("exitCode") == names.EXIT_DONE:
         return None
     taken = _was_taken(pod)
     return EndedEarly(name(pod), pod["metadata"]["creationTimestamp"], _said(pod, taken), taken)
+
+
+def lives(pod: Json) -> bool:
+    return not terminated(pod, CONTAINER) and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
 
 
 def _said(pod: Json, taken: bool) -> Outcome:

@@ -8,7 +8,7 @@ from tuneyard_api import names
 from tuneyard_api.finetunejob import StageState
 from tuneyard_api.names import Stage
 from tuneyard_operator.finetunejob.children import CONTAINER, Before, counted_before, job_name
-from tuneyard_operator.finetunejob.failures import EndedEarly, ended_early, lost
+from tuneyard_operator.finetunejob.failures import EndedEarly, ended_early, lives, lost
 from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.objects import (
     Json,
@@ -46,6 +46,7 @@ class StageSeen(NamedTuple):
     decided: bool  # a pod has come to a final end, whether or not the Job says so yet
     waiting_for: str  # why the pod does not start
     has_pods: bool
+    lives: bool  # one of them has not ended
     started_at: str | None
     finished_at: str | None
     before: Before
@@ -107,6 +108,7 @@ def see_stage(world: World, stage: Stage) -> StageSeen | None:
         decided=_is_decided(pods),
         waiting_for=_held(job) or next(filter(None, map(stuck_message, pods)), "") or world.warnings.get(uid(job), ""),
         has_pods=bool(pods),
+        lives=any(map(lives, pods)),
         started_at=job.get("status", {}).get("startTime"),
         finished_at=_finished_at(job),
         before=counted_before(job),

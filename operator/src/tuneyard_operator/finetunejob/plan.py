@@ -7,12 +7,21 @@ from pydantic import ValidationError
 
 from tuneyard_api import reasons
 from tuneyard_api.finetunejob import FineTuneJobSpec
-from tuneyard_api.names import STAGES, Stage
+from tuneyard_api.names import LABEL_QUEUE, STAGES, Stage
 from tuneyard_operator.finetunejob import story
 from tuneyard_operator.finetunejob.children import Before, config_map, stage_job
-from tuneyard_operator.finetunejob.observe import StageSeen, World, find_job, see_stage, stale_jobs, strangers
+from tuneyard_operator.finetunejob.observe import (
+    StageSeen,
+    World,
+    find_job,
+    is_held,
+    see_stage,
+    stale_jobs,
+    strangers,
+)
+from tuneyard_operator.finetunejob.progress import duration
 from tuneyard_operator.finetunejob.status import Failure, Run, StageRecord, ended, read_before, seen_again, write_status
-from tuneyard_operator.objects import name
+from tuneyard_operator.objects import label, name
 from tuneyard_operator.plans import Plan, Refusal
 from tuneyard_operator.settings import Settings
 from tuneyard_operator.termination import Outcome
@@ -21,6 +30,9 @@ from tuneyard_operator.termination import Outcome
 SPEAKING: Final[tuple[Stage, ...]] = ("prepare", "publish")
 # A Job without a pod may have met a quota, and nothing tells us when that has gone.
 NO_POD_SECONDS: Final = 10.0
+
+# A Job that waits longer than that for nothing is made again; it has lost four pods then.
+PATIENCE_SECONDS: Final = 60.0
 
 
 def plan(world: World, settings: Settings, now: datetime) -> Plan:
@@ -135,9 +147,24 @@ def _wait(world: World, run: Run, record: StageRecord, seen: StageSeen, settings
         return _finished(world, run, now)
     if run.suspended and not seen.decided:
         return _rest(world, run, now)
+    if _waits_in_vain(record, seen):
+        record.rest()
+        record.message = f"its Job would wait {duration(record.delay)}, although nobody is to blame: it is made again"
+        return _told(world, run, now)._replace(delete=[seen.job])
     run.progress = world.progress
     poll = settings.poll if seen.pod_ip else None
     return _told(world, run, now)._replace(again=poll if seen.wakes else NO_POD_SECONDS)
+
+
+def _waits_in_vain(record: StageRecord, seen: StageSeen) -> bool:
+    """Its Job lets time pass only because pods were taken away. A new one would not; and nothing else would be lost.
+
+    That is its place in a queue, and the logs and the number of the pods that crashed.
+    """
+    if seen.state != "Pending" or seen.lives or seen.failed or is_held(seen.job) or label(seen.job, LABEL_QUEUE):
+        return False
+    last = record.last_failure
+    return last is not None and last.outcome.reason == reasons.PREEMPTED and record.delay > PATIENCE_SECONDS
 
 
 def _conclude(run: Run, stage: Stage, outcome: Outcome | None) -> None:

@@ -17,9 +17,9 @@ from tuneyard_api.finetunejob import (
 from tuneyard_api.names import STAGES, Stage
 from tuneyard_operator.conditions import Said, conditions, parse_time
 from tuneyard_operator.finetunejob.children import counted_before
-from tuneyard_operator.finetunejob.failures import EndedEarly, cause, remembered
+from tuneyard_operator.finetunejob.failures import EndedEarly, cause, delay, remembered
 from tuneyard_operator.finetunejob.observe import StageSeen, World, run_jobs
-from tuneyard_operator.finetunejob.progress import progress_status
+from tuneyard_operator.finetunejob.progress import duration, progress_status
 from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.objects import Json, condition_in, generation, holds, name
 from tuneyard_operator.termination import Outcome
@@ -63,6 +63,7 @@ class StageRecord:
     last_failure: EndedEarly | None = None
     reason: str | None = None
     cause: Outcome | None = None  # why it failed for good
+    delay: float = 0.0  # seconds that its Job may let pass before the next pod
 
     @property
     def done(self) -> bool:
@@ -90,6 +91,7 @@ class StageRecord:
         self.newly_taken = sum(each.taken for each in new)
         if seen.state in ("Succeeded", "Failed"):  # and those that nobody saw
             self.restarts = max(self.restarts, seen.before.restarts + seen.failed)
+        self.delay = delay(self.restarts - seen.before.restarts)
 
     def wire(self) -> Json:
         entry = {
@@ -119,7 +121,8 @@ def _message(record: StageRecord, seen: StageSeen) -> str | None:
     if seen.waiting_for or record.last_failure is None:
         return seen.waiting_for or None
     outcome = record.last_failure.outcome
-    return f"starts again after {outcome.reason}: {outcome.text}"
+    soon = "" if seen.lives else f" The next pod comes within {duration(record.delay)}."
+    return f"starts again after {outcome.reason}: {outcome.text}{soon}"
 
 
 @dataclass
