@@ -58,7 +58,7 @@ def ended_early(pods: Iterable[Json]) -> tuple[EndedEarly, ...]:
 
 
 def _ended_early(pod: Json) -> EndedEarly | None:
-    if lives(pod) or terminated(pod, CONTAINER).get("exitCode") == names.EXIT_DONE:
+    if lives(pod) or _has_succeeded(pod):
         return None
     taken = _was_taken(pod)
     return EndedEarly(name(pod), pod["metadata"]["creationTimestamp"], _said(pod, taken), taken)
@@ -66,6 +66,10 @@ def _ended_early(pod: Json) -> EndedEarly | None:
 
 def lives(pod: Json) -> bool:
     return not terminated(pod, CONTAINER) and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+
+
+def _has_succeeded(pod: Json) -> bool:
+    return terminated(pod, CONTAINER).get("exitCode") == names.EXIT_DONE or pod["status"].get("phase") == "Succeeded"
 
 
 def _said(pod: Json, taken: bool) -> Outcome:
