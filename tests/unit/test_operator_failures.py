@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from operatorbuilders import PUBLISHED, Cluster, said
+from operatorbuilders import DATASET, DIGESTS, PUBLISHED, Cluster, said
 from tuneyard_api.finetunejob import FineTuneJobStatus
 from tuneyard_api.names import EXIT_BAD_INPUT, EXIT_DOES_NOT_FIT, EXIT_TRY_AGAIN, EXIT_UNKNOWN, STAGES, Stage
 from tuneyard_operator.objects import Json, name
@@ -58,6 +58,16 @@ class TestAPodThatIsGone:
         assert cluster.condition("Failed")["message"] == "No right to write. Ask for it."
         assert cluster.stage(stage)["lastFailure"]["pod"] == name(pod)
         FineTuneJobStatus.model_validate(cluster.status)
+
+    @pytest.mark.parametrize(("kind", "code"), [("Failed", EXIT_BAD_INPUT), ("Complete", 0)])
+    def test_is_waited_for_where_the_job_is_heard_first(self, kind: str, code: int) -> None:
+        """They are watched separately, and one of the watches may lag behind."""
+        cluster = at("prepare").running("prepare").job_is("prepare", kind)
+        assert cluster.step().delete == []
+        assert cluster.stage("prepare")["state"] == "Running"
+        result = {"digests": DIGESTS, "done": [], "dataset": DATASET}
+        cluster.exited("prepare", code, said("InvalidJSON", result=None if code else result)).step()
+        assert cluster.stage("prepare")["state"] == ("Failed" if code else "Succeeded")
 
     def test_leaves_what_its_gates_measured(self) -> None:
         cluster = at("evaluate").running("evaluate")

@@ -123,9 +123,10 @@ FINAL_CODES: Final = (names.EXIT_DONE, names.EXIT_BAD_INPUT, names.EXIT_DOES_NOT
 
 
 def _state(job: Json, pods: list[Json]) -> StageState:
-    if holds(job, "Complete"):
+    heard = not any(map(lives, pods))  # else the Job is ahead of its pod, whose last words are on their way to us
+    if heard and holds(job, "Complete"):
         return "Succeeded"
-    if holds(job, "Failed"):
+    if heard and holds(job, "Failed"):
         return "Failed"
     return "Running" if _is_decided(pods) or any(map(_runs, pods)) else "Pending"
 
