@@ -78,7 +78,7 @@ class StageRecord:
         self.started_at, self.finished_at = seen.started_at, seen.finished_at
         self.lost = seen.lost
         self._count(seen)
-        self.last_failure = max(filter(None, (self.last_failure, *seen.ended_early)), key=_age, default=None)
+        self.last_failure = max(filter(None, (*seen.ended_early, self.last_failure)), key=_age, default=None)
         self.cause = cause(seen.job, self.last_failure) if seen.state == "Failed" else None
         self.message = _message(self, seen)
         self.reason = reasons.ADOPTED if seen.outcome and seen.outcome.reason == reasons.ADOPTED else None
