@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from tuneyard_api.names import STAGES, Stage
+from tuneyard_operator.conditions import timestamp
 from tuneyard_operator.finetunejob.children import job_name, labels
 from tuneyard_operator.finetunejob.observe import World
 from tuneyard_operator.finetunejob.plan import plan
@@ -128,6 +129,7 @@ class Cluster:
             "name": f"{job['metadata']['name']}-{len(self.pods)}",
             "namespace": "team",
             "uid": f"uid-pod-{len(self.pods)}",
+            "creationTimestamp": timestamp(self.now),
             "labels": labels(self.job, stage),
             "ownerReferences": [owner],
         }

@@ -103,10 +103,12 @@ class SimulatedWorld:
     def start_pod(self, job: Json) -> None:
         owner = {"kind": "Job", "name": name(job), "uid": uid(job), "controller": True}
         number = next(self._numbers)
+        self.wait(1)  # the controller waits at least 10 s
         metadata: Json = {
             "name": f"{name(job)}-{number}",
             "namespace": "team",
             "uid": f"uid-{number}",
+            "creationTimestamp": timestamp(self.now),
             "labels": job["spec"]["template"]["metadata"]["labels"],
             "ownerReferences": [owner],
         }

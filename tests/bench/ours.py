@@ -1,7 +1,7 @@
 """The operator as a plain process."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
@@ -35,8 +35,10 @@ def model_server(name: str) -> Json:
     return {"apiVersion": API_VERSION, "kind": "ModelServer", "metadata": {"name": name}, "spec": {"model": model}}
 
 
-def operator(name: str, kubeconfig: Path, folder: Path) -> AbstractContextManager[Program]:
-    """One process of it; several of different names stand for election."""
+def operator(
+    name: str, kubeconfig: Path, folder: Path, settings: Mapping[str, str] | None = None
+) -> AbstractContextManager[Program]:
+    """One process of it; several of different names stand for election. `settings`: more environment."""
     (port,) = free_ports(1)
     environment = {
         "KUBECONFIG": str(kubeconfig),
@@ -44,6 +46,7 @@ def operator(name: str, kubeconfig: Path, folder: Path) -> AbstractContextManage
         "TUNEYARD_SERVER_IMAGE": "server:bench",
         "TUNEYARD_HEALTH_PORT": str(port),
         "TUNEYARD_POD_NAME": name,
+        **(settings or {}),
     }
     command = [str(Path(sys.executable).parent / "tuneyard-operator")]
     return program(name, command, environment, f"http://127.0.0.1:{port}/readyz", folder)

@@ -198,7 +198,8 @@ def job_conditions_were_true(history: History) -> list[str]:
             if record.kind == "Job" and "Complete" in true_conditions(record.object):
                 done[run_of_child(record.object)].add(stage_of(record.object))
             if record.kind == "Job" and "Failed" in true_conditions(record.object):
-                failed[run_of_child(record.object)].add(reasons.STAGE_CRASHED)  # its pod may be gone with its words
+                # Its pod may be gone with its words.
+                failed[run_of_child(record.object)] |= {reasons.STAGE_CRASHED, reasons.REASON_LOST}
         for record in (each for each in together if each.kind == "FineTuneJob"):
             run = run_of_status(record.object)
             untrue = _untrue(record.object, done[run], started[run] | done[run], failed[run])

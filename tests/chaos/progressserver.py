@@ -40,4 +40,6 @@ class ProgressServer:
 
     async def _answer(self, request: web.Request) -> web.Response:
         address = request.transport.get_extra_info("sockname")[0] if request.transport else ""
-        return web.json_response(self._answers.get(address, {}))
+        if address not in self._answers:
+            raise web.HTTPServiceUnavailable  # the stage has just ended: no progress, rather than none at all
+        return web.json_response(self._answers[address])

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
-from urllib.error import HTTPError
 
 import pytest
 
@@ -16,16 +15,14 @@ import kueuemanifests as kueue
 from apiserver import TOKEN, ApiServer, Json, api_server, free_ports
 from bench import ours
 from demo.kubectl import wait_until
-from operatorbuilders import DATASET, DIGESTS, said
-from tuneyard_api.names import EXIT_TRY_AGAIN, FIELD_MANAGER, LABEL_FINETUNEJOB, LABEL_STAGE, Stage
+from operatorbuilders import said
+from playednode import JOBS, begin, end, is_going, prepare, select, trained
+from tuneyard_api.names import EXIT_TRY_AGAIN, FIELD_MANAGER
 from tuneyard_cluster import tools
 from tuneyard_cluster.settings import from_environment
 
 NAMESPACE: Final = "default"
 OURS: Final = f"/apis/tuneyard.dev/v1alpha1/namespaces/{NAMESPACE}/finetunejobs"
-PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
-JOBS: Final = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
-MERGE: Final = "application/merge-patch+json"
 ROOM: Final = {"cpu": "1", "memory": "1Gi"}
 WAITS: Final = f"waits in queue {kueue.QUEUE} until Kueue admits it"
 
@@ -128,59 +125,6 @@ def training(server: ApiServer, name: str) -> Json:
 def training_job(server: ApiServer, name: str) -> Json:
     (job,) = select(server, JOBS, name, "train")
     return job
-
-
-def select(server: ApiServer, path: str, name: str, stage: Stage) -> list[Json]:
-    selector = f"{LABEL_FINETUNEJOB}%3D{name},{LABEL_STAGE}%3D{stage}".replace("/", "%2F")
-    found: list[Json] = server.request("GET", f"{path}?labelSelector={selector}")["items"]
-    return found
-
-
-# The node.
-
-
-def begin(server: ApiServer, name: str, stage: Stage) -> Json:
-    """Waits for the stage's pod and runs it."""
-    wait_until(lambda: len(select(server, PODS, name, stage)) == 1, f"{name} has a pod for {stage}", 20, every=0.2)
-    (pod,) = select(server, PODS, name, stage)
-    path = f"{PODS}/{pod['metadata']['name']}"
-    target = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]}}
-    server.request("POST", f"{path}/binding", {**target, "target": {"kind": "Node", "name": "node"}})
-    tell(server, path, "Running", {"running": {}})
-    return pod
-
-
-def end(server: ApiServer, pod: Json, code: int, message: str) -> None:
-    """The pod's container exits; a pod that was being deleted is gone then."""
-    path = f"{PODS}/{pod['metadata']['name']}"
-    exited = {"exitCode": code, "message": message, "finishedAt": pod["metadata"]["creationTimestamp"]}
-    tell(server, path, "Failed" if code else "Succeeded", {"terminated": exited})
-    if is_going(server, pod):
-        server.request("DELETE", path, {"gracePeriodSeconds": 0})
-
-
-def tell(server: ApiServer, path: str, phase: str, state: Json) -> None:
-    container = {"name": "stage", "state": state, "ready": False, "restartCount": 0, "image": "", "imageID": ""}
-    server.request("PATCH", f"{path}/status", {"status": {"phase": phase, "containerStatuses": [container]}}, MERGE)
-
-
-def is_going(server: ApiServer, pod: Json) -> bool:
-    try:
-        return "deletionTimestamp" in server.request("GET", f"{PODS}/{pod['metadata']['name']}")["metadata"]
-    except HTTPError as error:
-        if error.code == 404:
-            return True
-        raise
-
-
-def prepare(server: ApiServer, name: str) -> None:
-    """The job, up to where its training asks for quota."""
-    result = {"digests": DIGESTS, "done": [], "dataset": DATASET, "totalSteps": 4}
-    end(server, begin(server, name, "prepare"), 0, said("Completed", result=result))
-
-
-def trained(server: ApiServer, pod: Json) -> None:
-    end(server, pod, 0, said("Completed", result={}))
 
 
 def until_it_waits(server: ApiServer, name: str) -> None:

@@ -46,6 +46,7 @@ def new_job() -> Cluster:
 def training() -> Json:
     cluster = new_job().prepared()
     cluster.step()
+    cluster.running("train").exited("train", 1)
     cluster.running("train", percent=43, step=17, steps=40, loss=1.23456, tokensPerSecond=1200.2, etaSeconds=250)
     cluster.job_of("train")["status"] = {"startTime": "2030-01-02T03:03:55Z", "failed": 1}
     cluster.step()

@@ -192,12 +192,6 @@ class TestFailure:
         assert says in cluster.condition("Failed")["message"]
         assert cluster.status["restarts"] == {"preempted": 0, "failed": 4}
 
-    def test_a_failed_job_whose_pods_are_gone_says_what_the_job_says(self) -> None:
-        cluster = Cluster().prepared()
-        cluster.job_is("train", "Failed")
-        cluster.step()
-        assert "PodFailurePolicy" in cluster.condition("Failed")["message"]
-
     def test_a_failed_gate_shows_the_measured_values(self) -> None:
         gate = {"metric": "perplexity", "against": "base", "subject": "tuned", "value": 9.0, "limit": 7.0}
         result = {"perplexity": {"base": 10.0, "tuned": 9.0}, "gates": [gate | {"passed": False}], "passed": False}
@@ -465,18 +459,3 @@ class TestChildren:
         assert codes == {"FailJob": [65, 78], "Ignore": [75]}
         assert built["podReplacementPolicy"] == "Failed", "two pods never write one checkpoint"
         assert built["template"]["spec"]["terminationGracePeriodSeconds"] == 120
-
-
-def test_a_prepare_whose_pod_took_the_reason_of_its_failure_with_it_runs_again() -> None:
-    cluster = Cluster()
-    cluster.step()
-    cluster.job_is("prepare", "Failed", failed=1)
-    step = cluster.step()
-    assert [each["metadata"]["labels"]["tuneyard.dev/stage"] for each in step.delete] == ["prepare"]
-    assert cluster.stage("prepare")["state"] == "Pending"
-    assert not cluster.condition("Failed")
-    cluster.step()
-    cluster.exited("prepare", 65, said("InvalidJSON", "line 3 is not JSON")).job_is(
-        "prepare", "Failed", failed=1
-    ).step()
-    assert cluster.condition("Failed")["reason"] == "InvalidJSON"

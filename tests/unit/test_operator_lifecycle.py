@@ -306,7 +306,7 @@ class TestOperator:
         cluster.settings = SETTINGS._replace(trainer_image="trainer:2")
         plan = cluster.step()
         assert (plan.apply, plan.create, plan.delete) == ([], [], [])
-        cluster.completed("train")
+        cluster.exited("train", 0, said("Completed")).job_is("train", "Complete", succeeded=1)
         (export,) = cluster.step().create
         assert export["spec"]["template"]["spec"]["containers"][0]["image"] == "trainer:2"
 

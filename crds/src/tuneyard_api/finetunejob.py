@@ -219,6 +219,13 @@ class FineTuneJobSpec(Model):
     )
 
 
+class LastFailure(Model):
+    pod: str
+    created_at: str = Field(description="When that pod was created.")
+    reason: str
+    message: str = ""
+
+
 class StageStatus(Model):
     name: Stage
     state: StageState
@@ -229,6 +236,9 @@ class StageStatus(Model):
     started_at: str | None = None
     finished_at: str | None = None
     message: str | None = None
+    last_failure: LastFailure | None = Field(
+        default=None, description="How the last pod ended that did not finish the stage; the pod may be gone."
+    )
 
 
 class Progress(Model):

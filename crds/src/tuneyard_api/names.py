@@ -14,6 +14,8 @@ LABEL_MODELSERVER: Final = f"{GROUP}/modelserver"
 LABEL_REVISION: Final = f"{GROUP}/revision"
 # Kueue's, on the Jobs of a queue.
 LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+# On a stage's Job: how often the run had failed, and the stage had started again, before that Job (JSON).
+ANNOTATION_BEFORE: Final = f"{GROUP}/before"
 MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "tuneyard"}
 
 Stage = Literal["prepare", "train", "export", "evaluate", "publish"]

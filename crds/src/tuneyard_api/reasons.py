@@ -43,3 +43,5 @@ SUSPENDED: Final = "Suspended"
 
 # A failure that we could not name.
 STAGE_CRASHED: Final = "StageCrashed"
+# A failure whose reason went with its pod.
+REASON_LOST: Final = "ReasonLost"

@@ -80,6 +80,8 @@ def _from_kubelet(pod: Json, container: str, ended: Json) -> Outcome:
             f"Container {container} of pod {name(pod)} was killed because it used more memory than its limit.",
             "Raise resources.limits.memory, or lower the batch size or the length of the rows.",
         )
+    if said := pod_outcome(pod):
+        return said
     lines = [line for line in ended.get("message", "").splitlines() if line.strip()]
     tail = f" Its last words: {lines[-1].strip()}" if lines else ""
     return Outcome(
@@ -87,6 +89,16 @@ def _from_kubelet(pod: Json, container: str, ended: Json) -> Outcome:
         f"Container {container} of pod {name(pod)} exited with {ended.get('exitCode')}.{tail}",
         f"See kubectl logs -n {namespace(pod)} {name(pod)} -c {container}",
     )
+
+
+def pod_outcome(pod: Json) -> Outcome | None:
+    """Why a pod failed as a whole: evicted, or refused by its node before a container began."""
+    status = pod.get("status", {})
+    if status.get("phase") != "Failed" or not status.get("reason"):
+        return None
+    said = f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
+    advice = f"See kubectl describe pod -n {namespace(pod)} {name(pod)}"
+    return Outcome(reasons.STAGE_CRASHED, f"Pod {name(pod)} failed: {said}", advice)
 
 
 def stuck_message(pod: Json) -> str:

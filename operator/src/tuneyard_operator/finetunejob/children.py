@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from tuneyard_api import names
 from tuneyard_api.finetunejob import FineTuneJobSpec
@@ -65,7 +65,25 @@ def config_map(job: Json) -> Json:
     }
 
 
-def stage_job(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, str], settings: Settings) -> Json:
+class Before(NamedTuple):
+    """What the status had counted when a Job was created; the Job counts from zero."""
+
+    failed: int = 0  # pods of all stages that were charged
+    restarts: int = 0  # of this stage
+
+
+def counted_before(job: Json) -> Before:
+    return Before(**json.loads(job["metadata"].get("annotations", {}).get(names.ANNOTATION_BEFORE, "{}")))
+
+
+def stage_job(
+    job: Json,
+    spec: FineTuneJobSpec,
+    stage: Stage,
+    digests: Mapping[str, str],
+    settings: Settings,
+    before: Before = Before(),  # noqa: B008 - immutable
+) -> Json:
     """The batch/v1 Job of one stage; `digests` are prepare's, and empty for prepare itself."""
     queue = spec.queue_name if stage == "train" else None
     return {
@@ -75,6 +93,7 @@ def stage_job(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[s
             "name": job_name(job, stage),
             "namespace": namespace(job),
             "labels": labels(job, stage) | ({names.LABEL_QUEUE: queue} if queue else {}),
+            "annotations": {names.ANNOTATION_BEFORE: json.dumps(before._asdict())},
             "ownerReferences": [owner_reference(job)],
         },
         "spec": {

@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from tuneyard_api import names, reasons
+from tuneyard_api import names
 from tuneyard_api.finetunejob import StageState
 from tuneyard_api.names import Stage
-from tuneyard_operator.finetunejob.children import CONTAINER, job_name
+from tuneyard_operator.finetunejob.children import CONTAINER, Before, counted_before, job_name
+from tuneyard_operator.finetunejob.failures import EndedEarly, ended_early, lives, lost
 from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.objects import (
     Json,
@@ -40,13 +41,16 @@ class StageSeen(NamedTuple):
 
     job: Json
     state: StageState
-    outcome: Outcome | None  # of the pod that ended last
+    outcome: Outcome | None  # of a pod that succeeded
+    ended_early: tuple[EndedEarly, ...]  # the last one last
     decided: bool  # a pod has come to a final end, whether or not the Job says so yet
     waiting_for: str  # why the pod does not start
     has_pods: bool
+    lives: bool  # one of them has not ended
     started_at: str | None
     finished_at: str | None
-    failed: int
+    before: Before
+    failed: int  # pods that it was charged
     lost: tuple[str, ...]  # pods that were taken away
     pod_ip: str | None  # where it answers /progress
 
@@ -94,19 +98,22 @@ def see_stage(world: World, stage: Stage) -> StageSeen | None:
     job = find_job(world, stage)
     if job is None or is_going(job):
         return None
-    pods = sorted((pod for pod in world.pods if owned_by(pod, uid(job))), key=_ended_at)
+    pods = [pod for pod in world.pods if owned_by(pod, uid(job))]
     running = next((pod for pod in pods if _runs(pod)), None)
     return StageSeen(
         job=job,
         state=_state(job, pods),
-        outcome=_outcome(job, pods),
+        outcome=_success(pods),
+        ended_early=ended_early(pods),
         decided=_is_decided(pods),
         waiting_for=_held(job) or next(filter(None, map(stuck_message, pods)), "") or world.warnings.get(uid(job), ""),
         has_pods=bool(pods),
+        lives=any(map(lives, pods)),
         started_at=job.get("status", {}).get("startTime"),
         finished_at=_finished_at(job),
+        before=counted_before(job),
         failed=int(job.get("status", {}).get("failed", 0)),
-        lost=tuple(name(pod) for pod in pods if _was_taken(pod)),
+        lost=lost(pods),
         pod_ip=running["status"].get("podIP") if running and not is_going(running) else None,
     )
 
@@ -116,9 +123,10 @@ FINAL_CODES: Final = (names.EXIT_DONE, names.EXIT_BAD_INPUT, names.EXIT_DOES_NOT
 
 
 def _state(job: Json, pods: list[Json]) -> StageState:
-    if holds(job, "Complete"):
+    heard = not any(map(lives, pods))  # else the Job is ahead of its pod, whose last words are on their way to us
+    if heard and holds(job, "Complete"):
         return "Succeeded"
-    if holds(job, "Failed"):
+    if heard and holds(job, "Failed"):
         return "Failed"
     return "Running" if _is_decided(pods) or any(map(_runs, pods)) else "Pending"
 
@@ -144,33 +152,14 @@ def _runs(pod: Json) -> bool:
     return "running" in container_status(pod, CONTAINER).get("state", {})
 
 
-def _ended_at(pod: Json) -> str:
-    return str(terminated(pod, CONTAINER).get("finishedAt", ""))
-
-
-def _outcome(job: Json, pods: list[Json]) -> Outcome | None:
-    """Of a pod that succeeded where one did, else of the last that ended, else what the Job says."""
-    said = [(terminated(pod, CONTAINER).get("exitCode"), each) for pod in pods if (each := outcome(pod, CONTAINER))]
-    succeeded = [each for code, each in said if code == 0]
-    if succeeded or said:
-        return succeeded[-1] if succeeded else said[-1][1]
-    failed = condition(job, "Failed")
-    if failed.get("status") != "True":
-        return None
-    return Outcome(reasons.STAGE_CRASHED, f"Job {name(job)} failed: {failed.get('reason')}: {failed.get('message')}")
+def _success(pods: list[Json]) -> Outcome | None:
+    succeeded = [pod for pod in pods if terminated(pod, CONTAINER).get("exitCode") == names.EXIT_DONE]
+    return outcome(succeeded[-1], CONTAINER) if succeeded else None
 
 
 def _finished_at(job: Json) -> str | None:
     at = job.get("status", {}).get("completionTime") or condition(job, "Failed").get("lastTransitionTime")
     return str(at) if at else None
-
-
-def _was_taken(pod: Json) -> bool:
-    """Ended, or about to end, through no fault of its own."""
-    ended = terminated(pod, CONTAINER)
-    if ended.get("exitCode") == 0:
-        return False
-    return is_going(pod) or ended.get("exitCode") == names.EXIT_TRY_AGAIN or holds(pod, "DisruptionTarget")
 
 
 def running_pod_ip(world: World) -> str | None:

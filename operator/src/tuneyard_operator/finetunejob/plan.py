@@ -7,12 +7,21 @@ from pydantic import ValidationError
 
 from tuneyard_api import reasons
 from tuneyard_api.finetunejob import FineTuneJobSpec
-from tuneyard_api.names import STAGES, Stage
+from tuneyard_api.names import LABEL_QUEUE, STAGES, Stage
 from tuneyard_operator.finetunejob import story
-from tuneyard_operator.finetunejob.children import config_map, stage_job
-from tuneyard_operator.finetunejob.observe import StageSeen, World, find_job, see_stage, stale_jobs, strangers
-from tuneyard_operator.finetunejob.status import Failure, Run, ended, read_before, seen_again, write_status
-from tuneyard_operator.objects import name
+from tuneyard_operator.finetunejob.children import Before, config_map, stage_job
+from tuneyard_operator.finetunejob.observe import (
+    StageSeen,
+    World,
+    find_job,
+    is_held,
+    see_stage,
+    stale_jobs,
+    strangers,
+)
+from tuneyard_operator.finetunejob.progress import duration
+from tuneyard_operator.finetunejob.status import Failure, Run, StageRecord, ended, read_before, seen_again, write_status
+from tuneyard_operator.objects import label, name
 from tuneyard_operator.plans import Plan, Refusal
 from tuneyard_operator.settings import Settings
 from tuneyard_operator.termination import Outcome
@@ -21,6 +30,9 @@ from tuneyard_operator.termination import Outcome
 SPEAKING: Final[tuple[Stage, ...]] = ("prepare", "publish")
 # A Job without a pod may have met a quota, and nothing tells us when that has gone.
 NO_POD_SECONDS: Final = 10.0
+
+# A Job that waits longer than that for nothing is made again; it has lost four pods then.
+PATIENCE_SECONDS: Final = 60.0
 
 
 def plan(world: World, settings: Settings, now: datetime) -> Plan:
@@ -60,24 +72,28 @@ def _advance(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, 
         if seen is None:
             return _rest(world, run, now) if run.suspended else _begin(world, spec, run, settings, now)
         record.take(seen)
-        if stage in SPEAKING and _is_speechless(seen):
-            record.state, record.message = "Pending", "its pod is gone and its result with it: runs again"
+        if lost := _lost_words(record, seen):
+            record.rest()
+            record.message = f"its pod is gone, and {lost} with it: runs again"
             return Plan(write_status(world, run, now), delete=[seen.job])
         if seen.state == "Succeeded":
             _conclude(run, stage, seen.outcome)
             if run.failure:
                 break
             continue
-        return _wait(world, run, seen, settings, now)
+        return _wait(world, run, record, seen, settings, now)
     run.current = run.current if run.failure else None
     return _finished(world, run, now)
 
 
-def _is_speechless(seen: StageSeen) -> bool:
-    """It has ended, and what it had to say was lost: its result, or why it failed."""
-    if seen.state == "Succeeded":
-        return not (seen.outcome and seen.outcome.result)
-    return seen.state == "Failed" and not seen.has_pods
+def _lost_words(record: StageRecord, seen: StageSeen) -> str:
+    """What an ended stage had to say, and nobody heard; an empty string where that can be done without."""
+    if seen.state == "Succeeded" and record.name in SPEAKING and not (seen.outcome and seen.outcome.result):
+        return "its result"
+    # Training is not done again for that: it costs more than the others, which need no GPU.
+    if record.cause and record.cause.reason == reasons.REASON_LOST and record.name != "train":
+        return "the reason of its failure"
+    return ""
 
 
 def _begin(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, now: datetime) -> Plan:
@@ -89,7 +105,8 @@ def _begin(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, no
         return _told(world, run, now)
     if world.refusal:
         return _refused(world, run, world.refusal, now)
-    job = stage_job(world.job, spec, stage, run.digests, settings)
+    before = Before(run.counted.get("failed", 0), run.stages[stage].restarts)
+    job = stage_job(world.job, spec, stage, run.digests, settings, before)
     run.stages[stage].job, run.stages[stage].message = name(job), None
     return _told(world, run, now)._replace(apply=[config_map(world.job)], create=[job], again=NO_POD_SECONDS)
 
@@ -122,16 +139,32 @@ def _refused(world: World, run: Run, refusal: Refusal, now: datetime) -> Plan:
     return _told(world, run, now)
 
 
-def _wait(world: World, run: Run, seen: StageSeen, settings: Settings, now: datetime) -> Plan:
-    if seen.state == "Failed":
-        cause = seen.outcome or Outcome(reasons.STAGE_CRASHED, f"Job {name(seen.job)} failed")
-        run.conclude_failure(cause)
+def _wait(world: World, run: Run, record: StageRecord, seen: StageSeen, settings: Settings, now: datetime) -> Plan:
+    if record.last_failure and record.last_failure.outcome.result:
+        run.evaluated(record.last_failure.outcome.result)
+    if record.cause:
+        run.failure = Failure(record.cause.reason, record.cause.text)
         return _finished(world, run, now)
     if run.suspended and not seen.decided:
         return _rest(world, run, now)
+    if _waits_in_vain(record, seen):
+        record.rest()
+        record.message = f"its Job would wait {duration(record.delay)}, although nobody is to blame: it is made again"
+        return _told(world, run, now)._replace(delete=[seen.job])
     run.progress = world.progress
     poll = settings.poll if seen.pod_ip else None
     return _told(world, run, now)._replace(again=poll if seen.wakes else NO_POD_SECONDS)
+
+
+def _waits_in_vain(record: StageRecord, seen: StageSeen) -> bool:
+    """Its Job lets time pass only because pods were taken away. A new one would not; and nothing else would be lost.
+
+    That is its place in a queue, and the logs and the number of the pods that crashed.
+    """
+    if seen.state != "Pending" or seen.lives or seen.failed or is_held(seen.job) or label(seen.job, LABEL_QUEUE):
+        return False
+    last = record.last_failure
+    return last is not None and last.outcome.reason == reasons.PREEMPTED and record.delay > PATIENCE_SECONDS
 
 
 def _conclude(run: Run, stage: Stage, outcome: Outcome | None) -> None:

@@ -16,8 +16,10 @@ from tuneyard_api.finetunejob import (
 )
 from tuneyard_api.names import STAGES, Stage
 from tuneyard_operator.conditions import Said, conditions, parse_time
+from tuneyard_operator.finetunejob.children import counted_before
+from tuneyard_operator.finetunejob.failures import EndedEarly, cause, delay, remembered
 from tuneyard_operator.finetunejob.observe import StageSeen, World, run_jobs
-from tuneyard_operator.finetunejob.progress import progress_status
+from tuneyard_operator.finetunejob.progress import duration, progress_status
 from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.objects import Json, condition_in, generation, holds, name
 from tuneyard_operator.termination import Outcome
@@ -53,11 +55,15 @@ class StageRecord:
     job: str | None = None
     digest: str | None = None
     restarts: int = 0
+    newly_taken: int = 0  # since the last status
     lost: tuple[str, ...] = ()  # pods that were taken away
     started_at: str | None = None
     finished_at: str | None = None
     message: str | None = None
+    last_failure: EndedEarly | None = None
     reason: str | None = None
+    cause: Outcome | None = None  # why it failed for good
+    delay: float = 0.0  # seconds that its Job may let pass before the next pod
 
     @property
     def done(self) -> bool:
@@ -65,14 +71,27 @@ class StageRecord:
 
     def rest(self) -> None:
         """Its Job goes away before the stage is done."""
-        self.state, self.job, self.started_at, self.message = "Pending", None, None, None
+        self.state, self.job, self.started_at, self.message, self.last_failure = "Pending", None, None, None, None
 
     def take(self, seen: StageSeen) -> None:
         self.state, self.job = seen.state, name(seen.job)
         self.started_at, self.finished_at = seen.started_at, seen.finished_at
-        self.restarts, self.lost = max(self.restarts, seen.failed + len(seen.lost)), seen.lost
-        self.message = _message(seen)
+        self.lost = seen.lost
+        self._count(seen)
+        self.last_failure = max(filter(None, (*seen.ended_early, self.last_failure)), key=_age, default=None)
+        self.cause = cause(seen.job, self.last_failure) if seen.state == "Failed" else None
+        self.message = _message(self, seen)
         self.reason = reasons.ADOPTED if seen.outcome and seen.outcome.reason == reasons.ADOPTED else None
+
+    def _count(self, seen: StageSeen) -> None:
+        """Each pod once: those that were created after the last one that was counted."""
+        counted = self.last_failure.created_at if self.last_failure else ""
+        new = [each for each in seen.ended_early if each.created_at > counted]
+        self.restarts += len(new)
+        self.newly_taken = sum(each.taken for each in new)
+        if seen.state in ("Succeeded", "Failed"):  # and those that nobody saw
+            self.restarts = max(self.restarts, seen.before.restarts + seen.failed)
+        self.delay = delay(self.restarts - seen.before.restarts)
 
     def wire(self) -> Json:
         entry = {
@@ -85,19 +104,25 @@ class StageRecord:
             "startedAt": self.started_at,
             "finishedAt": self.finished_at,
             "message": self.message or None,
+            "lastFailure": self.last_failure.wire() if self.last_failure else None,
         }
         return {key: value for key, value in entry.items() if value is not None}
 
 
-def _message(seen: StageSeen) -> str | None:
-    if seen.state in ("Succeeded", "Running"):
+def _age(pod: EndedEarly) -> str:
+    return pod.created_at
+
+
+def _message(record: StageRecord, seen: StageSeen) -> str | None:
+    if record.cause:
+        return f"{record.cause.reason}: {record.cause.text}"
+    if seen.state != "Pending":
         return None
-    if seen.waiting_for:
-        return seen.waiting_for
-    if seen.outcome is None or seen.outcome.reason in (reasons.COMPLETED, reasons.ADOPTED):
-        return None
-    said = f"{seen.outcome.reason}: {seen.outcome.text}"
-    return f"starts again after {said}" if seen.state == "Pending" else said
+    if seen.waiting_for or record.last_failure is None:
+        return seen.waiting_for or None
+    outcome = record.last_failure.outcome
+    soon = "" if seen.lives else f" The next pod comes within {duration(record.delay)}."
+    return f"starts again after {outcome.reason}: {outcome.text}{soon}"
 
 
 @dataclass
@@ -142,11 +167,6 @@ class Run:
         self.kept["releaseURI"] = result["releaseURI"]
         loss = {"loss": round(result["loss"], 4)} if result.get("loss") is not None else {}
         self.kept["progress"] = {"percent": 100, **loss}
-
-    def conclude_failure(self, cause: Outcome) -> None:
-        self.failure = Failure(cause.reason, cause.text)
-        if cause.result:
-            self.evaluated(cause.result)
 
 
 def _evaluation(result: Json) -> Json:
@@ -201,6 +221,7 @@ def _record(stage: Stage, entry: Json) -> StageRecord:
         started_at=entry.get("startedAt"),
         finished_at=entry.get("finishedAt"),
         message=entry.get("message"),
+        last_failure=remembered(entry["lastFailure"]) if "lastFailure" in entry else None,
     )
 
 
@@ -230,12 +251,13 @@ def _progress(world: World, run: Run) -> Json | None:
 
 
 def _restarts(world: World, run: Run) -> Json:
-    """The Jobs count what crashed; every other pod that ended too early was taken away."""
-    failed = max(
-        run.counted.get("failed", 0), sum(int(job.get("status", {}).get("failed", 0)) for job in run_jobs(world))
-    )
-    ended_early = sum(record.restarts for record in run.stages.values())
-    return {"preempted": max(run.counted.get("preempted", 0), ended_early - failed), "failed": failed}
+    """The Jobs count what they are charged; what was taken away is counted when it is seen."""
+    charged = [counted_before(job).failed + int(job.get("status", {}).get("failed", 0)) for job in run_jobs(world)]
+    taken = sum(record.newly_taken for record in run.stages.values())
+    return {
+        "preempted": run.counted.get("preempted", 0) + taken,
+        "failed": max([run.counted.get("failed", 0), *charged]),
+    }
 
 
 def phase(run: Run) -> str:

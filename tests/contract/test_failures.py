@@ -1,0 +1,118 @@
+"""How pods end on an API server with Kubernetes' own Job controller, and what a FineTuneJob says of it."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Final
+from urllib.error import HTTPError
+
+import pytest
+
+from apiserver import ApiServer, Json, api_server
+from bench import ours
+from bench.processes import Program
+from demo.kubectl import wait_until
+from operatorbuilders import said
+from playednode import JOBS, PODS, begin, end, prepare, select
+from tuneyard_api.names import EXIT_DOES_NOT_FIT, EXIT_TRY_AGAIN
+
+LONG_AGO: Final = "2020-01-01T00:00:00Z"  # what ended then is waited for no longer
+OURS: Final = "/apis/tuneyard.dev/v1alpha1/namespaces/default/finetunejobs"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    folder = tmp_path_factory.mktemp("failures") / "server"
+    with api_server(folder, controllers="job-controller,garbage-collector-controller") as running:
+        running.install_crds()
+        yield running
+
+
+def operator(server: ApiServer) -> AbstractContextManager[Program]:
+    return ours.operator("operator", server.kubeconfig, server.folder)
+
+
+def apply(server: ApiServer, name: str) -> None:
+    server.request("POST", OURS, ours.fine_tune_job(name))
+
+
+def status(server: ApiServer, name: str) -> Json:
+    found: Json = server.request("GET", f"{OURS}/{name}").get("status", {})
+    return found
+
+
+def failure(server: ApiServer, name: str) -> Json:
+    """Its condition, once it has failed."""
+    wait_until(lambda: status(server, name).get("phase") == "Failed", f"{name} has failed", 20, every=0.2)
+    (found,) = [each for each in status(server, name)["conditions"] if each["type"] == "Failed"]
+    return dict(found)
+
+
+def take_away(server: ApiServer, pod: Json) -> None:
+    """As kubectl delete --force does; returns when it is gone."""
+    path = f"{PODS}/{pod['metadata']['name']}"
+    server.request("DELETE", path, {"gracePeriodSeconds": 0})
+    wait_until(lambda: is_gone(server, path), "the pod is gone", 20, every=0.2)
+
+
+def is_gone(server: ApiServer, path: str) -> bool:
+    try:
+        server.request("GET", path)
+    except HTTPError as error:
+        return error.code == 404
+    return False
+
+
+def test_a_pod_that_is_taken_away_as_soon_as_it_has_failed_was_heard(server: ApiServer) -> None:
+    with operator(server) as running:
+        running.wait_ready()
+        apply(server, "heard")
+        prepare(server, "heard")
+        pod = begin(server, "heard", "train")
+        end(server, pod, EXIT_DOES_NOT_FIT, said("OutOfMemory", "The model needs 90 GiB", "Lower the batch size"))
+        take_away(server, pod)
+        found = failure(server, "heard")
+        assert (found["reason"], found["message"]) == ("OutOfMemory", "The model needs 90 GiB. Lower the batch size.")
+
+
+def test_a_pod_that_nobody_heard_is_named_with_its_exit_code(server: ApiServer) -> None:
+    with operator(server) as running:
+        running.wait_ready()
+        apply(server, "unheard")
+        prepare(server, "unheard")
+        pod = begin(server, "unheard", "train")
+    end(server, pod, EXIT_DOES_NOT_FIT, said("OutOfMemory", "The model needs 90 GiB", "Lower the batch size"))
+    take_away(server, pod)
+    with operator(server) as running:
+        running.wait_ready()
+        found = failure(server, "unheard")
+        assert found["reason"] == "ReasonLost", found
+        assert f"involvedObject.name={pod['metadata']['name']}" in found["message"]
+        assert "failed with exit code 78" in found["message"]
+
+
+def preempt(server: ApiServer, pod: Json, finished_at: str = "") -> None:
+    end(server, pod, EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"), finished_at)
+    take_away(server, pod)
+
+
+def test_a_training_that_is_preempted_often_is_not_kept_waiting(server: ApiServer) -> None:
+    with operator(server) as running:
+        running.wait_ready()
+        apply(server, "preempted")
+        prepare(server, "preempted")
+        for _ in range(3):
+            preempt(server, begin(server, "preempted", "train"), LONG_AGO)
+        fourth = begin(server, "preempted", "train")
+        (before,) = select(server, JOBS, "preempted", "train")
+        preempt(server, fourth)  # its Job would wait for 80 s
+        last = begin(server, "preempted", "train")  # within 20 s
+        (after,) = select(server, JOBS, "preempted", "train")
+        assert after["metadata"]["uid"] != before["metadata"]["uid"]
+        assert after["metadata"]["name"] == before["metadata"]["name"]
+
+        preempt(server, last, LONG_AGO)
+        begin(server, "preempted", "train")
+        (same,) = select(server, JOBS, "preempted", "train")
+        assert same["metadata"]["uid"] == after["metadata"]["uid"], "one loss is no reason"
+        counted = {"preempted": 5, "failed": 0}
+        wait_until(lambda: status(server, "preempted")["restarts"] == counted, "all are counted", 20, every=0.2)
