@@ -169,6 +169,7 @@ def test_drift_is_repaired() -> None:
         (Situation("b", "a", False, False, 2), Decision("a", {"a": 2, "b": 2})),
         (Situation("b", "a", True, False, 2), Decision("b", {"b": 2})),
         (Situation("b", "a", False, True, 2), Decision("a", {"a": 2, "b": 0})),
+        (Situation("b", "a", True, True, 0), Decision("a", {"a": 0, "b": 0})),
     ],
 )
 def test_surge(situation: Situation, decision: Decision) -> None:
