@@ -42,6 +42,18 @@ def test_a_followed_job_that_is_gone_goes_on_being_served() -> None:
     assert "does not exist" in goes_on_serving(scene)
 
 
+def test_a_first_revision_goes_on_coming_up_when_its_job_is_gone() -> None:
+    """Loading takes longer than ttlSecondsAfterFinished, for example."""
+    scene = Scene()
+    scene.server["spec"] |= {"model": {"fineTuneJobRef": {"name": "tune"}}}
+    scene.world = scene.world._replace(job=job())
+    scene.step()
+    scene.world = scene.world._replace(job=None)
+    step = scene.step(60)
+    assert (step.apply, step.delete, step.again) == ([], [], None)
+    assert says(scene.becomes_ready(OLD).step(90), "Available") == ("True", "Serving")
+
+
 def test_a_followed_job_that_comes_back_with_the_same_artifact_changes_nothing() -> None:
     scene = following()
     scene.world = scene.world._replace(job=None)

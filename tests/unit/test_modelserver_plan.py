@@ -145,6 +145,60 @@ def test_what_the_api_server_refuses_is_told_and_tried_again() -> None:
     assert "exceeded quota" in condition_in(step.status["conditions"], "Degraded")["message"]
 
 
+def test_what_serves_and_fails_for_a_while_is_not_taken_back() -> None:
+    scene = serving()
+    scene.deployment_of(OLD)["status"] = {"replicas": 1}
+    step = scene.fetch_fails(OLD, "ArtifactCorrupt", 65, restarts=3).step(60)
+    assert says(step, "Available") == ("False", "ArtifactCorrupt")
+    assert [event.reason for event in step.events] == ["ArtifactCorrupt"]
+    assert "failed" not in step.status
+    scene.world = scene.world._replace(pods=[])
+    assert says(scene.becomes_ready(OLD).step(90), "Degraded") == ("", "")
+
+
+def test_a_refusal_does_not_make_it_forget_what_was_given_up() -> None:
+    scene = serving().wants(NEW)
+    scene.step(60)
+    scene.fetch_fails(NEW, "ArtifactCorrupt", 65, restarts=2).step(90)
+    scene.world = scene.world._replace(refusal=Refusal("Service bot", "exceeded quota", final=False))
+    step = scene.step(100)
+    assert says(step, "Degraded") == ("True", "Refused")
+    assert step.status["failed"]["reason"] == "ArtifactCorrupt"
+
+
+def test_one_of_two_replicas_that_answers_is_not_left_for_what_is_not_ready() -> None:
+    scene = Scene(replicas=2)
+    scene.step()
+    scene.deployment_of(OLD)["status"] = {"replicas": 2, "readyReplicas": 1, "availableReplicas": 1}
+    assert says(scene.step(30), "Available") == ("True", "Serving")
+    assert kinds(scene.wants(NEW).step(60)) == ["Deployment"]
+
+
+def test_what_goes_away_takes_nothing_any_more() -> None:
+    scene = serving()
+    scene.deployment_of(OLD)["metadata"]["deletionTimestamp"] = "2030-01-02T03:05:00Z"
+    assert kinds(scene.plan(60)) == []
+    scene.world = scene.world._replace(deployments=[])
+    assert kinds(scene.plan(90)) == ["Deployment"]
+
+
+def test_without_the_traffic_nothing_is_available() -> None:
+    """The API server does not take the Service that points here."""
+    scene = serving()
+    assert scene.world.service
+    scene.world.service["spec"]["selector"] = {"app": "another"}
+    scene.world = scene.world._replace(refusal=Refusal("Service bot", "exceeded quota", final=False))
+    assert says(scene.plan(60), "Available") == ("False", "Refused")
+
+
+def test_nothing_is_verified_before_a_pod_has_fetched() -> None:
+    scene = Scene(replicas=0)
+    scene.step()
+    step = scene.becomes_ready(OLD).step(30)
+    assert step.status["served"]["digest"] == OLD
+    assert says(step, "ArtifactVerified") == ("", "")
+
+
 def test_a_new_server_image_is_a_new_revision() -> None:
     """As an upgrade of the operator brings it."""
     scene = serving()
