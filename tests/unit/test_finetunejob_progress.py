@@ -5,7 +5,7 @@ import math
 import pytest
 
 from operatorbuilders import SETTINGS, Cluster, said
-from tuneyard_operator.finetunejob.progress import duration, progress_status
+from tuneyard_operator.finetunejob.progress import progress_status
 from tuneyard_operator.objects import Json
 
 UNSCHEDULABLE = {
@@ -87,9 +87,3 @@ class TestProgress:
     def test_survives_a_stage_that_does_not_answer_for_a_while(self) -> None:
         before = {"stages": [{"name": "train", "state": "Running"}], "progress": {"percent": 40}}
         assert progress_status(None, "train", before, 100) == {"percent": 40}
-
-    @pytest.mark.parametrize(
-        ("seconds", "text"), [(0, "0s"), (59.9, "59s"), (60, "1m00s"), (250, "4m10s"), (3725, "1h02m")]
-    )
-    def test_duration(self, seconds: float, text: str) -> None:
-        assert duration(seconds) == text
