@@ -177,3 +177,13 @@ class Cluster:
         self.completed("prepare", {"digests": DIGESTS, "done": list(done), "dataset": DATASET, "totalSteps": 4})
         self.step()
         return self
+
+
+def stages_with_jobs(cluster: Cluster) -> list[str]:
+    return [job["metadata"]["labels"]["tuneyard.dev/stage"] for job in cluster.jobs]
+
+
+def finish(cluster: Cluster, *stages: Stage) -> None:
+    for stage in stages:
+        cluster.completed(stage, PUBLISHED if stage == "publish" else None)
+        cluster.step()

@@ -8,9 +8,10 @@ import pytest
 from rich.console import RenderableType
 
 from operatorbuilders import ARTIFACT, NOW, PUBLISHED, Cluster, said
+from tuneyard_api.durations import duration
 from tuneyard_api.modelserver import ModelServerStatus
 from tuneyard_cli import screen
-from tuneyard_cli.durations import duration, parse_duration
+from tuneyard_cli.durations import parse_duration
 from tuneyard_cli.job import render_job, why
 from tuneyard_cli.listing import render_list
 from tuneyard_cli.report import evaluation_report, markdown, size
@@ -244,7 +245,17 @@ def test_what_the_cluster_says_is_shown_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(-3, "0s"), (9, "9s"), (250, "4m10s"), (7200, "2h00m"), (90000, "1d01h")]
+    ("seconds", "text"),
+    [
+        (-3, "0s"),
+        (0, "0s"),
+        (59.9, "59s"),
+        (60, "1m00s"),
+        (250, "4m10s"),
+        (3725, "1h02m"),
+        (7200, "2h00m"),
+        (90000, "1d01h"),
+    ],
 )
 def test_durations_are_written(seconds: float, text: str) -> None:
     assert duration(seconds) == text

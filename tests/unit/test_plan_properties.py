@@ -1,12 +1,7 @@
-"""The plan of a FineTuneJob in worlds that nobody thought of: it never gets stuck, repeats nothing, takes nothing back.
+"""The plan of a FineTuneJob in worlds that nobody thought of: never stuck, nothing repeated, nothing taken back."""
 
-TUNEYARD_EXAMPLES=2000 looks at that many random worlds; without it the same few are looked at every time.
-"""
-
-import os
 from typing import Final
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -17,6 +12,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from randomworlds import PICK, PROFILE
 from simulatedworld import SimulatedWorld, variant
 from tuneyard_api import names
 from tuneyard_api.crd import RESTING
@@ -26,16 +22,6 @@ from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.objects import Json, is_going, label, name
 from tuneyard_operator.plans import Plan, Refusal
 
-EXAMPLES: Final = int(os.environ.get("TUNEYARD_EXAMPLES") or 0)
-PROFILE: Final = settings(
-    max_examples=EXAMPLES or 150,
-    derandomize=not EXAMPLES,
-    stateful_step_count=60,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
-
 RANK: Final = {"Pending": 0, "Running": 1, "Succeeded": 2, "Adopted": 2, "Failed": 2}
 ENDED: Final = ("Succeeded", "Failed")
 # Exit codes, and None: the pod vanishes. A stage that goes well is the most frequent.
@@ -43,7 +29,6 @@ ENDINGS: Final = st.sampled_from([0, 0, 0, 0, 1, 1, names.EXIT_TRY_AGAIN, names.
 SPECS: Final = st.fixed_dictionaries(
     {}, optional={"suspend": st.booleans(), "queueName": st.just("gpus"), "retryPolicy": st.just({"backoffLimit": 1})}
 )
-PICK: Final = st.integers(0, 9)
 # More looks and moves than the longest chain needs: five stages, each created, started, ended and settled.
 ENOUGH: Final = 60
 

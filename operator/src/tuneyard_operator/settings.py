@@ -25,7 +25,6 @@ class Settings(NamedTuple):
     health_port: int = 8081
     workers: int = 8
     poll: float = 3.0  # between two looks at a running stage's progress
-    rewrite: float = 15.0  # between two writes of a slowly moving progress
     retire: float = 10.0  # how long a revision that no longer serves is kept, for connections that still know it
 
 

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from tuneyard_api.durations import duration
 from tuneyard_api.names import Stage
 from tuneyard_operator.objects import Json
 
@@ -41,12 +42,3 @@ def _wire(answer: Json) -> Json:
 
 def _rounded(value: float | None, digits: int) -> float | None:
     return round(value, digits) if value is not None else None
-
-
-def duration(seconds: float) -> str:
-    """For example 4m10s."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02}m"
-    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+from tuneyard_api.durations import duration
 from tuneyard_api.names import STAGES
 from tuneyard_operator.conditions import parse_time
 from tuneyard_operator.events import Event
-from tuneyard_operator.finetunejob.progress import duration
 from tuneyard_operator.finetunejob.status import Run, StageRecord
 
 LAST = 90

@@ -39,7 +39,7 @@ class Seen(NamedTuple):
 
     deployment: Json
     ready: bool  # all replicas
-    came_up: bool  # all replicas were ready at some time
+    came_up: bool  # one replica is ready, or all were at some time
     replicas: int
     ready_replicas: int
     verified: bool  # a pod has fetched and verified the artifact
@@ -52,6 +52,12 @@ def own_deployments(world: World) -> list[Json]:
     return [each for each in world.deployments if owned_by(each, uid(world.server))]
 
 
+def pointed(world: World) -> str | None:
+    """The revision that the Service selects."""
+    selector: Json = (world.service or {}).get("spec", {}).get("selector", {})
+    return selector.get(names.LABEL_REVISION)
+
+
 def see(world: World, revision: str | None) -> Seen | None:
     """None where the revision has no Deployment."""
     found = (each for each in own_deployments(world) if label(each, names.LABEL_REVISION) == revision)
@@ -61,13 +67,14 @@ def see(world: World, revision: str | None) -> Seen | None:
     pods = [pod for pod in world.pods if label(pod, names.LABEL_REVISION) == revision and not is_going(pod)]
     status = deployment.get("status", {})
     wanted = int(deployment["spec"].get("replicas", 1))
+    ready_replicas = int(status.get("readyReplicas", 0))
     trouble = _trouble(deployment, pods, world.warnings)
     return Seen(
         deployment=deployment,
         ready=_is_current(deployment) and int(status.get("availableReplicas", 0)) >= wanted,
-        came_up=condition(deployment, "Progressing").get("reason") == ROLLED_OUT,
+        came_up=bool(ready_replicas) or condition(deployment, "Progressing").get("reason") == ROLLED_OUT,
         replicas=int(status.get("replicas", 0)),
-        ready_replicas=int(status.get("readyReplicas", 0)),
+        ready_replicas=ready_replicas,
         verified=any(terminated(pod, FETCH).get("exitCode") == 0 for pod in pods),
         trouble=trouble[0],
         hopeless=trouble[1],

@@ -18,7 +18,7 @@ from tuneyard_operator.modelserver.children import (
     scaled,
     service,
 )
-from tuneyard_operator.modelserver.observe import Seen, World, own_deployments, see
+from tuneyard_operator.modelserver.observe import Seen, World, own_deployments, pointed, see
 from tuneyard_operator.modelserver.status import Failed, Rollout, write_status
 from tuneyard_operator.modelserver.strategies import STRATEGIES
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
@@ -48,36 +48,49 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
     pod = pod_spec(world.server, spec, artifact, settings) if isinstance(artifact, Artifact) else None
     target = revision_of(pod) if pod else None
     seen = see(world, target)
-    failed = _failure(world, target, artifact, seen)
+    given_up = _given_up(world, target, served, artifact, seen)
+    failed = _refused(world, target) or given_up
     ready = bool(seen and seen.ready and int(seen.deployment["spec"].get("replicas", 0)) == spec.replicas)
-    situation = Situation(target, served, ready, failed is not None, spec.replicas)
+    situation = Situation(target, served or _first(world, target), ready, failed is not None, spec.replicas)
     decision = STRATEGIES[spec.rollout.strategy](situation)
-    if decision.traffic == target and ready:
+    if decision.traffic == target and seen and (ready or seen.came_up) and not world.refusal:
         served = target
-    rollout = Rollout(target, artifact, served, failed, taken_back=bool(failed and served and not world.refusal))
+    traffic = pointed(world) if world.refusal else decision.traffic  # of what was refused nothing is done
+    taken_back = given_up if served not in (None, target) else None
+    rollout = Rollout(target, artifact, served, traffic, failed, taken_back)
     wanted = {target: deployment(world.server, spec, artifact, pod)} if pod and isinstance(artifact, Artifact) else {}
     step = _step(world, settings, decision, rollout, wanted, now)
     return step._replace(apply=[], delete=[]) if taken else step
 
 
 def served_revision(world: World) -> str | None:
-    """The revision that was ready and got the traffic: told by the status, or else by the Service."""
+    """The revision that got the traffic and has answered: told by the status, or else by the Service."""
     revision = world.server.get("status", {}).get("served", {}).get("revision")
     if revision and see(world, revision):
         return str(revision)
-    pointed = (world.service or {}).get("spec", {}).get("selector", {}).get(names.LABEL_REVISION)
-    seen = see(world, pointed)
+    seen = see(world, pointed(world))
     # It may have become ready, and lost its pod again, while nobody looked.
-    return str(pointed) if seen and (seen.came_up or (seen.ready and seen.ready_replicas)) else None
+    return pointed(world) if seen and seen.came_up else None
 
 
-def _failure(world: World, target: str | None, artifact: Artifact | Missing, seen: Seen | None) -> Failed | None:
+def _first(world: World, target: str | None) -> str | None:
+    """A first revision goes on coming up when the FineTuneJob that it is of has gone."""
+    return pointed(world) if target is None and see(world, pointed(world)) else None
+
+
+def _refused(world: World, target: str | None) -> Failed | None:
+    refusal = world.refusal
+    return Failed(target or "", "", REFUSED, f"{refusal.what}: {refusal.message}") if refusal else None
+
+
+def _given_up(
+    world: World, target: str | None, served: str | None, artifact: Artifact | Missing, seen: Seen | None
+) -> Failed | None:
+    """What was given up for another revision stays so until the spec changes; the only one goes on trying."""
     if target is None or isinstance(artifact, Missing):
         return None
-    if world.refusal:
-        return Failed(target, artifact.digest, REFUSED, f"{world.refusal.what}: {world.refusal.message}")
     before = world.server.get("status", {}).get("failed", {})
-    if before.get("revision") == target:
+    if before.get("revision") == target and served not in (None, target):
         return Failed(target, artifact.digest, before["reason"], before["message"])
     if seen and seen.trouble and seen.hopeless and not seen.ready:
         return Failed(target, artifact.digest, seen.trouble.reason, seen.trouble.text)
@@ -92,7 +105,9 @@ def _step(
     wanted: dict[str | None, Json],
     now: datetime,
 ) -> Plan:
-    apply = [child for child in _deployments(world, decision, wanted) if child is not None]
+    # What goes away takes nothing any more; when it is gone, it is made again.
+    going = {name(each) for each in world.deployments if is_going(each)}
+    apply = [child for child in _deployments(world, decision, wanted) if child and name(child) not in going]
     switched = _switched_at(world, decision.traffic, now)
     if decision.traffic:
         front = service(world.server, decision.traffic, switched or now)
@@ -101,7 +116,7 @@ def _step(
     old = [each for each in old if not is_going(each)]
     kept_for = timedelta(seconds=settings.retire) - (now - (switched or now))
     delete = old if old and kept_for <= timedelta() else []
-    again = kept_for.total_seconds() if old and not delete else None
+    again = kept_for.total_seconds() if old and not delete and decision.traffic else None
     coming = rollout.target != rollout.served and not rollout.failed and rollout.target is not None
     status = write_status(world, rollout, now)
     return Plan(
@@ -131,7 +146,7 @@ def _deployment(seen: Seen | None, wanted: Json | None, replicas: int) -> Json |
 def _switched_at(world: World, traffic: str | None, now: datetime) -> datetime | None:
     """Since when the Service points there; None while it does not, or where a clock that was wrong has said so."""
     there = world.service or {}
-    if traffic is None or there.get("spec", {}).get("selector", {}).get(names.LABEL_REVISION) != traffic:
+    if traffic is None or pointed(world) != traffic:
         return None
     since = there["metadata"].get("annotations", {}).get(SWITCHED_AT)
     return parse_time(since) if since and parse_time(since) <= now + CLOCKS_DIFFER else None
@@ -139,7 +154,8 @@ def _switched_at(world: World, traffic: str | None, now: datetime) -> datetime |
 
 def _stays(world: World, message: str, now: datetime) -> Plan:
     """A spec that cannot be read changes nothing."""
-    rollout = Rollout(None, Missing(reasons.INVALID_SPEC, message), served_revision(world), None, taken_back=False)
+    why = Missing(reasons.INVALID_SPEC, message)
+    rollout = Rollout(None, why, served_revision(world), pointed(world), None, None)
     status = write_status(world, rollout, now)
     return Plan(status, events=story.events(world.server.get("status", {}), status, rollout))
 

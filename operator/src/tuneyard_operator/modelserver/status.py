@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from tuneyard_api import names, reasons
+from tuneyard_api import reasons
 from tuneyard_operator.conditions import Said, conditions
 from tuneyard_operator.modelserver.artifact import Artifact, Missing, artifact_of
 from tuneyard_operator.modelserver.children import selector
 from tuneyard_operator.modelserver.observe import BAD_ARTIFACT, Seen, World, see
-from tuneyard_operator.objects import Json, generation, label, name, namespace
+from tuneyard_operator.objects import Json, condition_in, generation, name, namespace
 
 ROLLING_OUT: Final = "RollingOut"
 SERVING: Final = "Serving"
@@ -35,8 +35,9 @@ class Rollout(NamedTuple):
     target: str | None
     artifact: Artifact | Missing
     served: str | None
+    traffic: str | None  # where the Service points to
     failed: Failed | None
-    taken_back: bool  # the failed revision was scaled to zero: another one serves
+    taken_back: Failed | None  # what was scaled to zero, because another one serves
 
 
 def write_status(world: World, rollout: Rollout, now: datetime) -> Json:
@@ -51,26 +52,25 @@ def write_status(world: World, rollout: Rollout, now: datetime) -> Json:
         "readyReplicas": serving.ready_replicas if serving else 0,
         "conditions": conditions(_said(world, rollout, serving), before.get("conditions", []), here, now),
     }
-    if served := _served(world, rollout.served):
+    if served := _served(world, rollout):
         status["served"] = served
     if previous := _previous(before, status.get("served")):
         status["previous"] = previous
-    if rollout.taken_back and rollout.failed:
-        status["failed"] = rollout.failed.wire()
+    if rollout.taken_back:
+        status["failed"] = rollout.taken_back.wire()
     if revision := rollout.served or rollout.target:
         status["selector"] = ",".join(f"{key}={value}" for key, value in sorted(selector(server, revision).items()))
     return status
 
 
-def _served(world: World, revision: str | None) -> Json | None:
-    seen = see(world, revision)
-    return revision_status(seen.deployment) if seen else None
-
-
-def revision_status(deployment: Json) -> Json:
-    artifact = artifact_of(deployment)
+def _served(world: World, rollout: Rollout) -> Json | None:
+    seen = see(world, rollout.served)
+    if seen is None:
+        return None
+    wanted = rollout.artifact if rollout.served == rollout.target else None
+    artifact = wanted if isinstance(wanted, Artifact) else artifact_of(seen.deployment)
     entry = {
-        "revision": label(deployment, names.LABEL_REVISION),
+        "revision": rollout.served,
         "digest": artifact.digest,
         "format": artifact.format,
         "uri": artifact.uri,
@@ -86,23 +86,24 @@ def _previous(before: Json, served: Json | None) -> Json | None:
 
 
 def _said(world: World, rollout: Rollout, serving: Seen | None) -> list[Said]:
-    said = [_available(rollout, serving), _progressing(world, rollout)]
+    said = [_available(world, rollout, serving), _progressing(world, rollout)]
     if rollout.failed:
         said.append(Said("Degraded", True, rollout.failed.reason, rollout.failed.message))
     return [*said, *_verified(world, rollout)]
 
 
-def _available(rollout: Rollout, serving: Seen | None) -> Said:
-    if serving and serving.ready_replicas and rollout.served:
+def _available(world: World, rollout: Rollout, serving: Seen | None) -> Said:
+    if serving and serving.ready_replicas and rollout.served and rollout.traffic == rollout.served:
         return Said("Available", True, SERVING, f"{serving.ready_replicas} of {serving.replicas} replicas are ready")
-    if rollout.failed and not rollout.taken_back:
+    if rollout.failed and rollout.failed != rollout.taken_back:
         return Said("Available", False, rollout.failed.reason, rollout.failed.message)
     if rollout.served is None and isinstance(rollout.artifact, Missing):
         return Said("Available", False, *rollout.artifact)
-    if serving and serving.deployment["spec"].get("replicas") == 0:
+    if world.server["spec"].get("replicas") == 0:
         return Said("Available", False, SCALED_TO_ZERO, "spec.replicas is 0")
     trouble = f"{serving.trouble.reason}: {serving.trouble.text}" if serving and serving.trouble else ""
-    return Said("Available", False, NOT_READY, trouble or (serving.message if serving else ""))
+    waits = f"no replica of revision {rollout.served or rollout.target} is ready"
+    return Said("Available", False, NOT_READY, trouble or (serving.message if serving else "") or waits)
 
 
 def _progressing(world: World, rollout: Rollout) -> Said:
@@ -127,4 +128,11 @@ def _verified(world: World, rollout: Rollout) -> list[Said]:
     if seen and seen.verified:
         return [Said("ArtifactVerified", True, VERIFIED, artifact_of(seen.deployment).digest)]
     serving = see(world, rollout.served)
-    return [Said("ArtifactVerified", True, VERIFIED, artifact_of(serving.deployment).digest)] if serving else []
+    if serving is None:
+        return []
+    digest = artifact_of(serving.deployment).digest
+    before = condition_in(world.server.get("status", {}).get("conditions", []), "ArtifactVerified")
+    known = (
+        serving.verified or serving.ready_replicas or (before.get("status"), before.get("message")) == ("True", digest)
+    )
+    return [Said("ArtifactVerified", True, VERIFIED, digest)] if known else []

@@ -5,13 +5,12 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from tuneyard_store.manifest import canonical_json
 from tuneyard_trainer.dataset.row import Messages
 from tuneyard_trainer.dataset.source import SourceRow
 
-Split = Literal["train", "validation"]
 Key = bytes
 
 KEY_BYTES: Final = 16

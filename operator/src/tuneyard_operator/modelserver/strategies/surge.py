@@ -6,7 +6,7 @@ from tuneyard_operator.modelserver.strategies.situation import Decision, Situati
 def surge(now: Situation) -> Decision:
     if now.target is None:
         return Decision(now.served, {now.served: now.replicas} if now.served else {})
-    if now.served in (None, now.target) or now.ready:
+    if now.served in (None, now.target) or (now.ready and not now.failed):
         return Decision(now.target, {now.target: now.replicas})
     # A revision that was given up is scaled to zero, not removed: its Deployment still shows what it was.
     beside = 0 if now.failed else now.replicas

@@ -1,0 +1,22 @@
+"""How random worlds are drawn for the plans' properties.
+
+TUNEYARD_EXAMPLES=2000 looks at that many random worlds; without it the same few are looked at every time.
+"""
+
+import os
+from typing import Final
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+EXAMPLES: Final = int(os.environ.get("TUNEYARD_EXAMPLES") or 0)
+PROFILE: Final = settings(
+    max_examples=EXAMPLES or 150,
+    derandomize=not EXAMPLES,
+    stateful_step_count=60,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+# Which one of a list whose length only the moment knows.
+PICK: Final = st.integers(0, 9)

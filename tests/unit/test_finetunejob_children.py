@@ -1,0 +1,111 @@
+"""The Jobs and the ConfigMap of a FineTuneJob."""
+
+import json
+from typing import Any
+
+import pytest
+
+from operatorbuilders import DIGESTS, SETTINGS, fine_tune_job
+from tuneyard_api.finetunejob import FineTuneJobSpec
+from tuneyard_api.names import STAGES, Stage
+from tuneyard_operator.finetunejob.children import config_map, config_name, job_name, stage_job
+from tuneyard_operator.finetunejob.revision import revision
+from tuneyard_operator.objects import Json
+
+
+def pod_of(stage: Stage, **spec: Any) -> Json:
+    job = fine_tune_job(**spec)
+    built = stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), stage, DIGESTS, SETTINGS)
+    pod: Json = built["spec"]["template"]["spec"]
+    return pod
+
+
+class TestChildren:
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_pods_are_restricted(self, stage: Stage) -> None:
+        pod = pod_of(stage)
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+        assert pod["restartPolicy"] == "Never"
+        for container in pod["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["capabilities"] == {"drop": ["ALL"]}
+
+    def test_only_training_asks_for_gpus(self) -> None:
+        resources = {
+            "gpus": 2,
+            "requests": {"cpu": "1"},
+            "limits": {"cpu": "1500m", "memory": "8Gi"},
+            "nodeSelector": {"gpu": "a"},
+            "runtimeClassName": "nvidia",
+            "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        }
+        for stage in STAGES:
+            pod = pod_of(stage, resources=resources)
+            limits = pod["containers"][0]["resources"]["limits"]
+            expected = {"cpu": "1500m", "memory": "8Gi"} | ({"nvidia.com/gpu": "2"} if stage == "train" else {})
+            assert limits == expected, stage
+            for placed in ("nodeSelector", "runtimeClassName", "tolerations"):
+                assert (placed in pod) is (stage == "train"), stage
+
+    def test_on_the_cpu_all_stages_go_where_they_were_told(self) -> None:
+        resources = {"gpus": 0, "nodeSelector": {"disk": "fast"}}
+        assert pod_of("export", resources=resources)["nodeSelector"] == {"disk": "fast"}
+
+    @pytest.mark.parametrize(
+        ("resources", "threads"),
+        [
+            ({"limits": {"cpu": "2"}}, "2"),
+            ({"limits": {"cpu": "1500m"}, "requests": {"cpu": "100m"}}, "2"),
+            ({"requests": {"cpu": 3}}, "3"),
+            ({"requests": {"cpu": "0.5"}}, "1"),
+            ({}, None),
+        ],
+    )
+    def test_threads_follow_the_cpu(self, resources: Json, threads: str | None) -> None:
+        env = {each["name"]: each["value"] for each in pod_of("train", resources=resources)["containers"][0]["env"]}
+        assert env.get("TUNEYARD_THREADS") == threads
+
+    def test_labels_and_annotations_of_the_user_do_not_spread(self) -> None:
+        job = fine_tune_job()
+        spec = FineTuneJobSpec.model_validate(job["spec"])
+        for child in (config_map(job), stage_job(job, spec, "train", DIGESTS, SETTINGS)):
+            assert "argocd" not in json.dumps(child)
+            assert set(child["metadata"]["labels"]) <= {
+                "app.kubernetes.io/managed-by",
+                "tuneyard.dev/finetunejob",
+                "tuneyard.dev/revision",
+                "tuneyard.dev/stage",
+            }
+            (owner,) = child["metadata"]["ownerReferences"]
+            assert (owner["uid"], owner["controller"]) == ("uid-x", True)
+
+    def test_the_job_file_has_what_the_stages_read(self) -> None:
+        built = config_map(fine_tune_job())
+        assert built["immutable"] is True
+        job = json.loads(built["data"]["job.json"])
+        assert job["metadata"] == {"name": "x", "namespace": "team", "uid": "uid-x"}
+        FineTuneJobSpec.model_validate(job["spec"])
+
+    def test_names_are_the_runs(self) -> None:
+        job = fine_tune_job()
+        assert job_name(job, "train") == f"x-train-{revision(job)}"
+        assert config_name(job) == f"x-{revision(job)}"
+        namesake = fine_tune_job()
+        namesake["metadata"]["uid"] = "another"
+        assert revision(namesake) != revision(job)
+
+    def test_the_failure_policy_names_each_class_of_exit_code(self) -> None:
+        job = fine_tune_job(retryPolicy={"backoffLimit": 7})
+        spec = FineTuneJobSpec.model_validate(job["spec"])
+        built = stage_job(job, spec, "train", DIGESTS, SETTINGS)["spec"]
+        assert built["backoffLimit"] == 7
+        rules = built["podFailurePolicy"]["rules"]
+        codes = {rule["action"]: rule["onExitCodes"]["values"] for rule in rules if "onExitCodes" in rule}
+        assert codes == {"FailJob": [65, 78], "Ignore": [75]}
+        assert built["podReplacementPolicy"] == "Failed", "two pods never write one checkpoint"
+        assert built["template"]["spec"]["terminationGracePeriodSeconds"] == 120

@@ -1,0 +1,132 @@
+"""How a FineTuneJob fails, and what is not a failure."""
+
+import pytest
+
+from operatorbuilders import Cluster, finish, said, stages_with_jobs
+from tuneyard_operator.objects import Json
+from tuneyard_operator.plans import Refusal
+
+
+class TestFailure:
+    def test_bad_input_ends_with_reason_message_and_advice(self) -> None:
+        cluster = Cluster()
+        cluster.step()
+        message = said("BucketNotFound", "There is no bucket nowhere", "Create it, or change dataset.train")
+        cluster.running("prepare").exited("prepare", 65, message).job_is("prepare", "Failed", failed=1)
+        cluster.step()
+        failed = cluster.condition("Failed")
+        assert failed["status"] == "True"
+        assert failed["reason"] == "BucketNotFound"
+        assert failed["message"] == "There is no bucket nowhere. Create it, or change dataset.train."
+        assert cluster.condition("DatasetReady")["reason"] == "BucketNotFound"
+        assert cluster.condition("Succeeded")["status"] == "False"
+        assert cluster.status["phase"] == "Failed"
+        assert stages_with_jobs(cluster) == ["prepare"], "no GPU was asked for"
+        assert any(told.startswith("BucketNotFound: ") for told in cluster.told)
+
+    def test_nothing_is_told_as_a_retry_before_the_job_has_failed_for_good(self) -> None:
+        cluster = Cluster()
+        cluster.step()
+        cluster.running("prepare").exited("prepare", 65, said("InvalidJSON", "line 3"))
+        cluster.step()
+        assert cluster.stage("prepare")["state"] == "Running"
+        assert not any("again" in told for told in cluster.told)
+
+    @pytest.mark.parametrize(
+        ("message", "reason", "expected", "says"),
+        [
+            ("", "Error", "StageCrashed", "exited with 1"),
+            ("Traceback\nKeyError: 'x'\n", "Error", "StageCrashed", "KeyError: 'x'"),
+            ('{"reason": 1', "Error", "StageCrashed", "exited with 1"),
+            ("", "OOMKilled", "OutOfMemory", "resources.limits.memory"),
+        ],
+    )
+    def test_a_crash_says_what_is_known(self, message: str, reason: str, expected: str, says: str) -> None:
+        cluster = Cluster().prepared()
+        cluster.running("train").exited("train", 1, message, reason).job_is("train", "Failed", failed=4)
+        cluster.step()
+        assert cluster.condition("Failed")["reason"] == expected
+        assert says in cluster.condition("Failed")["message"]
+        assert cluster.status["restarts"] == {"preempted": 0, "failed": 4}
+
+    def test_a_failed_gate_shows_the_measured_values(self) -> None:
+        gate = {"metric": "perplexity", "against": "base", "subject": "tuned", "value": 9.0, "limit": 7.0}
+        result = {"perplexity": {"base": 10.0, "tuned": 9.0}, "gates": [gate | {"passed": False}], "passed": False}
+        cluster = Cluster().prepared()
+        finish(cluster, "train", "export")
+        cluster.running("evaluate").exited("evaluate", 65, said("GateFailed", "9.0 > 7.0", result=result))
+        cluster.job_is("evaluate", "Failed")
+        cluster.step()
+        assert cluster.condition("Failed")["reason"] == "GateFailed"
+        assert cluster.status["evaluation"]["gates"][0]["passed"] is False
+        assert stages_with_jobs(cluster) == ["prepare", "train", "export", "evaluate"]
+
+    def test_a_result_of_another_version_is_a_failure_with_advice(self) -> None:
+        cluster = Cluster()
+        cluster.step()
+        cluster.completed("prepare", {"digest": "old"})
+        cluster.step()
+        assert "same version" in cluster.condition("Failed")["message"]
+
+    @pytest.mark.parametrize(
+        "spec",
+        [{"training": {"lora": {"rank": 0}}}, {"export": {"formats": ["fp3"]}}, {"nonsense": 1}],
+    )
+    def test_a_spec_that_only_we_understand_to_be_wrong(self, spec: Json) -> None:
+        cluster = Cluster(**spec)
+        plan = cluster.step()
+        assert plan.create == []
+        assert cluster.condition("Failed")["reason"] == "InvalidSpec"
+        assert f"spec.{next(iter(spec))}" in cluster.condition("Failed")["message"]
+        assert cluster.plan().events == [], "it is told once"
+
+    def test_a_refusal_that_nothing_but_a_new_spec_heals_ends_the_run(self) -> None:
+        cluster = Cluster()
+        cluster.refusal = Refusal("Job x-prepare", "spec.template.spec.nodeSelector: Invalid value", final=True)
+        plan = cluster.step()
+        assert plan.create == []
+        assert cluster.condition("Failed")["reason"] == "InvalidSpec"
+        assert "nodeSelector" in cluster.condition("Failed")["message"]
+
+    def test_a_refusal_that_may_pass_is_shown_and_tried_again(self) -> None:
+        cluster = Cluster()
+        cluster.refusal = Refusal("Job x-prepare", "exceeded quota: jobs", final=False)
+        cluster.step()
+        assert "exceeded quota" in cluster.condition("Succeeded")["message"]
+        assert not cluster.condition("Failed")
+        cluster.refusal = None
+        assert len(cluster.step().create) == 1
+        assert "message" not in cluster.stage("prepare")
+
+class TestPreemption:
+    def test_a_pod_that_was_taken_away_is_counted_and_not_charged(self) -> None:
+        cluster = Cluster().prepared().running("train")
+        cluster.step()
+        cluster.exited("train", 75, said("Preempted", "SIGTERM at step 5", "A new pod goes on."))
+        cluster.step()
+        assert cluster.status["phase"] == "Training"
+        assert cluster.stage("train")["state"] == "Pending"
+        assert cluster.status["restarts"] == {"preempted": 1, "failed": 0}
+        assert any(told.startswith("StagePreempted: train: pod") for told in cluster.told)
+        cluster.running("train")
+        cluster.step()
+        assert cluster.stage("train")["state"] == "Running"
+        cluster.exited("train", 0, said("Completed")).job_is("train", "Complete", succeeded=1)
+        cluster.step()
+        assert cluster.stage("train")["restarts"] == 1
+        assert cluster.status["restarts"] == {"preempted": 1, "failed": 0}
+
+    def test_restarts_are_not_forgotten_when_the_pods_are_gone(self) -> None:
+        cluster = Cluster().prepared().running("train").exited("train", 75, said("Preempted"))
+        cluster.step()
+        cluster.pods.pop()
+        cluster.running("train")
+        cluster.step()
+        assert cluster.status["restarts"]["preempted"] == 1
+
+    def test_a_node_that_is_drained_is_a_preemption(self) -> None:
+        cluster = Cluster().prepared().running("train")
+        cluster.pods[-1]["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True"}]
+        cluster.exited("train", 137)
+        cluster.step()
+        assert cluster.status["restarts"] == {"preempted": 1, "failed": 0}

@@ -1,0 +1,133 @@
+"""What a FineTuneJob needs next, from what is in the cluster."""
+
+import json
+
+import pytest
+
+from operatorbuilders import ARTIFACT, DIGESTS, Cluster, finish, said, stages_with_jobs
+from tuneyard_api.finetunejob import FineTuneJobStatus
+from tuneyard_api.names import STAGES
+
+
+class TestChain:
+    def test_begins_with_prepare_and_nothing_else(self) -> None:
+        cluster = Cluster()
+        plan = cluster.step()
+        assert [thing["kind"] for thing in plan.apply] == ["ConfigMap"]
+        assert [thing["kind"] for thing in plan.create] == ["Job"]
+        assert stages_with_jobs(cluster) == ["prepare"]
+        assert cluster.status["phase"] == "Pending"
+        assert not any("TUNEYARD_DIGESTS" in json.dumps(job) for job in cluster.jobs)
+
+    def test_runs_all_stages_in_order_and_succeeds(self) -> None:
+        cluster = Cluster().prepared()
+        assert stages_with_jobs(cluster) == ["prepare", "train"]
+        finish(cluster, "train", "export", "evaluate")
+        assert stages_with_jobs(cluster) == list(STAGES)
+        assert cluster.status["phase"] == "Publishing"
+        finish(cluster, "publish")
+        assert cluster.status["phase"] == "Succeeded"
+        assert cluster.condition("Succeeded")["status"] == "True"
+        assert not cluster.condition("Failed")
+        assert cluster.status["artifacts"] == [ARTIFACT]
+        assert cluster.status["recommended"]["format"] == "bf16"
+        assert cluster.status["evaluation"]["perplexity"] == {"base": 9.0, "tuned": 3.0}
+        assert cluster.status["releaseURI"] == "s3://out/release.json"
+
+    @pytest.mark.parametrize("finished", range(len(STAGES) + 1))
+    def test_a_second_look_does_nothing(self, finished: int) -> None:
+        """The operator may be killed and started at any time; the status is one that the API takes."""
+        cluster = Cluster()
+        if finished:
+            cluster.prepared()
+        else:
+            cluster.step()
+        finish(cluster, *STAGES[1:finished])
+        again = cluster.plan()
+        assert again.status == cluster.status
+        assert (again.apply, again.create, again.delete, again.events) == ([], [], [], [])
+        FineTuneJobStatus.model_validate(again.status)
+
+    def test_a_lost_status_is_made_anew_from_the_children(self) -> None:
+        cluster = Cluster().prepared()
+        finish(cluster, "train", "export")
+        before = cluster.job.pop("status")
+        plan = cluster.plan()
+        assert plan.apply == plan.create == plan.delete == []
+        assert plan.status["stages"] == before["stages"]
+        assert plan.status["dataset"] == before["dataset"]
+
+    def test_stages_that_an_earlier_run_has_done_get_no_job(self) -> None:
+        cluster = Cluster().prepared("prepare", "train", "export", "evaluate", "publish")
+        assert stages_with_jobs(cluster) == ["prepare", "publish"], "publish sums up and always runs"
+        assert cluster.stage("train") == {
+            "name": "train",
+            "state": "Adopted",
+            "adopted": True,
+            "digest": DIGESTS["train"],
+        }
+        finish(cluster, "publish")
+        assert cluster.condition("Trained")["reason"] == "Adopted"
+        assert cluster.status["phase"] == "Succeeded"
+
+    def test_digests_go_to_every_later_stage(self) -> None:
+        cluster = Cluster().prepared()
+        finish(cluster, "train", "export", "evaluate")
+        for stage in STAGES[1:]:
+            (container,) = cluster.job_of(stage)["spec"]["template"]["spec"]["containers"]
+            variables = {each["name"]: each["value"] for each in container["env"]}
+            assert json.loads(variables["TUNEYARD_DIGESTS"]) == DIGESTS
+
+    def test_a_result_that_went_with_its_pod_is_made_again(self) -> None:
+        cluster = Cluster()
+        cluster.step()
+        cluster.job_is("prepare", "Complete", succeeded=1)
+        plan = cluster.step()
+        assert [thing["kind"] for thing in plan.delete] == ["Job"]
+        assert cluster.stage("prepare")["state"] == "Pending"
+        cluster.step()
+        assert stages_with_jobs(cluster) == ["prepare"]
+
+    def test_training_that_went_with_its_pod_is_not_made_again(self) -> None:
+        cluster = Cluster().prepared()
+        cluster.job_is("train", "Complete", succeeded=1)
+        cluster.step()
+        assert stages_with_jobs(cluster) == ["prepare", "train", "export"]
+
+    def test_an_ended_pod_whose_job_is_not_complete_still_runs(self) -> None:
+        cluster = Cluster()
+        cluster.step()
+        cluster.running("prepare")
+        cluster.step()
+        cluster.exited("prepare", 0, said("Completed", "Written to s3://out/x."))
+        cluster.step()
+        assert cluster.status["phase"] == "Preparing"
+        assert cluster.stage("prepare")["state"] == "Running"
+        assert "message" not in cluster.stage("prepare")
+
+    def test_a_changed_spec_starts_over_when_the_old_jobs_are_gone(self) -> None:
+        cluster = Cluster().prepared()
+        finish(cluster, *STAGES[1:])
+        old = list(cluster.jobs)
+        plan = cluster.changed(training={"maxSteps": 7}).plan()
+        assert plan.delete == old
+        assert plan.create == []
+        assert plan.status["phase"] == "Pending"
+        assert "artifacts" not in plan.status
+        cluster.step()
+        cluster.step()
+        (fresh,) = cluster.jobs
+        assert fresh["metadata"]["name"] not in {job["metadata"]["name"] for job in old}
+
+    def test_training_waits_for_the_pods_of_a_deleted_namesake(self) -> None:
+        """Two that write checkpoints of one digest would disturb each other."""
+        before = Cluster().prepared().running("train")
+        cluster = Cluster()
+        cluster.job["metadata"]["uid"] = "uid-y"
+        cluster.pods = before.pods[-1:]
+        cluster.prepared()
+        assert stages_with_jobs(cluster) == ["prepare"]
+        assert "waits until pod" in cluster.stage("train")["message"]
+        cluster.pods = [pod for pod in cluster.pods if pod is not before.pods[-1]]
+        cluster.step()
+        assert stages_with_jobs(cluster) == ["prepare", "train"]
