@@ -33,6 +33,7 @@ class World(NamedTuple):
     since_write: float = math.inf  # seconds since this process last wrote the status
     warnings: Mapping[str, str] = {}  # why a Job has no pod, by the Job's uid
     refusal: Refusal | None = None  # the API server did not take what was planned
+    services: list[Json] = []  # Services with its label
 
 
 class StageSeen(NamedTuple):
@@ -43,6 +44,7 @@ class StageSeen(NamedTuple):
     outcome: Outcome | None  # of the pod that ended last
     decided: bool  # a pod has come to a final end, whether or not the Job says so yet
     waiting_for: str  # why the pod does not start
+    short_of_nodes: bool  # of several pods some work, or rather wait for the others
     has_pods: bool
     started_at: str | None
     finished_at: str | None
@@ -95,19 +97,20 @@ def see_stage(world: World, stage: Stage) -> StageSeen | None:
     if job is None or is_going(job):
         return None
     pods = sorted((pod for pod in world.pods if owned_by(pod, uid(job))), key=_ended_at)
-    running = next((pod for pod in pods if _runs(pod)), None)
+    stuck = next(filter(None, map(stuck_message, pods)), "") or world.warnings.get(uid(job), "")
     return StageSeen(
         job=job,
         state=_state(job, pods),
         outcome=_outcome(job, pods),
         decided=_is_decided(pods),
-        waiting_for=_held(job) or next(filter(None, map(stuck_message, pods)), "") or world.warnings.get(uid(job), ""),
+        waiting_for=_held(job) or _short_of_nodes(job, pods, stuck) or stuck,
+        short_of_nodes=bool(_short_of_nodes(job, pods, stuck)),
         has_pods=bool(pods),
         started_at=job.get("status", {}).get("startTime"),
         finished_at=_finished_at(job),
         failed=int(job.get("status", {}).get("failed", 0)),
         lost=tuple(name(pod) for pod in pods if _was_taken(pod)),
-        pod_ip=running["status"].get("podIP") if running and not is_going(running) else None,
+        pod_ip=_answering(pods),
     )
 
 
@@ -120,7 +123,20 @@ def _state(job: Json, pods: list[Json]) -> StageState:
         return "Succeeded"
     if holds(job, "Failed"):
         return "Failed"
-    return "Running" if _is_decided(pods) or any(map(_runs, pods)) else "Pending"
+    return "Running" if _is_decided(pods) or sum(map(_runs, pods)) >= pods_wanted(job) else "Pending"
+
+
+def pods_wanted(job: Json) -> int:
+    """How many pods of a Job work together."""
+    return int(job["spec"].get("completions", 1))
+
+
+def _short_of_nodes(job: Json, pods: list[Json], stuck: str) -> str:
+    """Some of several pods run, and can do nothing without the others; where none runs, there is no more to say."""
+    running, wanted = sum(map(_runs, pods)), pods_wanted(job)
+    if not 0 < running < wanted or _is_decided(pods):
+        return ""
+    return f"{reasons.WAITING_FOR_NODES}: {running} of {wanted} pods run" + (f"; {stuck}" if stuck else "")
 
 
 def _is_decided(pods: list[Json]) -> bool:
@@ -151,6 +167,8 @@ def _ended_at(pod: Json) -> str:
 def _outcome(job: Json, pods: list[Json]) -> Outcome | None:
     """Of a pod that succeeded where one did, else of the last that ended, else what the Job says."""
     said = [(terminated(pod, CONTAINER).get("exitCode"), each) for pod in pods if (each := outcome(pod, CONTAINER))]
+    # Who has lost a peer does not know why; the peer does.
+    said = [each for each in said if each[1].reason != reasons.PEER_LOST] or said
     succeeded = [each for code, each in said if code == 0]
     if succeeded or said:
         return succeeded[-1] if succeeded else said[-1][1]
@@ -166,17 +184,25 @@ def _finished_at(job: Json) -> str | None:
 
 
 def _was_taken(pod: Json) -> bool:
-    """Ended, or about to end, through no fault of its own."""
-    ended = terminated(pod, CONTAINER)
-    if ended.get("exitCode") == 0:
+    """Ended, or about to end, through no fault of its own; and not only because another one was taken."""
+    ended, said = terminated(pod, CONTAINER), outcome(pod, CONTAINER)
+    if ended.get("exitCode") == 0 or (said and said.reason == reasons.PEER_LOST):
         return False
     return is_going(pod) or ended.get("exitCode") == names.EXIT_TRY_AGAIN or holds(pod, "DisruptionTarget")
 
 
 def running_pod_ip(world: World) -> str | None:
     """Where the running stage can be asked for its progress."""
-    for job in run_jobs(world):
-        pods = [pod for pod in world.pods if owned_by(pod, uid(job)) and _runs(pod) and not is_going(pod)]
-        if pods:
-            return str(pods[0]["status"].get("podIP", "")) or None
-    return None
+    addresses = (_answering([pod for pod in world.pods if owned_by(pod, uid(job))]) for job in run_jobs(world))
+    return next(filter(None, addresses), None)
+
+
+def _answering(pods: list[Json]) -> str | None:
+    """The address of the pod that knows the progress: of several it is the first."""
+    running = [pod for pod in pods if _runs(pod) and not is_going(pod) and _number(pod) == 0]
+    return str(running[0]["status"].get("podIP", "")) or None if running else None
+
+
+def _number(pod: Json) -> int:
+    """Which one of several it is."""
+    return int(pod["metadata"].get("annotations", {}).get(names.ANNOTATION_INDEX, 0))

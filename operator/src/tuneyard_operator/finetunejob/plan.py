@@ -9,7 +9,7 @@ from tuneyard_api import reasons
 from tuneyard_api.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import STAGES, Stage
 from tuneyard_operator.finetunejob import story
-from tuneyard_operator.finetunejob.children import config_map, stage_job
+from tuneyard_operator.finetunejob.children import config_map, stage_job, stage_services
 from tuneyard_operator.finetunejob.observe import StageSeen, World, find_job, see_stage, stale_jobs, strangers
 from tuneyard_operator.finetunejob.status import Failure, Run, ended, read_before, seen_again, write_status
 from tuneyard_operator.objects import name
@@ -68,7 +68,7 @@ def _advance(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, 
             if run.failure:
                 break
             continue
-        return _wait(world, run, seen, settings, now)
+        return _wait(world, spec, run, seen, settings, now)
     run.current = run.current if run.failure else None
     return _finished(world, run, now)
 
@@ -91,7 +91,8 @@ def _begin(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, no
         return _refused(world, run, world.refusal, now)
     job = stage_job(world.job, spec, stage, run.digests, settings)
     run.stages[stage].job, run.stages[stage].message = name(job), None
-    return _told(world, run, now)._replace(apply=[config_map(world.job)], create=[job], again=NO_POD_SECONDS)
+    apply = [config_map(world.job), *stage_services(world.job, spec, stage)]
+    return _told(world, run, now)._replace(apply=apply, create=[job], again=NO_POD_SECONDS)
 
 
 def _in_the_way(world: World, stage: Stage) -> str:
@@ -122,7 +123,7 @@ def _refused(world: World, run: Run, refusal: Refusal, now: datetime) -> Plan:
     return _told(world, run, now)
 
 
-def _wait(world: World, run: Run, seen: StageSeen, settings: Settings, now: datetime) -> Plan:
+def _wait(world: World, spec: FineTuneJobSpec, run: Run, seen: StageSeen, settings: Settings, now: datetime) -> Plan:
     if seen.state == "Failed":
         cause = seen.outcome or Outcome(reasons.STAGE_CRASHED, f"Job {name(seen.job)} failed")
         run.conclude_failure(cause)
@@ -131,7 +132,9 @@ def _wait(world: World, run: Run, seen: StageSeen, settings: Settings, now: date
         return _rest(world, run, now)
     run.progress = world.progress
     poll = settings.poll if seen.pod_ip else None
-    return _told(world, run, now)._replace(again=poll if seen.wakes else NO_POD_SECONDS)
+    there = {name(each) for each in world.services}
+    lost = [each for each in stage_services(world.job, spec, run.current or "prepare") if name(each) not in there]
+    return _told(world, run, now)._replace(apply=lost, again=poll if seen.wakes else NO_POD_SECONDS)
 
 
 def _conclude(run: Run, stage: Stage, outcome: Outcome | None) -> None:

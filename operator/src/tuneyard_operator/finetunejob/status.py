@@ -72,7 +72,7 @@ class StageRecord:
         self.started_at, self.finished_at = seen.started_at, seen.finished_at
         self.restarts, self.lost = max(self.restarts, seen.failed + len(seen.lost)), seen.lost
         self.message = _message(seen)
-        self.reason = reasons.ADOPTED if seen.outcome and seen.outcome.reason == reasons.ADOPTED else None
+        self.reason = _reason(seen)
 
     def wire(self) -> Json:
         entry = {
@@ -87,6 +87,12 @@ class StageRecord:
             "message": self.message or None,
         }
         return {key: value for key, value in entry.items() if value is not None}
+
+
+def _reason(seen: StageSeen) -> str | None:
+    if seen.short_of_nodes:
+        return reasons.WAITING_FOR_NODES
+    return reasons.ADOPTED if seen.outcome and seen.outcome.reason == reasons.ADOPTED else None
 
 
 def _message(seen: StageSeen) -> str | None:
@@ -283,4 +289,5 @@ def _stage_said(run: Run, stage: Stage) -> Said:
         return Said(CONDITIONS[stage], True, reasons.ADOPTED if taken_over else reasons.COMPLETED)
     if run.failure:
         return Said(CONDITIONS[stage], False, run.failure.reason, run.failure.message)
-    return Said(CONDITIONS[stage], False, record.state, record.message or "")
+    short = record.reason == reasons.WAITING_FOR_NODES
+    return Said(CONDITIONS[stage], False, reasons.WAITING_FOR_NODES if short else record.state, record.message or "")
