@@ -130,25 +130,27 @@ class Host(Peers):
     def __init__(self, group: Group) -> None:
         super().__init__()
         self._meeting = Meeting(group.nodes)
-        self._nodes = group.nodes
+        self._group = group
         self._step: int | None = None
         self._over = threading.Event()
-        self._server = ThreadingHTTPServer(("", group.port + 1), self._handler())
-        self._server.daemon_threads = True
+        self._server: ThreadingHTTPServer | None = None
 
     def agree(self, step: int | None, stopping: threading.Event) -> int | None:
         self._step = step
+        self._server = ThreadingHTTPServer(("", self._group.port + 1), self._handler())
+        self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="meeting", daemon=True).start()
         end = time.monotonic() + WAIT_SECONDS
         while not self._meeting.complete.wait(0.2):
-            _go_on_waiting(stopping, end, f"pods {self._meeting.missing()} of {self._nodes}")
+            _go_on_waiting(stopping, end, f"pods {self._meeting.missing()} of {self._group.nodes}")
         threading.Thread(target=self._watch, name="peers", daemon=True).start()
         return step
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._server.shutdown()
-        self._server.server_close()
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
 
     def _watch(self) -> None:
         while not self._over.wait(1):
