@@ -8,24 +8,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
-from urllib.error import HTTPError
 
 import pytest
 
 import kueuemanifests as kueue
 from apiserver import TOKEN, ApiServer, Json, api_server, free_ports
 from bench import ours
+from contract.played import (
+    NAMESPACE,
+    PODS,
+    apply,
+    begin,
+    created,
+    end,
+    is_going,
+    prepare,
+    run,
+    select,
+    status,
+    trained,
+    training,
+    training_job,
+)
 from demo.kubectl import wait_until
-from operatorbuilders import DATASET, DIGESTS, said
-from tuneyard_api.names import EXIT_TRY_AGAIN, FIELD_MANAGER, LABEL_FINETUNEJOB, LABEL_STAGE, Stage
+from operatorbuilders import said
+from tuneyard_api.names import EXIT_TRY_AGAIN, FIELD_MANAGER
 from tuneyard_cluster import tools
 from tuneyard_cluster.settings import from_environment
 
-NAMESPACE: Final = "default"
-OURS: Final = f"/apis/tuneyard.dev/v1alpha1/namespaces/{NAMESPACE}/finetunejobs"
-PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
-JOBS: Final = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
-MERGE: Final = "application/merge-patch+json"
 ROOM: Final = {"cpu": "1", "memory": "1Gi"}
 WAITS: Final = f"waits in queue {kueue.QUEUE} until Kueue admits it"
 
@@ -99,88 +109,8 @@ def applied(server: ApiServer, things: list[Json]) -> bool:
     return done.returncode == 0
 
 
-# A FineTuneJob and what it says.
-
-
-def apply(server: ApiServer, name: str, **spec: object) -> None:
-    parts: Json = {
-        "model": {"uri": "s3://models/m"},
-        "dataset": {"train": [{"uri": "s3://data/d.jsonl"}]},
-        "output": {"uri": "s3://out", "secretRef": {"name": "keys"}},
-        "resources": {"gpus": 0, "requests": ROOM},
-        "queueName": kueue.QUEUE,
-    }
-    metadata = {"name": name}
-    kind = {"apiVersion": "tuneyard.dev/v1alpha1", "kind": "FineTuneJob"}
-    server.request("POST", OURS, {**kind, "metadata": metadata, "spec": parts | spec})
-
-
-def status(server: ApiServer, name: str) -> Json:
-    found: Json = server.request("GET", f"{OURS}/{name}").get("status", {})
-    return found
-
-
-def training(server: ApiServer, name: str) -> Json:
-    """The entry of the stage in the status."""
-    return next((each for each in status(server, name).get("stages", []) if each["name"] == "train"), {})
-
-
-def training_job(server: ApiServer, name: str) -> Json:
-    (job,) = select(server, JOBS, name, "train")
-    return job
-
-
-def select(server: ApiServer, path: str, name: str, stage: Stage) -> list[Json]:
-    selector = f"{LABEL_FINETUNEJOB}%3D{name},{LABEL_STAGE}%3D{stage}".replace("/", "%2F")
-    found: list[Json] = server.request("GET", f"{path}?labelSelector={selector}")["items"]
-    return found
-
-
-# The node.
-
-
-def begin(server: ApiServer, name: str, stage: Stage) -> Json:
-    """Waits for the stage's pod and runs it."""
-    wait_until(lambda: len(select(server, PODS, name, stage)) == 1, f"{name} has a pod for {stage}", 20, every=0.2)
-    (pod,) = select(server, PODS, name, stage)
-    path = f"{PODS}/{pod['metadata']['name']}"
-    target = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]}}
-    server.request("POST", f"{path}/binding", {**target, "target": {"kind": "Node", "name": "node"}})
-    tell(server, path, "Running", {"running": {}})
-    return pod
-
-
-def end(server: ApiServer, pod: Json, code: int, message: str) -> None:
-    """The pod's container exits; a pod that was being deleted is gone then."""
-    path = f"{PODS}/{pod['metadata']['name']}"
-    exited = {"exitCode": code, "message": message, "finishedAt": pod["metadata"]["creationTimestamp"]}
-    tell(server, path, "Failed" if code else "Succeeded", {"terminated": exited})
-    if is_going(server, pod):
-        server.request("DELETE", path, {"gracePeriodSeconds": 0})
-
-
-def tell(server: ApiServer, path: str, phase: str, state: Json) -> None:
-    container = {"name": "stage", "state": state, "ready": False, "restartCount": 0, "image": "", "imageID": ""}
-    server.request("PATCH", f"{path}/status", {"status": {"phase": phase, "containerStatuses": [container]}}, MERGE)
-
-
-def is_going(server: ApiServer, pod: Json) -> bool:
-    try:
-        return "deletionTimestamp" in server.request("GET", f"{PODS}/{pod['metadata']['name']}")["metadata"]
-    except HTTPError as error:
-        if error.code == 404:
-            return True
-        raise
-
-
-def prepare(server: ApiServer, name: str) -> None:
-    """The job, up to where its training asks for quota."""
-    result = {"digests": DIGESTS, "done": [], "dataset": DATASET, "totalSteps": 4}
-    end(server, begin(server, name, "prepare"), 0, said("Completed", result=result))
-
-
-def trained(server: ApiServer, pod: Json) -> None:
-    end(server, pod, 0, said("Completed", result={}))
+def apply_queued(server: ApiServer, name: str, **spec: object) -> None:
+    apply(server, name, **({"resources": {"gpus": 0, "requests": ROOM}, "queueName": kueue.QUEUE} | spec))
 
 
 def until_it_waits(server: ApiServer, name: str) -> None:
@@ -194,10 +124,10 @@ def writes_of_the_operator(job: Json) -> list[str]:
 
 
 def test_training_waits_for_the_one_before_it(server: ApiServer) -> None:
-    apply(server, "first")
+    apply_queued(server, "first")
     prepare(server, "first")
     first = begin(server, "first", "train")
-    apply(server, "second")
+    apply_queued(server, "second")
     prepare(server, "second")
     until_it_waits(server, "second")
     assert training_job(server, "second")["spec"]["suspend"]
@@ -209,19 +139,39 @@ def test_training_waits_for_the_one_before_it(server: ApiServer) -> None:
     trained(server, second)
 
 
+def test_of_several_nodes_none_begins_before_there_is_room_for_all(server: ApiServer) -> None:
+    half = {"gpus": 0, "requests": {"cpu": "500m", "memory": "512Mi"}}
+    apply_queued(server, "solo", resources=half)
+    prepare(server, "solo")
+    solo = begin(server, "solo", "train")
+    apply_queued(server, "pair", resources=half | {"nodes": 2})
+    prepare(server, "pair")
+    until_it_waits(server, "pair")
+    assert select(server, PODS, "pair", "train") == [], "there is room for one, but not for both"
+
+    trained(server, solo)
+    pods = created(server, "pair", "train", 2)
+    for pod in pods:
+        run(server, pod)
+    wait_until(lambda: training(server, "pair")["state"] == "Running", "both run", 20, every=0.2)
+    for pod in pods:
+        trained(server, pod)
+    wait_until(lambda: training(server, "pair")["state"] == "Succeeded", "it has trained", 20, every=0.2)
+
+
 def test_a_preempted_training_goes_on_after_the_urgent_one(server: ApiServer) -> None:
-    apply(server, "patient")
+    apply_queued(server, "patient")
     prepare(server, "patient")
     interrupted = begin(server, "patient", "train")
     before = training_job(server, "patient")
 
-    apply(server, "urgent", priorityClassName=kueue.URGENT)
+    apply_queued(server, "urgent", priorityClassName=kueue.URGENT)
     prepare(server, "urgent")
     wait_until(lambda: is_going(server, interrupted), "the pod of the patient one is told to end", 20, every=0.2)
     end(server, interrupted, EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"))
     urgent = begin(server, "urgent", "train")
     until_it_waits(server, "patient")
-    apply(server, "later")
+    apply_queued(server, "later")
     prepare(server, "later")
     until_it_waits(server, "later")
     trained(server, urgent)
