@@ -38,7 +38,7 @@ def _run(context: StageContext, peers: Peers) -> Json:
     rows = fetch_rows(context, "train")
     steps = total_steps(training, len(read_rows(rows)))
     checkpoints = Checkpoints(context)
-    context.progress.update(percent=0, step=0, steps=steps, message="waiting for the other nodes")
+    context.progress.update(percent=0, step=0, steps=steps)
     newest = _agreed_checkpoint(context, peers, checkpoints)
     context.progress.update(message="fetching the model")
     model = download_model(context.store, context.spec.model.uri, context.work / "base")
@@ -85,9 +85,10 @@ def _agreed_checkpoint(context: StageContext, peers: Peers, checkpoints: Checkpo
     """The one from which all pods go on: the newest that the first of them finds."""
     folder = context.work / "resume"
     newest = checkpoints.fetch_newest(folder) if context.group.leads else None
-    step = peers.agree(newest.step if newest else None, context.stopping)
     if context.group.nodes > 1:
-        context.log.info("all %d nodes are here, this is number %d", context.group.nodes, context.group.number)
+        context.progress.update(message="waiting for the other nodes")
+        context.log.info("this is number %d of %d nodes", context.group.number, context.group.nodes)
+    step = peers.agree(newest.step if newest else None, context.stopping)
     if step is not None:
         context.log.info("resuming from the checkpoint of step %d", step)
     return newest or (checkpoints.fetch(step, folder) if step is not None else None)
