@@ -14,6 +14,7 @@ from safetensors.torch import load
 
 from integration.conftest import ContextFactory
 from tuneyard_api import names, reasons
+from tuneyard_store.s3 import S3Store
 from tuneyard_trainer.group import Group
 from tuneyard_trainer.stage import Outcome, StageContext, run_stage
 
@@ -40,6 +41,19 @@ def free_ports() -> int:
             return port
 
 
+class Reader(S3Store):
+    """The store of all pods but the first, which alone writes."""
+
+    def write(self, uri: str, data: bytes, content_type: str = "") -> None:
+        raise AssertionError(uri)
+
+    def upload(self, path: Path, uri: str) -> None:
+        raise AssertionError(uri)
+
+    def delete_prefix(self, uri: str) -> None:
+        raise AssertionError(uri)
+
+
 class Pods:
     """Both pods of a job, which may be run again."""
 
@@ -54,6 +68,7 @@ class Pods:
             context = self.new_context("train", training=self.training, resources=resources, output=output)
             context.group = Group(nodes, number, "127.0.0.1", port)
             context.threads = 1
+            context.store = Reader(context.store.credentials) if number else context.store
             made.append(context)
         return made
 

@@ -171,6 +171,7 @@ class TestTheEnd:
         cluster.pods[0]["status"]["containerStatuses"][0]["state"] = {"terminated": {"exitCode": 0}}
         cluster.step()
         assert cluster.stage("train")["state"] == "Running"
+        assert cluster.condition("Trained")["reason"] == "Running"
 
     def test_one_pod_that_was_taken_is_one_restart(self) -> None:
         """The others ended because of that, and only because of that."""

@@ -158,6 +158,29 @@ def test_a_worker_that_nccl_has_aborted_lost_a_peer(bench: Bench) -> None:
     assert caught.value.reason == reasons.PEER_LOST
 
 
+def test_a_process_of_several_that_was_killed_did_not_fit(bench: Bench) -> None:
+    """And no other process, which has only lost it, makes that a preemption."""
+    text = """
+emit("failed", kind="TryAgain", reason="PeerLost", message="a peer is gone", advice="")
+print("  traceback : Signal 9 (SIGKILL) received by PID 27523")
+sys.exit(1)
+"""
+    with pytest.raises(DoesNotFit) as caught:
+        bench.run(text)
+    assert caught.value.reason == reasons.OUT_OF_MEMORY
+
+
+def test_processes_that_torchrun_has_ended_say_nothing_of_the_cause(bench: Bench) -> None:
+    text = """
+emit("failed", kind="TryAgain", reason="PeerLost", message="a peer is gone", advice="")
+print("  traceback : Signal 15 (SIGTERM) received by PID 27524")
+sys.exit(1)
+"""
+    with pytest.raises(TryAgain) as caught:
+        bench.run(text)
+    assert caught.value.reason == reasons.PEER_LOST
+
+
 def test_of_several_processes_the_one_that_knows_the_cause_is_heard(bench: Bench) -> None:
     text = """
 lost = {"kind": "TryAgain", "reason": "PeerLost", "message": "a peer is gone", "advice": ""}

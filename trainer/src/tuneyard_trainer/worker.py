@@ -7,6 +7,7 @@ in JSON, all else is the worker's log. So it works through torchrun, and in an e
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,6 +37,8 @@ LAST_LINES: Final = 100  # torchrun has many last words of its own
 RENDEZVOUS_SECONDS: Final = 3600  # one node may need that much longer to download the model than another
 # What NCCL says in a process that it aborts because another one is gone. (Gloo's processes say it themselves.)
 PEER_GONE: Final = "ncclRemoteError"
+# What torchrun says of a process of this pod that a signal ended; with SIGTERM it ends the others itself.
+DIED: Final = re.compile(r"Signal (?!15\b)(\d+) \(SIG\w+\) received")
 
 
 class Program(NamedTuple):
@@ -166,8 +169,10 @@ def _follow(
         else:
             on_event(event)
     process.wait()
-    if failures:
-        raise next((each for each in failures if each.reason != reasons.PEER_LOST), failures[0])
+    if own := [each for each in failures if each.reason != reasons.PEER_LOST]:
+        raise own[0]
+    if failures and not any(DIED.search(line) for line in last_lines):
+        raise failures[0]
     return result, list(last_lines)
 
 
@@ -209,7 +214,8 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 def _crash(module: str, code: int, last_lines: list[str]) -> StageError:
-    if code == -signal.SIGKILL:
+    died = {int(found[1]) for line in last_lines if (found := DIED.search(line))}
+    if signal.SIGKILL in {-code, *died}:
         return DoesNotFit(
             reasons.OUT_OF_MEMORY,
             f"{module} was killed: most likely it needed more memory than the pod may use.",
