@@ -1,10 +1,12 @@
 """Pods that train together: they meet, agree on where to begin, and notice who is lost."""
 
+import socket as socket_module
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from socket import socket
+from typing import Any
 
 import pytest
 
@@ -159,6 +161,23 @@ class TestPeers:
             meet((left, None), (doomed, None))
             assert not left.lost.wait(1), "while both are there nobody is missed"
         assert left.lost.wait(SECONDS)
+
+    def test_a_name_server_that_is_away_breaks_no_group(
+        self, port: int, open_peers: ExitStack, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "SILENCE_SECONDS", 0.5)
+        host = open_peers.enter_context(Host(pod(port, 0)))
+        guest = open_peers.enter_context(Guest(Group(2, 1, "localhost", port)))
+        meet((host, None), (guest, None))
+        look_up = socket_module.getaddrinfo
+
+        def numbers_only(name: str, *rest: Any, **more: Any) -> Any:
+            if name == "localhost":
+                raise socket_module.gaierror(name)
+            return look_up(name, *rest, **more)
+
+        monkeypatch.setattr(socket_module, "getaddrinfo", numbers_only)
+        assert not guest.lost.wait(1.5)
 
     @pytest.mark.parametrize("number", [0, 1])
     def test_who_waits_in_vain_says_so_and_is_not_charged(

@@ -191,6 +191,7 @@ class Guest(Peers):
         super().__init__()
         self._group = group
         self._name = secrets.token_hex(4)
+        self._address = group.host
         self._meeting = ""
         self._replaced = threading.Event()  # there is another first pod
         self._over = threading.Event()
@@ -220,8 +221,10 @@ class Guest(Peers):
     def _ask(self) -> Json | None:
         """None: not yet, or not there."""
         query = urlencode({"number": self._group.number, "guest": self._name, "meeting": self._meeting})
-        connection = HTTPConnection(self._group.host, self._group.port + 1, timeout=ASK_SECONDS)
+        connection = HTTPConnection(self._address, self._group.port + 1, timeout=ASK_SECONDS)
         try:
+            connection.connect()
+            address: str = connection.sock.getpeername()[0]
             connection.request("GET", f"/?{query}")
             response = connection.getresponse()
             answer: Json = json.load(response)
@@ -231,7 +234,10 @@ class Guest(Peers):
             connection.close()
         if response.status == HTTPStatus.GONE:
             self._replaced.set()
-        return answer if response.status == HTTPStatus.OK else None
+        if response.status != HTTPStatus.OK:
+            return None
+        self._address = address  # a name server that is away for a while breaks no group
+        return answer
 
 
 def _go_on_waiting(stopping: threading.Event, end: float, missing: str) -> None:
