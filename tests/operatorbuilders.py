@@ -64,6 +64,7 @@ class Cluster:
         self.job = fine_tune_job(**spec)
         self.jobs: list[Json] = []
         self.pods: list[Json] = []
+        self.services: list[Json] = []
         self.progress: Json | None = None
         self.warnings: dict[str, str] = {}
         self.refusal: Refusal | None = None
@@ -72,7 +73,16 @@ class Cluster:
         self.told: list[str] = []
 
     def world(self) -> World:
-        return World(self.job, self.jobs, self.pods, self.progress, 999.0, warnings=self.warnings, refusal=self.refusal)
+        return World(
+            self.job,
+            self.jobs,
+            self.pods,
+            self.progress,
+            999.0,
+            warnings=self.warnings,
+            refusal=self.refusal,
+            services=self.services,
+        )
 
     def plan(self) -> Plan:
         return plan(self.world(), self.settings, self.now)
@@ -82,6 +92,7 @@ class Cluster:
         step = self.plan()
         for job in step.delete:
             self.gone(job)
+        self.services += [each for each in deepcopy(step.apply) if each["kind"] == "Service"]
         for thing in deepcopy(step.create):
             thing["metadata"] |= {"uid": f"uid-{thing['metadata']['name']}"}
             self.jobs.append(thing)

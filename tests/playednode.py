@@ -1,4 +1,4 @@
-"""The test plays the node that runs the stages' pods, on an API server with a real Job controller."""
+"""FineTuneJobs on an API server without nodes: the test applies them, reads their status, and runs their pods."""
 
 from typing import Final
 from urllib.error import HTTPError
@@ -8,27 +8,75 @@ from demo.kubectl import wait_until
 from operatorbuilders import DATASET, DIGESTS, said
 from tuneyard_api.names import LABEL_FINETUNEJOB, LABEL_STAGE, Stage
 
-PODS: Final = "/api/v1/namespaces/default/pods"
-JOBS: Final = "/apis/batch/v1/namespaces/default/jobs"
+NAMESPACE: Final = "default"
+OURS: Final = f"/apis/tuneyard.dev/v1alpha1/namespaces/{NAMESPACE}/finetunejobs"
+PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
+JOBS: Final = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
 MERGE: Final = "application/merge-patch+json"
 
 
+# A FineTuneJob and what it says.
+
+
+def apply(server: ApiServer, name: str, **spec: object) -> None:
+    parts: Json = {
+        "model": {"uri": "s3://models/m"},
+        "dataset": {"train": [{"uri": "s3://data/d.jsonl"}]},
+        "output": {"uri": "s3://out", "secretRef": {"name": "keys"}},
+        "resources": {"gpus": 0},
+    }
+    metadata = {"name": name}
+    kind = {"apiVersion": "tuneyard.dev/v1alpha1", "kind": "FineTuneJob"}
+    server.request("POST", OURS, {**kind, "metadata": metadata, "spec": parts | spec})
+
+
+def status(server: ApiServer, name: str) -> Json:
+    found: Json = server.request("GET", f"{OURS}/{name}").get("status", {})
+    return found
+
+
+def training(server: ApiServer, name: str) -> Json:
+    """The entry of the stage in the status."""
+    return next((each for each in status(server, name).get("stages", []) if each["name"] == "train"), {})
+
+
+def training_job(server: ApiServer, name: str) -> Json:
+    (job,) = select(server, JOBS, name, "train")
+    return job
+
+
 def select(server: ApiServer, path: str, name: str, stage: Stage) -> list[Json]:
-    """The FineTuneJob's Jobs or pods of that stage."""
     selector = f"{LABEL_FINETUNEJOB}%3D{name},{LABEL_STAGE}%3D{stage}".replace("/", "%2F")
     found: list[Json] = server.request("GET", f"{path}?labelSelector={selector}")["items"]
     return found
 
 
+# The node.
+
+
 def begin(server: ApiServer, name: str, stage: Stage) -> Json:
     """Waits for the stage's pod and runs it."""
-    wait_until(lambda: len(select(server, PODS, name, stage)) == 1, f"{name} has a pod for {stage}", 20, every=0.2)
-    (pod,) = select(server, PODS, name, stage)
+    (pod,) = created(server, name, stage, 1)
+    run(server, pod)
+    return pod
+
+
+def created(server: ApiServer, name: str, stage: Stage, number: int, seconds: float = 20) -> list[Json]:
+    """Waits for so many pods of the stage that have not ended; by name."""
+
+    def there() -> list[Json]:
+        pods = [pod for pod in select(server, PODS, name, stage) if pod["status"]["phase"] in ("Pending", "Running")]
+        return sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))
+
+    wait_until(lambda: len(there()) == number, f"{name} has {number} pods for {stage}", seconds, every=0.2)
+    return there()
+
+
+def run(server: ApiServer, pod: Json) -> None:
     path = f"{PODS}/{pod['metadata']['name']}"
     target = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]}}
     server.request("POST", f"{path}/binding", {**target, "target": {"kind": "Node", "name": "node"}})
     tell(server, path, "Running", {"running": {}})
-    return pod
 
 
 def end(server: ApiServer, pod: Json, code: int, message: str, finished_at: str = "") -> None:
@@ -56,7 +104,7 @@ def is_going(server: ApiServer, pod: Json) -> bool:
 
 
 def prepare(server: ApiServer, name: str) -> None:
-    """The job, up to where its training asks for quota."""
+    """The job, up to where its training begins, or asks for quota."""
     result = {"digests": DIGESTS, "done": [], "dataset": DATASET, "totalSteps": 4}
     end(server, begin(server, name, "prepare"), 0, said("Completed", result=result))
 

@@ -91,6 +91,7 @@ def refusal(*documents: Json) -> str:
         ({"output": {}}, "spec.output.uri: Required value"),
         ({"ttlSecondsAfterFinished": -1}, "spec.ttlSecondsAfterFinished"),
         ({"queueName": ""}, "spec.queueName"),
+        ({"resources": {"nodes": 0}}, "spec.resources.nodes"),
     ],
 )
 def test_a_job_that_cannot_be_meant_is_refused(part: Json, says: str) -> None:
@@ -98,6 +99,13 @@ def test_a_job_that_cannot_be_meant_is_refused(part: Json, says: str) -> None:
     with pytest.raises(KubectlError) as refused:
         kubectl("apply", "--validate=strict", "-f", "-", stdin=json.dumps(document))
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["7b", "support.v2"])
+def test_several_nodes_need_a_name_that_hosts_may_have(name: str) -> None:
+    assert "part of host names" in refusal(thing("FineTuneJob", name, JOB | {"resources": {"nodes": 2}}))
+    apply(thing("FineTuneJob", name, JOB | {"resources": {"nodes": 1}}))
+    apply(thing("FineTuneJob", f"x{name.replace('.', '-')}", JOB | {"resources": {"nodes": 2}}))
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,26 @@ from apiserver import TOKEN, ApiServer, Json, api_server, free_ports
 from bench import ours
 from demo.kubectl import wait_until
 from operatorbuilders import said
-from playednode import JOBS, begin, end, is_going, prepare, select, trained
+from playednode import (
+    NAMESPACE,
+    PODS,
+    apply,
+    begin,
+    created,
+    end,
+    is_going,
+    prepare,
+    run,
+    select,
+    status,
+    trained,
+    training,
+    training_job,
+)
 from tuneyard_api.names import EXIT_TRY_AGAIN, FIELD_MANAGER
 from tuneyard_cluster import tools
 from tuneyard_cluster.settings import from_environment
 
-NAMESPACE: Final = "default"
-OURS: Final = f"/apis/tuneyard.dev/v1alpha1/namespaces/{NAMESPACE}/finetunejobs"
 ROOM: Final = {"cpu": "1", "memory": "1Gi"}
 WAITS: Final = f"waits in queue {kueue.QUEUE} until Kueue admits it"
 
@@ -96,35 +109,8 @@ def applied(server: ApiServer, things: list[Json]) -> bool:
     return done.returncode == 0
 
 
-# A FineTuneJob and what it says.
-
-
-def apply(server: ApiServer, name: str, **spec: object) -> None:
-    parts: Json = {
-        "model": {"uri": "s3://models/m"},
-        "dataset": {"train": [{"uri": "s3://data/d.jsonl"}]},
-        "output": {"uri": "s3://out", "secretRef": {"name": "keys"}},
-        "resources": {"gpus": 0, "requests": ROOM},
-        "queueName": kueue.QUEUE,
-    }
-    metadata = {"name": name}
-    kind = {"apiVersion": "tuneyard.dev/v1alpha1", "kind": "FineTuneJob"}
-    server.request("POST", OURS, {**kind, "metadata": metadata, "spec": parts | spec})
-
-
-def status(server: ApiServer, name: str) -> Json:
-    found: Json = server.request("GET", f"{OURS}/{name}").get("status", {})
-    return found
-
-
-def training(server: ApiServer, name: str) -> Json:
-    """The entry of the stage in the status."""
-    return next((each for each in status(server, name).get("stages", []) if each["name"] == "train"), {})
-
-
-def training_job(server: ApiServer, name: str) -> Json:
-    (job,) = select(server, JOBS, name, "train")
-    return job
+def apply_queued(server: ApiServer, name: str, **spec: object) -> None:
+    apply(server, name, **({"resources": {"gpus": 0, "requests": ROOM}, "queueName": kueue.QUEUE} | spec))
 
 
 def until_it_waits(server: ApiServer, name: str) -> None:
@@ -138,10 +124,10 @@ def writes_of_the_operator(job: Json) -> list[str]:
 
 
 def test_training_waits_for_the_one_before_it(server: ApiServer) -> None:
-    apply(server, "first")
+    apply_queued(server, "first")
     prepare(server, "first")
     first = begin(server, "first", "train")
-    apply(server, "second")
+    apply_queued(server, "second")
     prepare(server, "second")
     until_it_waits(server, "second")
     assert training_job(server, "second")["spec"]["suspend"]
@@ -153,19 +139,39 @@ def test_training_waits_for_the_one_before_it(server: ApiServer) -> None:
     trained(server, second)
 
 
+def test_of_several_nodes_none_begins_before_there_is_room_for_all(server: ApiServer) -> None:
+    half = {"gpus": 0, "requests": {"cpu": "500m", "memory": "512Mi"}}
+    apply_queued(server, "solo", resources=half)
+    prepare(server, "solo")
+    solo = begin(server, "solo", "train")
+    apply_queued(server, "pair", resources=half | {"nodes": 2})
+    prepare(server, "pair")
+    until_it_waits(server, "pair")
+    assert select(server, PODS, "pair", "train") == [], "there is room for one, but not for both"
+
+    trained(server, solo)
+    pods = created(server, "pair", "train", 2)
+    for pod in pods:
+        run(server, pod)
+    wait_until(lambda: training(server, "pair")["state"] == "Running", "both run", 20, every=0.2)
+    for pod in pods:
+        trained(server, pod)
+    wait_until(lambda: training(server, "pair")["state"] == "Succeeded", "it has trained", 20, every=0.2)
+
+
 def test_a_preempted_training_goes_on_after_the_urgent_one(server: ApiServer) -> None:
-    apply(server, "patient")
+    apply_queued(server, "patient")
     prepare(server, "patient")
     interrupted = begin(server, "patient", "train")
     before = training_job(server, "patient")
 
-    apply(server, "urgent", priorityClassName=kueue.URGENT)
+    apply_queued(server, "urgent", priorityClassName=kueue.URGENT)
     prepare(server, "urgent")
     wait_until(lambda: is_going(server, interrupted), "the pod of the patient one is told to end", 20, every=0.2)
     end(server, interrupted, EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"))
     urgent = begin(server, "urgent", "train")
     until_it_waits(server, "patient")
-    apply(server, "later")
+    apply_queued(server, "later")
     prepare(server, "later")
     until_it_waits(server, "later")
     trained(server, urgent)

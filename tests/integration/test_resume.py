@@ -31,6 +31,7 @@ class Run:
             "training": job_spec(training=training).training.wire(),
             "steps": STEPS,
             "gpus": 0,
+            "devices": 1,
             "resume": None,
             "checkpoints": str(folder / "checkpoints"),
             "output": str(folder / "adapter"),

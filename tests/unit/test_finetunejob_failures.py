@@ -98,6 +98,7 @@ class TestFailure:
         assert len(cluster.step().create) == 1
         assert "message" not in cluster.stage("prepare")
 
+
 class TestPreemption:
     def test_a_pod_that_was_taken_away_is_counted_and_not_charged(self) -> None:
         cluster = Cluster().prepared().running("train")

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tuneyard_api.finetunejob import Training
+from tuneyard_api.finetunejob import Training, TrainingResources
 from tuneyard_trainer.backends.schedule import micro_batch_size, row_order, total_steps
 from tuneyard_trainer.errors import BadInput
 
@@ -31,6 +31,15 @@ def test_total_steps(spec: dict[str, object], rows: int, steps: int) -> None:
 def test_micro_batch_size(effective: int, micro: int | None, devices: int, expected: int) -> None:
     training = Training(effective_batch_size=effective, micro_batch_size=micro)
     assert micro_batch_size(training, devices) == expected
+
+
+def test_nodes_share_the_batch_as_gpus_do() -> None:
+    assert [TrainingResources(nodes=nodes, gpus=gpus).devices for nodes, gpus in ((1, 0), (3, 0), (1, 8), (3, 8))] == [
+        1,
+        3,
+        8,
+        24,
+    ]
 
 
 @pytest.mark.parametrize(("effective", "micro", "devices"), [(16, 3, 1), (16, 8, 4), (6, None, 4)])

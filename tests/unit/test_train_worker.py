@@ -14,6 +14,7 @@ from tuneyard_api.finetunejob import FineTuneJobSpec
 from tuneyard_store.credentials import Credentials
 from tuneyard_store.s3 import S3Store
 from tuneyard_trainer.errors import BadInput, DoesNotFit, StageError, TryAgain
+from tuneyard_trainer.group import Group, Peers
 from tuneyard_trainer.stage import StageContext
 from tuneyard_trainer.worker import Program, environment, run_worker
 
@@ -132,6 +133,63 @@ def test_several_processes_are_torchrun() -> None:
     assert command[1:3] == ["-m", "torch.distributed.run"]
     assert "--nproc-per-node=4" in command
     assert command[-3:] == ["-m", "some.module", "job.json"]
+
+
+def test_several_nodes_are_torchrun_that_meets_at_the_first() -> None:
+    command = Program("some.module").command(Path("job.json"), 2, Group(nodes=3, number=1, host="x-0.x", port=29500))
+    options = {"--nproc-per-node=2", "--nnodes=3", "--node-rank=1", "--master-addr=x-0.x", "--master-port=29500"}
+    assert options < set(command)
+    assert "--standalone" not in command
+    assert "--nnodes=2" in Program("some.module").command(Path("job.json"), 1, Group(2, 0, "x-0.x"))
+
+
+def test_a_lost_peer_ends_the_worker(bench: Bench) -> None:
+    peers = Peers()
+    threading.Timer(0.5, peers.lost.set).start()
+    with pytest.raises(TryAgain) as caught:
+        bench.run("time.sleep(60)", peers=peers, stop_file=bench.folder / "stop")
+    assert caught.value.reason == reasons.PEER_LOST
+
+
+def test_a_worker_that_nccl_has_aborted_lost_a_peer(bench: Bench) -> None:
+    text = "print('NCCL error: ncclRemoteError: a remote process exited', flush=True)\nos.abort()"
+    with pytest.raises(TryAgain) as caught:
+        bench.run(text)
+    assert caught.value.reason == reasons.PEER_LOST
+
+
+def test_a_process_of_several_that_was_killed_did_not_fit(bench: Bench) -> None:
+    """And no other process, which has only lost it, makes that a preemption."""
+    text = """
+emit("failed", kind="TryAgain", reason="PeerLost", message="a peer is gone", advice="")
+print("  traceback : Signal 9 (SIGKILL) received by PID 27523")
+sys.exit(1)
+"""
+    with pytest.raises(DoesNotFit) as caught:
+        bench.run(text)
+    assert caught.value.reason == reasons.OUT_OF_MEMORY
+
+
+def test_processes_that_torchrun_has_ended_say_nothing_of_the_cause(bench: Bench) -> None:
+    text = """
+emit("failed", kind="TryAgain", reason="PeerLost", message="a peer is gone", advice="")
+print("  traceback : Signal 15 (SIGTERM) received by PID 27524")
+sys.exit(1)
+"""
+    with pytest.raises(TryAgain) as caught:
+        bench.run(text)
+    assert caught.value.reason == reasons.PEER_LOST
+
+
+def test_of_several_processes_the_one_that_knows_the_cause_is_heard(bench: Bench) -> None:
+    text = """
+lost = {"kind": "TryAgain", "reason": "PeerLost", "message": "a peer is gone", "advice": ""}
+emit("failed", **lost)
+emit("failed", kind="DoesNotFit", reason="OutOfMemory", message="no memory", advice="")
+emit("failed", **lost)
+"""
+    with pytest.raises(DoesNotFit, match="no memory"):
+        bench.run(text)
 
 
 def test_a_program_may_have_an_interpreter_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,7 @@ EVERYTHING = list(STAGES)
         # How it runs and where it goes does not change what is made.
         ({"training": {"checkpoints": {"everyMinutes": 1}}}, []),
         ({"resources": {"gpus": 0, "limits": {"cpu": "2"}}}, []),
+        ({"resources": {"nodes": 4}}, []),
         ({"output": {"uri": "s3://artifacts/b", "secretRef": {"name": "s3"}}}, []),
         ({"retryPolicy": {"backoffLimit": 0}, "priorityClassName": "high"}, []),
         # A default that is written out is the default.

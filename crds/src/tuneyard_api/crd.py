@@ -13,6 +13,13 @@ Json = dict[str, Any]
 NAME_FITS = cel("size(self.metadata.name) <= 44", "metadata.name may have at most 44 characters")
 
 
+# Nodes find each other by names in DNS, which are made of the job's.
+NAMES_A_HOST = cel(
+    "!has(self.spec.resources) || !has(self.spec.resources.nodes) || self.spec.resources.nodes == 1 || "
+    "self.metadata.name.matches('^[a-z][-a-z0-9]*$')",
+    "with several nodes metadata.name is part of host names: it begins with a letter, and has no dots",
+)
+
 # Of a FineTuneJob, in which no stage is at work.
 RESTING = ("Pending", "Suspended", "Succeeded", "Failed")
 
@@ -82,7 +89,7 @@ FINE_TUNE_JOB = Kind(
         Column("Reason", ".status.conditions[?(@.type=='Failed')].reason"),
         AGE,
     ],
-    rules=[NAME_FITS, unchanged_while_running()],
+    rules=[NAME_FITS, NAMES_A_HOST, unchanged_while_running()],
 )
 
 MODEL_SERVER = Kind(

@@ -118,7 +118,9 @@ class Training(Model):
     )
     scheduler: Literal["linear", "cosine", "constant"] = Field(default="cosine", description="Default: cosine.")
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="Default: 0.03.")
-    effective_batch_size: int = Field(default=16, ge=1, le=65536, description="Rows per optimizer step. Default: 16.")
+    effective_batch_size: int = Field(
+        default=16, ge=1, le=65536, description="Rows per optimizer step, over all GPUs and nodes. Default: 16."
+    )
     micro_batch_size: int | None = Field(
         default=None,
         ge=1,
@@ -183,8 +185,29 @@ class Output(Model):
 
 class RetryPolicy(Model):
     backoff_limit: int = Field(
-        default=3, ge=0, le=100, description="Retries of a stage that crashed. Preemption is not charged. Default: 3."
+        default=3,
+        ge=0,
+        le=100,
+        description="Retries of a stage that crashed; of several nodes each has as many. Preemption is not charged. "
+        "Default: 3.",
     )
+
+
+class TrainingResources(Resources):
+    """What the train stage's pods ask for."""
+
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Pods that train together, each with these resources. effectiveBatchSize is divided among all "
+        "of them: more nodes make a step faster, not larger. Default: 1.",
+    )
+
+    @property
+    def devices(self) -> int:
+        """Processes that train: one for each GPU of all pods, or one for each pod where there is none."""
+        return self.nodes * max(1, self.gpus)
 
 
 class FineTuneJobSpec(Model):
@@ -196,7 +219,9 @@ class FineTuneJobSpec(Model):
     export: Export = Export()
     evaluation: Evaluation = Evaluation()
     output: Output
-    resources: Resources = Field(default=Resources(), description="Of the train stage; the others run on the CPU.")
+    resources: TrainingResources = Field(
+        default=TrainingResources(), description="Of the train stage; the others run on the CPU, in one pod."
+    )
     queue_name: str | None = Field(
         default=None,
         min_length=1,

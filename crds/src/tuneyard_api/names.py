@@ -16,6 +16,8 @@ LABEL_REVISION: Final = f"{GROUP}/revision"
 LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 # On a stage's Job: how often the run had failed, and the stage had started again, before that Job (JSON).
 ANNOTATION_BEFORE: Final = f"{GROUP}/before"
+# The Job controller's, on the pods of an Indexed Job.
+ANNOTATION_INDEX: Final = "batch.kubernetes.io/job-completion-index"
 MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "tuneyard"}
 
 Stage = Literal["prepare", "train", "export", "evaluate", "publish"]
@@ -34,8 +36,13 @@ RUN_DIR: Final = "/run/tuneyard"
 ENV_DIGESTS: Final = "TUNEYARD_DIGESTS"
 ENV_THREADS: Final = "TUNEYARD_THREADS"
 ENV_TERMINATION_LOG: Final = "TUNEYARD_TERMINATION_LOG"
+# Of the pods of several nodes, as torchrun has them; the last is set by Kubernetes.
+ENV_MASTER_ADDR: Final = "MASTER_ADDR"
+ENV_MASTER_PORT: Final = "MASTER_PORT"
+ENV_COMPLETION_INDEX: Final = "JOB_COMPLETION_INDEX"
 
 PROGRESS_PORT: Final = 8080
+MASTER_PORT: Final = 29500  # torchrun's own choice
 PROXY_PORT: Final = 8080
 
 # A stage's exit codes: BSD sysexits where one fits (EX_DATAERR, EX_TEMPFAIL, EX_CONFIG).

@@ -37,6 +37,8 @@ ARTIFACT_NOT_FOUND: Final = "ArtifactNotFound"
 # Try again: not charged to the user.
 STORAGE_UNAVAILABLE: Final = "StorageUnavailable"
 PREEMPTED: Final = "Preempted"
+WAITING_FOR_NODES: Final = "WaitingForNodes"
+PEER_LOST: Final = "PeerLost"
 
 # A person has stopped it.
 SUSPENDED: Final = "Suspended"

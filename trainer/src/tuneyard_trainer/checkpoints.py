@@ -51,15 +51,22 @@ class Checkpoints:
             self.store.delete_prefix(f"{self.uri(old)}/manifest.json")
             self.store.delete_prefix(f"{self.uri(old)}/")
 
+    def fetch(self, step: int, to: Path) -> Checkpoint:
+        """Downloads one checkpoint.
+
+        Raises:
+            ArtifactCorrupt: a file is not what the manifest says.
+        """
+        directory = to / f"checkpoint-{step}"
+        fetch_directory(self.store, self.uri(step), directory, None)
+        return Checkpoint(step, directory)
+
     def fetch_newest(self, to: Path) -> Checkpoint | None:
         """Downloads the newest checkpoint that is complete and whole; a damaged one is passed over."""
         for step in self.steps():
-            directory = to / f"checkpoint-{step}"
             try:
-                fetch_directory(self.store, self.uri(step), directory, None)
+                return self.fetch(step, to)
             except ArtifactCorrupt as error:
                 self.context.log.warning("checkpoint of step %d is passed over: %s", step, error)
-                shutil.rmtree(directory, ignore_errors=True)
-            else:
-                return Checkpoint(step, directory)
+                shutil.rmtree(to / f"checkpoint-{step}", ignore_errors=True)
         return None

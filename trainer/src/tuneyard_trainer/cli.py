@@ -16,6 +16,7 @@ from tuneyard_store.credentials import Credentials, from_environment, load_crede
 from tuneyard_store.errors import StoreError
 from tuneyard_store.s3 import S3Store
 from tuneyard_trainer.errors import StageError, from_store
+from tuneyard_trainer.group import group_from
 from tuneyard_trainer.jobfile import read_job_json, read_job_yaml
 from tuneyard_trainer.localrun import run_locally
 from tuneyard_trainer.progress import Progress, serve_progress
@@ -86,6 +87,7 @@ def _context(options: argparse.Namespace, progress: Progress, stopping: threadin
         work=options.workdir.absolute(),
         digests=digests_from(os.environ),
         threads=int(threads) if threads else None,
+        group=group_from(os.environ, job.spec.resources.nodes),
         progress=progress,
         stopping=stopping,
         log=log,

@@ -41,7 +41,7 @@ def identify(context: StageContext) -> dict[str, str]:
         BadInput: what is wrong, where, and what to do.
     """
     spec = context.spec
-    micro_batch_size(spec.training, max(1, spec.resources.gpus))
+    micro_batch_size(spec.training, spec.resources.devices)
     _check_output(context)
     files = list_model(context.store, spec.model.uri)
     directory = context.work / MODEL_DIR

@@ -16,6 +16,7 @@ from tuneyard_store.errors import ObjectNotFound, StoreError
 from tuneyard_store.s3 import S3Store
 from tuneyard_trainer.digests import IDENTITIES
 from tuneyard_trainer.errors import StageError, from_store, sentence
+from tuneyard_trainer.group import ALONE, Group
 from tuneyard_trainer.progress import Progress
 
 Json = dict[str, Any]
@@ -38,6 +39,8 @@ class StageContext:
     work: Path
     digests: dict[str, str] = field(default_factory=dict)
     threads: int | None = None
+    group: Group = ALONE
+    """The pods that do this stage together."""
     progress: Progress = field(default_factory=lambda: Progress(""))
     stopping: threading.Event = field(default_factory=threading.Event)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("tuneyard"))
@@ -109,7 +112,8 @@ def _run(context: StageContext) -> Outcome:
         outcome = Outcome(names.EXIT_DONE, reasons.ADOPTED, f"Taken over from {context.uri(context.stage)}.")
     else:
         result = module.run(context)
-        context.commit(result)
+        if context.group.leads:
+            context.commit(result)
         outcome = Outcome(names.EXIT_DONE, reasons.COMPLETED, f"Written to {context.uri(context.stage)}.")
     context.progress.update(percent=100, message="done")
     if context.stage == "prepare":

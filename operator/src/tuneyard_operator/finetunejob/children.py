@@ -1,4 +1,4 @@
-"""The objects of a FineTuneJob: an immutable ConfigMap, and one Job per stage."""
+"""The objects of a FineTuneJob: an immutable ConfigMap, one Job per stage, and a Service where several pods train."""
 
 import json
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from tuneyard_api import names
 from tuneyard_api.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import Stage
 from tuneyard_operator import podspec
+from tuneyard_operator.finetunejob import group
 from tuneyard_operator.finetunejob.revision import revision, run_spec
 from tuneyard_operator.objects import Json, name, namespace, owner_reference
 from tuneyard_operator.settings import Settings
@@ -98,9 +99,7 @@ def stage_job(
         },
         "spec": {
             **({"suspend": True} if queue else {}),  # Kueue's from now on: it lets the Job go when there is quota
-            "completions": 1,
-            "parallelism": 1,
-            "backoffLimit": spec.retry_policy.backoff_limit,
+            **group.completion(group.pods_of(spec, stage), spec.retry_policy.backoff_limit),
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": FAILURE_POLICY},
             "template": {
@@ -109,6 +108,14 @@ def stage_job(
             },
         },
     }
+
+
+def stage_services(job: Json, spec: FineTuneJobSpec, stage: Stage) -> list[Json]:
+    """What the pods of a stage need to find each other: nothing, or one headless Service of the Job's name."""
+    if group.pods_of(spec, stage) == 1:
+        return []
+    owner = owner_reference(job)
+    return [group.headless_service(job_name(job, stage), namespace(job), labels(job, stage), owner)]
 
 
 def _pod(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, str], settings: Settings) -> Json:
@@ -126,14 +133,16 @@ def _pod(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, s
         "image": settings.trainer_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["tuneyard", "stage", stage],
-        "env": _environment(spec, digests),
+        "env": _environment(job, spec, stage, digests),
         "ports": [{"name": "progress", "containerPort": names.PROGRESS_PORT}],
         "resources": podspec.container_resources(resources),
         "securityContext": podspec.CONTAINER_SECURITY,
         "volumeMounts": [mount for _, mount in mounted],
     }
+    several = group.pods_of(spec, stage) > 1
     return {
         **podspec.NO_TOKEN,
+        **({"subdomain": job_name(job, stage)} if several else {}),
         **podspec.image_settings(settings),
         **podspec.placement(resources, spec.priority_class_name),
         "restartPolicy": "Never",
@@ -144,10 +153,12 @@ def _pod(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, s
     }
 
 
-def _environment(spec: FineTuneJobSpec, digests: Mapping[str, str]) -> list[Json]:
+def _environment(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, str]) -> list[Json]:
     variables = {"HOME": "/tmp"}  # noqa: S108
     if digests:
         variables[names.ENV_DIGESTS] = json.dumps(dict(digests), sort_keys=True)
     if count := podspec.threads(spec.resources):
         variables[names.ENV_THREADS] = str(count)
+    if group.pods_of(spec, stage) > 1:
+        variables |= group.meeting_point(job_name(job, stage))
     return [{"name": key, "value": value} for key, value in variables.items()]

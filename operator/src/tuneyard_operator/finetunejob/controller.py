@@ -9,7 +9,7 @@ from tuneyard_api import names
 from tuneyard_operator import metrics
 from tuneyard_operator.cache import Reader
 from tuneyard_operator.conditions import parse_time
-from tuneyard_operator.finetunejob.observe import World, is_held, own_jobs, running_pod_ip
+from tuneyard_operator.finetunejob.observe import World, is_held, own_jobs, pods_wanted, running_pod_ip
 from tuneyard_operator.finetunejob.plan import plan
 from tuneyard_operator.objects import Json, holds, key_of, owned_by, uid
 from tuneyard_operator.reconcile import Controller
@@ -23,6 +23,7 @@ async def observe(cluster: Reader, job: Json, since_write: float) -> World:
         job=job,
         jobs=cluster.children("Job", key_of(job)),
         pods=cluster.children("Pod", key_of(job)),
+        services=cluster.children("Service", key_of(job)),
         since_write=since_write,
     )
     return world._replace(warnings=_warnings(cluster, world), progress=await _progress(world))
@@ -36,7 +37,8 @@ def _warnings(cluster: Reader, world: World) -> dict[str, str]:
 def _lacks_pod(job: Json, pods: list[Json]) -> bool:
     age = (datetime.now(UTC) - parse_time(job["metadata"]["creationTimestamp"])).total_seconds()
     over = holds(job, "Complete") or holds(job, "Failed")
-    return not over and not is_held(job) and age > POD_SECONDS and not any(owned_by(pod, uid(job)) for pod in pods)
+    there = sum(owned_by(pod, uid(job)) for pod in pods)
+    return not over and not is_held(job) and age > POD_SECONDS and there < pods_wanted(job)
 
 
 async def _progress(world: World) -> Json | None:

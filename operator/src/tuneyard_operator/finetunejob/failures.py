@@ -53,8 +53,9 @@ def remembered(entry: Json) -> EndedEarly:
 
 
 def ended_early(pods: Iterable[Json]) -> tuple[EndedEarly, ...]:
-    """The last one last."""
-    return tuple(sorted(filter(None, map(_ended_early, pods)), key=lambda each: each.created_at))
+    """The last one last. Of several that train together those that lost a peer do not know why; the peer does."""
+    ended = sorted(filter(None, map(_ended_early, pods)), key=lambda each: each.created_at)
+    return tuple([each for each in ended if each.outcome.reason != reasons.PEER_LOST] or ended[-1:])
 
 
 def _ended_early(pod: Json) -> EndedEarly | None:
@@ -88,9 +89,12 @@ def _was_taken(pod: Json) -> bool:
 
 
 def lost(pods: Iterable[Json]) -> tuple[str, ...]:
-    """Pods that were taken away, or are about to be."""
+    """Pods that were taken away, or are about to be; and not those that only lost such a one."""
     unfinished = (pod for pod in pods if terminated(pod, CONTAINER).get("exitCode") != names.EXIT_DONE)
-    return tuple(name(pod) for pod in unfinished if is_going(pod) or _was_taken(pod))
+    taken = (pod for pod in unfinished if is_going(pod) or _was_taken(pod))
+    return tuple(
+        name(pod) for pod in taken if (said := outcome(pod, CONTAINER)) is None or said.reason != reasons.PEER_LOST
+    )
 
 
 def cause(job: Json, last: EndedEarly | None) -> Outcome:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from tuneyard_api import names
+from tuneyard_api import names, reasons
 from tuneyard_api.finetunejob import StageState
 from tuneyard_api.names import Stage
 from tuneyard_operator.finetunejob.children import CONTAINER, Before, counted_before, job_name
@@ -34,6 +34,7 @@ class World(NamedTuple):
     since_write: float = math.inf  # seconds since this process last wrote the status
     warnings: Mapping[str, str] = {}  # why a Job has no pod, by the Job's uid
     refusal: Refusal | None = None  # the API server did not take what was planned
+    services: list[Json] = []  # Services with its label
 
 
 class StageSeen(NamedTuple):
@@ -45,6 +46,7 @@ class StageSeen(NamedTuple):
     ended_early: tuple[EndedEarly, ...]  # the last one last
     decided: bool  # a pod has come to a final end, whether or not the Job says so yet
     waiting_for: str  # why the pod does not start
+    short_of_nodes: bool  # of several pods some work, or rather wait for the others
     has_pods: bool
     lives: bool  # one of them has not ended
     started_at: str | None
@@ -99,14 +101,15 @@ def see_stage(world: World, stage: Stage) -> StageSeen | None:
     if job is None or is_going(job):
         return None
     pods = [pod for pod in world.pods if owned_by(pod, uid(job))]
-    running = next((pod for pod in pods if _runs(pod)), None)
+    stuck = next(filter(None, map(stuck_message, pods)), "") or world.warnings.get(uid(job), "")
     return StageSeen(
         job=job,
         state=_state(job, pods),
         outcome=_success(pods),
         ended_early=ended_early(pods),
         decided=_is_decided(pods),
-        waiting_for=_held(job) or next(filter(None, map(stuck_message, pods)), "") or world.warnings.get(uid(job), ""),
+        waiting_for=_held(job) or _short_of_nodes(job, pods, stuck) or stuck,
+        short_of_nodes=bool(_short_of_nodes(job, pods, stuck)),
         has_pods=bool(pods),
         lives=any(map(lives, pods)),
         started_at=job.get("status", {}).get("startTime"),
@@ -114,7 +117,7 @@ def see_stage(world: World, stage: Stage) -> StageSeen | None:
         before=counted_before(job),
         failed=int(job.get("status", {}).get("failed", 0)),
         lost=lost(pods),
-        pod_ip=running["status"].get("podIP") if running and not is_going(running) else None,
+        pod_ip=_answering(pods),
     )
 
 
@@ -128,7 +131,20 @@ def _state(job: Json, pods: list[Json]) -> StageState:
         return "Succeeded"
     if heard and holds(job, "Failed"):
         return "Failed"
-    return "Running" if _is_decided(pods) or any(map(_runs, pods)) else "Pending"
+    return "Running" if _is_decided(pods) or sum(map(_runs, pods)) >= pods_wanted(job) else "Pending"
+
+
+def pods_wanted(job: Json) -> int:
+    """How many pods of a Job work together."""
+    return int(job["spec"].get("completions", 1))
+
+
+def _short_of_nodes(job: Json, pods: list[Json], stuck: str) -> str:
+    """Some of several pods run, and can do nothing without the others; where none runs, there is no more to say."""
+    running, wanted = sum(map(_runs, pods)), pods_wanted(job)
+    if not 0 < running < wanted or _is_decided(pods):
+        return ""
+    return f"{reasons.WAITING_FOR_NODES}: {running} of {wanted} pods run" + (f"; {stuck}" if stuck else "")
 
 
 def _is_decided(pods: list[Json]) -> bool:
@@ -153,8 +169,9 @@ def _runs(pod: Json) -> bool:
 
 
 def _success(pods: list[Json]) -> Outcome | None:
+    """Of several pods the first one has the result."""
     succeeded = [pod for pod in pods if terminated(pod, CONTAINER).get("exitCode") == names.EXIT_DONE]
-    return outcome(succeeded[-1], CONTAINER) if succeeded else None
+    return outcome(min(succeeded, key=_number), CONTAINER) if succeeded else None
 
 
 def _finished_at(job: Json) -> str | None:
@@ -164,8 +181,16 @@ def _finished_at(job: Json) -> str | None:
 
 def running_pod_ip(world: World) -> str | None:
     """Where the running stage can be asked for its progress."""
-    for job in run_jobs(world):
-        pods = [pod for pod in world.pods if owned_by(pod, uid(job)) and _runs(pod) and not is_going(pod)]
-        if pods:
-            return str(pods[0]["status"].get("podIP", "")) or None
-    return None
+    addresses = (_answering([pod for pod in world.pods if owned_by(pod, uid(job))]) for job in run_jobs(world))
+    return next(filter(None, addresses), None)
+
+
+def _answering(pods: list[Json]) -> str | None:
+    """The address of the pod that knows the progress: of several it is the first."""
+    running = [pod for pod in pods if _runs(pod) and not is_going(pod) and _number(pod) == 0]
+    return str(running[0]["status"].get("podIP", "")) or None if running else None
+
+
+def _number(pod: Json) -> int:
+    """Which one of several it is."""
+    return int(pod["metadata"].get("annotations", {}).get(names.ANNOTATION_INDEX, 0))

@@ -6,10 +6,11 @@ from typing import Final
 from pydantic import ValidationError
 
 from tuneyard_api import reasons
+from tuneyard_api.durations import duration
 from tuneyard_api.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import LABEL_QUEUE, STAGES, Stage
 from tuneyard_operator.finetunejob import story
-from tuneyard_operator.finetunejob.children import Before, config_map, stage_job
+from tuneyard_operator.finetunejob.children import Before, config_map, stage_job, stage_services
 from tuneyard_operator.finetunejob.observe import (
     StageSeen,
     World,
@@ -19,7 +20,6 @@ from tuneyard_operator.finetunejob.observe import (
     stale_jobs,
     strangers,
 )
-from tuneyard_operator.finetunejob.progress import duration
 from tuneyard_operator.finetunejob.status import Failure, Run, StageRecord, ended, read_before, seen_again, write_status
 from tuneyard_operator.objects import label, name
 from tuneyard_operator.plans import Plan, Refusal
@@ -81,7 +81,7 @@ def _advance(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, 
             if run.failure:
                 break
             continue
-        return _wait(world, run, record, seen, settings, now)
+        return _wait(world, spec, run, record, seen, settings, now)
     run.current = run.current if run.failure else None
     return _finished(world, run, now)
 
@@ -108,7 +108,8 @@ def _begin(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, no
     before = Before(run.counted.get("failed", 0), run.stages[stage].restarts)
     job = stage_job(world.job, spec, stage, run.digests, settings, before)
     run.stages[stage].job, run.stages[stage].message = name(job), None
-    return _told(world, run, now)._replace(apply=[config_map(world.job)], create=[job], again=NO_POD_SECONDS)
+    apply = [config_map(world.job), *stage_services(world.job, spec, stage)]
+    return _told(world, run, now)._replace(apply=apply, create=[job], again=NO_POD_SECONDS)
 
 
 def _in_the_way(world: World, stage: Stage) -> str:
@@ -139,7 +140,15 @@ def _refused(world: World, run: Run, refusal: Refusal, now: datetime) -> Plan:
     return _told(world, run, now)
 
 
-def _wait(world: World, run: Run, record: StageRecord, seen: StageSeen, settings: Settings, now: datetime) -> Plan:
+def _wait(
+    world: World,
+    spec: FineTuneJobSpec,
+    run: Run,
+    record: StageRecord,
+    seen: StageSeen,
+    settings: Settings,
+    now: datetime,
+) -> Plan:
     if record.last_failure and record.last_failure.outcome.result:
         run.evaluated(record.last_failure.outcome.result)
     if record.cause:
@@ -153,7 +162,9 @@ def _wait(world: World, run: Run, record: StageRecord, seen: StageSeen, settings
         return _told(world, run, now)._replace(delete=[seen.job])
     run.progress = world.progress
     poll = settings.poll if seen.pod_ip else None
-    return _told(world, run, now)._replace(again=poll if seen.wakes else NO_POD_SECONDS)
+    there = {name(each) for each in world.services}
+    lost = [each for each in stage_services(world.job, spec, run.current or "prepare") if name(each) not in there]
+    return _told(world, run, now)._replace(apply=lost, again=poll if seen.wakes else NO_POD_SECONDS)
 
 
 def _waits_in_vain(record: StageRecord, seen: StageSeen) -> bool:

@@ -6,6 +6,7 @@ from typing import Final
 
 from tuneyard_api import reasons
 from tuneyard_api.base import Model
+from tuneyard_api.durations import duration
 from tuneyard_api.finetunejob import (
     Artifact,
     DatasetStatus,
@@ -19,7 +20,7 @@ from tuneyard_operator.conditions import Said, conditions, parse_time
 from tuneyard_operator.finetunejob.children import counted_before
 from tuneyard_operator.finetunejob.failures import EndedEarly, cause, delay, remembered
 from tuneyard_operator.finetunejob.observe import StageSeen, World, run_jobs
-from tuneyard_operator.finetunejob.progress import duration, progress_status
+from tuneyard_operator.finetunejob.progress import progress_status
 from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.objects import Json, condition_in, generation, holds, name
 from tuneyard_operator.termination import Outcome
@@ -81,7 +82,7 @@ class StageRecord:
         self.last_failure = max(filter(None, (*seen.ended_early, self.last_failure)), key=_age, default=None)
         self.cause = cause(seen.job, self.last_failure) if seen.state == "Failed" else None
         self.message = _message(self, seen)
-        self.reason = reasons.ADOPTED if seen.outcome and seen.outcome.reason == reasons.ADOPTED else None
+        self.reason = _reason(seen)
 
     def _count(self, seen: StageSeen) -> None:
         """Each pod once: those that were created after the last one that was counted."""
@@ -111,6 +112,12 @@ class StageRecord:
 
 def _age(pod: EndedEarly) -> str:
     return pod.created_at
+
+
+def _reason(seen: StageSeen) -> str | None:
+    if seen.short_of_nodes:
+        return reasons.WAITING_FOR_NODES
+    return reasons.ADOPTED if seen.outcome and seen.outcome.reason == reasons.ADOPTED else None
 
 
 def _message(record: StageRecord, seen: StageSeen) -> str | None:
@@ -305,4 +312,5 @@ def _stage_said(run: Run, stage: Stage) -> Said:
         return Said(CONDITIONS[stage], True, reasons.ADOPTED if taken_over else reasons.COMPLETED)
     if run.failure:
         return Said(CONDITIONS[stage], False, run.failure.reason, run.failure.message)
-    return Said(CONDITIONS[stage], False, record.state, record.message or "")
+    short = record.reason == reasons.WAITING_FOR_NODES
+    return Said(CONDITIONS[stage], False, reasons.WAITING_FOR_NODES if short else record.state, record.message or "")

@@ -1,7 +1,7 @@
 """The peft backend: LoRA and QLoRA with transformers' Trainer. Runs as a worker, see tuneyard_trainer.worker.
 
-Its job: model (directory), model_uri, rows (directory), training (spec), steps, gpus, resume (checkpoint directory or
-null), checkpoints (directory), output (directory), stop_file.
+Its job: model (directory), model_uri, rows (directory), training (spec), steps, gpus (of this pod), devices (processes
+of all pods), resume (checkpoint directory or null), checkpoints (directory), output (directory), stop_file.
 
 A run is repeatable to the bit on a CPU: the order of the rows is a pure function (schedule.row_order), the number of
 threads is fixed, and a checkpoint holds adapter, optimizer, scheduler and random state.
@@ -9,6 +9,8 @@ threads is fixed, and a checkpoint holds adapter, optimizer, scheduler and rando
 
 import json
 import os
+import re
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,16 +26,18 @@ from tuneyard_api import reasons
 from tuneyard_api.finetunejob import Training
 from tuneyard_trainer.backends.schedule import micro_batch_size, row_order
 from tuneyard_trainer.dataset.shards import TokenizedRow, read_rows
-from tuneyard_trainer.errors import BadInput, DoesNotFit
+from tuneyard_trainer.errors import BadInput, DoesNotFit, TryAgain
+from tuneyard_trainer.group import AGAIN
 from tuneyard_trainer.worker import Json, emit, worker_main
 
 IGNORED_LABEL = -100
 REPORT_SECONDS = 2.0
 LOSS_WINDOW = 10  # steps: what is reported as the loss is their mean
+PEER_GONE = re.compile(r"Connection (closed|reset) by peer")  # gloo's words
 
 
 def fine_tune(job: Json) -> Json | None:
-    """Trains an adapter into job["output"]; only the first process of several returns a result."""
+    """Trains an adapter into job["output"]; the first process of each pod returns a result, the first of all writes."""
     training = Training.model_validate(job["training"])
     _check_gpus(job["gpus"])
     torch.set_num_threads(job["threads"] or torch.get_num_threads())
@@ -63,10 +67,14 @@ def fine_tune(job: Json) -> Json | None:
             "Lower training.microBatchSize or training.maxLength, set training.gradientCheckpointing: true or "
             "training.method: qlora, or use a GPU with more memory.",
         ) from error
-    if not trainer.is_world_process_zero():
+    except RuntimeError as error:
+        if PEER_GONE.search(str(error)):
+            raise TryAgain(reasons.PEER_LOST, f"Another node is gone: {str(error).splitlines()[0]}", AGAIN) from error
+        raise
+    if not trainer.is_local_process_zero():
         return None
     state = trainer.state
-    if state.global_step == job["steps"]:
+    if state.global_step == job["steps"] and trainer.is_world_process_zero():
         save_adapter(model, Path(job["output"]), job["model_uri"])
     return {"steps": state.global_step, "loss": mean_loss(state.log_history)}
 
@@ -154,7 +162,7 @@ def save_adapter(model: PeftModel, directory: Path, model_uri: str) -> None:
 
 
 def training_arguments(training: Training, job: Json) -> TrainingArguments:
-    devices = max(1, job["gpus"])
+    devices = job["devices"]
     micro = micro_batch_size(training, devices)
     return TrainingArguments(
         output_dir=job["checkpoints"],
@@ -173,6 +181,7 @@ def training_arguments(training: Training, job: Json) -> TrainingArguments:
         activation_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing else None,
         seed=training.seed,
         use_cpu=not torch.cuda.is_available(),
+        ddp_backend="gloo" if devices > 1 and not torch.cuda.is_available() else None,
         # Divide by the supervised tokens of the whole step, over all micro batches and devices.
         average_tokens_across_devices=True,
         ddp_find_unused_parameters=False,
@@ -232,9 +241,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.saved_at = time.monotonic()
+        path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        gather_random_states(path, args.process_index)
         if state.is_world_process_zero:
-            path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             emit("checkpoint", step=state.global_step, path=str(path))
+        elif state.is_local_process_zero:
+            shutil.rmtree(path)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs is None or "loss" not in logs:
@@ -256,6 +268,17 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 loss=mean_loss(state.log_history),
                 tokens_per_second=tokens / max(now - self.step_started_at, 1e-6),
             )
+
+
+def gather_random_states(checkpoint: Path, process: int) -> None:
+    """Brings every process's random state into the first one's checkpoint; nodes have no disk in common."""
+    if not torch.distributed.is_initialized():
+        return
+    states: list[bytes] = [b""] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(states, (checkpoint / f"rng_state_{process}.pth").read_bytes())
+    if process == 0:
+        for index, state in enumerate(states):
+            (checkpoint / f"rng_state_{index}.pth").write_bytes(state)
 
 
 def agreed(flag: bool) -> bool:

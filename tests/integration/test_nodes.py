@@ -1,0 +1,154 @@
+"""Two pods train together, here as two stages on one machine: over gloo, with a store between them."""
+
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from socket import socket
+from typing import Final
+
+import pytest
+import torch
+from safetensors.torch import load
+
+from integration.conftest import ContextFactory
+from tuneyard_api import names, reasons
+from tuneyard_store.s3 import S3Store
+from tuneyard_trainer.group import Group
+from tuneyard_trainer.stage import Outcome, StageContext, run_stage
+
+STEPS: Final = 12
+EVERY_STEP: Final = {"everyMinutes": 1e-4, "keep": 20}
+Watcher = Callable[[list[StageContext]], None]
+
+
+@pytest.fixture(autouse=True)
+def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+
+
+def free_ports() -> int:
+    """The first of two ports that are free."""
+    while True:
+        with socket() as one, socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port = int(one.getsockname()[1])
+            try:
+                two.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+class Reader(S3Store):
+    """The store of all pods but the first, which alone writes."""
+
+    def write(self, uri: str, data: bytes, content_type: str = "") -> None:
+        raise AssertionError(uri)
+
+    def upload(self, path: Path, uri: str) -> None:
+        raise AssertionError(uri)
+
+    def delete_prefix(self, uri: str) -> None:
+        raise AssertionError(uri)
+
+
+class Pods:
+    """Both pods of a job, which may be run again."""
+
+    def __init__(self, new_context: ContextFactory, place: str, **training: object) -> None:
+        self.new_context, self.place, self.training = new_context, place, training
+
+    def contexts(self, nodes: int = 2) -> list[StageContext]:
+        port, made = free_ports(), []
+        for number in range(nodes):
+            resources = {"gpus": 0, "nodes": nodes}
+            output = {"uri": f"s3://bucket/{self.place}"}
+            context = self.new_context("train", training=self.training, resources=resources, output=output)
+            context.group = Group(nodes, number, "127.0.0.1", port)
+            context.threads = 1
+            context.store = Reader(context.store.credentials) if number else context.store
+            made.append(context)
+        return made
+
+    def go(self, meanwhile: Watcher = lambda contexts: None, nodes: int = 2) -> list[Outcome]:
+        contexts = self.contexts(nodes)
+        with ThreadPoolExecutor(nodes) as pool:
+            running: list[Future[Outcome]] = [pool.submit(run_stage, context) for context in contexts]
+            meanwhile(contexts)
+            return [each.result(timeout=300) for each in running]
+
+    @property
+    def adapter(self) -> bytes:
+        (context,) = self.contexts(1)
+        return context.store.read(context.uri("train", "adapter", "adapter_model.safetensors"))
+
+    def files(self) -> set[str]:
+        (context,) = self.contexts(1)
+        return {item.uri.rsplit("/", 1)[1] for item in context.store.list(context.uri("train") + "/")}
+
+
+def until(context: StageContext, step: int) -> None:
+    """Waits without end: a test that hangs is ended by the stages' own end, which fails it."""
+    while (context.progress.snapshot().step or 0) < step:
+        assert not context.stopping.wait(0.05)
+
+
+def test_two_nodes_learn_what_one_learns(new_context: ContextFactory) -> None:
+    """The batch is divided, not doubled; only the order in which gradients are added up differs."""
+    exact = {"precision": "fp32", "lora": {"rank": 4, "alpha": 8, "dropout": 0.0}}
+    one, two = Pods(new_context, "one", **exact), Pods(new_context, "two", **exact)
+    (alone,) = one.go(nodes=1)
+    first, second = two.go()
+    assert alone.succeeded, alone
+    assert first.succeeded, first
+    assert second.succeeded, second
+    assert first.result and alone.result
+    assert first.result["loss"] == pytest.approx(alone.result["loss"], rel=1e-3)
+    weights, expected = load(two.adapter), load(one.adapter)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=2e-2, atol=2e-4)
+    assert two.files() == {"stage.json", "manifest.json", "adapter_config.json", "adapter_model.safetensors"}
+    assert second.result == first.result, "the second node reads what the first has committed"
+
+
+@pytest.fixture
+def undisturbed(new_context: ContextFactory) -> bytes:
+    pods = Pods(new_context, "undisturbed", checkpoints=EVERY_STEP)
+    assert all(outcome.succeeded for outcome in pods.go())
+    return pods.adapter
+
+
+def test_what_is_lost_is_gone_on_with_to_the_bit(new_context: ContextFactory, undisturbed: bytes) -> None:
+    """Once a pod is stopped, once one vanishes; dropout makes every process's random state matter."""
+    pods = Pods(new_context, "disturbed", checkpoints=EVERY_STEP)
+
+    def stop_the_second(contexts: list[StageContext]) -> None:
+        until(contexts[0], 2)
+        contexts[1].stopping.set()
+
+    first, second = pods.go(stop_the_second)
+    assert (first.exit_code, first.reason) == (names.EXIT_TRY_AGAIN, reasons.PEER_LOST)
+    assert (second.exit_code, second.reason) == (names.EXIT_TRY_AGAIN, reasons.PREEMPTED)
+
+    def kill_the_second(contexts: list[StageContext]) -> None:
+        until(contexts[0], 6)
+        kill_worker(contexts[1].work)
+
+    first, _ = pods.go(kill_the_second)
+    assert (first.exit_code, first.reason) == (names.EXIT_TRY_AGAIN, reasons.PEER_LOST)
+
+    assert all(outcome.succeeded for outcome in pods.go())
+    assert pods.adapter == undisturbed
+
+
+def kill_worker(work: Path) -> None:
+    """All processes of a pod's worker, without warning."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = str(work).encode() in (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if ours:
+            os.kill(int(process.name), signal.SIGKILL)
