@@ -2,11 +2,12 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from socket import socket
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import torch
@@ -15,11 +16,14 @@ from safetensors.torch import load
 from integration.conftest import ContextFactory
 from tuneyard_api import names, reasons
 from tuneyard_store.s3 import S3Store
+from tuneyard_trainer.checkpoints import Checkpoints
 from tuneyard_trainer.group import Group
 from tuneyard_trainer.stage import Outcome, StageContext, run_stage
 
-STEPS: Final = 12
-EVERY_STEP: Final = {"everyMinutes": 1e-4, "keep": 20}
+LONG: Final[dict[str, Any]] = {
+    "maxSteps": 40,
+    "checkpoints": {"everyMinutes": 1e-4},
+}  # a checkpoint at each step, or nearly
 Watcher = Callable[[list[StageContext]], None]
 
 
@@ -59,6 +63,7 @@ class Pods:
 
     def __init__(self, new_context: ContextFactory, place: str, **training: object) -> None:
         self.new_context, self.place, self.training = new_context, place, training
+        (self.context,) = self.contexts(1)  # to look into the store
 
     def contexts(self, nodes: int = 2) -> list[StageContext]:
         port, made = free_ports(), []
@@ -81,18 +86,22 @@ class Pods:
 
     @property
     def adapter(self) -> bytes:
-        (context,) = self.contexts(1)
-        return context.store.read(context.uri("train", "adapter", "adapter_model.safetensors"))
+        return self.context.store.read(self.context.uri("train", "adapter", "adapter_model.safetensors"))
+
+    def checkpoints(self) -> list[int]:
+        """Their steps."""
+        return Checkpoints(self.context).steps()
 
     def files(self) -> set[str]:
-        (context,) = self.contexts(1)
-        return {item.uri.rsplit("/", 1)[1] for item in context.store.list(context.uri("train") + "/")}
+        listed = self.context.store.list(self.context.uri("train") + "/")
+        return {item.uri.rsplit("/", 1)[1] for item in listed}
 
 
-def until(context: StageContext, step: int) -> None:
-    """Waits without end: a test that hangs is ended by the stages' own end, which fails it."""
-    while (context.progress.snapshot().step or 0) < step:
-        assert not context.stopping.wait(0.05)
+def wait_until(check: Callable[[], bool]) -> None:
+    end = time.monotonic() + 200
+    while not check():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_two_nodes_learn_what_one_learns(new_context: ContextFactory) -> None:
@@ -115,29 +124,31 @@ def test_two_nodes_learn_what_one_learns(new_context: ContextFactory) -> None:
 
 @pytest.fixture
 def undisturbed(new_context: ContextFactory) -> bytes:
-    pods = Pods(new_context, "undisturbed", checkpoints=EVERY_STEP)
+    pods = Pods(new_context, "undisturbed", **LONG)
     assert all(outcome.succeeded for outcome in pods.go())
     return pods.adapter
 
 
 def test_what_is_lost_is_gone_on_with_to_the_bit(new_context: ContextFactory, undisturbed: bytes) -> None:
     """Once a pod is stopped, once one vanishes; dropout makes every process's random state matter."""
-    pods = Pods(new_context, "disturbed", checkpoints=EVERY_STEP)
+    pods = Pods(new_context, "disturbed", **LONG)
 
     def stop_the_second(contexts: list[StageContext]) -> None:
-        until(contexts[0], 2)
+        wait_until(lambda: contexts[1].progress.snapshot().message == "training")
         contexts[1].stopping.set()
 
     first, second = pods.go(stop_the_second)
     assert (first.exit_code, first.reason) == (names.EXIT_TRY_AGAIN, reasons.PEER_LOST)
     assert (second.exit_code, second.reason) == (names.EXIT_TRY_AGAIN, reasons.PREEMPTED)
+    stopped = max(pods.checkpoints())
 
     def kill_the_second(contexts: list[StageContext]) -> None:
-        until(contexts[0], 6)
+        wait_until(lambda: max(pods.checkpoints()) > stopped)
         kill_worker(contexts[1].work)
 
     first, _ = pods.go(kill_the_second)
     assert (first.exit_code, first.reason) == (names.EXIT_TRY_AGAIN, reasons.PEER_LOST)
+    assert max(pods.checkpoints()) < LONG["maxSteps"]
 
     assert all(outcome.succeeded for outcome in pods.go())
     assert pods.adapter == undisturbed
