@@ -15,6 +15,7 @@ from tuneyard_api.names import API_VERSION
 NAME: Final = "tuneyard"
 NAMESPACE: Final = "bench-tuneyard"
 OURS: Final = f"/apis/{API_VERSION}/namespaces/{NAMESPACE}"
+COMMAND: Final = Path(sys.executable).parent / "tuneyard-operator"
 
 
 def fine_tune_job(name: str) -> Json:
@@ -35,7 +36,9 @@ def model_server(name: str) -> Json:
     return {"apiVersion": API_VERSION, "kind": "ModelServer", "metadata": {"name": name}, "spec": {"model": model}}
 
 
-def operator(name: str, kubeconfig: Path, folder: Path) -> AbstractContextManager[Program]:
+def operator(
+    name: str, kubeconfig: Path, folder: Path, command: Path = COMMAND
+) -> AbstractContextManager[Program]:
     """One process of it; several of different names stand for election."""
     (port,) = free_ports(1)
     environment = {
@@ -44,9 +47,11 @@ def operator(name: str, kubeconfig: Path, folder: Path) -> AbstractContextManage
         "TUNEYARD_SERVER_IMAGE": "server:bench",
         "TUNEYARD_HEALTH_PORT": str(port),
         "TUNEYARD_POD_NAME": name,
+        # Its bytecode is there, as it is in the image: not in the first start, but in those after it.
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
     }
-    command = [str(Path(sys.executable).parent / "tuneyard-operator")]
-    return program(name, command, environment, f"http://127.0.0.1:{port}/readyz", folder)
+    return program(name, [str(command)], environment, f"http://127.0.0.1:{port}/readyz", folder)
 
 
 def tuneyard(server: ApiServer) -> Subject:
