@@ -36,9 +36,7 @@ def model_server(name: str) -> Json:
     return {"apiVersion": API_VERSION, "kind": "ModelServer", "metadata": {"name": name}, "spec": {"model": model}}
 
 
-def operator(
-    name: str, kubeconfig: Path, folder: Path, command: Path = COMMAND
-) -> AbstractContextManager[Program]:
+def operator(name: str, kubeconfig: Path, folder: Path, command: Path = COMMAND) -> AbstractContextManager[Program]:
     """One process of it; several of different names stand for election."""
     (port,) = free_ports(1)
     environment = {

@@ -1,4 +1,4 @@
-"""How long the operator takes from its start until it is ready, where the API server has many FineTuneJobs with their Jobs."""
+"""How long the operator takes from its start until it is ready, with many FineTuneJobs in the API server."""
 
 import argparse
 import asyncio

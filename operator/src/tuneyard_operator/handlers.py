@@ -53,13 +53,16 @@ def login() -> kopf.ConnectionInfo:
     """
     if host := os.environ.get("KUBERNETES_SERVICE_HOST"):
         if account := kopf.login_with_service_account(settings=settings()):
-            # By its address, as client-go does: it is reached where the cluster's DNS is down.
-            address = f"[{host}]" if ":" in host else host
-            server = f"https://{address}:{os.environ['KUBERNETES_SERVICE_PORT']}"
+            server = address(host, os.environ["KUBERNETES_SERVICE_PORT"])
             return replace(account, server=server, expiration=datetime.now(UTC) + TOKEN_AGE)
     elif known := kopf.login_with_kubeconfig(settings=settings()):
         return known
     raise kopf.LoginError("there is neither a service account nor a kubeconfig")
+
+
+def address(host: str, port: str) -> str:
+    """Of the API server by its IP, as client-go has it, and not by kopf's name: it is reached where DNS is down."""
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
 def settings() -> kopf.OperatorSettings:
