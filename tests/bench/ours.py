@@ -15,6 +15,7 @@ from tuneyard_api.names import API_VERSION
 NAME: Final = "tuneyard"
 NAMESPACE: Final = "bench-tuneyard"
 OURS: Final = f"/apis/{API_VERSION}/namespaces/{NAMESPACE}"
+COMMAND: Final = Path(sys.executable).parent / "tuneyard-operator"
 
 
 def fine_tune_job(name: str) -> Json:
@@ -36,7 +37,7 @@ def model_server(name: str) -> Json:
 
 
 def operator(
-    name: str, kubeconfig: Path, folder: Path, settings: Mapping[str, str] | None = None
+    name: str, kubeconfig: Path, folder: Path, command: Path = COMMAND, settings: Mapping[str, str] | None = None
 ) -> AbstractContextManager[Program]:
     """One process of it; several of different names stand for election. `settings`: more environment."""
     (port,) = free_ports(1)
@@ -46,10 +47,12 @@ def operator(
         "TUNEYARD_SERVER_IMAGE": "server:bench",
         "TUNEYARD_HEALTH_PORT": str(port),
         "TUNEYARD_POD_NAME": name,
+        # Its bytecode is there, as it is in the image: not in the first start, but in those after it.
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
         **(settings or {}),
     }
-    command = [str(Path(sys.executable).parent / "tuneyard-operator")]
-    return program(name, command, environment, f"http://127.0.0.1:{port}/readyz", folder)
+    return program(name, [str(command)], environment, f"http://127.0.0.1:{port}/readyz", folder)
 
 
 def tuneyard(server: ApiServer) -> Subject:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from apiserver import ApiServer, api_server
+from tuneyard_operator import handlers
 from tuneyard_operator.errors import ApiError
 from tuneyard_operator.kube import Kube
 from tuneyard_operator.leader import Election
@@ -54,7 +55,7 @@ async def candidate(server: ApiServer, lease: str, monkeypatch: pytest.MonkeyPat
 async def connected(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kube]:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-    kube = await Kube.connect()
+    kube = Kube(handlers.login)
     try:
         yield kube
     finally:

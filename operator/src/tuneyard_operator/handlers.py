@@ -1,12 +1,17 @@
-"""kopf runs the process: it takes the signals, and starts and ends the engine. The only module that imports kopf."""
+"""kopf runs the process: it logs in, takes the signals, and starts and ends the engine. Nothing else imports kopf."""
 
 import asyncio
 import itertools
 import logging
+import os
 from collections.abc import Callable, Coroutine
-from typing import Any
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import kopf
+
+TOKEN_AGE: Final = timedelta(minutes=1)  # after which client-go, too, reads a service account's token again
 
 Engine = Callable[[], Coroutine[Any, Any, None]]
 
@@ -22,8 +27,8 @@ async def run(engine: Engine) -> None:
     running: list[asyncio.Task[None]] = []
 
     @kopf.on.login(registry=registry)
-    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    def log_in_kopf(**_: Any) -> kopf.ConnectionInfo:
+        return login()
 
     @kopf.on.startup(registry=registry)
     async def start(**_: Any) -> None:
@@ -39,6 +44,25 @@ async def run(engine: Engine) -> None:
     await kopf.operator(registry=registry, settings=settings(), clusterwide=True, standalone=True, stop_flag=over)
     if not running[0].cancelled():
         running[0].result()
+
+
+def login() -> kopf.ConnectionInfo:
+    """With the pod's service account, or the kubeconfig of whoever runs it. Raises kopf.LoginError where there is none.
+
+    Tokens, certificates and passwords are known, programs that a kubeconfig asks to run are not.
+    """
+    if host := os.environ.get("KUBERNETES_SERVICE_HOST"):
+        if account := kopf.login_with_service_account(settings=settings()):
+            server = address(host, os.environ["KUBERNETES_SERVICE_PORT"])
+            return replace(account, server=server, expiration=datetime.now(UTC) + TOKEN_AGE)
+    elif known := kopf.login_with_kubeconfig(settings=settings()):
+        return known
+    raise kopf.LoginError("there is neither a service account nor a kubeconfig")
+
+
+def address(host: str, port: str) -> str:
+    """Of the API server by its IP, as client-go has it, and not by kopf's name: it is reached where DNS is down."""
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
 def settings() -> kopf.OperatorSettings:

@@ -1,13 +1,15 @@
-"""The API server, with objects as plain dicts. The only module that imports the Kubernetes client."""
+"""The API server, with objects as plain dicts. The only module that talks to it."""
 
-import os
 import socket
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Final, NamedTuple, Self
+import ssl
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from datetime import UTC, datetime
+from math import inf
+from typing import Any, Final, NamedTuple, Protocol
 
 import aiohttp
 import orjson
-from kubernetes.aio import client, config
 
 from tuneyard_api.names import FIELD_MANAGER, GROUP, VERSION
 from tuneyard_operator import metrics
@@ -19,6 +21,10 @@ PAGE: Final = 500  # objects; what kubectl and client-go ask for
 TIMEOUT: Final = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
 LINE_BYTES: Final = 2 * 1024 * 1024  # of a watch: an object of any size that etcd takes (1.5 MiB)
 METHODS: Final = {"create": "POST", "patch": "PATCH", "update": "PUT", "delete": "DELETE"}  # all other verbs are GET
+HEADERS: Final = {
+    "User-Agent": FIELD_MANAGER,  # so that audit logs name us
+    "Accept": "application/json",
+}
 # A peer that vanished without a word is noticed within a minute, and no request is made for that.
 KEEPALIVE: Final = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 
@@ -66,38 +72,43 @@ class Page(NamedTuple):
     rest: str
 
 
+class Login(Protocol):
+    """Where the API server is, and who we are there."""
+
+    @property
+    def server(self) -> str: ...
+
+    @property
+    def proxy_url(self) -> str | None: ...
+
+    @property
+    def expiration(self) -> datetime | None:
+        """When to log in again; None: never."""
+        ...
+
+    def as_ssl_context(self) -> ssl.SSLContext: ...
+
+    def as_http_headers(self) -> dict[str, str]: ...
+
+
 class Kube:
-    """Each method raises ApiError when the API server refuses or cannot be reached."""
+    """Each method raises ApiError when the API server refuses or cannot be reached. Made within an event loop."""
 
-    def __init__(self, api: client.ApiClient) -> None:
-        self._api = api
-
-    @classmethod
-    async def connect(cls) -> Self:
-        """With the pod's service account, or the kubeconfig of whoever runs it."""
-        configuration = client.Configuration()
-        if "KUBERNETES_SERVICE_HOST" in os.environ:
-            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        else:
-            # Read here: the client itself looks at KUBECONFIG only once, when it is imported.
-            file = os.environ.get("KUBECONFIG") or None
-            await config.load_kube_config(file, client_configuration=configuration)  # type: ignore[no-untyped-call]
-        api = client.ApiClient(configuration)
-        api.user_agent = FIELD_MANAGER  # so that audit logs name us
+    def __init__(self, log_in: Callable[[], Login]) -> None:
+        self._log_in = log_in
+        login = log_in()
+        self._credentials, self._holds_until = login.as_http_headers(), _holds_until(login)
+        self._server = login.server.rstrip("/")
         # A watch holds a connection, so they are not limited; the queue's workers are.
-        connector = aiohttp.TCPConnector(limit=0, ssl=api.rest_client.ssl_context, socket_factory=_socket)
+        connector = aiohttp.TCPConnector(limit=0, ssl=login.as_ssl_context(), socket_factory=_socket)
         # trust_env: else a thread looks for a .netrc before each request, a quarter of this process's time. A
         # kubeconfig's proxy-url holds; HTTPS_PROXY does not.
-        configuration.client_session_kwargs = {
-            "connector": connector,
-            "read_bufsize": LINE_BYTES,
-            "trust_env": False,
-        }
-        return cls(api)
+        self._session = aiohttp.ClientSession(
+            connector=connector, headers=HEADERS, read_bufsize=LINE_BYTES, proxy=login.proxy_url, trust_env=False
+        )
 
     async def close(self) -> None:
-        await self._api.close()  # type: ignore[no-untyped-call]
-        await self._api.configuration.client_session_kwargs["connector"].close()
+        await self._session.close()
 
     async def get(self, kind: str, namespace: str, name: str) -> Json | None:
         """None where there is no such object."""
@@ -134,14 +145,14 @@ class Kube:
             try:
                 if answer.status >= 400:
                     raise _error(answer, await answer.read())
-                async for line in answer.response.content:
+                async for line in answer.content:
                     event: Json = orjson.loads(line)
                     if event["type"] == "ERROR":
                         said = event["object"]
                         raise ApiError(int(said.get("code", 500)), said.get("reason", "Error"), said.get("message", ""))
                     yield event
             finally:
-                answer.response.close()
+                answer.close()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ApiError(UNREACHABLE, type(error).__name__, str(error)) from error
 
@@ -206,24 +217,36 @@ class Kube:
         query: Mapping[str, str] | None = None,
         body: Json | None = None,
         timeout: aiohttp.ClientTimeout = TIMEOUT,
-    ) -> Any:
-        """The client's response, its body not yet read; counted by Kubernetes' verb."""
+    ) -> aiohttp.ClientResponse:
+        """The response, its body not yet read; counted by Kubernetes' verb."""
         content = "application/apply-patch+yaml" if verb == "patch" else "application/json"
         code = "unreachable"
         try:
-            request = await self._api.param_serialize(
+            answer = await self._session.request(
                 METHODS.get(verb, "GET"),
-                path,
-                query_params=list((query or {}).items()),
-                header_params={"Accept": "application/json", "Content-Type": content},
-                body=body,
-                auth_settings=["BearerToken"],
+                f"{self._server}{path}",
+                params=query,
+                headers={"Content-Type": content, **self._authorization()},
+                data=orjson.dumps(body) if body is not None else None,
+                timeout=timeout,
             )
-            answer = await self._api.call_api(*request, _request_timeout=timeout)
             code = str(answer.status)
             return answer
         finally:
             metrics.API_REQUESTS.labels(verb, RESOURCES[kind].plural, code).inc()
+
+    def _authorization(self) -> dict[str, str]:
+        """A service account's token changes while it is in use."""
+        if time.monotonic() > self._holds_until:
+            login = self._log_in()
+            self._credentials, self._holds_until = login.as_http_headers(), _holds_until(login)
+        return self._credentials
+
+
+def _holds_until(login: Login) -> float:
+    """By the monotonic clock, which never jumps."""
+    left = (login.expiration - datetime.now(UTC)).total_seconds() if login.expiration else inf
+    return time.monotonic() + left
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:
@@ -237,7 +260,7 @@ def _typed(thing: Json, kind: str) -> Json:
     return thing | {"kind": kind}
 
 
-def _error(answer: Any, text: bytes) -> ApiError:
+def _error(answer: aiohttp.ClientResponse, text: bytes) -> ApiError:
     after = answer.headers.get("Retry-After", "")
     seconds = float(after) if after.isdecimal() else None
     try:
