@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
+
+SETTLED: Final = 0.05  # seconds in which the event loop has done what it had begun
 
 
 class Wire:
@@ -59,10 +62,12 @@ class Wire:
         sink.write_eof()
 
     async def close(self) -> None:
-        """Nothing of it is left open: what is would be found much later, in another test."""
+        """Nothing of it is left open, at neither end: what is would be found much later, in another test."""
+        await asyncio.sleep(SETTLED)  # those that were just let in have begun
         self.cut()
         while self._open:
             await asyncio.wait(self._open)
+        await asyncio.sleep(SETTLED)  # and the clients hear of it
 
 
 @asynccontextmanager

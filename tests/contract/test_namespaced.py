@@ -88,7 +88,7 @@ def status(server: ApiServer, name: str, namespace: str) -> Json:
 
 def test_it_does_its_work_there_and_asks_for_nothing_else(server: ApiServer) -> None:
     since = datetime.now(UTC)
-    with ours.operator("team", kubeconfig(server), server.folder, settings()) as operator:
+    with ours.operator("team", kubeconfig(server), server.folder, settings=settings()) as operator:
         operator.wait_ready()
         apply(server, job("watched", WATCHED))
         end(server, begin(server, "watched", "prepare"), EXIT_BAD_INPUT, said("DatasetNotFound", "Nothing is there"))
