@@ -100,7 +100,10 @@ class Kube:
         self._credentials, self._holds_until = login.as_http_headers(), _holds_until(login)
         self._server = login.server.rstrip("/")
         # A watch holds a connection, so they are not limited; the queue's workers are.
-        connector = aiohttp.TCPConnector(limit=0, ssl=login.as_ssl_context(), socket_factory=_socket)
+        # Cleanup: else a watch that was ended stays open until the API server, too, has said goodbye to it.
+        connector = aiohttp.TCPConnector(
+            limit=0, ssl=login.as_ssl_context(), socket_factory=_socket, enable_cleanup_closed=True
+        )
         # trust_env: else a thread looks for a .netrc before each request, a quarter of this process's time. A
         # kubeconfig's proxy-url holds; HTTPS_PROXY does not.
         self._session = aiohttp.ClientSession(
