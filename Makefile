@@ -23,7 +23,9 @@ demo: install ## The main job, end to end: cluster, images, fine-tuning, serving
 
 .PHONY: test
 test: check install integration test-tools ## Everything: lint, types, unit, contract, integration, end to end
-	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/contract tests/e2e
+	# The contract tests wait more than they work, each file for its own servers.
+	$(RUN) pytest tests/contract -n 4 --dist loadfile
+	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/e2e
 
 .PHONY: chaos
 chaos: install test-tools chaos-tools ## Hundreds of faults over an API server, then half an hour over a cluster with real jobs; not in CI

@@ -86,7 +86,16 @@ def end(server: ApiServer, pod: Json, code: int, message: str, finished_at: str 
     exited = {"exitCode": code, "message": message, "finishedAt": finished_at}
     tell(server, path, "Failed" if code else "Succeeded", {"terminated": exited})
     if is_going(server, pod):
-        server.request("DELETE", path, {"gracePeriodSeconds": 0})
+        remove(server, pod)
+
+
+def remove(server: ApiServer, pod: Json) -> None:
+    """As kubectl delete --force does, and whoever deleted its Job."""
+    try:
+        server.request("DELETE", f"{PODS}/{pod['metadata']['name']}", {"gracePeriodSeconds": 0})
+    except HTTPError as error:
+        if error.code != 404:
+            raise
 
 
 def tell(server: ApiServer, path: str, phase: str, state: Json) -> None:

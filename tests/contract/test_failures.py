@@ -12,7 +12,7 @@ from bench import ours
 from bench.processes import Program
 from demo.kubectl import wait_until
 from operatorbuilders import said
-from playednode import JOBS, PODS, begin, end, prepare, select
+from playednode import JOBS, PODS, begin, end, prepare, remove, select
 from tuneyard_api.names import EXIT_DOES_NOT_FIT, EXIT_TRY_AGAIN
 
 LONG_AGO: Final = "2020-01-01T00:00:00Z"  # what ended then is waited for no longer
@@ -48,10 +48,9 @@ def failure(server: ApiServer, name: str) -> Json:
 
 
 def take_away(server: ApiServer, pod: Json) -> None:
-    """As kubectl delete --force does; returns when it is gone."""
-    path = f"{PODS}/{pod['metadata']['name']}"
-    server.request("DELETE", path, {"gracePeriodSeconds": 0})
-    wait_until(lambda: is_gone(server, path), "the pod is gone", 20, every=0.2)
+    """Returns when it is gone."""
+    remove(server, pod)
+    wait_until(lambda: is_gone(server, f"{PODS}/{pod['metadata']['name']}"), "the pod is gone", 20, every=0.2)
 
 
 def is_gone(server: ApiServer, path: str) -> bool:

@@ -14,7 +14,7 @@ from tuneyard_operator.objects import Json, condition, holds, is_going, name, na
 from tuneyard_operator.termination import Outcome, outcome, pod_outcome, terminated
 
 # A Job fails for these because of its pods; for any other reason it can say itself why.
-BY_ITS_PODS: Final = ("BackoffLimitExceeded", "PodFailurePolicy")
+BY_ITS_PODS: Final = ("BackoffLimitExceeded", "PodFailurePolicy", "MaxFailedIndexesExceeded", "FailedIndexes")
 # In the Job controller's words: "Container stage for pod team/x-train-0 failed with exit code 65 matching ..."
 NAMED: Final = re.compile(r"pod \S+/(\S+) failed with exit code (\d+)")
 MEANING: Final = {
