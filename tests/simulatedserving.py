@@ -341,7 +341,8 @@ class ServedWorld:
         """Who tries again and again in vain is left out after some time."""
         self.collect()
         for pod in self.working():
-            if pod["digest"] not in self.broken or container_status(pod, FETCH).get("restartCount", 0) < 4:
+            in_vain = terminated(pod, FETCH).get("exitCode") == names.EXIT_BAD_INPUT
+            if not in_vain or pod["digest"] not in self.broken or container_status(pod, FETCH)["restartCount"] < 4:
                 self.advance(pod)
         for each in self.deployments:
             self.settle(each)
