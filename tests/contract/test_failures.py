@@ -12,11 +12,10 @@ from bench import ours
 from bench.processes import Program
 from demo.kubectl import wait_until
 from operatorbuilders import said
-from playednode import JOBS, PODS, begin, end, prepare, remove, select
+from playednode import JOBS, PODS, apply, begin, end, prepare, remove, select, status
 from tuneyard_api.names import EXIT_DOES_NOT_FIT, EXIT_TRY_AGAIN
 
 LONG_AGO: Final = "2020-01-01T00:00:00Z"  # what ended then is waited for no longer
-OURS: Final = "/apis/tuneyard.dev/v1alpha1/namespaces/default/finetunejobs"
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +28,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 def operator(server: ApiServer) -> AbstractContextManager[Program]:
     return ours.operator("operator", server.kubeconfig, server.folder)
-
-
-def apply(server: ApiServer, name: str) -> None:
-    server.request("POST", OURS, ours.fine_tune_job(name))
-
-
-def status(server: ApiServer, name: str) -> Json:
-    found: Json = server.request("GET", f"{OURS}/{name}").get("status", {})
-    return found
 
 
 def failure(server: ApiServer, name: str) -> Json:

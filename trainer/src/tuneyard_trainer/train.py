@@ -34,7 +34,8 @@ def run(context: StageContext) -> dict[str, Any]:
 def _run(context: StageContext, peers: Peers) -> Json:
     training, group = context.spec.training, context.group
     processes = max(1, context.spec.resources.gpus)
-    micro_batch_size(training, processes * group.nodes)
+    devices = processes * group.nodes
+    micro_batch_size(training, devices)
     rows = fetch_rows(context, "train")
     steps = total_steps(training, len(read_rows(rows)))
     checkpoints = Checkpoints(context)
@@ -53,7 +54,7 @@ def _run(context: StageContext, peers: Peers) -> Json:
         "training": training.wire(),
         "steps": steps,
         "gpus": context.spec.resources.gpus,
-        "devices": processes * group.nodes,
+        "devices": devices,
         "resume": str(newest.directory) if newest else None,
         "checkpoints": str(context.work / "checkpoints"),
         "output": str(adapter),

@@ -73,6 +73,9 @@ class Before(NamedTuple):
     restarts: int = 0  # of this stage
 
 
+NOTHING: Final = Before()
+
+
 def counted_before(job: Json) -> Before:
     return Before(**json.loads(job["metadata"].get("annotations", {}).get(names.ANNOTATION_BEFORE, "{}")))
 
@@ -83,7 +86,7 @@ def stage_job(
     stage: Stage,
     digests: Mapping[str, str],
     settings: Settings,
-    before: Before = Before(),  # noqa: B008 - immutable
+    before: Before = NOTHING,
 ) -> Json:
     """The batch/v1 Job of one stage; `digests` are prepare's, and empty for prepare itself."""
     queue = spec.queue_name if stage == "train" else None

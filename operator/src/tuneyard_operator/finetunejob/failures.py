@@ -22,7 +22,6 @@ MEANING: Final = {
     names.EXIT_DOES_NOT_FIT: "it does not fit",
 }
 
-
 # Seconds that the Job controller waits after the first pod that ended early, twice as long after each further one, and
 # at most: DefaultJobPodFailureBackOff and MaxJobPodFailureBackOff in Kubernetes' pkg/controller/job/job_controller.go.
 FIRST_DELAY: Final = 10.0

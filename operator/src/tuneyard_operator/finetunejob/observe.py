@@ -100,16 +100,17 @@ def see_stage(world: World, stage: Stage) -> StageSeen | None:
     job = find_job(world, stage)
     if job is None or is_going(job):
         return None
-    pods = [pod for pod in world.pods if owned_by(pod, uid(job))]
+    pods = _pods_of(world, job)
     stuck = next(filter(None, map(stuck_message, pods)), "") or world.warnings.get(uid(job), "")
+    short = _short_of_nodes(job, pods, stuck)
     return StageSeen(
         job=job,
         state=_state(job, pods),
         outcome=_success(pods),
         ended_early=ended_early(pods),
         decided=_is_decided(pods),
-        waiting_for=_held(job) or _short_of_nodes(job, pods, stuck) or stuck,
-        short_of_nodes=bool(_short_of_nodes(job, pods, stuck)),
+        waiting_for=_held(job) or short or stuck,
+        short_of_nodes=bool(short),
         has_pods=bool(pods),
         lives=any(map(lives, pods)),
         started_at=job.get("status", {}).get("startTime"),
@@ -132,6 +133,10 @@ def _state(job: Json, pods: list[Json]) -> StageState:
     if heard and holds(job, "Failed"):
         return "Failed"
     return "Running" if _is_decided(pods) or sum(map(_runs, pods)) >= pods_wanted(job) else "Pending"
+
+
+def _pods_of(world: World, job: Json) -> list[Json]:
+    return [pod for pod in world.pods if owned_by(pod, uid(job))]
 
 
 def pods_wanted(job: Json) -> int:
@@ -181,8 +186,7 @@ def _finished_at(job: Json) -> str | None:
 
 def running_pod_ip(world: World) -> str | None:
     """Where the running stage can be asked for its progress."""
-    addresses = (_answering([pod for pod in world.pods if owned_by(pod, uid(job))]) for job in run_jobs(world))
-    return next(filter(None, addresses), None)
+    return next(filter(None, (_answering(_pods_of(world, job)) for job in run_jobs(world))), None)
 
 
 def _answering(pods: list[Json]) -> str | None:

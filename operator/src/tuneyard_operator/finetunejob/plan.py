@@ -163,7 +163,7 @@ def _wait(
     run.progress = world.progress
     poll = settings.poll if seen.pod_ip else None
     there = {name(each) for each in world.services}
-    lost = [each for each in stage_services(world.job, spec, run.current or "prepare") if name(each) not in there]
+    lost = [each for each in stage_services(world.job, spec, record.name) if name(each) not in there]
     return _told(world, run, now)._replace(apply=lost, again=poll if seen.wakes else NO_POD_SECONDS)
 
 

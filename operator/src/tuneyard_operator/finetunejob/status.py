@@ -312,5 +312,5 @@ def _stage_said(run: Run, stage: Stage) -> Said:
         return Said(CONDITIONS[stage], True, reasons.ADOPTED if taken_over else reasons.COMPLETED)
     if run.failure:
         return Said(CONDITIONS[stage], False, run.failure.reason, run.failure.message)
-    short = record.reason == reasons.WAITING_FOR_NODES
-    return Said(CONDITIONS[stage], False, reasons.WAITING_FOR_NODES if short else record.state, record.message or "")
+    reason = record.reason if record.reason == reasons.WAITING_FOR_NODES else record.state
+    return Said(CONDITIONS[stage], False, reason, record.message or "")
