@@ -7,6 +7,8 @@ from tuneyard_api.modelserver import ServedModelSource
 from tuneyard_operator.modelserver.artifact import Artifact, Missing, find_artifact
 from tuneyard_operator.objects import Json, condition_in
 
+RELEASE = {"format": "bf16", "uri": "s3://a/bf16", "digest": NEW}
+
 
 @pytest.mark.parametrize(
     ("form", "found", "expected"),
@@ -50,8 +52,48 @@ def test_a_first_revision_goes_on_coming_up_when_its_job_is_gone() -> None:
     scene.step()
     scene.world = scene.world._replace(job=None)
     step = scene.step(60)
-    assert (step.apply, step.delete, step.again) == ([], [], None)
-    assert says(scene.becomes_ready(OLD).step(90), "Available") == ("True", "Serving")
+    assert (step.apply, step.delete) == ([], [])
+    assert says(step, "Progressing") == ("True", "RollingOut")
+    step = scene.becomes_ready(OLD).step(90)
+    assert says(step, "Available") == ("True", "Serving")
+    assert says(step, "Progressing") == ("False", "WaitingForFineTuneJob")
+
+
+@pytest.mark.parametrize("meanwhile", [None, job(conditions=[], phase="Training")])
+def test_a_release_that_comes_up_takes_over_whatever_becomes_of_its_job(meanwhile: Json | None) -> None:
+    scene = following()
+    scene.world = scene.world._replace(job=job(recommended={"format": "bf16"}, artifacts=[RELEASE]))
+    assert kinds(scene.step(60)) == ["Deployment"]
+    scene.world = scene.world._replace(job=meanwhile)
+    step = scene.step(70)
+    assert (step.apply, step.delete) == ([], [])
+    assert says(step, "Progressing") == ("True", "RollingOut")
+    assert kinds(scene.becomes_ready(NEW).step(80)) == ["Service"]
+    assert scene.server["status"]["served"]["digest"] == NEW
+
+
+def test_without_its_job_the_last_release_is_rolled_out_with_a_changed_option() -> None:
+    scene = following()
+    scene.world = scene.world._replace(job=None)
+    scene.step(60)
+    scene.server["spec"]["vllm"] = {"maxModelLen": 64}
+    (changed,) = scene.step(70).apply
+    assert OLD in str(changed)
+    assert "--max-model-len" in str(changed)
+    assert '"secretName": "s3"' in str(changed).replace("'", '"')
+
+
+def test_the_last_release_is_known_by_what_serves_where_the_status_was_lost() -> None:
+    scene = following()
+    scene.world = scene.world._replace(job=None)
+    scene.server["status"] = {}
+    assert "does not exist" in goes_on_serving(scene)
+    assert scene.server["status"]["release"] == {
+        "uri": "s3://a/int8",
+        "digest": OLD,
+        "format": "int8",
+        "secretRef": {"name": "s3"},
+    }
 
 
 def test_a_followed_job_that_comes_back_with_the_same_artifact_changes_nothing() -> None:

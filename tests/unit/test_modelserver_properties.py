@@ -343,6 +343,7 @@ class ModelServerLife(RuleBasedStateMachine):
         if served and replicas and artifact_of(served).digest not in world.broken:
             assert holds(status, "Available")
         if told["Progressing"]["reason"] in WAITS:
+            assert status.get("release", {}).get("digest") == status.get("served", {}).get("digest"), "none is lost"
             return
         if "Degraded" in told:
             wanted = reasons.ARTIFACT_CORRUPT, reasons.ARTIFACT_NOT_FOUND

@@ -87,6 +87,13 @@ class ServedRevision(Model):
     uri: str | None = None
 
 
+class Release(Model):
+    uri: str
+    digest: str
+    format: str | None = None
+    secret_ref: SecretRef | None = None
+
+
 class FailedRevision(Model):
     revision: str
     digest: str
@@ -97,6 +104,11 @@ class FailedRevision(Model):
 class ModelServerStatus(Model):
     observed_generation: int = 0
     url: str | None = None
+    release: Release | None = Field(
+        default=None,
+        description="The artifact that is rolled out. Of a FineTuneJob it is the last one whose gates passed: it stays "
+        "when the FineTuneJob trains anew or is gone.",
+    )
     served: ServedRevision | None = None
     previous: ServedRevision | None = None
     failed: FailedRevision | None = Field(default=None, description="The newest revision that was taken back, and why.")

@@ -28,6 +28,12 @@ class Artifact(NamedTuple):
     def text(self) -> str:
         return json.dumps(self._asdict(), sort_keys=True)
 
+    def wire(self) -> Json:
+        """As status.release has it."""
+        secret = {"name": self.secret} if self.secret else None
+        entry = {"uri": self.uri, "digest": self.digest, "format": self.format, "secretRef": secret}
+        return {key: value for key, value in entry.items() if value is not None}
+
 
 class Missing(NamedTuple):
     """There is no artifact to serve yet."""
@@ -43,6 +49,16 @@ def find_artifact(source: ServedModelSource, job: Json | None) -> Artifact | Mis
         own = source.secret_ref
         return found._replace(secret=own.name) if own and isinstance(found, Artifact) else found
     return Artifact(source.uri or "", source.digest or "", secret=source.secret_ref.name if source.secret_ref else None)
+
+
+def last_release(source: ServedModelSource, status: Json, serving: Json | None) -> Artifact | None:
+    """What was asked for before; `serving` is the Deployment that tells it where the status was lost."""
+    own = source.secret_ref.name if source.secret_ref else None
+    if release := status.get("release"):
+        secret = own or release.get("secretRef", {}).get("name")
+        return Artifact(release["uri"], release["digest"], release.get("format"), secret)
+    last = artifact_of(serving) if serving else None
+    return last._replace(secret=own) if last and own else last
 
 
 def _of_job(reference: FineTuneJobRef, job: Json | None) -> Artifact | Missing:

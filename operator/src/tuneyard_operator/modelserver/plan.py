@@ -9,7 +9,7 @@ from tuneyard_api import names, reasons
 from tuneyard_api.modelserver import ModelServerSpec
 from tuneyard_operator.conditions import parse_time
 from tuneyard_operator.modelserver import story
-from tuneyard_operator.modelserver.artifact import Artifact, Missing, find_artifact
+from tuneyard_operator.modelserver.artifact import Artifact, Missing, find_artifact, last_release
 from tuneyard_operator.modelserver.children import (
     SWITCHED_AT,
     deployment,
@@ -44,21 +44,23 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
     if taken:
         world = world._replace(refusal=Refusal(f"Service {name(world.server)}", TAKEN, final=True))
     served = served_revision(world)
-    artifact = find_artifact(spec.model, world.job)
-    pod = pod_spec(world.server, spec, artifact, settings) if isinstance(artifact, Artifact) else None
+    found = find_artifact(spec.model, world.job)
+    release = found if isinstance(found, Artifact) else _last_release(world, spec, served)
+    pod = pod_spec(world.server, spec, release, settings) if release else None
     target = revision_of(pod) if pod else None
     seen = see(world, target)
-    given_up = _given_up(world, target, served, artifact, seen)
+    given_up = _given_up(world, target, served, release, seen)
     failed = _refused(world, target) or given_up
     ready = bool(seen and seen.ready and int(seen.deployment["spec"].get("replicas", 0)) == spec.replicas)
-    situation = Situation(target, served or _first(world, target), ready, failed is not None, spec.replicas)
+    situation = Situation(target, served, ready, failed is not None, spec.replicas)
     decision = STRATEGIES[spec.rollout.strategy](situation)
     if decision.traffic == target and seen and (ready or seen.came_up) and not world.refusal:
         served = target
     traffic = pointed(world) if world.refusal else decision.traffic  # of what was refused nothing is done
     taken_back = given_up if served not in (None, target) else None
-    rollout = Rollout(target, artifact, served, traffic, failed, taken_back)
-    wanted = {target: deployment(world.server, spec, artifact, pod)} if pod and isinstance(artifact, Artifact) else {}
+    missing = None if isinstance(found, Artifact) else found
+    rollout = Rollout(target, release, missing, served, traffic, failed, taken_back)
+    wanted = {target: deployment(world.server, spec, release, pod)} if pod and release else {}
     step = _step(world, settings, decision, rollout, wanted, now)
     return step._replace(apply=[], delete=[]) if taken else step
 
@@ -73,9 +75,10 @@ def served_revision(world: World) -> str | None:
     return pointed(world) if seen and seen.came_up else None
 
 
-def _first(world: World, target: str | None) -> str | None:
-    """A first revision goes on coming up when the FineTuneJob that it is of has gone."""
-    return pointed(world) if target is None and see(world, pointed(world)) else None
+def _last_release(world: World, spec: ModelServerSpec, served: str | None) -> Artifact | None:
+    """Goes on being rolled out, and served, while the FineTuneJob has nothing to offer, or is gone."""
+    seen = see(world, served or pointed(world))
+    return last_release(spec.model, world.server.get("status", {}), seen.deployment if seen else None)
 
 
 def _refused(world: World, target: str | None) -> Failed | None:
@@ -84,16 +87,16 @@ def _refused(world: World, target: str | None) -> Failed | None:
 
 
 def _given_up(
-    world: World, target: str | None, served: str | None, artifact: Artifact | Missing, seen: Seen | None
+    world: World, target: str | None, served: str | None, release: Artifact | None, seen: Seen | None
 ) -> Failed | None:
     """What was given up for another revision stays so until the spec changes; the only one goes on trying."""
-    if target is None or isinstance(artifact, Missing):
+    if target is None or release is None:
         return None
     before = world.server.get("status", {}).get("failed", {})
     if before.get("revision") == target and served not in (None, target):
-        return Failed(target, artifact.digest, before["reason"], before["message"])
+        return Failed(target, release.digest, before["reason"], before["message"])
     if seen and seen.trouble and seen.hopeless and not seen.ready:
-        return Failed(target, artifact.digest, seen.trouble.reason, seen.trouble.text)
+        return Failed(target, release.digest, seen.trouble.reason, seen.trouble.text)
     return None
 
 
@@ -155,7 +158,7 @@ def _switched_at(world: World, traffic: str | None, now: datetime) -> datetime |
 def _stays(world: World, message: str, now: datetime) -> Plan:
     """A spec that cannot be read changes nothing."""
     why = Missing(reasons.INVALID_SPEC, message)
-    rollout = Rollout(None, why, served_revision(world), pointed(world), None, None)
+    rollout = Rollout(None, None, why, served_revision(world), pointed(world), None, None)
     status = write_status(world, rollout, now)
     return Plan(status, events=story.events(world.server.get("status", {}), status, rollout))
 

@@ -33,7 +33,8 @@ class Rollout(NamedTuple):
     """Where the rollout stands, after this plan."""
 
     target: str | None
-    artifact: Artifact | Missing
+    release: Artifact | None  # what the target serves
+    missing: Missing | None  # why it is an earlier one, or none
     served: str | None
     traffic: str | None  # where the Service points to
     failed: Failed | None
@@ -52,6 +53,8 @@ def write_status(world: World, rollout: Rollout, now: datetime) -> Json:
         "readyReplicas": serving.ready_replicas if serving else 0,
         "conditions": conditions(_said(world, rollout, serving), before.get("conditions", []), here, now),
     }
+    if release := rollout.release.wire() if rollout.release else before.get("release"):
+        status["release"] = release
     if served := _served(world, rollout):
         status["served"] = served
     if previous := _previous(before, status.get("served")):
@@ -67,8 +70,8 @@ def _served(world: World, rollout: Rollout) -> Json | None:
     seen = see(world, rollout.served)
     if seen is None:
         return None
-    wanted = rollout.artifact if rollout.served == rollout.target else None
-    artifact = wanted if isinstance(wanted, Artifact) else artifact_of(seen.deployment)
+    wanted = rollout.release if rollout.served == rollout.target else None
+    artifact = wanted or artifact_of(seen.deployment)
     entry = {
         "revision": rollout.served,
         "digest": artifact.digest,
@@ -97,8 +100,8 @@ def _available(world: World, rollout: Rollout, serving: Seen | None) -> Said:
         return Said("Available", True, SERVING, f"{serving.ready_replicas} of {serving.replicas} replicas are ready")
     if rollout.failed and rollout.failed != rollout.taken_back:
         return Said("Available", False, rollout.failed.reason, rollout.failed.message)
-    if rollout.served is None and isinstance(rollout.artifact, Missing):
-        return Said("Available", False, *rollout.artifact)
+    if rollout.missing and rollout.served is None and rollout.target is None:
+        return Said("Available", False, *rollout.missing)
     if world.server["spec"].get("replicas") == 0:
         return Said("Available", False, SCALED_TO_ZERO, "spec.replicas is 0")
     trouble = f"{serving.trouble.reason}: {serving.trouble.text}" if serving and serving.trouble else ""
@@ -107,8 +110,8 @@ def _available(world: World, rollout: Rollout, serving: Seen | None) -> Said:
 
 
 def _progressing(world: World, rollout: Rollout) -> Said:
-    if isinstance(rollout.artifact, Missing):
-        return Said("Progressing", False, *rollout.artifact)
+    if rollout.missing and rollout.target in (None, rollout.served):
+        return Said("Progressing", False, *rollout.missing)
     if rollout.target == rollout.served:
         return Said("Progressing", False, reasons.COMPLETED, f"revision {rollout.served} is served")
     if rollout.failed:

@@ -3,34 +3,33 @@
 from collections.abc import Iterator
 
 from tuneyard_operator.events import Event
-from tuneyard_operator.modelserver.artifact import Missing
 from tuneyard_operator.modelserver.status import ROLLING_OUT, Rollout
 from tuneyard_operator.objects import Json, condition_in
 
 
 def events(before: Json, after: Json, rollout: Rollout) -> list[Event]:
     return [
-        *_waiting(before, rollout),
+        *_waiting(before, after, rollout),
         *_rolling_out(before, after, rollout),
         *_failed(before, rollout),
         *_served(before, after),
     ]
 
 
-def _waiting(before: Json, rollout: Rollout) -> Iterator[Event]:
-    progressing = condition_in(before.get("conditions", []), "Progressing")
-    if isinstance(rollout.artifact, Missing) and progressing.get("message") != rollout.artifact.message:
-        yield Event(rollout.artifact.reason, rollout.artifact.message, 10)
+def _waiting(before: Json, after: Json, rollout: Rollout) -> Iterator[Event]:
+    was, now = (condition_in(each.get("conditions", []), "Progressing") for each in (before, after))
+    if rollout.missing and now["message"] == rollout.missing.message != was.get("message"):
+        yield Event(rollout.missing.reason, rollout.missing.message, 10)
 
 
 def _rolling_out(before: Json, after: Json, rollout: Rollout) -> Iterator[Event]:
     was = condition_in(before.get("conditions", []), "Progressing")
     now = condition_in(after["conditions"], "Progressing")
-    if now["reason"] != ROLLING_OUT or isinstance(rollout.artifact, Missing):
+    release = rollout.release
+    if now["reason"] != ROLLING_OUT or release is None:
         return
     if was.get("reason") != ROLLING_OUT or f"revision {rollout.target}" not in was.get("message", ""):
-        artifact = rollout.artifact
-        yield Event(ROLLING_OUT, f"revision {rollout.target}: {artifact.uri} ({artifact.digest[:19]})", 20)
+        yield Event(ROLLING_OUT, f"revision {rollout.target}: {release.uri} ({release.digest[:19]})", 20)
     elif now["message"] != was.get("message") and ": pod" in now["message"]:
         yield Event("Waiting", now["message"], 30, warning=True)
 
