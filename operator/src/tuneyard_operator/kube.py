@@ -159,10 +159,13 @@ class Kube:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ApiError(UNREACHABLE, type(error).__name__, str(error)) from error
 
-    async def apply(self, thing: Json, *, subresource: str = "") -> Json:
-        """Server-side apply: what we leave out is not ours, what we left out since the last time goes."""
+    async def apply(self, thing: Json, *, subresource: str = "", force: bool = True) -> Json:
+        """Server-side apply: what we leave out is not ours, what we left out since the last time goes.
+
+        Without `force` it is refused (409) where somebody else has set a field to something else.
+        """
         path = _path(thing["kind"], namespace(thing), name(thing)) + (f"/{subresource}" if subresource else "")
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()}
         return await self._call("patch", thing["kind"], path, query, thing)
 
     async def create(self, thing: Json) -> Json | None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from tuneyard_api.names import API_VERSION
-from tuneyard_operator.cache import Cache, Reader
+from tuneyard_operator.cache import KEPT, Cache, Reader
 from tuneyard_operator.errors import ApiError, Verdict, classify
 from tuneyard_operator.events import event_objects
 from tuneyard_operator.kube import Kube
@@ -83,9 +83,9 @@ class Reconciler:
                 log.info("delete %s", key_of(each))
                 left = await self._kube.delete(each)
                 self._cache.put(left) if left else self._cache.remove(each)
-        writes = [(self._kube.apply, each) for each in plan.apply] + [(self._kube.create, each) for each in plan.create]
+        writes = [(self._apply, each) for each in plan.apply] + [(self._kube.create, each) for each in plan.create]
         for write, each in writes:
-            log.info("%s %s", write.__name__, key_of(each))
+            log.info("%s %s", write.__name__.lstrip("_"), key_of(each))
             try:
                 if written := await write(each):
                     self._cache.put(written)
@@ -93,6 +93,11 @@ class Reconciler:
                 if error.status in REFUSED and classify(error) is not Verdict.WAIT:
                     raise Refused(each, error) from error
                 raise
+
+    async def _apply(self, thing: Json) -> Json:
+        """Makes what we have not heard of, but takes it from nobody who was faster: the watch will tell whose it is."""
+        known = thing["kind"] not in KEPT or self._cache.get(*key_of(thing)) is not None
+        return await self._kube.apply(thing, force=known)
 
     async def _tell(self, key: Key, thing: Json, plan: Plan) -> None:
         """Events first: they follow from what the status does not say yet, and by their names none is told twice."""

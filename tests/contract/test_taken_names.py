@@ -1,0 +1,75 @@
+"""A name that somebody else takes just before the operator would: with a real API server."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from apiserver import ApiServer, Json, api_server
+from operatorbuilders import SETTINGS
+from tuneyard_operator import handlers, modelserver
+from tuneyard_operator.cache import Cache
+from tuneyard_operator.errors import ApiError
+from tuneyard_operator.kube import Kube
+from tuneyard_operator.objects import Key, condition
+from tuneyard_operator.reconcile import Reconciler
+
+SERVICES = "/api/v1/namespaces/default/services"
+SERVERS = "/apis/tuneyard.dev/v1alpha1/namespaces/default/modelservers"
+KEY = Key("ModelServer", "default", "bot")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with api_server(tmp_path_factory.mktemp("names")) as running:
+        running.install_crds()
+        yield running
+
+
+@pytest.fixture
+async def kube(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kube]:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig))
+    kube = Kube(handlers.login)
+    yield kube
+    await kube.close()
+
+
+def theirs() -> Json:
+    spec = {"selector": {"app": "another"}, "ports": [{"name": "http", "port": 80}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "bot"}, "spec": spec}
+
+
+def bot() -> Json:
+    model = {"uri": "s3://artifacts/a", "digest": f"sha256:{'a' * 64}"}
+    head = {"apiVersion": "tuneyard.dev/v1alpha1", "kind": "ModelServer", "metadata": {"name": "bot"}}
+    return head | {"spec": {"model": model}}
+
+
+async def test_a_service_that_nobody_told_us_of_is_not_taken_over(server: ApiServer, kube: Kube) -> None:
+    before = server.request("POST", SERVICES, theirs())
+    cache = Cache()
+    cache.put(server.request("POST", SERVERS, bot()))
+    reconcile = Reconciler(kube, cache, SETTINGS, [modelserver.CONTROLLER])
+    with pytest.raises(ApiError) as refused:
+        await reconcile(KEY)
+    assert (refused.value.status, refused.value.reason) == (409, "Conflict")
+    assert server.request("GET", f"{SERVICES}/bot") == before
+
+    cache.put(before)  # as the watch does
+    await reconcile(KEY)
+    told = condition(server.request("GET", f"{SERVERS}/bot"), "Degraded")
+    assert "Service bot: belongs to someone else" in told["message"]
+    assert server.request("GET", f"{SERVICES}/bot") == before
+
+
+async def test_what_the_operator_before_us_made_is_ours(server: ApiServer, kube: Kube) -> None:
+    """Although we have not heard of it yet."""
+    server.request("DELETE", f"{SERVICES}/bot")
+    made = server.request("GET", f"{SERVERS}/bot")
+    for _ in range(2):
+        cache = Cache()
+        cache.put(made)
+        await Reconciler(kube, cache, SETTINGS, [modelserver.CONTROLLER])(KEY)
+        made = server.request("GET", f"{SERVERS}/bot")
+    (owner,) = server.request("GET", f"{SERVICES}/bot")["metadata"]["ownerReferences"]
+    assert owner["uid"] == made["metadata"]["uid"]
