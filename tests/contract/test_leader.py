@@ -290,6 +290,20 @@ async def test_a_standby_costs_no_requests(candidate: Candidate, server: ApiServ
     assert (TIMING.lease + 1) / (1.2 * TIMING.retry) - 3 < len(after[before:]) <= (TIMING.lease + 1) / TIMING.retry
 
 
+async def test_nor_where_the_lease_is_older_than_what_the_api_server_remembers(
+    candidate: Candidate, server: ApiServer, lease: str
+) -> None:
+    await candidate("holder").acquire()
+    server.request("POST", "/apis/coordination.k8s.io/v1/namespaces/default/leases", {"metadata": {"name": "later"}})
+    server.compact()
+    await asyncio.to_thread(server.restart)
+    async with running(candidate("standby").acquire()):
+        await asyncio.sleep(0.5)
+        before = len(verbs(server, lease))
+        await asyncio.sleep(TIMING.lease / 2)
+        assert verbs(server, lease)[before:] == []
+
+
 def verbs(server: ApiServer, lease: str) -> list[str]:
     """Of the requests for a Lease so far."""
     lines = [json.loads(line) for line in server.audit_log.read_text().splitlines()]

@@ -13,7 +13,7 @@ from typing import Final
 from tuneyard_operator.errors import ApiError
 from tuneyard_operator.kube import Kube, Source
 from tuneyard_operator.lease import DEFAULT, Record, Timing, may_take
-from tuneyard_operator.objects import Json, name, uid, version
+from tuneyard_operator.objects import Json, name, uid
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,8 @@ class Election:
         if self._lease is None:
             return
         here = Source("Lease", self._namespace, fields=f"metadata.name={self._name}")
-        changes = self._kube.watch(here, version(self._lease), STREAM_SECONDS)
+        # From what is there: the version of a Lease that nobody renews may be too old to watch from.
+        changes = self._kube.watch(here, 0, STREAM_SECONDS)
         try:
             async with asyncio.timeout_at(self._observed_at + self._record.seconds) as limit, aclosing(changes):
                 async for change in changes:
