@@ -89,6 +89,7 @@ def test_a_running_stage_shows_progress_and_time() -> None:
     assert train.startswith("train Running 10s 1 ━━")
     assert train.endswith("43 %, step 17/40, loss 1.2346, 1200 tokens/s, 4m10s left")
     assert line(text, "Restarts") == "Restarts 1 crashed"
+    assert line(text, "train: ").startswith("train: StageCrashed: Container stage of pod x-train-")
     assert line(text, "Dataset") == "Dataset 9 of 10 rows kept, 90 tokens; dropped: 1 duplicate"
 
 

@@ -91,8 +91,8 @@ def progress_text(progress: Json) -> str:
 
 def _facts(job: Json) -> Iterator[tuple[str, RenderableType]]:
     here = status(job)
-    if restarts := restarts_text(here.get("restarts", {})):
-        yield "Restarts", restarts
+    restarts = [restarts_text(here.get("restarts", {})), *_last_failures(job)]
+    yield from zip(_labels("Restarts"), filter(None, restarts), strict=False)
     if dataset := here.get("dataset"):
         yield "Dataset", dataset_text(dataset)
     evaluation = here.get("evaluation", {})
@@ -106,6 +106,12 @@ def _facts(job: Json) -> Iterator[tuple[str, RenderableType]]:
         yield "", recommended["digest"]
     if report := evaluation.get("reportURI"):
         yield "Report", report
+
+
+def _last_failures(job: Json) -> list[str]:
+    """Of each stage that began again: why, as its last pod said it."""
+    ended = [(each["name"], each["lastFailure"]) for each in stages(job) if "lastFailure" in each]
+    return [f"{stage}: {says(last)}" for stage, last in ended if not holds(job, "Failed")]
 
 
 def _labels(first: str) -> Iterator[str]:

@@ -34,9 +34,9 @@ def holds(thing: Json, kind: str) -> bool:
     return condition(thing, kind).get("status") == "True"
 
 
-def says(condition: Json) -> str:
-    """Reason and message."""
-    return ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
+def says(told: Json) -> str:
+    """Reason and message, of a condition for example."""
+    return ": ".join(filter(None, (told.get("reason"), told.get("message"))))
 
 
 def has_ended(job: Json) -> bool:
