@@ -33,15 +33,10 @@ def namespace(new_namespace: NamespaceFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(namespace: str) -> Json:
-    apply(fine_tune_job("undisturbed", namespace, training=TRAINING, export=EXPORT))
-    return wait_for_job("undisturbed", namespace)
-
-
-@pytest.fixture(scope="module")
 def disturbed(namespace: str) -> Json:
-    """The same job; in mid-run its operator was killed and its training pod deleted."""
+    """In mid-run its operator was killed and its training pod deleted; the same job beside it was left alone."""
     apply(fine_tune_job("disturbed", namespace, training=TRAINING))
+    apply(fine_tune_job("undisturbed", namespace, training=TRAINING, export=EXPORT))
     wait_until(
         lambda: last_step(training_log("disturbed", namespace)) >= 5, "training has reached step 5", 180, every=0.5
     )
@@ -49,6 +44,11 @@ def disturbed(namespace: str) -> Json:
     (pod,) = stage_pods("disturbed", namespace, "train")
     kubectl("delete", "pod", pod["metadata"]["name"], "-n", namespace, timeout=180)
     return wait_for_job("disturbed", namespace)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(disturbed: Json, namespace: str) -> Json:
+    return wait_for_job("undisturbed", namespace)
 
 
 def adapter(store: ObjectStore, job: Json) -> bytes:
