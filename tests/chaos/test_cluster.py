@@ -25,6 +25,7 @@ from e2e.conftest import (  # noqa: F401 - fixtures
     images,
     new_namespace,
     operator,
+    room,
     store,
 )
 
