@@ -19,8 +19,8 @@ from chaos.stages import Store
 from chaos.workload import expected, work
 
 PAUSE_SECONDS: Final = 0.2
-# A minute is enough, but for a Job that was made again under a name which the Job controller has not seen go: it expects
-# the first one's pods for five (ExpectationsTimeout in Kubernetes' pkg/controller/controller_utils.go).
+# A minute is enough, but for a Job that was made again under its name before the Job controller has seen the first one
+# go: it may expect that one's pods for five (ExpectationsTimeout in Kubernetes' pkg/controller/controller_utils.go).
 SETTLE_SECONDS: Final = 420.0
 NAMESPACE: Final = "default"
 CONTROLLERS: Final = (

@@ -130,7 +130,7 @@ class Kube:
         return Page([_typed(each, source.kind) for each in found["items"]], version(found), meta.get("continue", ""))
 
     async def watch(self, source: Source, since: int, seconds: int) -> AsyncGenerator[Json]:
-        """What changed since that resourceVersion, as {type, object}, for so many seconds; 0: what is there, and changes.
+        """What changed since that resourceVersion, as {type, object}, for so many seconds; since 0: what is there, too.
 
         Raises ApiError, also when the API server says so within the stream: 410 means to list again.
         """
