@@ -24,7 +24,8 @@ async def server() -> AsyncIterator[TestServer]:
     """Answers every request with the credentials that came with it."""
 
     async def echo(request: web.Request) -> web.Response:
-        return web.json_response({"said": request.headers["Authorization"], "path": request.path})
+        said = {"said": request.headers["Authorization"], "path": request.path}
+        return web.json_response(said | {"takes": request.headers["Accept-Encoding"]})
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", echo)
@@ -61,6 +62,13 @@ async def test_an_api_server_behind_a_path_is_found(server: TestServer) -> None:
     answer = await kube.get("Pod", "team", "x") or {}
     await kube.close()
     assert answer["path"] == "/clusters/c1/api/v1/namespaces/team/pods/x"
+
+
+async def test_no_answer_is_to_be_compressed(server: TestServer) -> None:
+    kube = Kube(lambda: kopf.ConnectionInfo(server=str(server.make_url("/")), token="t"))
+    answer = await kube.get("Pod", "team", "x") or {}
+    await kube.close()
+    assert answer["takes"] == "identity"
 
 
 def test_a_kubeconfig_is_read_where_it_is_named_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
