@@ -34,7 +34,7 @@ class Seen(NamedTuple):
 
 @pytest.fixture(scope="module")
 def seen(new_namespace: NamespaceFactory) -> Seen:
-    apply(fine_tune_job(JOB, new_namespace(NAMESPACE), training=small_training(40), resources=RESOURCES))
+    apply(fine_tune_job(JOB, new_namespace(NAMESPACE), training=small_training(60), resources=RESOURCES))
     wait_until(lambda: last_step(training_log(JOB, NAMESPACE)) >= 5, "it has reached step 5", 180, every=0.5)
     together = stage_pods(JOB, NAMESPACE, "train")
     (second,) = [pod for pod in together if pod["metadata"]["annotations"][ANNOTATION_INDEX] == "1"]
