@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from apiserver import ApiServer, api_server
-from tuneyard_operator import handlers
+from connected import connected
 from tuneyard_operator.errors import ApiError
 from tuneyard_operator.kube import Kube
 from tuneyard_operator.leader import Election
@@ -49,17 +49,6 @@ async def candidate(server: ApiServer, lease: str, monkeypatch: pytest.MonkeyPat
     """Makes elections that talk straight to the API server."""
     async with connected(server.kubeconfig, monkeypatch) as kube:
         yield lambda name: Election(kube, name, "default", lease, TIMING)
-
-
-@asynccontextmanager
-async def connected(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kube]:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-    kube = Kube(handlers.login)
-    try:
-        yield kube
-    finally:
-        await kube.close()
 
 
 def spec(server: ApiServer, lease: str) -> dict[str, Any]:

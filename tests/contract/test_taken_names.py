@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from apiserver import ApiServer, Json, api_server
+from connected import connected
 from operatorbuilders import SETTINGS
-from tuneyard_operator import handlers, modelserver
+from tuneyard_operator import modelserver
 from tuneyard_operator.cache import Cache
 from tuneyard_operator.errors import ApiError
 from tuneyard_operator.kube import Kube
@@ -27,11 +28,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 @pytest.fixture
 async def kube(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kube]:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig))
-    kube = Kube(handlers.login)
-    yield kube
-    await kube.close()
+    async with connected(server.kubeconfig, monkeypatch) as kube:
+        yield kube
 
 
 def theirs() -> Json:

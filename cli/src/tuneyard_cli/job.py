@@ -110,8 +110,9 @@ def _facts(job: Json) -> Iterator[tuple[str, RenderableType]]:
 
 def _last_failures(job: Json) -> list[str]:
     """Of each stage that began again: why, as its last pod said it."""
-    ended = [(each["name"], each["lastFailure"]) for each in stages(job) if "lastFailure" in each]
-    return [f"{stage}: {says(last)}" for stage, last in ended if not holds(job, "Failed")]
+    if holds(job, "Failed"):  # told by `why`
+        return []
+    return [f"{each['name']}: {says(each['lastFailure'])}" for each in stages(job) if "lastFailure" in each]
 
 
 def _labels(first: str) -> Iterator[str]:

@@ -83,9 +83,10 @@ class Reconciler:
                 log.info("delete %s", key_of(each))
                 left = await self._kube.delete(each)
                 self._cache.put(left) if left else self._cache.remove(each)
-        writes = [(self._apply, each) for each in plan.apply] + [(self._kube.create, each) for each in plan.create]
-        for write, each in writes:
-            log.info("%s %s", write.__name__.lstrip("_"), key_of(each))
+        applied = [("apply", self._apply, each) for each in plan.apply]
+        created = [("create", self._kube.create, each) for each in plan.create]
+        for verb, write, each in applied + created:
+            log.info("%s %s", verb, key_of(each))
             try:
                 if written := await write(each):
                     self._cache.put(written)

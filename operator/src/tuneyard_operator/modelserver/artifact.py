@@ -46,19 +46,26 @@ def find_artifact(source: ServedModelSource, job: Json | None) -> Artifact | Mis
     """`job` is the FineTuneJob that the source refers to, if there is one."""
     if reference := source.fine_tune_job_ref:
         found = _of_job(reference, job)
-        own = source.secret_ref
-        return found._replace(secret=own.name) if own and isinstance(found, Artifact) else found
+        return _with_own_secret(found, source) if isinstance(found, Artifact) else found
     return Artifact(source.uri or "", source.digest or "", secret=source.secret_ref.name if source.secret_ref else None)
 
 
 def last_release(source: ServedModelSource, status: Json, serving: Json | None) -> Artifact | None:
     """What was asked for before; `serving` is the Deployment that tells it where the status was lost."""
-    own = source.secret_ref.name if source.secret_ref else None
     if release := status.get("release"):
-        secret = own or release.get("secretRef", {}).get("name")
-        return Artifact(release["uri"], release["digest"], release.get("format"), secret)
-    last = artifact_of(serving) if serving else None
-    return last._replace(secret=own) if last and own else last
+        return _with_own_secret(_remembered(release), source)
+    return _with_own_secret(artifact_of(serving), source) if serving else None
+
+
+def _remembered(release: Json) -> Artifact:
+    """As `wire` has written it."""
+    return Artifact(release["uri"], release["digest"], release.get("format"), release.get("secretRef", {}).get("name"))
+
+
+def _with_own_secret(artifact: Artifact, source: ServedModelSource) -> Artifact:
+    """The ModelServer's, where it names one, or else the FineTuneJob's."""
+    own = source.secret_ref
+    return artifact._replace(secret=own.name) if own else artifact
 
 
 def _of_job(reference: FineTuneJobRef, job: Json | None) -> Artifact | Missing:
