@@ -27,15 +27,16 @@ class ProgressServer:
 
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[tuple[str, Callable[[Json], None]]]:
-        """(the pod's address, how it tells its progress), until the block ends."""
+        """(the pod's address, how it tells its progress), until the block ends.
+
+        The address stays open after it: asyncio loses a connection that it accepts just as its server closes.
+        """
         self._last += 1
         address = f"127.77.{self._last // 250}.{self._last % 250 + 1}"
-        site = web.TCPSite(self._runner, address, PROGRESS_PORT)
-        await site.start()
+        await web.TCPSite(self._runner, address, PROGRESS_PORT).start()
         try:
             yield address, lambda answer: self._answers.update({address: answer})
         finally:
-            await site.stop()
             self._answers.pop(address, None)
 
     async def _answer(self, request: web.Request) -> web.Response:
