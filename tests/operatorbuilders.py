@@ -66,6 +66,7 @@ class Cluster:
         self.pods: list[Json] = []
         self.services: list[Json] = []
         self.progress: Json | None = None
+        self.since_write = 60.0
         self.warnings: dict[str, str] = {}
         self.refusal: Refusal | None = None
         self.now = NOW
@@ -78,7 +79,7 @@ class Cluster:
             self.jobs,
             self.pods,
             self.progress,
-            999.0,
+            self.since_write,
             warnings=self.warnings,
             refusal=self.refusal,
             services=self.services,

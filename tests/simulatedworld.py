@@ -29,7 +29,8 @@ class SimulatedWorld:
         self.jobs: list[Json] = []
         self.pods: list[Json] = []
         self.store: set[str] = set()  # digests of stages that are committed
-        self.now = NOW
+        self.forgotten: set[str] = set()  # uids of Jobs whose controller expects a pod that has come and gone
+        self.now = self.written_at = NOW
         self.apply(spec)
 
     # The user.
@@ -65,7 +66,8 @@ class SimulatedWorld:
 
     def observed(self, refusal: Refusal | None = None) -> World:
         assert self.job
-        return World(self.job, self.jobs, self.pods, refusal=refusal)
+        since_write = (self.now - self.written_at).total_seconds()
+        return World(self.job, self.jobs, self.pods, since_write=since_write, refusal=refusal)
 
     def plan(self, refusal: Refusal | None = None) -> Plan:
         return plan(self.observed(refusal), SETTINGS, self.now)
@@ -87,14 +89,25 @@ class SimulatedWorld:
     def write(self, step: Plan) -> None:
         assert self.job
         status = json.loads(json.dumps(step.status))
-        self.changed |= status != self.job.get("status")
+        if status != self.job.get("status"):
+            self.changed, self.written_at = True, self.now
         self.job["status"] = status
 
     # The Job controller and the kubelet.
 
     def startable(self) -> list[Json]:
         """Jobs that lack a pod."""
-        return [job for job in self.unfinished() if not job["spec"].get("suspend") and not self._live(job)]
+        return [
+            job
+            for job in self.unfinished()
+            if not job["spec"].get("suspend") and not self._live(job) and uid(job) not in self.forgotten
+        ]
+
+    def forget(self, job: Json) -> None:
+        """Its controller starts no pod any more, and says nothing."""
+        self.forgotten.add(uid(job))
+        job.setdefault("status", {}).setdefault("startTime", timestamp(self.now))
+        self.changed = True
 
     def unfinished(self) -> list[Json]:
         over = ("Complete", "Failed")
@@ -135,14 +148,15 @@ class SimulatedWorld:
             for pod in self.pods
             if owned_by(pod, uid(job))
         ]
+        before = deepcopy(job)
         status = job.setdefault("status", {})
         status["failed"] = max(status.get("failed", 0), codes.count(1))
         if 0 in codes:
-            status["completionTime"] = timestamp(self.now)
+            status.setdefault("completionTime", timestamp(self.now))
             self._says(job, "Complete")
         elif FINAL & set(codes) or status["failed"] > job["spec"]["backoffLimit"]:
             self._says(job, "Failed")
-        self.changed = True
+        self.changed |= job != before
 
     def vanish(self, pod: Json) -> None:
         self.pods.remove(pod)

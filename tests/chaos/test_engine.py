@@ -19,9 +19,9 @@ from chaos.stages import Store
 from chaos.workload import expected, work
 
 PAUSE_SECONDS: Final = 0.2
-# A minute is enough, but for a Job that was made again under its name before the Job controller has seen the first one
-# go: it may expect that one's pods for five (ExpectationsTimeout in Kubernetes' pkg/controller/controller_utils.go).
-SETTLE_SECONDS: Final = 420.0
+# A minute is enough, but for a Job whose controller expects a pod that came and went while it was cut off: it is made
+# again when it is overdue (OVERDUE_SECONDS in the operator's plan), and may have to let 80 s pass before.
+SETTLE_SECONDS: Final = 600.0
 NAMESPACE: Final = "default"
 CONTROLLERS: Final = (
     "job-controller,deployment-controller,replicaset-controller,garbage-collector-controller,endpointslice-controller"

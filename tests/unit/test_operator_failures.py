@@ -7,7 +7,7 @@ import pytest
 from operatorbuilders import DATASET, DIGESTS, PUBLISHED, Cluster, said
 from tuneyard_api.finetunejob import FineTuneJobStatus
 from tuneyard_api.names import EXIT_BAD_INPUT, EXIT_DOES_NOT_FIT, EXIT_TRY_AGAIN, EXIT_UNKNOWN, STAGES, Stage
-from tuneyard_operator.objects import Json, name
+from tuneyard_operator.objects import Json, name, uid
 
 GATE: Json = {
     "metric": "perplexity",
@@ -292,3 +292,56 @@ class TestPatience:
         for _ in range(9):
             storage_away(cluster)
         assert cluster.stage("train")["message"].endswith("The next pod comes within 10m00s.")
+
+
+class TestAJobThatNobodyStarts:
+    """Its controller expects a pod that has come and gone unseen: no event will come, and no pod."""
+
+    def test_a_job_that_nobody_starts_is_made_again(self) -> None:
+        cluster = forgotten(400.0)
+        before = cluster.job_of("train")
+        step = cluster.step()
+        assert step.delete == [before]
+        assert "has had no pod for 6m40s, and nothing says why" in cluster.stage("train")["message"]
+        assert cluster.stage("train")["state"] == "Pending"
+        assert cluster.step().create
+
+    def test_is_looked_at_again(self) -> None:
+        cluster = preempted(at("train"))
+        cluster.exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
+        assert cluster.step().again == 10.0, "a pod that has ended wakes nobody"
+
+    def test_is_given_what_its_controller_waits_anyhow(self) -> None:
+        assert forgotten(350.0).step().delete == []
+        cluster = storage_away(storage_away(storage_away(forgotten(0.0))))
+        cluster.since_write = 390.0
+        assert cluster.step().delete == [], "after three pods it waits 40 s"
+        cluster.since_write = 410.0
+        assert cluster.step().delete
+
+    def test_is_left_alone_where_somebody_says_why(self) -> None:
+        cluster = forgotten(9000.0)
+        cluster.warnings = {uid(cluster.job_of("train")): "FailedCreate: exceeded quota"}
+        assert cluster.step().delete == []
+
+    def test_is_left_alone_while_it_is_suspended(self) -> None:
+        cluster = forgotten(9000.0)
+        cluster.job_of("train")["spec"]["suspend"] = True
+        assert cluster.step().delete == []
+
+    def test_is_left_alone_while_a_pod_is_on_its_way(self) -> None:
+        assert forgotten(9000.0).pod("train", phase="Pending").step().delete == []
+
+    def test_is_left_alone_while_no_controller_has_seen_it(self) -> None:
+        cluster = forgotten(9000.0)
+        cluster.job_of("train")["status"] = {}
+        assert cluster.step().delete == [], "another one would fare no better"
+
+
+def forgotten(seconds: float) -> Cluster:
+    """A training without a pod whose status has said nothing new for so long."""
+    cluster = at("train")
+    cluster.job_of("train")["status"] = {"startTime": "2030-01-02T03:04:00Z"}
+    cluster.step()
+    cluster.since_write = seconds
+    return cluster

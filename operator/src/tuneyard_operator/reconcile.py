@@ -31,7 +31,7 @@ W = TypeVar("W", bound=World)
 
 
 class Controller(NamedTuple, Generic[W]):
-    """How one kind is observed (seconds since the last status write are told), and what is planned for it."""
+    """How one kind is observed (told: the seconds since its status was written or first seen), and what is planned."""
 
     kind: str
     observe: Callable[[Reader, Json, float], Awaitable[W]]
@@ -123,7 +123,9 @@ class Reconciler:
         self._told.add(name(event))
 
     def _since_write(self, key: Key) -> float:
-        return time.monotonic() - self._written.get(key, -float("inf"))
+        """Seconds since the status was written, or this process first looked at it."""
+        now = time.monotonic()
+        return now - self._written.setdefault(key, now)
 
 
 class Refused(Exception):

@@ -1,6 +1,5 @@
 """What the children of a FineTuneJob say about its stages."""
 
-import math
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -31,7 +30,7 @@ class World(NamedTuple):
     jobs: list[Json]  # batch/v1 Jobs with its label
     pods: list[Json]  # pods with its label
     progress: Json | None = None  # what the running stage answered
-    since_write: float = math.inf  # seconds since this process last wrote the status
+    since_write: float = 0.0  # seconds since this process last wrote the status, or first looked
     warnings: Mapping[str, str] = {}  # why a Job has no pod, by the Job's uid
     refusal: Refusal | None = None  # the API server did not take what was planned
     services: list[Json] = []  # Services with its label
@@ -47,7 +46,6 @@ class StageSeen(NamedTuple):
     decided: bool  # a pod has come to a final end, whether or not the Job says so yet
     waiting_for: str  # why the pod does not start
     short_of_nodes: bool  # of several pods some work, or rather wait for the others
-    has_pods: bool
     lives: bool  # one of them has not ended
     started_at: str | None
     finished_at: str | None
@@ -59,7 +57,7 @@ class StageSeen(NamedTuple):
     @property
     def wakes(self) -> bool:
         """An event will come when it goes on."""
-        return self.has_pods or is_held(self.job)
+        return self.lives or is_held(self.job)
 
 
 def own_jobs(world: World) -> list[Json]:
@@ -111,7 +109,6 @@ def see_stage(world: World, stage: Stage) -> StageSeen | None:
         decided=_is_decided(pods),
         waiting_for=_held(job) or short or stuck,
         short_of_nodes=bool(short),
-        has_pods=bool(pods),
         lives=any(map(lives, pods)),
         started_at=job.get("status", {}).get("startTime"),
         finished_at=_finished_at(job),

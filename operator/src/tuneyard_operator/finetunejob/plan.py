@@ -33,6 +33,9 @@ NO_POD_SECONDS: Final = 10.0
 
 # A Job that waits longer than that for nothing is made again; it has lost four pods then.
 PATIENCE_SECONDS: Final = 60.0
+# A Job that nobody will start: its controller may still expect a pod that is gone for five minutes, and then forgets it
+# (ExpectationsTimeout in Kubernetes' pkg/controller/controller_utils.go). One more, for what is only slow.
+OVERDUE_SECONDS: Final = 360.0
 
 
 def plan(world: World, settings: Settings, now: datetime) -> Plan:
@@ -156,9 +159,9 @@ def _wait(
         return _finished(world, run, now)
     if run.suspended and not seen.decided:
         return _rest(world, run, now)
-    if _waits_in_vain(record, seen):
+    if why := _why_anew(world, record, seen):
         record.rest()
-        record.message = f"its Job would wait {duration(record.delay)}, although nobody is to blame: it is made again"
+        record.message = f"its Job {why}: it is made again"
         return _told(world, run, now)._replace(delete=[seen.job])
     run.progress = world.progress
     poll = settings.poll if seen.pod_ip else None
@@ -167,12 +170,23 @@ def _wait(
     return _told(world, run, now)._replace(apply=lost, again=poll if seen.wakes else NO_POD_SECONDS)
 
 
+def _why_anew(world: World, record: StageRecord, seen: StageSeen) -> str:
+    """Why a new Job would have its pod sooner; an empty string where it would not, or where this one is worth more."""
+    if seen.state != "Pending" or seen.lives or is_held(seen.job):
+        return ""
+    if _waits_in_vain(record, seen):
+        return f"would wait {duration(record.delay)}, although nobody is to blame"
+    if seen.started_at and not seen.waiting_for and world.since_write > record.delay + OVERDUE_SECONDS:
+        return f"has had no pod for {duration(world.since_write)}, and nothing says why"
+    return ""
+
+
 def _waits_in_vain(record: StageRecord, seen: StageSeen) -> bool:
     """Its Job lets time pass only because pods were taken away. A new one would not; and nothing else would be lost.
 
     That is its place in a queue, and the logs and the number of the pods that crashed.
     """
-    if seen.state != "Pending" or seen.lives or seen.failed or is_held(seen.job) or label(seen.job, LABEL_QUEUE):
+    if seen.failed or label(seen.job, LABEL_QUEUE):
         return False
     last = record.last_failure
     return last is not None and last.outcome.reason == reasons.PREEMPTED and record.delay > PATIENCE_SECONDS

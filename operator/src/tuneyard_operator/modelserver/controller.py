@@ -13,7 +13,7 @@ from tuneyard_operator.reconcile import Controller
 POD_SECONDS: Final = 10  # a pod that has not come up by then is asked why
 
 
-async def observe(cluster: Reader, server: Json, since_write: float) -> World:
+async def observe(cluster: Reader, server: Json, _since_write: float) -> World:
     followed = server["spec"]["model"].get("fineTuneJobRef", {}).get("name")
     pods = cluster.children("Pod", key_of(server))
     return World(
@@ -23,7 +23,6 @@ async def observe(cluster: Reader, server: Json, since_write: float) -> World:
         service=cluster.get("Service", namespace(server), name(server)),
         job=cluster.get("FineTuneJob", namespace(server), followed) if followed else None,
         warnings={uid(pod): cluster.warning(uid(pod)) for pod in pods if _hangs(pod)},
-        since_write=since_write,
     )
 
 

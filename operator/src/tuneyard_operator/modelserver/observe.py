@@ -1,6 +1,5 @@
 """What the children of a ModelServer say about its revisions."""
 
-import math
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -30,7 +29,6 @@ class World(NamedTuple):
     service: Json | None = None
     job: Json | None = None  # the FineTuneJob that it follows
     warnings: Mapping[str, str] = {}  # the last warning about a pod that does not come up, by the pod's uid
-    since_write: float = math.inf  # seconds since this process last wrote the status
     refusal: Refusal | None = None  # the API server did not take what was planned
 
 
