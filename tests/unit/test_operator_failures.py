@@ -338,6 +338,16 @@ class TestAJobThatNobodyStarts:
         assert cluster.step().delete == [], "another one would fare no better"
 
 
+def test_a_job_that_somebody_deleted_is_not_said_to_run_when_it_is_made_again() -> None:
+    cluster = at("train").running("train")
+    cluster.step()
+    assert cluster.stage("train")["state"] == "Running"
+    cluster.gone(cluster.job_of("train"))
+    assert cluster.step().create
+    assert cluster.stage("train")["state"] == "Pending"
+    assert "startedAt" not in cluster.stage("train")
+
+
 def forgotten(seconds: float) -> Cluster:
     """A training without a pod whose status has said nothing new for so long."""
     cluster = at("train")

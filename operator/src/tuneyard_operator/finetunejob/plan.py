@@ -102,15 +102,16 @@ def _lost_words(record: StageRecord, seen: StageSeen) -> str:
 def _begin(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, now: datetime) -> Plan:
     """Creates the current stage's Job."""
     stage = run.current or "prepare"
+    record = run.stages[stage]
+    record.rest()  # the status may tell of a Job that somebody has deleted
     if in_the_way := _in_the_way(world, stage):
-        run.stages[stage].rest()
-        run.stages[stage].message = f"waits until {in_the_way}"
+        record.message = f"waits until {in_the_way}"
         return _told(world, run, now)
     if world.refusal:
         return _refused(world, run, world.refusal, now)
-    before = Before(run.counted.get("failed", 0), run.stages[stage].restarts)
+    before = Before(run.counted.get("failed", 0), record.restarts)
     job = stage_job(world.job, spec, stage, run.digests, settings, before)
-    run.stages[stage].job, run.stages[stage].message = name(job), None
+    record.job = name(job)
     apply = [config_map(world.job), *stage_services(world.job, spec, stage)]
     return _told(world, run, now)._replace(apply=apply, create=[job], again=NO_POD_SECONDS)
 
