@@ -223,6 +223,14 @@ class TestRestarts:
         cluster.step()
         assert cluster.status["restarts"] == {"preempted": 1, "failed": 2}
 
+    def test_count_a_crash_of_which_is_heard_when_its_stage_has_succeeded(self) -> None:
+        cluster = at("export").completed("export")
+        cluster.job_of("export")["status"]["failed"] = 1
+        cluster.step()
+        cluster.job_of("evaluate")["status"] = {"failed": 1}
+        cluster.step()
+        assert cluster.status["restarts"] == {"preempted": 0, "failed": 2}
+
     def test_of_a_job_that_gave_up_are_those_that_it_was_charged(self) -> None:
         cluster = failed(at("train"), "train")
         cluster.job_of("train")["status"]["failed"] = 4

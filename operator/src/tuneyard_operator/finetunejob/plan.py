@@ -20,7 +20,16 @@ from tuneyard_operator.finetunejob.observe import (
     stale_jobs,
     strangers,
 )
-from tuneyard_operator.finetunejob.status import Failure, Run, StageRecord, ended, read_before, seen_again, write_status
+from tuneyard_operator.finetunejob.status import (
+    Failure,
+    Run,
+    StageRecord,
+    count_restarts,
+    ended,
+    read_before,
+    seen_again,
+    write_status,
+)
 from tuneyard_operator.objects import label, name
 from tuneyard_operator.plans import Plan, Refusal
 from tuneyard_operator.settings import Settings
@@ -109,7 +118,7 @@ def _begin(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, no
         return _told(world, run, now)
     if world.refusal:
         return _refused(world, run, world.refusal, now)
-    before = Before(run.counted.get("failed", 0), record.restarts)
+    before = Before(count_restarts(world, run)["failed"], record.restarts)
     job = stage_job(world.job, spec, stage, run.digests, settings, before)
     record.job = name(job)
     apply = [config_map(world.job), *stage_services(world.job, spec, stage)]

@@ -242,7 +242,7 @@ def write_status(world: World, run: Run, now: datetime) -> Json:
         "phase": phase(run),
         "conditions": conditions(_said(run), before, here, now),
         "stages": [run.stages[stage].wire() for stage in STAGES],
-        "restarts": _restarts(world, run),
+        "restarts": count_restarts(world, run),
         **run.kept,
     }
     if progress := _progress(world, run):
@@ -257,7 +257,7 @@ def _progress(world: World, run: Run) -> Json | None:
     return progress_status(run.progress, run.current, world.job.get("status", {}), world.since_write)
 
 
-def _restarts(world: World, run: Run) -> Json:
+def count_restarts(world: World, run: Run) -> Json:
     """The Jobs count what they are charged; what was taken away is counted when it is seen."""
     charged = [counted_before(job).failed + int(job.get("status", {}).get("failed", 0)) for job in run_jobs(world)]
     taken = sum(record.newly_taken for record in run.stages.values())
