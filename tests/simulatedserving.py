@@ -78,6 +78,8 @@ class ServedWorld:
             if found := self.find("Deployment", name(each)):
                 self.goes(found)
                 self._is_heard(found)
+            else:
+                self.heard["Deployment"].remove(each)
         for each in step.apply:
             self._is_heard(self._applied(each))
         self.news = news
