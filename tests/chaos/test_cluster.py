@@ -29,7 +29,7 @@ from e2e.conftest import (  # noqa: F401 - fixtures
     store,
 )
 
-PAUSE_SECONDS: Final = 4.0
+PAUSE_SECONDS: Final = 7.5
 SETTLE_SECONDS: Final = 1200.0
 SYSTEM: Final = "tuneyard-system"
 # A pod that serves takes a minute of both cores to come back.

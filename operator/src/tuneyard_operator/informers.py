@@ -32,6 +32,8 @@ SOURCES: Final = (
 WATCH_SECONDS: Final = (600, 1200)
 GRACE_SECONDS: Final = 60.0  # a busy process is late, but not dead
 EMPTY_SECONDS: Final = 5.0  # a watch that ends sooner, and has told nothing, is a failure
+# After so many failures in a row an informer gets no slower: without it the operator is blind, and there are few.
+COUNTED_FAILURES: Final = 4
 
 
 class Informer:
@@ -55,7 +57,7 @@ class Informer:
                 await self._step()
             except ApiError as error:
                 self._version = after(error, self._version)
-                self._failures += 1
+                self._failures = min(self._failures + 1, COUNTED_FAILURES)
                 seconds = delay(error, self._failures, random.random())  # noqa: S311 - not a secret
                 log.log(_level(error), "%s: %s; again in %.1f s", self.source.kind, error, seconds)
                 self._expect(seconds)

@@ -1,0 +1,46 @@
+"""How soon an informer that is refused tries again."""
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from tuneyard_operator.cache import Cache
+from tuneyard_operator.errors import ApiError
+from tuneyard_operator.informers import Informer
+from tuneyard_operator.kube import Kube, Source
+
+
+class Refusing:
+    def __init__(self, error: ApiError) -> None:
+        self._error = error
+
+    async def list_page(self, source: Source, rest: str) -> None:
+        raise self._error
+
+
+def pauses(error: ApiError, times: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    taken: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        taken.append(seconds)
+        if len(taken) == times:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    informer = Informer(cast(Kube, Refusing(error)), Source("Pod"), Cache())
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(informer.run())
+    return taken
+
+
+@pytest.mark.parametrize("status", [0, 410, 429, 500, 503])
+def test_is_never_blind_for_long(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = pauses(ApiError(status, "Refused", "not now"), 30, monkeypatch)
+    assert taken[0] < 2.0
+    assert max(taken) <= 10.0
+    assert min(taken[10:]) >= 0.6, "nor does it hammer"
+
+
+def test_waits_as_long_as_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert min(pauses(ApiError(429, "TooManyRequests", "not now", retry_after=60.0), 5, monkeypatch)) >= 60.0
