@@ -45,6 +45,8 @@ PATIENCE_SECONDS: Final = 60.0
 # A Job that nobody will start: its controller may still expect a pod that is gone for five minutes, and then forgets it
 # (ExpectationsTimeout in Kubernetes' pkg/controller/controller_utils.go). One more, for what is only slow.
 OVERDUE_SECONDS: Final = 360.0
+# The same where a warning says why: a quota may last, but the warning also stays when its controller has given up.
+WARNED_SECONDS: Final = 900.0
 
 
 def plan(world: World, settings: Settings, now: datetime) -> Plan:
@@ -186,8 +188,9 @@ def _why_anew(world: World, record: StageRecord, seen: StageSeen) -> str:
         return ""
     if _waits_in_vain(record, seen):
         return f"would wait {duration(record.delay)}, although nobody is to blame"
-    if seen.started_at and not seen.waiting_for and world.since_write > record.delay + OVERDUE_SECONDS:
-        return f"has had no pod for {duration(world.since_write)}, and nothing says why"
+    limit = WARNED_SECONDS if seen.waiting_for else OVERDUE_SECONDS
+    if seen.started_at and world.since_write > record.delay + limit:
+        return f"has had no pod for {duration(world.since_write)}, and nothing new says why"
     return ""
 
 
