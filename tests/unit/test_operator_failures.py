@@ -330,9 +330,22 @@ class TestAJobThatNobodyStarts:
     def test_is_given_more_time_where_a_warning_says_why(self) -> None:
         cluster = forgotten(890.0)
         cluster.warnings = {uid(cluster.job_of("train")): "FailedCreate: connection refused"}
+        cluster.step()
         assert cluster.step().delete == []
         cluster.since_write = 910.0
         assert cluster.step().delete, "the warning may be old"
+
+    @pytest.mark.parametrize("crashes", [True, False])
+    def test_is_no_job_whose_pod_has_just_gone_after_a_long_run(self, crashes: bool) -> None:
+        cluster = forgotten(0.0).running("train")
+        cluster.step()
+        cluster.since_write = 9000.0
+        if crashes:
+            cluster.exited("train", EXIT_UNKNOWN, said("StageCrashed"))
+        else:
+            cluster.pods.pop()
+        assert cluster.step().delete == []
+        assert cluster.stage("train")["state"] == "Pending"
 
     def test_is_left_alone_while_it_is_suspended(self) -> None:
         cluster = forgotten(9000.0)

@@ -171,7 +171,7 @@ def _wait(
         return _finished(world, run, now)
     if run.suspended and not seen.decided:
         return _rest(world, run, now)
-    if why := _why_anew(world, record, seen):
+    if why := _why_anew(world, run, record, seen, now):
         record.rest()
         record.message = f"its Job {why}: it is made again"
         return _told(world, run, now)._replace(delete=[seen.job])
@@ -182,14 +182,16 @@ def _wait(
     return _told(world, run, now)._replace(apply=lost, again=poll if seen.wakes else NO_POD_SECONDS)
 
 
-def _why_anew(world: World, record: StageRecord, seen: StageSeen) -> str:
+def _why_anew(world: World, run: Run, record: StageRecord, seen: StageSeen, now: datetime) -> str:
     """Why a new Job would have its pod sooner; an empty string where it would not, or where this one is worth more."""
     if seen.state != "Pending" or seen.lives or is_held(seen.job):
         return ""
     if _waits_in_vain(record, seen):
         return f"would wait {duration(record.delay)}, although nobody is to blame"
     limit = WARNED_SECONDS if seen.waiting_for else OVERDUE_SECONDS
-    if seen.started_at and world.since_write > record.delay + limit:
+    late = seen.started_at and world.since_write > record.delay + limit
+    # Where its pod has just gone, after a long run, the status has something new to say.
+    if late and write_status(world, run, now) == world.job.get("status"):
         return f"has had no pod for {duration(world.since_write)}, and nothing new says why"
     return ""
 
