@@ -74,7 +74,8 @@ class FineTuneJobLife(RuleBasedStateMachine):
         world.changed = False
         self.again = 1.0 if refused else step.again  # a refusal is tried again by the queue
         written = SimulatedWorld.__new__(SimulatedWorld)
-        written.__dict__ |= world.__dict__ | {"job": (world.job or {}) | {"status": step.status}}
+        written.__dict__ |= world.__dict__ | {"job": dict(world.job or {})}
+        written.write(step)
         if not refused:
             self.is_the_same_again(step, written.plan())
         world.act(step)
