@@ -67,6 +67,7 @@ class Cluster:
         self.services: list[Json] = []
         self.progress: Json | None = None
         self.since_write = 60.0
+        self.silence = 0.0
         self.warnings: dict[str, str] = {}
         self.refusal: Refusal | None = None
         self.now = NOW
@@ -80,6 +81,7 @@ class Cluster:
             self.pods,
             self.progress,
             self.since_write,
+            self.silence,
             warnings=self.warnings,
             refusal=self.refusal,
             services=self.services,

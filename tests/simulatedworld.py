@@ -30,7 +30,7 @@ class SimulatedWorld:
         self.pods: list[Json] = []
         self.store: set[str] = set()  # digests of stages that are committed
         self.forgotten: set[str] = set()  # uids of Jobs whose controller expects a pod that has come and gone
-        self.now = self.written_at = NOW
+        self.now = self.written_at = self.heard_at = NOW
         self.apply(spec)
 
     # The user.
@@ -66,8 +66,9 @@ class SimulatedWorld:
 
     def observed(self, refusal: Refusal | None = None) -> World:
         assert self.job
-        since_write = (self.now - self.written_at).total_seconds()
-        return World(self.job, self.jobs, self.pods, since_write=since_write, refusal=refusal)
+        self.heard_at = self.now if self.changed else self.heard_at
+        since_write, silence = ((self.now - at).total_seconds() for at in (self.written_at, self.heard_at))
+        return World(self.job, self.jobs, self.pods, since_write=since_write, silence=silence, refusal=refusal)
 
     def plan(self, refusal: Refusal | None = None) -> Plan:
         return plan(self.observed(refusal), SETTINGS, self.now)

@@ -20,8 +20,8 @@ from chaos.workload import expected, work
 
 PAUSE_SECONDS: Final = 0.2
 # A minute is enough, but for a Job whose controller expects a pod that came and went while it was cut off: it is made
-# again when it is overdue (WARNED_SECONDS in the operator's plan, at most), and may have to let 80 s pass before.
-SETTLE_SECONDS: Final = 1200.0
+# again after a long silence (SILENT_SECONDS in the operator's plan), and may have to let 80 s pass before.
+SETTLE_SECONDS: Final = 720.0
 NAMESPACE: Final = "default"
 CONTROLLERS: Final = (
     "job-controller,deployment-controller,replicaset-controller,garbage-collector-controller,endpointslice-controller"

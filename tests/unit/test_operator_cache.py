@@ -233,6 +233,47 @@ def test_a_warning_is_news_of_what_it_is_about() -> None:
 
 
 @pytest.mark.parametrize(
+    ("news", "silence"),
+    [
+        ([], 100.0),
+        ([thing("Pod", "p", 6, finetunejob="x")], 0.0),
+        ([job(6)], 0.0),
+        ([job(1), thing("Job", "j", 2, finetunejob="x")], 100.0),  # a list says again what is known
+        ([warning(6, "11:00", "ours")], 0.0),
+        ([warning(6, "11:00", "ours", about="uid-other")], 100.0),
+        ([thing("Pod", "p", 6, finetunejob="y")], 100.0),
+    ],
+)
+def test_silence_lasts_until_something_new_is_heard(
+    news: list[Json], silence: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    cache = Cache()
+    cache.put(job(1))
+    cache.put(thing("Job", "j", 2, finetunejob="x"))
+    clock[0] += 100.0
+    for each in news:
+        cache.put(each)
+    assert cache.silence(JOB) == silence
+
+
+def test_what_goes_is_news_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    cache = Cache()
+    cache.put(job(1))
+    cache.put(thing("Pod", "p", 2, finetunejob="x"))
+    clock[0] += 100.0
+    cache.remove(thing("Pod", "p", 3, finetunejob="x"))
+    assert cache.silence(JOB) == 0.0
+    clock[0] += 100.0
+    cache.remove(job(4))
+    assert cache.silence(JOB) == 0.0
+    assert not cache._heard
+
+
+@pytest.mark.parametrize(
     ("kind", "there", "version"),
     [("ADDED", True, 7), ("MODIFIED", True, 7), ("DELETED", False, 7), ("BOOKMARK", True, 7)],
 )

@@ -4,6 +4,7 @@ Objects are kept as JSON: that takes a tenth of the memory of dicts, and what a 
 """
 
 import sys
+import time
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
@@ -11,7 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import orjson
 
 from tuneyard_api import names
-from tuneyard_operator.objects import Json, Key, holds, label, name, namespace, uid, version
+from tuneyard_operator.objects import Json, Key, holds, key_of, label, name, namespace, uid, version
 
 KEPT: Final = ("FineTuneJob", "ModelServer", "Job", "Pod", "Deployment", "Service")
 REMEMBERED: Final = 20_000  # objects that are gone
@@ -37,6 +38,10 @@ class Reader(Protocol):
 
     def warning(self, uid: str) -> str:
         """The last warning event about that Job or pod, or an empty string."""
+        ...
+
+    def silence(self, owner: Key) -> float:
+        """Seconds since anything new was heard of that object, what belongs to it, or warnings about it."""
         ...
 
 
@@ -68,6 +73,7 @@ class Cache:
         self._warnings: OrderedDict[str, _Warning] = OrderedDict()  # by the uid of what they are about
         self._gone: OrderedDict[str, None] = OrderedDict()  # uids; none ever comes back
         self._states: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._heard: dict[Key, float] = {}
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
         entry = self._entries[kind].get((namespace, name))
@@ -83,6 +89,9 @@ class Cache:
     def warning(self, uid: str) -> str:
         found = self._warnings.get(uid)
         return found.text if found else ""
+
+    def silence(self, owner: Key) -> float:
+        return time.monotonic() - self._heard[owner] if owner in self._heard else 0.0
 
     def states(self, kind: str) -> Counter[str]:
         """How many objects of a kind are in each state."""
@@ -100,7 +109,7 @@ class Cache:
         if before:
             self._drop(kind, place, before)
         self._keep(kind, place, thing)
-        self._changed(thing)
+        self._tell(thing)
 
     def remove(self, thing: Json) -> None:
         """It is gone: its uid comes never back, and a newer object of that name stays."""
@@ -112,7 +121,7 @@ class Cache:
         before = self._entries[kind].get(place)
         if before and before.uid == uid(thing):
             self._drop(kind, place, before)
-            self._changed(orjson.loads(before.raw))
+            self._tell(orjson.loads(before.raw))
 
     def keep_only(self, kind: str, namespace: str, found: Iterable[str], as_of: int) -> None:
         """Ends a list: what it did not have is gone, but for what was created after it (`as_of`, its version).
@@ -177,7 +186,15 @@ class Cache:
         about = event["involvedObject"]
         thing = self.get(about.get("kind", ""), about.get("namespace", ""), about.get("name", ""))
         if thing and uid(thing) == about.get("uid"):
-            self._changed(thing)
+            self._tell(thing)
+
+    def _tell(self, thing: Json) -> None:
+        about = owner_key(thing) or key_of(thing)
+        if (about.namespace, about.name) in self._entries[about.kind]:
+            self._heard[about] = time.monotonic()
+        else:
+            self._heard.pop(about, None)
+        self._changed(thing)
 
 
 def owner_key(child: Json) -> Key | None:

@@ -25,6 +25,7 @@ async def observe(cluster: Reader, job: Json, since_write: float) -> World:
         pods=cluster.children("Pod", key_of(job)),
         services=cluster.children("Service", key_of(job)),
         since_write=since_write,
+        silence=cluster.silence(key_of(job)),
     )
     return world._replace(warnings=_warnings(cluster, world), progress=await _progress(world))
 

@@ -31,6 +31,7 @@ class World(NamedTuple):
     pods: list[Json]  # pods with its label
     progress: Json | None = None  # what the running stage answered
     since_write: float = 0.0  # seconds since this process last wrote the status, or first looked
+    silence: float = 0.0  # seconds since it heard anything new of the job, its children or their warnings
     warnings: Mapping[str, str] = {}  # why a Job has no pod, by the Job's uid
     refusal: Refusal | None = None  # the API server did not take what was planned
     services: list[Json] = []  # Services with its label

@@ -42,11 +42,11 @@ NO_POD_SECONDS: Final = 10.0
 
 # A Job that waits longer than that for nothing is made again; it has lost four pods then.
 PATIENCE_SECONDS: Final = 60.0
-# A Job that nobody will start: its controller may still expect a pod that is gone for five minutes, and then forgets it
-# (ExpectationsTimeout in Kubernetes' pkg/controller/controller_utils.go). One more, for what is only slow.
-OVERDUE_SECONDS: Final = 360.0
-# The same where a warning says why: a quota may last, but the warning also stays when its controller has given up.
-WARNED_SECONDS: Final = 900.0
+# A Job of which nothing is heard for so long is one that nobody will start. Its controller may still expect a pod that
+# is gone for five minutes, and then forgets it (ExpectationsTimeout in Kubernetes' pkg/controller/controller_utils.go).
+# One that fails to create pods tries again each minute (MaxJobApiBackOff in pkg/controller/job/job_controller.go), and
+# repeats its warning each six minutes at the latest (defaultSpamQPS in client-go's tools/record/events_cache.go).
+SILENT_SECONDS: Final = 420.0
 
 
 def plan(world: World, settings: Settings, now: datetime) -> Plan:
@@ -171,7 +171,7 @@ def _wait(
         return _finished(world, run, now)
     if run.suspended and not seen.decided:
         return _rest(world, run, now)
-    if why := _why_anew(world, run, record, seen, now):
+    if why := _why_anew(world, record, seen):
         record.rest()
         record.message = f"its Job {why}: it is made again"
         return _told(world, run, now)._replace(delete=[seen.job])
@@ -182,17 +182,14 @@ def _wait(
     return _told(world, run, now)._replace(apply=lost, again=poll if seen.wakes else NO_POD_SECONDS)
 
 
-def _why_anew(world: World, run: Run, record: StageRecord, seen: StageSeen, now: datetime) -> str:
+def _why_anew(world: World, record: StageRecord, seen: StageSeen) -> str:
     """Why a new Job would have its pod sooner; an empty string where it would not, or where this one is worth more."""
     if seen.state != "Pending" or seen.lives or is_held(seen.job):
         return ""
     if _waits_in_vain(record, seen):
         return f"would wait {duration(record.delay)}, although nobody is to blame"
-    limit = WARNED_SECONDS if seen.waiting_for else OVERDUE_SECONDS
-    late = seen.started_at and world.since_write > record.delay + limit
-    # Where its pod has just gone, after a long run, the status has something new to say.
-    if late and write_status(world, run, now) == world.job.get("status"):
-        return f"has had no pod for {duration(world.since_write)}, and nothing new says why"
+    if seen.started_at and world.silence > record.delay + SILENT_SECONDS:
+        return f"has no pod, and nothing was heard of it for {duration(world.silence)}"
     return ""
 
 
