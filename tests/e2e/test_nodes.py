@@ -13,6 +13,7 @@ from e2e.jobs import (
     last_step,
     resumed_from,
     small_training,
+    stage,
     stage_digest,
     stage_pods,
     training_log,
@@ -49,7 +50,7 @@ def test_both_pods_ran_at_the_same_time(seen: Seen) -> None:
 
 def test_both_go_on_from_the_checkpoint_and_nobody_is_charged(seen: Seen) -> None:
     assert resumed_from(seen.log) >= 5
-    assert seen.ended["status"]["restarts"] == {"preempted": 1, "failed": 0}
+    assert seen.ended["status"]["restarts"] == {"preempted": 1, "failed": 0}, stage(seen.ended, "train")
     (job,) = items("jobs", NAMESPACE, f"tuneyard.dev/finetunejob={JOB},tuneyard.dev/stage=train")
     assert job["status"]["succeeded"] == 2
     assert not job["status"].get("failed")

@@ -198,3 +198,17 @@ class TestTheEnd:
         ends(cluster, 0, 75, LOST)
         cluster.step()
         assert cluster.stage("train")["message"].startswith("starts again after PeerLost")
+
+    def test_one_loss_is_counted_once_in_whichever_order_its_pods_end(self) -> None:
+        """They need not be of the same second, by which the status tells what it has counted."""
+        cluster = training()
+        ends(cluster, 0, 75, LOST)
+        runs(cluster, 1)
+        cluster.pods[-1]["metadata"]["creationTimestamp"] = "2026-01-01T00:00:59Z"
+        cluster.step()
+        assert cluster.status["restarts"] == {"preempted": 0, "failed": 0}
+        cluster.pods.pop()
+        ends(cluster, 1, 75, said("Preempted", "Stopped after step 3 of 9."))
+        cluster.pods[-1]["metadata"]["creationTimestamp"] = "2026-01-01T00:00:59Z"
+        cluster.step()
+        assert cluster.status["restarts"] == {"preempted": 1, "failed": 0}

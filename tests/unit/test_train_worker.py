@@ -95,6 +95,15 @@ def test_a_worker_without_a_result_crashed(bench: Bench) -> None:
         bench.run("worker_main(lambda job: None)")
 
 
+def test_what_goes_wrong_after_the_result_is_only_said(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    text = """
+worker_main(lambda job: {"steps": 9})
+os.abort()
+"""
+    assert bench.run(text) == {"steps": 9}
+    assert "bench_worker ended with code -6 after its work was done" in caplog.messages
+
+
 def test_a_stop_ends_the_worker(bench: Bench) -> None:
     threading.Timer(0.5, bench.context.stopping.set).start()
     began = time.monotonic()

@@ -108,7 +108,9 @@ def run_worker(
     )
     with started as process, _stopped_with(context.stopping, peers.lost, process, stop_file):
         result, last_lines = _follow(process, context, on_event)
-    if result is not None and process.returncode == 0:
+    if result is not None:  # its last words: what goes wrong after them is in taking the process down
+        if process.returncode:
+            context.log.warning("%s ended with code %d after its work was done", program.module, process.returncode)
         return result
     if context.stopping.is_set():
         raise TryAgain(reasons.PREEMPTED, "The stage was stopped before it had finished.", "It will be started again.")

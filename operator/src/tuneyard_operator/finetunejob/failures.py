@@ -5,7 +5,7 @@ an operator that is there sees how each one ended, and the status remembers the 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from tuneyard_api import names, reasons
@@ -51,10 +51,14 @@ def remembered(entry: Json) -> EndedEarly:
     return EndedEarly(entry["pod"], entry["createdAt"], Outcome(entry["reason"], entry.get("message", "")))
 
 
-def ended_early(pods: Iterable[Json]) -> tuple[EndedEarly, ...]:
-    """The last one last. Of several that train together those that lost a peer do not know why; the peer does."""
+def ended_early(pods: Sequence[Json]) -> tuple[EndedEarly, ...]:
+    """The last one last. Of several that train together those that lost a peer do not know why; the peer does.
+
+    They are heard only where nobody else will say more: otherwise one loss would be counted as two.
+    """
     ended = sorted(filter(None, map(_ended_early, pods)), key=lambda each: each.created_at)
-    return tuple([each for each in ended if each.outcome.reason != reasons.PEER_LOST] or ended[-1:])
+    knowing = [each for each in ended if each.outcome.reason != reasons.PEER_LOST]
+    return tuple(knowing or ([] if any(map(lives, pods)) else ended[-1:]))
 
 
 def _ended_early(pod: Json) -> EndedEarly | None:

@@ -33,7 +33,8 @@ from tuneyard_trainer.worker import Json, emit, worker_main
 IGNORED_LABEL = -100
 REPORT_SECONDS = 2.0
 LOSS_WINDOW = 10  # steps: what is reported as the loss is their mean
-PEER_GONE = re.compile(r"Connection (closed|reset) by peer")  # gloo's words
+# Gloo's words, and those of the store at which all processes meet.
+PEER_GONE = re.compile(r"Connection (closed|reset) by peer|Broken pipe|Connection was likely closed")
 
 
 def fine_tune(job: Json) -> Json | None:
