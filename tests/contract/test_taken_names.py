@@ -71,3 +71,26 @@ async def test_what_the_operator_before_us_made_is_ours(server: ApiServer, kube:
         made = server.request("GET", f"{SERVERS}/bot")
     (owner,) = server.request("GET", f"{SERVICES}/bot")["metadata"]["ownerReferences"]
     assert owner["uid"] == made["metadata"]["uid"]
+
+
+async def test_what_a_deleted_namesake_has_left_is_taken_over(server: ApiServer, kube: Kube) -> None:
+    """No garbage collector runs here, as one that has missed the deletion."""
+    server.request("DELETE", f"{SERVERS}/bot")
+    made = server.request("POST", SERVERS, bot())
+    cache = Cache()
+    left = [server.request("GET", f"{SERVICES}/bot"), *deployments(server)]
+    for each in (made, *left):
+        cache.put(each)
+    await Reconciler(kube, cache, SETTINGS, [modelserver.CONTROLLER])(KEY)
+    taken = [server.request("GET", f"{SERVICES}/bot"), *deployments(server)]
+    assert [each["metadata"]["uid"] for each in taken] == [each["metadata"]["uid"] for each in left]
+    for each in taken:
+        (owner,) = each["metadata"]["ownerReferences"]
+        assert owner["uid"] == made["metadata"]["uid"]
+
+
+def deployments(server: ApiServer) -> list[Json]:
+    """As a watch shows them: a list's items have no kind."""
+    listed = server.request("GET", "/apis/apps/v1/namespaces/default/deployments")["items"]
+    assert listed
+    return [{"apiVersion": "apps/v1", "kind": "Deployment", **each} for each in listed]

@@ -119,6 +119,20 @@ class TestChain:
         (fresh,) = cluster.jobs
         assert fresh["metadata"]["name"] not in {job["metadata"]["name"] for job in old}
 
+    def test_jobs_that_a_deleted_namesake_has_left_go_first(self) -> None:
+        """Also those that are made for it when it is gone, by an operator that has not heard of that."""
+        before = Cluster().prepared().running("train")
+        cluster = Cluster()
+        cluster.job["metadata"]["uid"] = "uid-y"
+        cluster.jobs, cluster.pods = list(before.jobs), list(before.pods)
+        plan = cluster.step()
+        assert (plan.delete, plan.create) == (before.jobs, [])
+        assert "to end: Job" in cluster.stage("prepare")["message"]
+        finish(cluster.prepared(), *STAGES[1:])
+        cluster.jobs += before.jobs
+        assert cluster.step().delete == before.jobs, "also when nothing else is left to do"
+        assert cluster.status["phase"] == "Succeeded"
+
     def test_training_waits_for_the_pods_of_a_deleted_namesake(self) -> None:
         """Two that write checkpoints of one digest would disturb each other."""
         before = Cluster().prepared().running("train")

@@ -69,6 +69,19 @@ def test_a_switch_in_the_future_was_told_by_a_wrong_clock() -> None:
     assert [each["metadata"]["name"] for each in scene.step(61).delete], "and the old revision goes when it is due"
 
 
+def test_what_a_deleted_namesake_has_left_is_taken_over() -> None:
+    scene = serving()
+    scene.server["metadata"]["uid"] = "another-uid"
+    step = scene.step(60)
+    assert sorted(kinds(step)) == ["Deployment", "Service"]
+    assert {child["metadata"]["ownerReferences"][0]["uid"] for child in step.apply} == {"another-uid"}
+    assert scene.plan(61).apply == []
+    scene.world.deployments[0]["metadata"]["ownerReferences"][0]["uid"] = "server-uid"
+    scene.wants(NEW).step(70)
+    scene.becomes_ready(NEW).step(80)
+    assert [each["metadata"]["name"] for each in scene.step(3600).delete], "and what is of no use any more goes"
+
+
 def test_a_corrupt_revision_is_taken_back() -> None:
     scene = serving().wants(NEW)
     scene.step(60)

@@ -19,7 +19,7 @@ from tuneyard_api.crd import RESTING
 from tuneyard_api.finetunejob import FineTuneJobStatus
 from tuneyard_api.names import STAGES
 from tuneyard_operator.finetunejob.revision import revision
-from tuneyard_operator.objects import Json, is_going, label, name
+from tuneyard_operator.objects import Json, is_going, label, name, owned_by, uid
 from tuneyard_operator.plans import Plan, Refusal
 
 RANK: Final = {"Pending": 0, "Running": 1, "Succeeded": 2, "Adopted": 2, "Failed": 2}
@@ -228,9 +228,9 @@ class FineTuneJobLife(RuleBasedStateMachine):
         self.world.apply(spec)
 
     @precondition(lambda self: self.world.job)
-    @rule()
-    def user_deletes_it(self) -> None:
-        self.world.delete()
+    @rule(collected=st.booleans())
+    def user_deletes_it(self, collected: bool) -> None:
+        self.world.delete(collected=collected)
 
     @precondition(lambda self: self.world.job)
     @rule()
@@ -264,6 +264,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
             self.everybody_moves()
         assert self.world.job["status"]["phase"] in ENDED, self.world.job["status"]
         assert self.again is None
+        assert all(owned_by(job, uid(self.world.job)) for job in self.world.jobs), "nothing is left of a namesake"
 
     def is_woken(self) -> bool:
         """The operator looks only at an event, or at the time that it has asked for."""

@@ -60,6 +60,17 @@ def owned_by(thing: Json, owner_uid: str) -> bool:
     return any(owner.get("controller") and owner["uid"] == owner_uid for owner in owners)
 
 
+def left_by_namesake(thing: Json, owner: Json) -> bool:
+    """Its owner was another object of that name, which is gone.
+
+    The garbage collector misses it where its watch broke between the end of the one and the beginning of the other:
+    its informer then tells that of a change of one object (processDeltas in client-go's tools/cache/controller.go).
+    """
+    owners = thing["metadata"].get("ownerReferences", [])
+    same = [each for each in owners if (each["kind"], each["name"]) == (owner["kind"], name(owner))]
+    return any(each.get("controller") and each["uid"] != uid(owner) for each in same)
+
+
 def owner_reference(owner: Json) -> Json:
     return {
         "apiVersion": API_VERSION,

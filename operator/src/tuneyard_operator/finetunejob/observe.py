@@ -15,6 +15,7 @@ from tuneyard_operator.objects import (
     holds,
     is_going,
     label,
+    left_by_namesake,
     name,
     owned_by,
     uid,
@@ -72,9 +73,10 @@ def run_jobs(world: World) -> list[Json]:
 
 
 def stale_jobs(world: World) -> list[Json]:
-    """Jobs of an earlier run."""
+    """Jobs of an earlier run, or of a FineTuneJob of this name that is gone."""
     wanted = revision(world.job)
-    return [each for each in own_jobs(world) if label(each, names.LABEL_REVISION) != wanted]
+    earlier = [each for each in own_jobs(world) if label(each, names.LABEL_REVISION) != wanted]
+    return earlier + [each for each in world.jobs if left_by_namesake(each, world.job)]
 
 
 def strangers(world: World, stage: Stage) -> list[Json]:

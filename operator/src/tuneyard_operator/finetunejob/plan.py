@@ -62,7 +62,7 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
         return _finished(world, run, now)
     run.suspended = spec.suspend
     if stale := stale_jobs(world):
-        run.stages["prepare"].message = f"waits for the pods of the changed spec's run to end: Job {name(stale[0])}"
+        run.stages["prepare"].message = f"waits for the pods of the run before it to end: Job {name(stale[0])}"
         return Plan(write_status(world, run, now), delete=stale)
     return _advance(world, spec, run, settings, now)
 

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from tuneyard_api import names, reasons
 from tuneyard_operator.modelserver.children import ENGINE, FETCH
-from tuneyard_operator.objects import Json, condition, is_going, label, name, owned_by, uid
+from tuneyard_operator.objects import Json, condition, is_going, label, left_by_namesake, name, owned_by, uid
 from tuneyard_operator.plans import Refusal
 from tuneyard_operator.termination import Outcome, container_status, outcome, stuck_message, terminated
 
@@ -47,7 +47,12 @@ class Seen(NamedTuple):
 
 
 def own_deployments(world: World) -> list[Json]:
-    return [each for each in world.deployments if owned_by(each, uid(world.server))]
+    return [each for each in world.deployments if is_ours(each, world)]
+
+
+def is_ours(child: Json, world: World) -> bool:
+    """What a ModelServer of this name has left is taken over: what serves goes on, and the rest goes."""
+    return owned_by(child, uid(world.server)) or left_by_namesake(child, world.server)
 
 
 def pointed(world: World) -> str | None:

@@ -18,11 +18,11 @@ from tuneyard_operator.modelserver.children import (
     scaled,
     service,
 )
-from tuneyard_operator.modelserver.observe import Seen, World, own_deployments, pointed, see
+from tuneyard_operator.modelserver.observe import Seen, World, is_ours, own_deployments, pointed, see
 from tuneyard_operator.modelserver.status import Failed, Rollout, write_status
 from tuneyard_operator.modelserver.strategies import STRATEGIES
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
-from tuneyard_operator.objects import Json, is_as, is_going, label, name, owned_by, uid
+from tuneyard_operator.objects import Json, is_as, is_going, label, name
 from tuneyard_operator.plans import Plan, Refusal
 from tuneyard_operator.settings import Settings
 
@@ -40,7 +40,7 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
         spec = ModelServerSpec.model_validate(world.server["spec"])
     except ValidationError as error:
         return _stays(world, _describe(error), now)
-    taken = world.service is not None and not owned_by(world.service, uid(world.server))
+    taken = world.service is not None and not is_ours(world.service, world)
     if taken:
         world = world._replace(refusal=Refusal(f"Service {name(world.server)}", TAKEN, final=True))
     served = served_revision(world)
