@@ -1,6 +1,7 @@
 """A storm over the operator in front of a real API server and real controllers; only the node is played.
 
 The seed is TUNEYARD_CHAOS_SEED. Everything that was recorded lies in the test's folder, which a failure names.
+One at a time on a machine: its pods answer at addresses of 127.77.0.0/16.
 """
 
 import asyncio
