@@ -232,6 +232,14 @@ def test_a_warning_is_news_of_what_it_is_about() -> None:
     assert told == ["j", "j"]
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Its only number is the time; who adds to it lets time pass."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
+
+
 @pytest.mark.parametrize(
     ("news", "silence"),
     [
@@ -244,11 +252,7 @@ def test_a_warning_is_news_of_what_it_is_about() -> None:
         ([thing("Pod", "p", 6, finetunejob="y")], 100.0),
     ],
 )
-def test_silence_lasts_until_something_new_is_heard(
-    news: list[Json], silence: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+def test_silence_lasts_until_something_new_is_heard(news: list[Json], silence: float, clock: list[float]) -> None:
     cache = Cache()
     cache.put(job(1))
     cache.put(thing("Job", "j", 2, finetunejob="x"))
@@ -258,9 +262,7 @@ def test_silence_lasts_until_something_new_is_heard(
     assert cache.silence(JOB) == silence
 
 
-def test_what_goes_is_news_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+def test_what_goes_is_news_and_leaves_nothing_behind(clock: list[float]) -> None:
     cache = Cache()
     cache.put(job(1))
     cache.put(thing("Pod", "p", 2, finetunejob="x"))

@@ -55,9 +55,13 @@ def is_going(thing: Json) -> bool:
     return "deletionTimestamp" in thing["metadata"]
 
 
+def controller_of(thing: Json) -> Json:
+    """The owner that controls it, of which there is one at most; an empty dict where nobody does."""
+    return next((each for each in thing["metadata"].get("ownerReferences", []) if each.get("controller")), {})
+
+
 def owned_by(thing: Json, owner_uid: str) -> bool:
-    owners = thing["metadata"].get("ownerReferences", [])
-    return any(owner.get("controller") and owner["uid"] == owner_uid for owner in owners)
+    return bool(controller_of(thing).get("uid") == owner_uid)
 
 
 def left_by_namesake(thing: Json, owner: Json) -> bool:
@@ -66,9 +70,9 @@ def left_by_namesake(thing: Json, owner: Json) -> bool:
     The garbage collector misses it where its watch broke between the end of the one and the beginning of the other:
     its informer then tells that of a change of one object (processDeltas in client-go's tools/cache/controller.go).
     """
-    owners = thing["metadata"].get("ownerReferences", [])
-    same = [each for each in owners if (each["kind"], each["name"]) == (owner["kind"], name(owner))]
-    return any(each.get("controller") and each["uid"] != uid(owner) for each in same)
+    known = controller_of(thing)
+    same_name = (known.get("kind"), known.get("name")) == (owner["kind"], name(owner))
+    return same_name and not owned_by(thing, uid(owner))
 
 
 def owner_reference(owner: Json) -> Json:
