@@ -2,7 +2,7 @@
 
 import json
 from copy import deepcopy
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Final
 
@@ -19,6 +19,7 @@ from tuneyard_operator.plans import Plan, Refusal
 from tuneyard_operator.termination import container_status, terminated
 
 KINDS: Final = ("ModelServer", "Deployment", "Pod", "Service", "FineTuneJob")
+EXPECTS: Final = timedelta(minutes=5)
 DIGESTS: Final = [f"sha256:{each * 64}" for each in "abc"]
 FOLLOWS: Final[Json] = {"fineTuneJobRef": {"name": "tune"}}
 THEIRS: Final[Json] = {
@@ -38,6 +39,10 @@ class ServedWorld:
     def __init__(self, model: Json, replicas: int) -> None:
         self._numbers = count(1)
         self.now = NOW
+        self.heard_at = NOW
+        self.forgotten: dict[
+            str, datetime
+        ] = {}  # Deployments whose controller waits for pods that are gone, since when
         self.broken: dict[str, str] = {}  # why an artifact cannot be had, by its digest
         self.verified: set[str] = set()  # digests that a pod has found to be right
         self.store_answers = self.registry_answers = self.nodes_have_room = self.engine_works = True
@@ -52,6 +57,8 @@ class ServedWorld:
 
     def hears(self, *kinds: str) -> None:
         """Its cache catches up."""
+        if self.news & set(kinds):
+            self.heard_at = self.now
         for kind in kinds:
             self.heard[kind] = deepcopy(self.there[kind])
             self.news.discard(kind)
@@ -65,6 +72,7 @@ class ServedWorld:
             heard["Pod"],
             next(iter(heard["Service"]), None),
             next(iter(heard["FineTuneJob"]), None) if follows else None,
+            silence=(self.now - self.heard_at).total_seconds(),
             refusal=refusal,
         )
 
@@ -99,16 +107,20 @@ class ServedWorld:
     def _applied(self, wanted: Json) -> Json:
         there = self.find(wanted["kind"], name(wanted))
         if there is None:
+            self.forgotten.pop(name(wanted), None)
             return self._add(deepcopy(wanted) | {"status": {}})
         if there["spec"] != wanted["spec"]:
             there["metadata"]["generation"] += 1
         there["spec"] = deepcopy(wanted["spec"])
         there["metadata"] |= deepcopy(wanted["metadata"])
+        if self.now - self.forgotten.get(name(there), self.now) > EXPECTS:
+            del self.forgotten[name(there)]
         self._changed(there)
         return there
 
     def _is_heard(self, thing: Json) -> None:
         kind = thing["kind"]
+        self.heard_at = self.now
         self.heard[kind] = [each for each in self.heard[kind] if name(each) != name(thing)] + [deepcopy(thing)]
 
     # What is there.
@@ -195,8 +207,9 @@ class ServedWorld:
     def settle(self, deployment: Json) -> None:
         """Starts and ends pods, and counts them."""
         wanted = deployment["spec"]["replicas"]
-        for _ in range(wanted - len(self.pods_of(deployment))):
-            self._start_pod(deployment)
+        if name(deployment) not in self.forgotten:
+            for _ in range(wanted - len(self.pods_of(deployment))):
+                self._start_pod(deployment)
         own = sorted(self.pods_of(deployment), key=lambda pod: not holds(pod, "Ready"))
         for pod in own[wanted:]:
             self.goes(pod)
@@ -204,7 +217,7 @@ class ServedWorld:
         before = deployment["status"]
         status = {
             "observedGeneration": deployment["metadata"]["generation"],
-            "replicas": wanted,
+            "replicas": min(wanted, len(own)),
             "readyReplicas": ready,
             "availableReplicas": ready,
             "conditions": [self._rollout(deployment, done=ready == wanted)],
@@ -212,6 +225,12 @@ class ServedWorld:
         if status != before:
             deployment["status"] = status
             self._changed(deployment)
+
+    def forget(self, deployment: Json) -> None:
+        """Its pods go, and its ReplicaSet expects them for five minutes; after those only a change makes it look."""
+        for pod in self.pods_of(deployment):
+            self.goes(pod)
+        self.forgotten[name(deployment)] = self.now
 
     def _rollout(self, deployment: Json, *, done: bool) -> Json:
         """Once it was complete, the loss of pods does not count as a lack of progress."""
@@ -351,7 +370,8 @@ class ServedWorld:
 
     def is_at_work(self) -> bool:
         """The Deployment controller or the kubelet has something to do."""
-        unsettled = [each for each in self.deployments if len(self.pods_of(each)) != each["spec"]["replicas"]]
+        known = [each for each in self.deployments if name(each) not in self.forgotten]
+        unsettled = [each for each in known if len(self.pods_of(each)) != each["spec"]["replicas"]]
         return bool(unsettled or self.working())
 
     def wait(self, seconds: float) -> None:

@@ -7,7 +7,7 @@ from servingbuilders import NEW, OLD, Scene, kinds, says, serving
 from tuneyard_operator.modelserver.plan import plan
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
 from tuneyard_operator.modelserver.strategies.surge import surge
-from tuneyard_operator.objects import condition_in
+from tuneyard_operator.objects import condition_in, is_as
 from tuneyard_operator.plans import Refusal
 
 
@@ -218,6 +218,44 @@ def test_a_new_server_image_is_a_new_revision() -> None:
     (new,) = plan(scene.world, SETTINGS._replace(server_image="server:2"), NOW).apply
     assert new["metadata"]["name"] != scene.deployment_of(OLD)["metadata"]["name"]
     assert "server:2" in str(new)
+
+
+class TestADeploymentThatLacksPods:
+    def test_a_deployment_that_nobody_looks_at_is_changed(self) -> None:
+        scene = forgotten(430)
+        (child,) = scene.plan(500).apply
+        (before,) = scene.world.deployments
+        assert child["metadata"]["annotations"].pop("tuneyard.dev/woken-at") == "2030-01-02T03:12:25Z"
+        assert is_as(before, child), "nothing else changes"
+
+    def test_is_looked_at_until_then(self) -> None:
+        step = forgotten(410).plan(500)
+        assert (step.apply, step.again) == ([], 15.0)
+
+    def test_is_changed_once_per_silence(self) -> None:
+        scene = forgotten(430)
+        assert scene.step(500).apply
+        scene.world = scene.world._replace(silence=0)
+        assert scene.plan(515).apply == []
+
+    def test_is_changed_too_when_it_is_one_of_the_last_revision(self) -> None:
+        scene = forgotten(430).wants(NEW)
+        names = [each["metadata"]["name"] for each in scene.step(500).apply]
+        assert len(names) == 2, names
+
+    def test_is_left_alone_while_its_pods_come_up(self) -> None:
+        scene = forgotten(9000)
+        scene.deployment_of(OLD)["status"]["replicas"] = 1
+        assert scene.plan(500).apply == []
+
+
+def forgotten(seconds: float) -> Scene:
+    """A server that has served, whose Deployment has no pod, and of which nothing was heard for so long."""
+    scene = serving()
+    scene.deployment_of(OLD)["status"] = {"replicas": 0}
+    scene.step(60)
+    scene.world = scene.world._replace(silence=seconds)
+    return scene
 
 
 def test_drift_is_repaired() -> None:

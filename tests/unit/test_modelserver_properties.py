@@ -242,6 +242,11 @@ class ModelServerLife(RuleBasedStateMachine):
     def stranger_scales_a_deployment(self, pick: int, replicas: int) -> None:
         self.world.scale(self.world.deployments[pick % len(self.world.deployments)], replicas)
 
+    @precondition(lambda self: self.world.deployments)
+    @rule(pick=PICK)
+    def controller_forgets_a_deployment(self, pick: int) -> None:
+        self.world.forget(self.world.deployments[pick % len(self.world.deployments)])
+
     @rule()
     def what_was_deleted_is_gone(self) -> None:
         self.world.collect()

@@ -1,9 +1,15 @@
 """What a plan says is to be done."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tuneyard_operator.events import Event
 from tuneyard_operator.objects import Json
+
+# What lacks a pod, and of which nothing is heard for so long, will not get one: its controller still expects a pod that
+# is gone already for five minutes, and then nothing makes it look again (ExpectationsTimeout in Kubernetes'
+# pkg/controller/controller_utils.go). Of a Job that a quota keeps from its pods something is heard: its warning is
+# repeated each six minutes at the latest (defaultSpamQPS in client-go's tools/record/events_cache.go).
+SILENT_SECONDS: Final = 420.0
 
 
 class Plan(NamedTuple):

@@ -31,7 +31,7 @@ from tuneyard_operator.finetunejob.status import (
     write_status,
 )
 from tuneyard_operator.objects import label, name
-from tuneyard_operator.plans import Plan, Refusal
+from tuneyard_operator.plans import SILENT_SECONDS, Plan, Refusal
 from tuneyard_operator.settings import Settings
 from tuneyard_operator.termination import Outcome
 
@@ -42,11 +42,6 @@ NO_POD_SECONDS: Final = 10.0
 
 # A Job that waits longer than that for nothing is made again; it has lost four pods then.
 PATIENCE_SECONDS: Final = 60.0
-# A Job of which nothing is heard for so long is one that nobody will start. Its controller may still expect a pod that
-# is gone for five minutes, and then forgets it (ExpectationsTimeout in Kubernetes' pkg/controller/controller_utils.go).
-# One that fails to create pods tries again each minute (MaxJobApiBackOff in pkg/controller/job/job_controller.go), and
-# repeats its warning each six minutes at the latest (defaultSpamQPS in client-go's tools/record/events_cache.go).
-SILENT_SECONDS: Final = 420.0
 
 
 def plan(world: World, settings: Settings, now: datetime) -> Plan:

@@ -16,6 +16,7 @@ FETCH: Final = "fetch"
 ENGINE: Final = "engine"
 PROXY: Final = "proxy"
 SWITCHED_AT: Final = "tuneyard.dev/switched-at"
+WOKEN_AT: Final = "tuneyard.dev/woken-at"
 # The proxy lets streams end, then the engine stops.
 GRACE_SECONDS: Final = 120
 
@@ -79,6 +80,12 @@ def scaled(there: Json, replicas: int) -> Json:
         "metadata": {**kept, "annotations": annotations},
         "spec": {**spec, "replicas": replicas, "template": _template(there)},
     }
+
+
+def woken(child: Json, now: datetime) -> Json:
+    """The same Deployment with a change that its ReplicaSet is given too, so that both are looked at."""
+    metadata = child["metadata"]
+    return child | {"metadata": metadata | {"annotations": metadata["annotations"] | {WOKEN_AT: timestamp(now)}}}
 
 
 def _template(there: Json) -> Json:

@@ -23,6 +23,7 @@ async def observe(cluster: Reader, server: Json, _since_write: float) -> World:
         service=cluster.get("Service", namespace(server), name(server)),
         job=cluster.get("FineTuneJob", namespace(server), followed) if followed else None,
         warnings={uid(pod): cluster.warning(uid(pod)) for pod in pods if _hangs(pod)},
+        silence=cluster.silence(key_of(server)),
     )
 
 

@@ -29,6 +29,7 @@ class World(NamedTuple):
     service: Json | None = None
     job: Json | None = None  # the FineTuneJob that it follows
     warnings: Mapping[str, str] = {}  # the last warning about a pod that does not come up, by the pod's uid
+    silence: float = 0.0  # seconds since anything new was heard of the server, its children or their warnings
     refusal: Refusal | None = None  # the API server did not take what was planned
 
 
@@ -40,6 +41,7 @@ class Seen(NamedTuple):
     came_up: bool  # one replica is ready, or all were at some time
     replicas: int
     ready_replicas: int
+    short: bool  # fewer pods than wanted
     verified: bool  # a pod has fetched and verified the artifact
     trouble: Outcome | None  # what went wrong last
     hopeless: bool  # trouble that another try will not mend
@@ -78,6 +80,7 @@ def see(world: World, revision: str | None) -> Seen | None:
         came_up=bool(ready_replicas) or condition(deployment, "Progressing").get("reason") == ROLLED_OUT,
         replicas=int(status.get("replicas", 0)),
         ready_replicas=ready_replicas,
+        short=int(status.get("replicas", 0)) < wanted,
         verified=any(terminated(pod, FETCH).get("exitCode") == 0 for pod in pods),
         trouble=trouble[0],
         hopeless=trouble[1],

@@ -1,5 +1,6 @@
 """Decides what a ModelServer needs next: a pure function of what was observed."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -17,13 +18,14 @@ from tuneyard_operator.modelserver.children import (
     revision_of,
     scaled,
     service,
+    woken,
 )
 from tuneyard_operator.modelserver.observe import Seen, World, is_ours, own_deployments, pointed, see
 from tuneyard_operator.modelserver.status import Failed, Rollout, write_status
 from tuneyard_operator.modelserver.strategies import STRATEGIES
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
 from tuneyard_operator.objects import Json, is_as, is_going, label, name
-from tuneyard_operator.plans import Plan, Refusal
+from tuneyard_operator.plans import SILENT_SECONDS, Plan, Refusal
 from tuneyard_operator.settings import Settings
 
 REFUSED: Final = "Refused"
@@ -110,7 +112,7 @@ def _step(
 ) -> Plan:
     # What goes away takes nothing any more; when it is gone, it is made again.
     going = {name(each) for each in world.deployments if is_going(each)}
-    apply = [child for child in _deployments(world, decision, wanted) if child and name(child) not in going]
+    apply = [child for child in _deployments(world, decision, wanted, now) if child and name(child) not in going]
     switched = _switched_at(world, decision.traffic, now)
     if decision.traffic:
         front = service(world.server, decision.traffic, switched or now)
@@ -121,29 +123,34 @@ def _step(
     delete = old if old and kept_for <= timedelta() else []
     again = kept_for.total_seconds() if old and not delete and decision.traffic else None
     coming = rollout.target != rollout.served and not rollout.failed and rollout.target is not None
+    short = any(seen.short for revision in decision.replicas if (seen := see(world, revision)))
     status = write_status(world, rollout, now)
     return Plan(
         status,
         delete=delete,
         apply=apply,
         events=story.events(world.server.get("status", {}), status, rollout),
-        again=again if again is not None else (LOOK_SECONDS if coming else None),
+        again=again if again is not None else (LOOK_SECONDS if coming or short else None),
     )
 
 
-def _deployments(world: World, decision: Decision, wanted: dict[str | None, Json]) -> list[Json | None]:
-    return [
-        _deployment(see(world, revision), wanted.get(revision), count) for revision, count in decision.replicas.items()
-    ]
+def _deployments(
+    world: World, decision: Decision, wanted: dict[str | None, Json], now: datetime
+) -> Iterator[Json | None]:
+    """What to apply; None where a Deployment is as it should be."""
+    for revision, replicas in decision.replicas.items():
+        seen, child = see(world, revision), _deployment(see(world, revision), wanted.get(revision), replicas)
+        if not child or not seen or not is_as(seen.deployment, child):
+            yield child
+        else:
+            yield woken(child, now) if seen.short and world.silence > SILENT_SECONDS else None
 
 
 def _deployment(seen: Seen | None, wanted: Json | None, replicas: int) -> Json | None:
-    """What to apply, or None where it is as it should be."""
-    if wanted is None:
-        same = seen is None or seen.deployment["spec"].get("replicas") == replicas
-        return None if same or seen is None else scaled(seen.deployment, replicas)
-    child = wanted | {"spec": wanted["spec"] | {"replicas": replicas}}
-    return None if seen and is_as(seen.deployment, child) else child
+    """A revision's Deployment as it should be: anew from the spec, or else as it is there."""
+    if wanted:
+        return wanted | {"spec": wanted["spec"] | {"replicas": replicas}}
+    return scaled(seen.deployment, replicas) if seen else None
 
 
 def _switched_at(world: World, traffic: str | None, now: datetime) -> datetime | None:
