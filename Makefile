@@ -28,7 +28,7 @@ test: check install integration test-tools ## Everything: lint, types, unit, con
 	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/e2e
 
 .PHONY: chaos
-chaos: install test-tools chaos-tools ## Hundreds of faults over an API server, then half an hour over a cluster with real jobs; not in CI
+chaos: install test-tools chaos-tools ## 200 faults over an API server, then 200 over a cluster with real jobs; not in CI
 	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/chaos
 
 .PHONY: check

@@ -1,4 +1,4 @@
-"""The cluster's work: thirty FineTuneJobs and two ModelServers that two cores can do in half an hour."""
+"""The cluster's work: thirty FineTuneJobs and two ModelServers that two cores can do in twenty minutes."""
 
 import asyncio
 import json
