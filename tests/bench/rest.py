@@ -21,6 +21,8 @@ from bench.processes import load_average
 from operatorbuilders import ARTIFACT
 from tuneyard_api.names import STAGES
 from tuneyard_operator.conditions import Said, conditions
+from tuneyard_operator.finetunejob.revision import revision
+from tuneyard_operator.objects import name
 
 JOBS: Final = 1000
 SERVERS: Final = 200
@@ -36,8 +38,11 @@ async def bring_to_rest(server: ApiServer, client: aiohttp.ClientSession) -> Non
     """A third of the jobs has succeeded, a third failed, and a third waits for its pods; all servers serve."""
     states = dict(zip((f"job-{number:04}" for number in range(JOBS)), cycle(STATES)))
     await create_all(client, f"{OURS}/finetunejobs", map(fine_tune_job, states))
-    ended = [(f"{OURS}/finetunejobs/{name}", STATES[state]) for name, state in states.items() if STATES[state]]
-    await set_all(client, ended)
+    async with client.get(f"{OURS}/finetunejobs") as answer:
+        there = {name(job): job for job in (await answer.json())["items"]}
+    ended = {called: STATES[state] for called, state in states.items() if STATES[state]}
+    statuses = {called: status | {"revision": revision(there[called])} for called, status in ended.items()}
+    await set_all(client, [(f"{OURS}/finetunejobs/{called}", status) for called, status in statuses.items()])
     await create_all(client, f"{OURS}/modelservers", (model_server(f"server-{number:03}") for number in range(SERVERS)))
 
 
