@@ -14,7 +14,7 @@ from tuneyard_operator.modelserver.artifact import artifact_of
 from tuneyard_operator.modelserver.children import ENGINE, FETCH
 from tuneyard_operator.modelserver.observe import DEADLINE, ROLLED_OUT, World
 from tuneyard_operator.modelserver.plan import plan
-from tuneyard_operator.objects import Json, condition, holds, is_going, label, name, owned_by, uid
+from tuneyard_operator.objects import Json, condition, covers, holds, is_going, label, name, owned_by, uid
 from tuneyard_operator.plans import Plan, Refusal
 from tuneyard_operator.termination import container_status, terminated
 
@@ -213,18 +213,18 @@ class ServedWorld:
         own = sorted(self.pods_of(deployment), key=lambda pod: not holds(pod, "Ready"))
         for pod in own[wanted:]:
             self.goes(pod)
-        ready = sum(holds(pod, "Ready") for pod in own[:wanted])
-        before = deployment["status"]
-        status = {
-            "observedGeneration": deployment["metadata"]["generation"],
-            "replicas": min(wanted, len(own)),
-            "readyReplicas": ready,
-            "availableReplicas": ready,
-            "conditions": [self._rollout(deployment, done=ready == wanted)],
-        }
-        if status != before:
+        counts = self._counts(deployment)
+        status = counts | {"conditions": [self._rollout(deployment, done=counts["readyReplicas"] == wanted)]}
+        if status != deployment["status"]:
             deployment["status"] = status
             self._changed(deployment)
+
+    def _counts(self, deployment: Json) -> Json:
+        pods = self.pods_of(deployment)
+        ready = sum(holds(pod, "Ready") for pod in pods)
+        generation = deployment["metadata"]["generation"]
+        counts = {"replicas": len(pods), "readyReplicas": ready, "availableReplicas": ready}
+        return {"observedGeneration": generation} | counts
 
     def forget(self, deployment: Json) -> None:
         """Its pods go, and its ReplicaSet expects them for five minutes; after those only a change makes it look."""
@@ -370,9 +370,12 @@ class ServedWorld:
 
     def is_at_work(self) -> bool:
         """The Deployment controller or the kubelet has something to do."""
-        known = [each for each in self.deployments if name(each) not in self.forgotten]
-        unsettled = [each for each in known if len(self.pods_of(each)) != each["spec"]["replicas"]]
-        return bool(unsettled or self.working())
+        return bool(self.working()) or any(map(self._is_unsettled, self.deployments))
+
+    def _is_unsettled(self, deployment: Json) -> bool:
+        if name(deployment) in self.forgotten:
+            return not covers(deployment["status"], self._counts(deployment))
+        return len(self.pods_of(deployment)) != int(deployment["spec"]["replicas"])
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

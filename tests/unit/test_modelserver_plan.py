@@ -61,6 +61,18 @@ def test_a_revision_that_was_ready_while_nobody_looked_serves_on() -> None:
     assert len(scene.world.deployments) == 2
 
 
+def test_what_has_the_traffic_serves_although_the_operator_was_killed_before_it_said_so() -> None:
+    scene = serving().wants(NEW)
+    before = scene.step(60).status
+    scene.becomes_ready(NEW).step(90)
+    scene.server["status"] = before
+    scene.server["spec"]["vllm"] = {"maxModelLen": 1}  # and now the spec cannot be read
+    step = scene.plan(91)
+    assert says(step, "Progressing")[1] == "InvalidSpec"
+    assert says(step, "Available") == ("True", "Serving")
+    assert step.status["served"]["digest"] == NEW
+
+
 def test_a_switch_in_the_future_was_told_by_a_wrong_clock() -> None:
     scene = serving()
     scene.wants(NEW).step(40)

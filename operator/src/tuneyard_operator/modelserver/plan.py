@@ -68,13 +68,13 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
 
 
 def served_revision(world: World) -> str | None:
-    """The revision that got the traffic and has answered: told by the status, or else by the Service."""
-    revision = world.server.get("status", {}).get("served", {}).get("revision")
-    if revision and see(world, revision):
-        return str(revision)
+    """The revision that got the traffic and has answered: told by the Service, or else by the status."""
     seen = see(world, pointed(world))
-    # It may have become ready, and lost its pod again, while nobody looked.
-    return pointed(world) if seen and seen.came_up else None
+    # The Service is switched before the status is written, and the operator may have been killed in between.
+    if seen and seen.came_up:
+        return pointed(world)
+    revision = world.server.get("status", {}).get("served", {}).get("revision")
+    return str(revision) if revision and see(world, revision) else None
 
 
 def _last_release(world: World, spec: ModelServerSpec, served: str | None) -> Artifact | None:
