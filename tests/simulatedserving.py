@@ -40,9 +40,7 @@ class ServedWorld:
         self._numbers = count(1)
         self.now = NOW
         self.heard_at = NOW
-        self.forgotten: dict[
-            str, datetime
-        ] = {}  # Deployments whose controller waits for pods that are gone, since when
+        self.forgotten: dict[str, datetime] = {}  # since when a Deployment's controller waits for pods that are gone
         self.broken: dict[str, str] = {}  # why an artifact cannot be had, by its digest
         self.verified: set[str] = set()  # digests that a pod has found to be right
         self.store_answers = self.registry_answers = self.nodes_have_room = self.engine_works = True

@@ -72,15 +72,15 @@ def see(world: World, revision: str | None) -> Seen | None:
     pods = [pod for pod in world.pods if label(pod, names.LABEL_REVISION) == revision and not is_going(pod)]
     status = deployment.get("status", {})
     wanted = int(deployment["spec"].get("replicas", 1))
-    ready_replicas = int(status.get("readyReplicas", 0))
+    replicas, ready_replicas = int(status.get("replicas", 0)), int(status.get("readyReplicas", 0))
     trouble = _trouble(deployment, pods, world.warnings)
     return Seen(
         deployment=deployment,
         ready=_is_current(deployment) and int(status.get("availableReplicas", 0)) >= wanted,
         came_up=bool(ready_replicas) or condition(deployment, "Progressing").get("reason") == ROLLED_OUT,
-        replicas=int(status.get("replicas", 0)),
+        replicas=replicas,
         ready_replicas=ready_replicas,
-        short=int(status.get("replicas", 0)) < wanted,
+        short=replicas < wanted,
         verified=any(terminated(pod, FETCH).get("exitCode") == 0 for pod in pods),
         trouble=trouble[0],
         hopeless=trouble[1],

@@ -139,7 +139,8 @@ def _deployments(
 ) -> Iterator[Json | None]:
     """What to apply; None where a Deployment is as it should be."""
     for revision, replicas in decision.replicas.items():
-        seen, child = see(world, revision), _deployment(see(world, revision), wanted.get(revision), replicas)
+        seen = see(world, revision)
+        child = _deployment(seen, wanted.get(revision), replicas)
         if not child or not seen or not is_as(seen.deployment, child):
             yield child
         else:
