@@ -144,11 +144,13 @@ def nothing_goes_backwards(history: History) -> list[str]:
 
 
 def _is_lost(record: Record) -> bool:
+    """A container that has failed counts before its pod's phase says so: a kubelet may tell the two apart."""
     pod = record.object
     return (
         record.type == "DELETED"
         or "deletionTimestamp" in pod["metadata"]
         or pod.get("status", {}).get("phase") == "Failed"
+        or exit_code(pod) not in (None, 0)
     )
 
 

@@ -193,9 +193,21 @@ def test_a_status_that_goes_backwards_is_found(first: Json, second: Json, says: 
     assert nothing_goes_backwards(two_statuses(first, first)) == []
 
 
-def test_a_stage_may_start_again_once_for_each_pod_that_it_lost() -> None:
-    lost = pod("train", RUNNING)
-    lost["metadata"]["deletionTimestamp"] = "now"
+def deleted_pod() -> Json:
+    made = pod("train", RUNNING)
+    made["metadata"]["deletionTimestamp"] = "now"
+    return made
+
+
+def ending_pod() -> Json:
+    """Its container has failed; the kubelet has yet to say so of the pod."""
+    made = pod("train", CRASHED)
+    made["status"]["phase"] = "Running"
+    return made
+
+
+@pytest.mark.parametrize("lost", [deleted_pod(), ending_pod()])
+def test_a_stage_may_start_again_once_for_each_pod_that_it_lost(lost: Json) -> None:
     running, pending = fine_tune_job({"train": "Running"}), fine_tune_job({})
     story = Story().tell("FineTuneJob", running).tell("Pod", lost).tell("FineTuneJob", pending)
     assert nothing_goes_backwards(story.history) == []
