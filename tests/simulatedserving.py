@@ -371,9 +371,9 @@ class ServedWorld:
         return bool(self.working()) or any(map(self._is_unsettled, self.deployments))
 
     def _is_unsettled(self, deployment: Json) -> bool:
-        if name(deployment) in self.forgotten:
-            return not covers(deployment["status"], self._counts(deployment))
-        return len(self.pods_of(deployment)) != int(deployment["spec"]["replicas"])
+        short = len(self.pods_of(deployment)) != int(deployment["spec"]["replicas"])
+        uncounted = not covers(deployment["status"], self._counts(deployment))
+        return uncounted or (short and name(deployment) not in self.forgotten)
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
