@@ -104,12 +104,12 @@ class ModelServerLife(RuleBasedStateMachine):
     def serving(self) -> str | None:
         """The revision that the operator knows to serve."""
         world = self.world
-        told = world.heard["ModelServer"][0].get("status", {}).get("served", {}).get("revision")
-        if told and world.revision(told):
-            return str(told)
         selected = world.selected(world.heard)
         there = world.revision(selected)
-        return selected if there and there["status"].get("readyReplicas") else None
+        if there and there["status"].get("readyReplicas"):
+            return selected
+        told = world.heard["ModelServer"][0].get("status", {}).get("served", {}).get("revision")
+        return str(told) if told and world.revision(told) else None
 
     def is_fit(self, revision: str) -> bool:
         """It is ready and was not given up."""
