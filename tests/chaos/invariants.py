@@ -150,7 +150,7 @@ def _is_lost(record: Record) -> bool:
         record.type == "DELETED"
         or "deletionTimestamp" in pod["metadata"]
         or pod.get("status", {}).get("phase") == "Failed"
-        or exit_code(pod) not in (None, 0)
+        or bool(exit_code(pod))
     )
 
 

@@ -103,13 +103,16 @@ class ModelServerLife(RuleBasedStateMachine):
 
     def serving(self) -> str | None:
         """The revision that the operator knows to serve."""
-        world = self.world
-        selected = world.selected(world.heard)
-        there = world.revision(selected)
-        if there and there["status"].get("readyReplicas"):
-            return selected
-        told = world.heard["ModelServer"][0].get("status", {}).get("served", {}).get("revision")
-        return str(told) if told and world.revision(told) else None
+        if answers := self.answering():
+            return answers
+        told = self.world.heard["ModelServer"][0].get("status", {}).get("served", {}).get("revision")
+        return str(told) if told and self.world.revision(told) else None
+
+    def answering(self) -> str | None:
+        """The revision that the Service points to, where a replica of it is ready."""
+        selected = self.world.selected(self.world.heard)
+        there = self.world.revision(selected)
+        return selected if there and there["status"].get("readyReplicas") else None
 
     def is_fit(self, revision: str) -> bool:
         """It is ready and was not given up."""
@@ -140,12 +143,10 @@ class ModelServerLife(RuleBasedStateMachine):
         """The conditions agree with what the operator has heard."""
         world, told = self.world, said(status)
         ModelServerStatus.model_validate(status)
-        selected = world.selected(world.heard)
-        there = world.revision(selected)
-        answers = bool(there and there["status"].get("readyReplicas"))
-        assert holds(status, "Available") == answers
+        selected, answers = world.selected(world.heard), self.answering()
+        assert holds(status, "Available") == bool(answers)
         if answers:
-            assert status["served"]["revision"] == selected
+            assert status["served"]["revision"] == answers
         if told["Progressing"]["reason"] == "Completed" and selected and self.is_ready(selected):
             assert told.get("Degraded", {}).get("reason") in (None, "Refused"), "all is well"
         if "ArtifactVerified" in told and holds(status, "ArtifactVerified"):
