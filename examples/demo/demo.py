@@ -19,8 +19,8 @@ from rich.table import Table
 
 from demo import diagnosis, objectstore
 from demo.kubectl import apply, condition, get, holds, kubectl, port_forward, wait_until
-from tuneyard_store.manifest import publish_directory
-from tuneyard_store.s3 import S3Store
+from tuneyard_store.artifact import publish_directory
+from tuneyard_store.schemes.s3 import S3Store
 
 EXAMPLES = Path(__file__).parent.parent
 NAMESPACE, STORE_NAMESPACE = "tuneyard-demo", "tuneyard-demo-store"

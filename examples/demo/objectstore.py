@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from demo.certificates import Identity, make_authority, make_server_identity
 from demo.kubectl import apply, kubectl, port_forward
 from tuneyard_store.credentials import load_credentials
-from tuneyard_store.s3 import S3Store
+from tuneyard_store.schemes.s3 import S3Store
 
 Json = dict[str, Any]
 

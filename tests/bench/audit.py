@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from apiserver import ApiServer, Json
+from support.apiserver import ApiServer, Json
 
 NAMESPACE: Final = "bench"
 POLICY: Final[Json] = {

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Final
 from urllib.error import HTTPError
 
-from apiserver import ApiServer, api_server
 from bench.ours import fine_tune_job, model_server, operator
-from tuneyard_operator.lease import DEFAULT
+from support.apiserver import ApiServer, api_server
+from tuneyard_operator.machinery.lease import DEFAULT
 
 LEASE: Final = "/apis/coordination.k8s.io/v1/namespaces/default/leases/tuneyard"
 OURS: Final = "/apis/tuneyard.dev/v1alpha1/namespaces/default"

@@ -10,7 +10,7 @@ from typing import Final
 
 import aiohttp
 
-from apiserver import TOKEN, ApiServer, Json
+from support.apiserver import TOKEN, ApiServer, Json
 
 CONNECTIONS: Final = 16
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"

@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
-from apiserver import ApiServer, Json, free_ports
 from bench.audit import kubeconfig_for
 from bench.processes import Program, program
 from bench.subject import Subject
+from support.apiserver import ApiServer, Json, free_ports
 from tuneyard_api.names import API_VERSION
 
 NAME: Final = "tuneyard"

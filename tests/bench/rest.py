@@ -12,17 +12,17 @@ from typing import Any, Final
 
 import aiohttp
 
-from apiserver import ApiServer, Json, api_server
 from bench import audit
 from bench.figures import table
 from bench.load import create_all, session
 from bench.ours import NAME, NAMESPACE, OURS, fine_tune_job, model_server, tuneyard
 from bench.processes import load_average
-from operatorbuilders import ARTIFACT
+from support.apiserver import ApiServer, Json, api_server
+from support.operatorbuilders import ARTIFACT
 from tuneyard_api.names import STAGES
-from tuneyard_operator.conditions import Said, conditions
 from tuneyard_operator.finetunejob.revision import revision
-from tuneyard_operator.objects import name
+from tuneyard_operator.machinery.conditions import Said, conditions
+from tuneyard_operator.machinery.objects import name
 
 JOBS: Final = 1000
 SERVERS: Final = 200

@@ -15,7 +15,6 @@ from typing import Final, NamedTuple
 
 import aiohttp
 
-from apiserver import ApiServer, api_server
 from bench import audit, profile
 from bench.figures import kibibytes, mebibytes, percentile, seconds, table
 from bench.load import Arrivals, create, create_all, delete_all, session
@@ -23,6 +22,7 @@ from bench.ours import tuneyard
 from bench.processes import Program, load_average
 from bench.subject import Subject
 from bench.trainer import trainer
+from support.apiserver import ApiServer, api_server
 
 SUBJECTS: Final[dict[str, Callable[[ApiServer], Subject]]] = {"tuneyard": tuneyard, "trainer": trainer}
 WARM: Final = 20  # objects before the clock starts: then connections, imports and caches are there

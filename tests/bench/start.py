@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from apiserver import ApiServer, api_server
 from bench import audit
 from bench.figures import mebibytes, seconds, table
 from bench.load import create_all
 from bench.ours import COMMAND, operator, tuneyard
 from bench.processes import load_average
 from bench.scale import have_children, quiet, watched
+from support.apiserver import ApiServer, api_server
 
 BAR: Final = 3.0  # seconds
 FILL_SECONDS: Final = 900.0

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from apiserver import Json
 from bench.processes import Program
+from support.apiserver import Json
 
 
 class Subject(NamedTuple):

@@ -13,12 +13,12 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from apiserver import ApiServer, Json, free_ports
 from bench.audit import kubeconfig_for
 from bench.processes import Program, program
 from bench.subject import Subject
 from demo.certificates import Identity, make_authority, make_server_identity
 from demo.kubectl import wait_until
+from support.apiserver import ApiServer, Json, free_ports
 
 HERE: Final = Path(__file__).parent / "peer"
 TRAINER: Final = "github.com/kubeflow/trainer/v2"

@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from apiserver import client_config, free_ports
 from chaos.api import Access, Api
 from chaos.faults import Entry, Fault, Scene, storm
 from chaos.invariants import ends_as_expected, is_quiet, no_orphans, violations
 from chaos.operators import OperatorProcess
 from chaos.proxy import FaultProxy
 from chaos.recorder import Recorder
+from support.apiserver import client_config, free_ports
 
 SEED: Final = int(os.environ.get("TUNEYARD_CHAOS_SEED", "1"))
 BLOWS: Final = 200

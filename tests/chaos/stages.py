@@ -5,11 +5,11 @@ import random
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from operatorbuilders import DATASET, PUBLISHED, said
+from support.operatorbuilders import DATASET, PUBLISHED, said
 from tuneyard_api import names, reasons
-from tuneyard_api.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import STAGES, Stage
-from tuneyard_trainer.digests import stage_digests
+from tuneyard_trainer.runtime.digests import stage_digests
 
 Json = dict[str, Any]
 

@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from apiserver import TOKEN, ApiServer, api_server
 from chaos.api import Access, Api
 from chaos.arena import BLOWS, SEED, arena, end, endure
 from chaos.faults import FAULTS, Fault, Scene
 from chaos.kubelet import Kubelet
 from chaos.stages import Store
 from chaos.workload import expected, work
+from support.apiserver import TOKEN, ApiServer, api_server
 
 PAUSE_SECONDS: Final = 0.2
 # A minute is enough, but for a Job whose controller expects a pod that came and went while it was cut off: it is made

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from demo.certificates import make_authority, make_server_identity
 from demo.kubectl import wait_until
 from tuneyard_store.credentials import load_credentials
-from tuneyard_store.s3 import S3Store
+from tuneyard_store.schemes.s3 import S3Store
 
 ACCESS_KEY: Final = "contract-access-key"
 SECRET_KEY: Final = "contract-secret-key-0123456789"

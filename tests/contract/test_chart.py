@@ -10,8 +10,8 @@ import yaml
 
 from demo.kubectl import Json, KubectlError, apply, kubectl
 from tuneyard_api.base import SecretRef
-from tuneyard_api.finetunejob import FineTuneJobSpec
-from tuneyard_api.modelserver import ModelServerSpec
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.modelserver import ModelServerSpec
 from tuneyard_api.names import STAGES, Stage
 from tuneyard_operator.finetunejob.children import stage_job
 from tuneyard_operator.modelserver.artifact import Artifact

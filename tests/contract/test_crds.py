@@ -12,7 +12,7 @@ import pytest
 
 from demo.kubectl import Json, KubectlError, apply, get, kubectl
 from tuneyard_api.crd import KINDS, build_crd
-from tuneyard_api.finetunejob import CHANGEABLE, FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob import CHANGEABLE, FineTuneJobSpec
 
 GROUP = "contract.tuneyard.dev"
 NAMESPACE = "contract-crds"

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from apiserver import ApiServer, Json, api_server
 from bench import ours
 from demo.kubectl import wait_until
-from operatorbuilders import said
-from playednode import NAMESPACE, apply, created, end, prepare, run, status, trained, training, training_job
+from support.apiserver import ApiServer, Json, api_server
+from support.operatorbuilders import said
+from support.playednode import NAMESPACE, apply, created, end, prepare, run, status, trained, training, training_job
 from tuneyard_api.names import EXIT_TRY_AGAIN, EXIT_UNKNOWN
 
 TWO: Json = {"gpus": 0, "nodes": 2}

@@ -14,17 +14,18 @@ import aiohttp
 import pytest
 from prometheus_client import REGISTRY
 
-from apiserver import ApiServer, Json, api_server
-from tuneyard_operator import handlers, main
-from tuneyard_operator.cache import Cache
-from tuneyard_operator.errors import ApiError, Verdict, classify, delay
-from tuneyard_operator.informers import SOURCES, Informer
-from tuneyard_operator.kube import Kube, Source
-from tuneyard_operator.objects import Key
-from tuneyard_operator.plans import Plan
-from tuneyard_operator.reconcile import Controller, Reconciler
+from support.apiserver import ApiServer, Json, api_server
+from support.wire import Wire, wire_to
+from tuneyard_operator import main
+from tuneyard_operator import process as handlers
+from tuneyard_operator.machinery.cache import Cache
+from tuneyard_operator.machinery.errors import ApiError, Verdict, classify, delay
+from tuneyard_operator.machinery.informers import SOURCES, Informer
+from tuneyard_operator.machinery.kube import Kube, Source
+from tuneyard_operator.machinery.objects import Key
+from tuneyard_operator.machinery.plan import Plan
+from tuneyard_operator.machinery.reconcile import Controller, Reconciler
 from tuneyard_operator.settings import Settings
-from wire import Wire, wire_to
 
 JOBS = "/apis/tuneyard.dev/v1alpha1/namespaces/default/finetunejobs"
 SPEC: Json = {

@@ -11,12 +11,12 @@ from typing import Final
 
 import pytest
 
-import kueuemanifests as kueue
-from apiserver import TOKEN, ApiServer, Json, api_server, free_ports
 from bench import ours
 from demo.kubectl import wait_until
-from operatorbuilders import said
-from playednode import (
+from support import kueuemanifests as kueue
+from support.apiserver import TOKEN, ApiServer, Json, api_server, free_ports
+from support.operatorbuilders import said
+from support.playednode import (
     NAMESPACE,
     PODS,
     apply,

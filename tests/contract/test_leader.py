@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from apiserver import ApiServer, api_server
-from connected import connected
-from tuneyard_operator.errors import ApiError
-from tuneyard_operator.kube import Kube
-from tuneyard_operator.leader import Election
-from tuneyard_operator.lease import Timing
-from wire import Wire, wire_to
+from support.apiserver import ApiServer, api_server
+from support.connected import connected
+from support.wire import Wire, wire_to
+from tuneyard_operator.machinery.errors import ApiError
+from tuneyard_operator.machinery.kube import Kube
+from tuneyard_operator.machinery.leader import Election
+from tuneyard_operator.machinery.lease import Timing
 
 TIMING: Final = Timing(lease=5, deadline=4.0, retry=0.3)
 SLACK: Final = 1.5  # seconds that a busy machine may add

@@ -10,12 +10,12 @@ from typing import Final
 import pytest
 import yaml
 
-from apiserver import ApiServer, Json, api_server, client_config
 from bench import ours
 from demo.kubectl import wait_until
 from e2e.audit import calls, refused
-from operatorbuilders import said
-from playednode import begin, end
+from support.apiserver import ApiServer, Json, api_server, client_config
+from support.operatorbuilders import said
+from support.playednode import begin, end
 from tuneyard_api.names import EXIT_BAD_INPUT
 
 CHART: Final = Path(__file__).parents[2] / "charts" / "tuneyard"

@@ -12,13 +12,13 @@ import pytest
 
 from contract import s3_servers
 from contract.s3_servers import BUCKET, Server
-from tinymodel import SHAPES, write_model
-from tuneyard_api.finetunejob import FineTuneJobSpec
+from support.tinymodel import SHAPES, write_model
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.reasons import ADOPTED, COMPLETED
-from tuneyard_store.s3 import S3Store
-from tuneyard_trainer.dataset.shards import IGNORED, read_rows
-from tuneyard_trainer.stage import Outcome, StageContext, run_stage
-from tuneyard_trainer.train import fetch_rows
+from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_trainer.data.shards import IGNORED, read_rows
+from tuneyard_trainer.runtime.stage_runner import Outcome, StageContext, run_stage
+from tuneyard_trainer.stages.train import fetch_rows
 
 ROOT = f"s3://{BUCKET}"
 READER, READER_SECRET = "reader", "reader-secret-0123456789"

@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from demo.kubectl import wait_until
-from tuneyard_server.proxy_config import LISTEN, ROUTES
+from tuneyard_server.proxy.config import LISTEN, ROUTES
 
 KEY = 'sk-a"b$c;{}\\d^(e)'
 URL = f"http://127.0.0.1:{LISTEN}"

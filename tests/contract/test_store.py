@@ -14,8 +14,8 @@ import pytest
 from contract import s3_servers
 from contract.s3_servers import BUCKET, MANY, Server
 from tuneyard_store import errors
-from tuneyard_store.manifest import MANIFEST, describe_directory, fetch_directory, publish_directory, read_manifest
-from tuneyard_store.s3 import MULTIPART_BYTES, S3Store
+from tuneyard_store.artifact import MANIFEST, describe_directory, fetch_directory, publish_directory, read_manifest
+from tuneyard_store.schemes.s3 import MULTIPART_BYTES, S3Store
 
 ROOT = f"s3://{BUCKET}"
 

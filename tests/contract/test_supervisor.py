@@ -16,7 +16,7 @@ Start = Callable[..., subprocess.Popen[str]]
 SUPERVISE = """
 import sys
 from pathlib import Path
-from tuneyard_server.engines.options import Command
+from tuneyard_server.engines.base import Command
 from tuneyard_server.supervisor import supervise
 program, folder, seconds = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
 command = Command([sys.executable, "-c", program], {"FROM_COMMAND": "1"})

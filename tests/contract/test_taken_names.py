@@ -4,15 +4,15 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from apiserver import ApiServer, Json, api_server
-from connected import connected
-from operatorbuilders import SETTINGS
+from support.apiserver import ApiServer, Json, api_server
+from support.connected import connected
+from support.operatorbuilders import SETTINGS
 from tuneyard_operator import modelserver
-from tuneyard_operator.cache import Cache
-from tuneyard_operator.errors import ApiError
-from tuneyard_operator.kube import Kube
-from tuneyard_operator.objects import Key, condition
-from tuneyard_operator.reconcile import Reconciler
+from tuneyard_operator.machinery.cache import Cache
+from tuneyard_operator.machinery.errors import ApiError
+from tuneyard_operator.machinery.kube import Kube
+from tuneyard_operator.machinery.objects import Key, condition
+from tuneyard_operator.machinery.reconcile import Reconciler
 
 SERVICES = "/api/v1/namespaces/default/services"
 SERVERS = "/apis/tuneyard.dev/v1alpha1/namespaces/default/modelservers"

@@ -16,7 +16,7 @@ from demo import demo, diagnosis, objectstore
 from demo.kubectl import Json, apply, kubectl
 from demo.objectstore import ObjectStore
 from e2e.smallmodel import first_layers
-from tuneyard_store.manifest import publish_directory
+from tuneyard_store.artifact import publish_directory
 
 ROOT = Path(__file__).parents[2]
 STORE_NAMESPACE = "e2e-store"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from demo.kubectl import Json, kubectl, wait_until
-from kueuemanifests import DEPLOYMENT, SYSTEM, cluster_queue, configuration, manifests
+from support.kueuemanifests import DEPLOYMENT, SYSTEM, cluster_queue, configuration, manifests
 
 
 @contextmanager

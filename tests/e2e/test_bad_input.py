@@ -10,7 +10,7 @@ from demo.kubectl import Json, apply, condition, items, kubectl
 from demo.objectstore import READ_ONLY_PORT, ObjectStore
 from e2e.conftest import NamespaceFactory
 from e2e.jobs import fine_tune_job, wait_for_job
-from tuneyard_store.s3 import S3Store
+from tuneyard_store.schemes.s3 import S3Store
 
 NAMESPACE = "e2e-bad-input"
 GOOD_ROW = json.dumps({"question": "What is a Pod?", "answer": "A group of containers."}) + "\n"

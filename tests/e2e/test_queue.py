@@ -11,7 +11,7 @@ from demo.objectstore import RESTRICTED
 from e2e.conftest import NamespaceFactory
 from e2e.jobs import CPU, fine_tune_job, last_step, resumed_from, small_training, stage, training_log, wait_for_job
 from e2e.kueue import kueue_for
-from kueuemanifests import QUEUE, URGENT, local_queue
+from support.kueuemanifests import QUEUE, URGENT, local_queue
 from tuneyard_api.names import LABEL_QUEUE
 
 NAMESPACE = "e2e-queue"

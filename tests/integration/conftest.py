@@ -18,13 +18,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tinymodel import TURN_END, TURN_START, byte_tokenizer
-from tuneyard_api.finetunejob import FineTuneJobSpec
+from support.tinymodel import TURN_END, TURN_START, byte_tokenizer
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_store.credentials import Credentials
-from tuneyard_store.s3 import S3Store
-from tuneyard_trainer.dataset.shards import IGNORED, ShardWriter, TokenizedRow
-from tuneyard_trainer.digests import stage_digests
-from tuneyard_trainer.stage import Json, StageContext
+from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_trainer.data.shards import IGNORED, ShardWriter, TokenizedRow
+from tuneyard_trainer.runtime.digests import stage_digests
+from tuneyard_trainer.runtime.stage_runner import Json, StageContext
 
 VOCABULARY = 320
 MODEL_URI = "s3://bucket/model"

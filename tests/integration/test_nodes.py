@@ -15,10 +15,10 @@ from safetensors.torch import load
 
 from integration.conftest import ContextFactory
 from tuneyard_api import names, reasons
-from tuneyard_store.s3 import S3Store
-from tuneyard_trainer.checkpoints import Checkpoints
-from tuneyard_trainer.group import Group
-from tuneyard_trainer.stage import Outcome, StageContext, run_stage
+from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_trainer.runtime.checkpoints import Checkpoints
+from tuneyard_trainer.runtime.rendezvous import Group
+from tuneyard_trainer.runtime.stage_runner import Outcome, StageContext, run_stage
 
 LONG: Final[dict[str, Any]] = {
     "maxSteps": 40,

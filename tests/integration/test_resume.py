@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from integration.conftest import MODEL_URI, job_spec
-from tuneyard_trainer.worker import RECORD, environment
+from tuneyard_trainer.runtime.worker import RECORD, environment
 
 STEPS = 8
 
@@ -44,7 +44,7 @@ class Run:
         (self.folder / "stop").touch() if stop else (self.folder / "stop").unlink(missing_ok=True)
         job_file = self.folder / "job.json"
         job_file.write_text(json.dumps(self.job | {"resume": str(resume) if resume else None}))
-        command = [sys.executable, "-m", "tuneyard_trainer.backends.peft", str(job_file)]
+        command = [sys.executable, "-m", "tuneyard_trainer.backends.peft.worker", str(job_file)]
         done = subprocess.run(
             command, env=environment(os.environ, 2, use_gpus=False), capture_output=True, text=True, check=False
         )

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from integration.conftest import ContextFactory
 from tuneyard_api import reasons
-from tuneyard_store.manifest import fetch_directory, read_manifest
-from tuneyard_trainer.checkpoints import Checkpoints
-from tuneyard_trainer.stage import Json, StageContext, run_stage
+from tuneyard_store.artifact import fetch_directory, read_manifest
+from tuneyard_trainer.runtime.checkpoints import Checkpoints
+from tuneyard_trainer.runtime.stage_runner import Json, StageContext, run_stage
 
 
 def result_of(context: StageContext) -> Json:

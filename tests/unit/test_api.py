@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from tuneyard_api import names, reasons
 from tuneyard_api.crd import KINDS, build_crd
-from tuneyard_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
-from tuneyard_api.modelserver import ModelServerSpec
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from tuneyard_api.kinds.modelserver import ModelServerSpec
 
 ROOT = Path(__file__).parents[2]
 MINIMAL: dict[str, Any] = {

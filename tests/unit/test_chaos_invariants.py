@@ -18,7 +18,7 @@ from chaos.invariants import (
     violations,
 )
 from chaos.watching import Expired, Record, Stream
-from operatorbuilders import said
+from support.operatorbuilders import said
 
 Json = dict[str, Any]
 DIGESTS = {stage: stage * 3 for stage in ("prepare", "train", "export", "evaluate", "publish")}

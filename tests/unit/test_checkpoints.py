@@ -1,6 +1,6 @@
 """Which checkpoints count. That they are saved, pruned and fetched is tested on a real store in tests/integration."""
 
-from tuneyard_trainer.checkpoints import complete_steps
+from tuneyard_trainer.runtime.checkpoints import complete_steps
 
 ROOT = "s3://b/runs/abc/train/checkpoints"
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rich.console import RenderableType
 
-from operatorbuilders import ARTIFACT, NOW, PUBLISHED, Cluster, said
+from support.operatorbuilders import ARTIFACT, NOW, PUBLISHED, Cluster, said
 from tuneyard_api.durations import duration
-from tuneyard_api.modelserver import ModelServerStatus
+from tuneyard_api.kinds.modelserver import ModelServerStatus
 from tuneyard_cli import screen
 from tuneyard_cli.durations import parse_duration
 from tuneyard_cli.job import render_job, why

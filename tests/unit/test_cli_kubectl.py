@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from operatorbuilders import PUBLISHED, Cluster, said
+from support.operatorbuilders import PUBLISHED, Cluster, said
 from tuneyard_api.names import STAGES
 from tuneyard_cli import screen
 from tuneyard_cli.kubectl import NOT_INSTALLED, KubectlError, NotFound, Unavailable, explain

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard_trainer.dataset.clean import DUPLICATE, content_key, held_out, spool
-from tuneyard_trainer.dataset.shards import IGNORED, ShardWriter, TokenizedRow, read_rows
-from tuneyard_trainer.dataset.source import DataFile, SourceRow, read_json_lines
-from tuneyard_trainer.errors import BadInput
+from tuneyard_trainer.data.clean import DUPLICATE, content_key, held_out, spool
+from tuneyard_trainer.data.shards import IGNORED, ShardWriter, TokenizedRow, read_rows
+from tuneyard_trainer.data.source import DataFile, SourceRow, read_json_lines
+from tuneyard_trainer.runtime.errors import BadInput
 
 KEYS = [bytes([number]) * 16 for number in range(100)]
 URI = "s3://data/x.jsonl"

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tuneyard_trainer.dataset.formats import FORMATS, detect, renamed
-from tuneyard_trainer.dataset.row import RowError
+from tuneyard_trainer.data.examples import RowError
+from tuneyard_trainer.data.formats import FORMATS, detect, renamed
 
 Row = dict[str, Any]
 ASKED = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from jinja2 import TemplateError
 
-from tinymodel import TEMPLATE, byte_tokenizer, write_model
-from tuneyard_trainer.dataset.row import RowError
-from tuneyard_trainer.dataset.shards import IGNORED, TokenizedRow
-from tuneyard_trainer.dataset.template import ChatTemplate
-from tuneyard_trainer.dataset.tokenize import (
+from support.tinymodel import TEMPLATE, byte_tokenizer, write_model
+from tuneyard_trainer.data.examples import RowError
+from tuneyard_trainer.data.shards import IGNORED, TokenizedRow
+from tuneyard_trainer.data.template import ChatTemplate
+from tuneyard_trainer.data.tokenize import (
     RowTokenizer,
     find_template,
     labels,
@@ -20,7 +20,7 @@ from tuneyard_trainer.dataset.tokenize import (
     supervised,
     truncated,
 )
-from tuneyard_trainer.errors import BadInput
+from tuneyard_trainer.runtime.errors import BadInput
 
 URI = "s3://models/tiny"
 CHAT = [

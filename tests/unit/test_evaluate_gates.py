@@ -4,9 +4,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tuneyard_api.finetunejob import Evaluation, Gate
+from tuneyard_api.kinds.finetunejob import Evaluation, Gate
 from tuneyard_trainer.gates import judge, perplexity
-from tuneyard_trainer.report import bars, render_html
+from tuneyard_trainer.reports.evaluation import bars, render_html
 
 BETTER = Gate(against="base", max_ratio=0.7)
 CLOSE = Gate(against="tuned", max_ratio=1.1)

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from tuneyard_trainer.export import Span, calibration_rows
-from tuneyard_trainer.models import INDEX, SINGLE, config_files, fresh, weight_files
+from tuneyard_trainer.model.layout import INDEX, SINGLE, config_files, fresh, weight_files
+from tuneyard_trainer.stages.export import Span, calibration_rows
 
 ROWS = [[number] for number in range(50)]
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from operatorbuilders import Cluster, finish, said, stages_with_jobs
-from tuneyard_operator.objects import Json
-from tuneyard_operator.plans import Refusal
+from support.operatorbuilders import Cluster, finish, said, stages_with_jobs
+from tuneyard_operator.machinery.objects import Json
+from tuneyard_operator.machinery.plan import Refusal
 
 
 class TestFailure:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from operatorbuilders import ARTIFACT, DIGESTS, Cluster, finish, said, stages_with_jobs
-from tuneyard_api.finetunejob import FineTuneJobStatus
+from support.operatorbuilders import ARTIFACT, DIGESTS, Cluster, finish, said, stages_with_jobs
+from tuneyard_api.kinds.finetunejob import FineTuneJobStatus
 from tuneyard_api.names import STAGES
 
 

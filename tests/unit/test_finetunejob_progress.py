@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from operatorbuilders import SETTINGS, Cluster, said
+from support.operatorbuilders import SETTINGS, Cluster, said
 from tuneyard_operator.finetunejob.progress import progress_status
-from tuneyard_operator.objects import Json
+from tuneyard_operator.machinery.objects import Json
 
 UNSCHEDULABLE = {
     "type": "PodScheduled",

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from operatorbuilders import NOW, SETTINGS
-from servingbuilders import OLD, Scene
-from tuneyard_api.modelserver import ModelServerSpec
+from support.operatorbuilders import NOW, SETTINGS
+from support.servingbuilders import OLD, Scene
+from tuneyard_api.kinds.modelserver import ModelServerSpec
+from tuneyard_operator.machinery.objects import Json
 from tuneyard_operator.modelserver.artifact import Artifact
 from tuneyard_operator.modelserver.children import SWITCHED_AT, deployment, pod_spec, revision_of, service
-from tuneyard_operator.objects import Json
 
 
 def spec(**parts: Any) -> ModelServerSpec:

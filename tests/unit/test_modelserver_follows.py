@@ -2,10 +2,10 @@
 
 import pytest
 
-from servingbuilders import NEW, OLD, Scene, following, job, kinds, says
-from tuneyard_api.modelserver import ServedModelSource
+from support.servingbuilders import NEW, OLD, Scene, following, job, kinds, says
+from tuneyard_api.kinds.modelserver import ServedModelSource
+from tuneyard_operator.machinery.objects import Json, condition_in
 from tuneyard_operator.modelserver.artifact import Artifact, Missing, find_artifact
-from tuneyard_operator.objects import Json, condition_in
 
 RELEASE = {"format": "bf16", "uri": "s3://a/bf16", "digest": NEW}
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from operatorbuilders import NOW, SETTINGS
-from servingbuilders import NEW, OLD, Scene, kinds, says, serving
+from support.operatorbuilders import NOW, SETTINGS
+from support.servingbuilders import NEW, OLD, Scene, kinds, says, serving
+from tuneyard_operator.machinery.objects import condition_in, is_as
+from tuneyard_operator.machinery.plan import Refusal
 from tuneyard_operator.modelserver.plan import plan
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
 from tuneyard_operator.modelserver.strategies.surge import surge
-from tuneyard_operator.objects import condition_in, is_as
-from tuneyard_operator.plans import Refusal
 
 
 def test_a_new_server_gets_a_deployment_and_a_service() -> None:

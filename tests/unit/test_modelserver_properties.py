@@ -14,14 +14,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from operatorbuilders import NOW, SETTINGS
-from randomworlds import PICK, PROFILE
-from simulatedserving import DIGESTS, FOLLOWS, KINDS, THEIRS, ServedWorld, direct
+from support.operatorbuilders import NOW, SETTINGS
+from support.randomworlds import PICK, PROFILE
+from support.simulatedserving import DIGESTS, FOLLOWS, KINDS, THEIRS, ServedWorld, direct
 from tuneyard_api import names, reasons
-from tuneyard_api.modelserver import ModelServerStatus
+from tuneyard_api.kinds.modelserver import ModelServerStatus
+from tuneyard_operator.machinery.objects import Json, is_going, label, name
+from tuneyard_operator.machinery.plan import Plan, Refusal
 from tuneyard_operator.modelserver.artifact import artifact_of
-from tuneyard_operator.objects import Json, is_going, label, name
-from tuneyard_operator.plans import Plan, Refusal
 
 MODELS: Final = st.sampled_from([direct(0), direct(1), direct(2), FOLLOWS])
 REPLICAS: Final = st.sampled_from([0, 1, 1, 1, 2])

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
-from tuneyard_operator import cache as module
-from tuneyard_operator.cache import LAST_APPLIED, Cache
-from tuneyard_operator.errors import ApiError
 from tuneyard_operator.finetunejob.controller import measure
-from tuneyard_operator.informers import after, take
-from tuneyard_operator.metrics import StateCollector
-from tuneyard_operator.objects import Json, Key
-from tuneyard_operator.wakes import woken_by
+from tuneyard_operator.machinery import cache as module
+from tuneyard_operator.machinery.cache import LAST_APPLIED, Cache
+from tuneyard_operator.machinery.errors import ApiError
+from tuneyard_operator.machinery.informers import after, take
+from tuneyard_operator.machinery.metrics import StateCollector
+from tuneyard_operator.machinery.objects import Json, Key
+from tuneyard_operator.machinery.watches import woken_by
 
 JOB = Key("FineTuneJob", "team", "x")
 SERVER = Key("ModelServer", "team", "s")

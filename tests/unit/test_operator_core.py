@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tuneyard_operator import health, logs
-from tuneyard_operator.errors import UNREACHABLE, ApiError, Verdict, classify, delay, rule
-from tuneyard_operator.objects import Key
+from tuneyard_operator.machinery import health, logs
+from tuneyard_operator.machinery.errors import UNREACHABLE, ApiError, Verdict, classify, delay, rule
+from tuneyard_operator.machinery.objects import Key
+from tuneyard_operator.machinery.workqueue import Lanes, WorkQueue
 from tuneyard_operator.settings import from_environment
-from tuneyard_operator.workqueue import Lanes, WorkQueue
 
 
 @pytest.mark.parametrize(

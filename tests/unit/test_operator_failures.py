@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from operatorbuilders import DATASET, DIGESTS, PUBLISHED, Cluster, said
-from tuneyard_api.finetunejob import FineTuneJobStatus
+from support.operatorbuilders import DATASET, DIGESTS, PUBLISHED, Cluster, said
+from tuneyard_api.kinds.finetunejob import FineTuneJobStatus
 from tuneyard_api.names import EXIT_BAD_INPUT, EXIT_DOES_NOT_FIT, EXIT_TRY_AGAIN, EXIT_UNKNOWN, STAGES, Stage
-from tuneyard_operator.objects import Json, name, uid
+from tuneyard_operator.machinery.objects import Json, name, uid
 
 GATE: Json = {
     "metric": "perplexity",

@@ -5,10 +5,10 @@ from typing import cast
 
 import pytest
 
-from tuneyard_operator.cache import Cache
-from tuneyard_operator.errors import ApiError
-from tuneyard_operator.informers import Informer
-from tuneyard_operator.kube import Kube, Source
+from tuneyard_operator.machinery.cache import Cache
+from tuneyard_operator.machinery.errors import ApiError
+from tuneyard_operator.machinery.informers import Informer
+from tuneyard_operator.machinery.kube import Kube, Source
 
 
 class Refusing:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuneyard_operator.lease import DEFAULT, Record, may_take
+from tuneyard_operator.machinery.lease import DEFAULT, Record, may_take
 
 HELD = Record("other", 15, "2030-01-01T00:00:00.000000Z", "2030-01-01T00:00:00.000000Z", 3)
 

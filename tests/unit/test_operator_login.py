@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from apiserver import client_config
-from tuneyard_operator import handlers
-from tuneyard_operator.kube import Kube
+from support.apiserver import client_config
+from tuneyard_operator import process as handlers
+from tuneyard_operator.machinery.kube import Kube
 
 PAST, FUTURE = timedelta(seconds=-1), timedelta(hours=1)
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from operatorbuilders import DIGESTS, SETTINGS, Cluster, fine_tune_job, said
-from tuneyard_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from support.operatorbuilders import DIGESTS, SETTINGS, Cluster, fine_tune_job, said
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from tuneyard_api.names import ANNOTATION_INDEX, STAGES, Stage
 from tuneyard_operator.finetunejob.children import FAILURE_POLICY, labels, stage_job, stage_services
 from tuneyard_operator.finetunejob.observe import running_pod_ip
-from tuneyard_operator.objects import Json, name
+from tuneyard_operator.machinery.objects import Json, name
 
 TWO: Json = {"resources": {"nodes": 2}}
 UNSCHEDULABLE: Json = {

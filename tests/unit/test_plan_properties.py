@@ -12,15 +12,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from randomworlds import PICK, PROFILE
-from simulatedworld import SimulatedWorld, variant
+from support.randomworlds import PICK, PROFILE
+from support.simulatedworld import SimulatedWorld, variant
 from tuneyard_api import names
 from tuneyard_api.crd import RESTING
-from tuneyard_api.finetunejob import FineTuneJobStatus
+from tuneyard_api.kinds.finetunejob import FineTuneJobStatus
 from tuneyard_api.names import STAGES
 from tuneyard_operator.finetunejob.revision import revision
-from tuneyard_operator.objects import Json, is_going, label, name, owned_by, uid
-from tuneyard_operator.plans import Plan, Refusal
+from tuneyard_operator.machinery.objects import Json, is_going, label, name, owned_by, uid
+from tuneyard_operator.machinery.plan import Plan, Refusal
 
 RANK: Final = {"Pending": 0, "Running": 1, "Succeeded": 2, "Adopted": 2, "Failed": 2}
 ENDED: Final = ("Succeeded", "Failed")

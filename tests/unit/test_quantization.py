@@ -4,9 +4,9 @@ from typing import get_args
 
 import pytest
 
-from tuneyard_api.finetunejob import Format
-from tuneyard_trainer.quantization import QUANTIZATIONS, misfit
-from tuneyard_trainer.quantization.gptq import group_size
+from tuneyard_api.kinds.finetunejob import Format
+from tuneyard_trainer.exporters.llmcompressor import QUANTIZATIONS, misfit
+from tuneyard_trainer.exporters.llmcompressor.gptq import group_size
 
 
 @pytest.mark.parametrize(

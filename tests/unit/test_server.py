@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tuneyard_server.cli import engine_options, parser
-from tuneyard_server.engines.options import EngineOptions
+from tuneyard_server.engines.base import EngineOptions
 from tuneyard_server.engines.vllm import vllm_command
-from tuneyard_server.proxy_config import ROUTES, InvalidKeyError, read_keys, render
+from tuneyard_server.proxy.config import ROUTES, InvalidKeyError, read_keys, render
 from tuneyard_server.supervisor import cause
 from tuneyard_server.termination import LIMIT_BYTES, shortened
 

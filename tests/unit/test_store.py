@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneyard_store import errors
+from tuneyard_store.artifact import File, Manifest, canonical_json, describe_directory
 from tuneyard_store.credentials import Credentials, from_environment, load_credentials
-from tuneyard_store.manifest import File, Manifest, canonical_json, describe_directory
-from tuneyard_store.s3 import Location, named_error
+from tuneyard_store.schemes.s3 import Location, named_error
 
 SECRET = "the-secret-key"
 CREDENTIALS = Credentials("the-access-key", SECRET, endpoint_url="https://store.example:9000")

@@ -11,9 +11,19 @@ from typing import Any
 import pytest
 
 from tuneyard_api import reasons
-from tuneyard_trainer import group as module
-from tuneyard_trainer.errors import TryAgain
-from tuneyard_trainer.group import ALONE, SILENCE_SECONDS, Group, Guest, Host, Meeting, Peers, group_from, peers_of
+from tuneyard_trainer.runtime import rendezvous as module
+from tuneyard_trainer.runtime.errors import TryAgain
+from tuneyard_trainer.runtime.rendezvous import (
+    ALONE,
+    SILENCE_SECONDS,
+    Group,
+    Guest,
+    Host,
+    Meeting,
+    Peers,
+    group_from,
+    peers_of,
+)
 
 GOING_ON = threading.Event()  # nobody stops the pods
 SECONDS = 10.0

@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from tuneyard_api.finetunejob import Training, TrainingResources
+from tuneyard_api.kinds.finetunejob import Training, TrainingResources
 from tuneyard_trainer.backends.schedule import micro_batch_size, row_order, total_steps
-from tuneyard_trainer.errors import BadInput
+from tuneyard_trainer.runtime.errors import BadInput
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from tuneyard_api import reasons
-from tuneyard_api.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_store.credentials import Credentials
-from tuneyard_store.s3 import S3Store
-from tuneyard_trainer.errors import BadInput, DoesNotFit, StageError, TryAgain
-from tuneyard_trainer.group import Group, Peers
-from tuneyard_trainer.stage import StageContext
-from tuneyard_trainer.worker import Program, environment, run_worker
+from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, StageError, TryAgain
+from tuneyard_trainer.runtime.rendezvous import Group, Peers
+from tuneyard_trainer.runtime.stage_runner import StageContext
+from tuneyard_trainer.runtime.worker import Program, environment, run_worker
 
 SPEC = {
     "model": {"uri": "s3://bucket/model"},
@@ -24,7 +24,7 @@ SPEC = {
     "output": {"uri": "s3://bucket/out"},
     "resources": {"gpus": 0},
 }
-HEAD = "import os, sys, time\nfrom tuneyard_trainer.worker import emit, worker_main\n"
+HEAD = "import os, sys, time\nfrom tuneyard_trainer.runtime.worker import emit, worker_main\n"
 
 
 class Bench:
@@ -67,7 +67,7 @@ worker_main(work)
 @pytest.mark.parametrize("kind", [BadInput, DoesNotFit, TryAgain])
 def test_an_error_keeps_its_class_reason_and_advice(bench: Bench, kind: type[StageError]) -> None:
     text = f"""
-from tuneyard_trainer.errors import {kind.__name__}
+from tuneyard_trainer.runtime.errors import {kind.__name__}
 def work(job):
     raise {kind.__name__}("Because", "it is wrong", "mend it")
 worker_main(work)

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tuneyard_api.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import STAGES
-from tuneyard_trainer.digests import stage_digests
+from tuneyard_trainer.runtime.digests import stage_digests
 
 Json = dict[str, Any]
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tuneyard_api.finetunejob import FineTuneJobSpec
-from tuneyard_trainer.cli import main
-from tuneyard_trainer.errors import BadInput
-from tuneyard_trainer.jobfile import cpu_threads, parse_job, read_job_yaml
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_trainer.commands.cli import main
+from tuneyard_trainer.commands.jobfile import cpu_threads, parse_job, read_job_yaml
+from tuneyard_trainer.runtime.errors import BadInput
 
 Json = dict[str, Any]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "finetune.yaml"
@@ -104,7 +104,7 @@ def run_stage(stage: str, directory: Path) -> tuple[int, Json]:
     message = directory / "termination-log"
     environment = {"TUNEYARD_TERMINATION_LOG": str(message), "TUNEYARD_PROGRESS_PORT": "0", "PATH": "/usr/bin"}
     places = ["--job", str(directory / "job.json"), "--credentials", str(directory / "s3"), "--workdir", str(directory)]
-    command = [sys.executable, "-m", "tuneyard_trainer.cli", "stage", stage, *places]
+    command = [sys.executable, "-m", "tuneyard_trainer.commands.cli", "stage", stage, *places]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     return done.returncode, json.loads(message.read_text())
 
@@ -127,12 +127,14 @@ def test_a_stage_that_cannot_begin_says_so_too(tmp_path: Path) -> None:
 
 def test_the_command_starts_without_heavy_libraries() -> None:
     heavy = ["torch", "transformers", "tokenizers", "numpy", "peft"]
-    program = f"import sys, tuneyard_trainer.cli; print([name for name in {heavy} if name in sys.modules])"
+    program = f"import sys, tuneyard_trainer.commands.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_prepare_needs_no_torch() -> None:
-    program = "import sys, tuneyard_trainer.prepare, tuneyard_trainer.publish; print('torch' in sys.modules)"
+    program = (
+        "import sys, tuneyard_trainer.stages.prepare, tuneyard_trainer.stages.publish; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

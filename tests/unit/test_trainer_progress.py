@@ -6,7 +6,7 @@ from http.client import HTTPConnection
 
 import pytest
 
-from tuneyard_trainer.progress import Progress, Snapshot, render_metrics, serve_progress
+from tuneyard_trainer.runtime.progress import Progress, Snapshot, render_metrics, serve_progress
 
 
 class Clock:

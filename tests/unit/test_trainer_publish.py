@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from tuneyard_api.base import Model
-from tuneyard_api.finetunejob import Artifact, DatasetStatus, GateStatus, Recommended
-from tuneyard_api.modelserver import ModelServerSpec
-from tuneyard_trainer.modelcard import render_model_card
-from tuneyard_trainer.publish import measured, recommend
+from tuneyard_api.kinds.finetunejob import Artifact, DatasetStatus, GateStatus, Recommended
+from tuneyard_api.kinds.modelserver import ModelServerSpec
+from tuneyard_trainer.reports.model_card import render_model_card
+from tuneyard_trainer.stages.publish import measured, recommend
 
 Json = dict[str, Any]
 PERPLEXITY = {"base": 20.0, "tuned": 5.0, "int8": 5.1, "gptq": 5.4}

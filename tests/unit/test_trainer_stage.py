@@ -10,12 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneyard_api import reasons
-from tuneyard_api.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_store import errors as store_errors
 from tuneyard_store.credentials import Credentials
-from tuneyard_store.s3 import S3Store
-from tuneyard_trainer.errors import BadInput, DoesNotFit, StageError, TryAgain, from_store
-from tuneyard_trainer.stage import TERMINATION_BYTES, Outcome, StageContext, failure, run_stage, termination_message
+from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, StageError, TryAgain, from_store
+from tuneyard_trainer.runtime.stage_runner import (
+    TERMINATION_BYTES,
+    Outcome,
+    StageContext,
+    failure,
+    run_stage,
+    termination_message,
+)
 
 DIGEST = "sha256:" + "0" * 64
 

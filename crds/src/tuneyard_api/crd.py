@@ -3,8 +3,8 @@
 from typing import Any, NamedTuple
 
 from tuneyard_api.base import Model, cel
-from tuneyard_api.finetunejob import CHANGEABLE, FineTuneJobSpec, FineTuneJobStatus
-from tuneyard_api.modelserver import ModelServerSpec, ModelServerStatus
+from tuneyard_api.kinds.finetunejob import CHANGEABLE, FineTuneJobSpec, FineTuneJobStatus
+from tuneyard_api.kinds.modelserver import ModelServerSpec, ModelServerStatus
 from tuneyard_api.names import GROUP, VERSION
 
 Json = dict[str, Any]

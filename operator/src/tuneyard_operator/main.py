@@ -9,16 +9,18 @@ from typing import Final
 
 from prometheus_client import REGISTRY
 
-from tuneyard_operator import finetunejob, handlers, health, logs, metrics, modelserver
-from tuneyard_operator.cache import Cache
-from tuneyard_operator.informers import Informers
-from tuneyard_operator.kube import Kube
-from tuneyard_operator.leader import Election
-from tuneyard_operator.objects import Json, Key
-from tuneyard_operator.reconcile import Reconciler
+from tuneyard_operator import finetunejob, modelserver
+from tuneyard_operator import process as handlers
+from tuneyard_operator.machinery import health, logs, metrics
+from tuneyard_operator.machinery.cache import Cache
+from tuneyard_operator.machinery.informers import Informers
+from tuneyard_operator.machinery.kube import Kube
+from tuneyard_operator.machinery.leader import Election
+from tuneyard_operator.machinery.objects import Json, Key
+from tuneyard_operator.machinery.reconcile import Reconciler
+from tuneyard_operator.machinery.watches import woken_by
+from tuneyard_operator.machinery.workqueue import WorkQueue
 from tuneyard_operator.settings import Settings, from_environment
-from tuneyard_operator.wakes import woken_by
-from tuneyard_operator.workqueue import WorkQueue
 
 # Objects are JSON, in which nothing points back: they go when they are no longer used. To look for cycles among those
 # of a few pages, again and again while they come, took more than half of the time of the first lists.

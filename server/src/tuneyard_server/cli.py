@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from tuneyard_server.engines import ENGINES
-from tuneyard_server.engines.options import EngineOptions
+from tuneyard_server.engines.base import EngineOptions
 from tuneyard_server.fetch import fetch
-from tuneyard_server.proxy import serve
+from tuneyard_server.proxy.serve import serve
 from tuneyard_server.supervisor import supervise
 
 RUN = Path("/run/tuneyard")

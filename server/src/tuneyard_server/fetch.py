@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 
 from tuneyard_server.termination import EXIT_BAD_INPUT, EXIT_TRY_AGAIN, write_message
+from tuneyard_store.artifact import fetch_directory, read_manifest
 from tuneyard_store.credentials import Credentials, from_environment, load_credentials
 from tuneyard_store.errors import ObjectNotFound, StoreError
-from tuneyard_store.manifest import fetch_directory, read_manifest
-from tuneyard_store.s3 import S3Store
+from tuneyard_store.schemes.s3 import S3Store
 
 log = logging.getLogger(__name__)
 

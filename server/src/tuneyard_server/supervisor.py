@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
-from tuneyard_server.engines.options import Command
+from tuneyard_server.engines.base import Command
 from tuneyard_server.termination import write_message
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tuneyard_api.finetunejob import Gate, GateStatus
+from tuneyard_api.kinds.finetunejob import Gate, GateStatus
 
 BASE, TUNED = "base", "tuned"
 

@@ -6,13 +6,13 @@ from typing import Final
 import aiohttp
 
 from tuneyard_api import names
-from tuneyard_operator import metrics
-from tuneyard_operator.cache import Reader
-from tuneyard_operator.conditions import parse_time
 from tuneyard_operator.finetunejob.observe import World, is_held, own_jobs, pods_wanted, running_pod_ip
 from tuneyard_operator.finetunejob.plan import plan
-from tuneyard_operator.objects import Json, holds, key_of, owned_by, uid
-from tuneyard_operator.reconcile import Controller
+from tuneyard_operator.machinery import metrics
+from tuneyard_operator.machinery.cache import Reader
+from tuneyard_operator.machinery.conditions import parse_time
+from tuneyard_operator.machinery.objects import Json, holds, key_of, owned_by, uid
+from tuneyard_operator.machinery.reconcile import Controller
 
 PROGRESS_TIMEOUT: Final = aiohttp.ClientTimeout(total=2)  # seconds
 POD_SECONDS: Final = 5  # a Job that has no pod by then is asked why

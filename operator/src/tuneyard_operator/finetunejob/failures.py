@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 from tuneyard_api import names, reasons
 from tuneyard_operator.finetunejob.children import CONTAINER
-from tuneyard_operator.objects import Json, condition, holds, is_going, name, namespace
-from tuneyard_operator.termination import Outcome, outcome, pod_outcome, terminated
+from tuneyard_operator.machinery.objects import Json, condition, holds, is_going, name, namespace
+from tuneyard_operator.pods.termination import Outcome, outcome, pod_outcome, terminated
 
 # A Job fails for these because of its pods; for any other reason it can say itself why.
 BY_ITS_PODS: Final = ("BackoffLimitExceeded", "PodFailurePolicy", "MaxFailedIndexesExceeded", "FailedIndexes")

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from tuneyard_api import names, reasons
-from tuneyard_api.finetunejob import StageState
+from tuneyard_api.kinds.finetunejob import StageState
 from tuneyard_api.names import Stage
 from tuneyard_operator.finetunejob.children import CONTAINER, Before, counted_before, job_name
 from tuneyard_operator.finetunejob.failures import EndedEarly, ended_early, lives, lost
 from tuneyard_operator.finetunejob.revision import revision
-from tuneyard_operator.objects import (
+from tuneyard_operator.machinery.objects import (
     Json,
     condition,
     holds,
@@ -20,8 +20,8 @@ from tuneyard_operator.objects import (
     owned_by,
     uid,
 )
-from tuneyard_operator.plans import Refusal
-from tuneyard_operator.termination import Outcome, container_status, outcome, stuck_message, terminated
+from tuneyard_operator.machinery.plan import Refusal
+from tuneyard_operator.pods.termination import Outcome, container_status, outcome, stuck_message, terminated
 
 
 class World(NamedTuple):

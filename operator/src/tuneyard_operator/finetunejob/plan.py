@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from tuneyard_api import reasons
 from tuneyard_api.durations import duration
-from tuneyard_api.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import LABEL_QUEUE, STAGES, Stage
-from tuneyard_operator.finetunejob import story
+from tuneyard_operator.finetunejob import events as story
 from tuneyard_operator.finetunejob.children import Before, config_map, stage_job, stage_services
 from tuneyard_operator.finetunejob.observe import (
     StageSeen,
@@ -30,10 +30,10 @@ from tuneyard_operator.finetunejob.status import (
     seen_again,
     write_status,
 )
-from tuneyard_operator.objects import label, name
-from tuneyard_operator.plans import SILENT_SECONDS, Plan, Refusal
+from tuneyard_operator.machinery.objects import label, name
+from tuneyard_operator.machinery.plan import SILENT_SECONDS, Plan, Refusal
+from tuneyard_operator.pods.termination import Outcome
 from tuneyard_operator.settings import Settings
-from tuneyard_operator.termination import Outcome
 
 # Their results are needed; the others are read by the stages themselves, from the store.
 SPEAKING: Final[tuple[Stage, ...]] = ("prepare", "publish")

@@ -4,7 +4,7 @@ from typing import Final
 
 from tuneyard_api.durations import duration
 from tuneyard_api.names import Stage
-from tuneyard_operator.objects import Json
+from tuneyard_operator.machinery.objects import Json
 
 WRITE_SECONDS: Final = 15.0
 WRITE_PERCENT: Final = 5

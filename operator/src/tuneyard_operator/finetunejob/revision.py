@@ -1,7 +1,7 @@
 """The identity of a run: what it depends on, and nothing else, gives it its name."""
 
-from tuneyard_api.finetunejob import CHANGEABLE
-from tuneyard_operator.objects import Json, hash8, uid
+from tuneyard_api.kinds.finetunejob import CHANGEABLE
+from tuneyard_operator.machinery.objects import Json, hash8, uid
 
 
 def revision(job: Json) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 from tuneyard_api import reasons
 from tuneyard_api.base import Model
 from tuneyard_api.durations import duration
-from tuneyard_api.finetunejob import (
+from tuneyard_api.kinds.finetunejob import (
     Artifact,
     DatasetStatus,
     EvaluationStatus,
@@ -16,14 +16,14 @@ from tuneyard_api.finetunejob import (
     StageState,
 )
 from tuneyard_api.names import STAGES, Stage
-from tuneyard_operator.conditions import Said, conditions, parse_time
 from tuneyard_operator.finetunejob.children import counted_before
 from tuneyard_operator.finetunejob.failures import EndedEarly, cause, delay, remembered
 from tuneyard_operator.finetunejob.observe import StageSeen, World, run_jobs
 from tuneyard_operator.finetunejob.progress import progress_status
 from tuneyard_operator.finetunejob.revision import revision
-from tuneyard_operator.objects import Json, condition_in, generation, holds, name
-from tuneyard_operator.termination import Outcome
+from tuneyard_operator.machinery.conditions import Said, conditions, parse_time
+from tuneyard_operator.machinery.objects import Json, condition_in, generation, holds, name
+from tuneyard_operator.pods.termination import Outcome
 
 PHASES: Final[dict[Stage, str]] = {
     "prepare": "Preparing",

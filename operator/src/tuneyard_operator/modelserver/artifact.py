@@ -4,9 +4,9 @@ import json
 from typing import Final, NamedTuple
 
 from tuneyard_api.base import SecretRef
-from tuneyard_api.modelserver import FineTuneJobRef, ServedModelSource
+from tuneyard_api.kinds.modelserver import FineTuneJobRef, ServedModelSource
 from tuneyard_operator.finetunejob.revision import revision
-from tuneyard_operator.objects import Json, condition, holds
+from tuneyard_operator.machinery.objects import Json, condition, holds
 
 ANNOTATION: Final = "tuneyard.dev/artifact"
 

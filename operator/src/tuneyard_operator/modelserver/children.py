@@ -4,12 +4,12 @@ from datetime import datetime
 from typing import Final
 
 from tuneyard_api import names
-from tuneyard_api.modelserver import ModelServerSpec
-from tuneyard_operator import podspec
-from tuneyard_operator.conditions import timestamp
+from tuneyard_api.kinds.modelserver import ModelServerSpec
+from tuneyard_operator.machinery.conditions import timestamp
+from tuneyard_operator.machinery.objects import Json, hash8, name, namespace, owner_reference
 from tuneyard_operator.modelserver.artifact import ANNOTATION, Artifact
 from tuneyard_operator.modelserver.engines import ENGINES
-from tuneyard_operator.objects import Json, hash8, name, namespace, owner_reference
+from tuneyard_operator.pods import podspec
 from tuneyard_operator.settings import Settings
 
 FETCH: Final = "fetch"

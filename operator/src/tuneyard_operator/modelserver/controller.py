@@ -3,12 +3,12 @@
 from datetime import UTC, datetime
 from typing import Final
 
-from tuneyard_operator.cache import Reader
-from tuneyard_operator.conditions import parse_time
+from tuneyard_operator.machinery.cache import Reader
+from tuneyard_operator.machinery.conditions import parse_time
+from tuneyard_operator.machinery.objects import Json, holds, key_of, name, namespace, uid
+from tuneyard_operator.machinery.reconcile import Controller
 from tuneyard_operator.modelserver.observe import World
 from tuneyard_operator.modelserver.plan import plan
-from tuneyard_operator.objects import Json, holds, key_of, name, namespace, uid
-from tuneyard_operator.reconcile import Controller
 
 POD_SECONDS: Final = 10  # a pod that has not come up by then is asked why
 

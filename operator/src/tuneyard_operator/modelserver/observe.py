@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from tuneyard_api import names, reasons
+from tuneyard_operator.machinery.objects import Json, condition, is_going, label, left_by_namesake, name, owned_by, uid
+from tuneyard_operator.machinery.plan import Refusal
 from tuneyard_operator.modelserver.children import ENGINE, FETCH
-from tuneyard_operator.objects import Json, condition, is_going, label, left_by_namesake, name, owned_by, uid
-from tuneyard_operator.plans import Refusal
-from tuneyard_operator.termination import Outcome, container_status, outcome, stuck_message, terminated
+from tuneyard_operator.pods.termination import Outcome, container_status, outcome, stuck_message, terminated
 
 # Tries before a revision is given up; a store that is away (75) is waited for until the deadline.
 FETCH_TRIES: Final = 2

@@ -7,9 +7,11 @@ from typing import Final
 from pydantic import ValidationError
 
 from tuneyard_api import names, reasons
-from tuneyard_api.modelserver import ModelServerSpec
-from tuneyard_operator.conditions import parse_time
-from tuneyard_operator.modelserver import story
+from tuneyard_api.kinds.modelserver import ModelServerSpec
+from tuneyard_operator.machinery.conditions import parse_time
+from tuneyard_operator.machinery.objects import Json, is_as, is_going, label, name
+from tuneyard_operator.machinery.plan import SILENT_SECONDS, Plan, Refusal
+from tuneyard_operator.modelserver import events as story
 from tuneyard_operator.modelserver.artifact import Artifact, Missing, find_artifact, last_release
 from tuneyard_operator.modelserver.children import (
     SWITCHED_AT,
@@ -24,8 +26,6 @@ from tuneyard_operator.modelserver.observe import Seen, World, is_ours, own_depl
 from tuneyard_operator.modelserver.status import Failed, Rollout, write_status
 from tuneyard_operator.modelserver.strategies import STRATEGIES
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
-from tuneyard_operator.objects import Json, is_as, is_going, label, name
-from tuneyard_operator.plans import SILENT_SECONDS, Plan, Refusal
 from tuneyard_operator.settings import Settings
 
 REFUSED: Final = "Refused"

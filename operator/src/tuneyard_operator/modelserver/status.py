@@ -4,11 +4,11 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from tuneyard_api import reasons
-from tuneyard_operator.conditions import Said, conditions
+from tuneyard_operator.machinery.conditions import Said, conditions
+from tuneyard_operator.machinery.objects import Json, condition_in, generation, name, namespace
 from tuneyard_operator.modelserver.artifact import Artifact, Missing, artifact_of
 from tuneyard_operator.modelserver.children import selector
 from tuneyard_operator.modelserver.observe import BAD_ARTIFACT, Seen, World, see
-from tuneyard_operator.objects import Json, condition_in, generation, name, namespace
 
 ROLLING_OUT: Final = "RollingOut"
 SERVING: Final = "Serving"

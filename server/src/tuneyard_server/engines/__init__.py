@@ -4,6 +4,6 @@ from collections.abc import Callable
 from typing import Final
 
 from tuneyard_server.engines import vllm
-from tuneyard_server.engines.options import Command, EngineOptions
+from tuneyard_server.engines.base import Command, EngineOptions
 
 ENGINES: Final[dict[str, Callable[[EngineOptions], Command]]] = {"vllm": vllm.command}

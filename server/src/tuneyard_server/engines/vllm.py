@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from tuneyard_server.engines.options import Command, EngineOptions
+from tuneyard_server.engines.base import Command, EngineOptions
 
 # Never a call to the outside: on-prem there is none, and nobody asked for one.
 OFFLINE: Final = {

@@ -3,11 +3,11 @@
 import logging
 from typing import Final
 
-from tuneyard_trainer.worker import Program
+from tuneyard_trainer.runtime.worker import Program
 
 # It asks for CPU kernels from a hub when it is imported, and works as well without them.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 BACKENDS: Final[dict[str, Program]] = {
-    "peft": Program("tuneyard_trainer.backends.peft"),
+    "peft": Program("tuneyard_trainer.backends.peft.worker"),
 }

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from tuneyard_api import reasons
-from tuneyard_api.finetunejob import Training
-from tuneyard_trainer.errors import BadInput
+from tuneyard_api.kinds.finetunejob import Training
+from tuneyard_trainer.runtime.errors import BadInput
 
 DEFAULT_EPOCHS = 3.0
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from tuneyard_api.modelserver import ModelServerSpec
+from tuneyard_api.kinds.modelserver import ModelServerSpec
 from tuneyard_operator.modelserver.engines import vllm
 
 

@@ -1,6 +1,6 @@
 """vLLM's settings, as `tuneyard-server engine` takes them."""
 
-from tuneyard_api.modelserver import ModelServerSpec
+from tuneyard_api.kinds.modelserver import ModelServerSpec
 
 
 def arguments(spec: ModelServerSpec) -> list[str]:

@@ -1,0 +1,1 @@
+"""Controller machinery for any kind: client, informers, cache, work queue, reconciler, leader election."""

@@ -1,0 +1,136 @@
+"""A queue of keys: a key that is woken many times is worked on once, and never by two workers at a time."""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+from tuneyard_operator.machinery import logs, metrics
+from tuneyard_operator.machinery.errors import delay, reason
+
+Key = TypeVar("Key", bound=Hashable)
+
+log = logging.getLogger(__name__)
+
+
+class Lanes(Generic[Key]):
+    """First in, first out within a lane; the lanes are served in turn, so that a long one holds up no other."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, deque[Key]] = {}  # those that are not empty; the first is served next
+        self._filled = asyncio.Semaphore(0)
+
+    def put(self, lane: str, key: Key) -> None:
+        self._lanes.setdefault(lane, deque()).append(key)
+        self._filled.release()
+
+    async def take(self) -> Key:
+        await self._filled.acquire()
+        lane = next(iter(self._lanes))
+        keys = self._lanes.pop(lane)
+        key = keys.popleft()
+        if keys:
+            self._lanes[lane] = keys
+        return key
+
+    def depths(self) -> dict[str, int]:
+        return {lane: len(keys) for lane, keys in self._lanes.items()}
+
+
+class WorkQueue(Generic[Key]):
+    """`work` returns in how many seconds the key is due again, or None: when it is woken.
+
+    An exception of `work` is logged, and the key is due again after a delay that the exception and the number of
+    failures decide, or as soon as it is woken. `lane` says which keys wait for each other.
+    """
+
+    def __init__(
+        self, work: Callable[[Key], Awaitable[float | None]], workers: int = 8, lane: Callable[[Key], str] = str
+    ) -> None:
+        self._work = work
+        self._workers = workers
+        self._lane = lane
+        self._due: Lanes[Key] = Lanes()
+        self._queued: dict[Key, float] = {}  # since when
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._running: dict[Key, float] = {}  # since when
+        self._woken: set[Key] = set()  # while they were being worked on
+        self._failures: dict[Key, int] = {}
+        self._began: float | None = None
+
+    def wake(self, key: Key, after: float = 0.0) -> None:
+        """Makes the key due; an earlier time that it already has stays."""
+        if after > 0:
+            self._schedule(key, after)
+        elif key in self._running:
+            self._woken.add(key)
+        elif key not in self._queued:
+            self._forget_timer(key)
+            self._queued[key] = _now()
+            self._due.put(self._lane(key), key)
+
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+        self._began = _now()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._workers):
+                group.create_task(self._worker())
+
+    def oldest(self) -> float:
+        """Seconds for which the most delayed key has been due or worked on; 0 before the work began."""
+        since = [*self._queued.values(), *self._running.values()]
+        return _now() - max(self._began, min(since)) if since and self._began is not None else 0.0
+
+    def depths(self) -> dict[str, int]:
+        """Keys that are due, by lane."""
+        return self._due.depths()
+
+    async def _worker(self) -> None:
+        while True:
+            key = await self._due.take()
+            del self._queued[key]
+            self._running[key] = _now()
+            with logs.about(key):
+                again = await self._work_on(key)
+            del self._running[key]
+            if key in self._woken:
+                self._woken.remove(key)
+                self.wake(key, again or 0 if key in self._failures else 0)
+            elif again is not None:
+                self.wake(key, again)
+
+    async def _work_on(self, key: Key) -> float | None:
+        lane = self._lane(key)
+        try:
+            with metrics.RECONCILES.labels(lane).time():
+                again = await self._work(key)
+        except Exception as error:
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            seconds = delay(error, failures, random.random())  # noqa: S311 - not a secret
+            metrics.RETRIES.labels(lane, reason(error)).inc()
+            log.warning("%s; again in %.1f s", error or type(error).__name__, seconds)
+            log.debug("in full", exc_info=True)
+            return seconds
+        self._failures.pop(key, None)
+        return again
+
+    def _schedule(self, key: Key, after: float) -> None:
+        loop = asyncio.get_running_loop()
+        timer = self._timers.get(key)
+        if timer is None or timer.when() > loop.time() + after:
+            self._forget_timer(key)
+            self._timers[key] = loop.call_later(after, self._ring, key)
+
+    def _ring(self, key: Key) -> None:
+        self._timers.pop(key, None)
+        self.wake(key)
+
+    def _forget_timer(self, key: Key) -> None:
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,1 @@
+"""What all pods of the operator have in common."""

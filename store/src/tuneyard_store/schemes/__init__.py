@@ -1,0 +1,1 @@
+"""Where artifacts and data can lie: one module for each URI scheme."""

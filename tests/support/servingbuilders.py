@@ -1,0 +1,112 @@
+"""ModelServers and their children as the API server would show them, for the operator's tables."""
+
+from datetime import timedelta
+from typing import Any
+
+from support.operatorbuilders import NOW, SETTINGS
+from tuneyard_operator.finetunejob.revision import revision
+from tuneyard_operator.machinery.objects import Json, condition_in
+from tuneyard_operator.machinery.plan import Plan
+from tuneyard_operator.modelserver.children import FETCH
+from tuneyard_operator.modelserver.observe import World
+from tuneyard_operator.modelserver.plan import plan
+
+OLD, NEW = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+
+
+class Scene:
+    """A ModelServer and its children, built step by step."""
+
+    def __init__(self, digest: str = OLD, **spec: Any) -> None:
+        model = {"uri": "s3://artifacts/x", "digest": digest}
+        metadata = {"name": "bot", "namespace": "team", "uid": "server-uid", "generation": 1}
+        self.server: Json = {"kind": "ModelServer", "metadata": metadata, "spec": {"model": model} | spec, "status": {}}
+        self.world = World(self.server)
+
+    def wants(self, digest: str) -> "Scene":
+        self.server["spec"]["model"]["digest"] = digest
+        self.server["metadata"]["generation"] += 1
+        return self
+
+    def plan(self, seconds: float = 0) -> Plan:
+        return plan(self.world, SETTINGS, NOW + timedelta(seconds=seconds))
+
+    def step(self, seconds: float = 0) -> Plan:
+        """Carries the plan out, as the API server would."""
+        step = self.plan(seconds)
+        self.server["status"] = step.status
+        gone = {each["metadata"]["name"] for each in step.delete}
+        there = {each["metadata"]["name"]: each for each in self.world.deployments}
+        for child in step.apply:
+            if child["kind"] == "Service":
+                self.world = self.world._replace(service=child)
+            else:
+                before = there.get(child["metadata"]["name"], {})
+                listed = {key: child[key] for key in ("kind", "metadata", "spec")}  # a list's items have no apiVersion
+                there[child["metadata"]["name"]] = listed | {"status": before.get("status", {})}
+        self.world = self.world._replace(deployments=[each for key, each in there.items() if key not in gone])
+        return step
+
+    def becomes_ready(self, digest: str) -> "Scene":
+        found = self.deployment_of(digest)
+        count = found["spec"]["replicas"]
+        found["status"] = {"replicas": count, "readyReplicas": count, "availableReplicas": count}
+        return self
+
+    def deployment_of(self, digest: str) -> Json:
+        return next(each for each in self.world.deployments if digest in each["metadata"]["annotations"].__str__())
+
+    def fetch_fails(self, digest: str, reason: str, exit_code: int, restarts: int) -> "Scene":
+        ended = {
+            "exitCode": exit_code,
+            "message": f'{{"reason": "{reason}", "message": "model.safetensors differs", "advice": "Publish again."}}',
+        }
+        revision = self.deployment_of(digest)["spec"]["selector"]["matchLabels"]
+        status = {"name": FETCH, "restartCount": restarts, "state": {"waiting": {}}, "lastState": {"terminated": ended}}
+        pod = {
+            "kind": "Pod",
+            "metadata": {"name": "bot-pod", "namespace": "team", "uid": "pod-uid", "labels": revision},
+            "status": {"initContainerStatuses": [status]},
+        }
+        self.world = self.world._replace(pods=[pod])
+        return self
+
+
+def serving() -> Scene:
+    """A server whose first revision has the traffic."""
+    scene = Scene()
+    scene.step()
+    scene.becomes_ready(OLD).step(30)
+    return scene
+
+
+def says(step: Plan, kind: str) -> tuple[str, str]:
+    found = condition_in(step.status["conditions"], kind)
+    return found.get("status", ""), found.get("reason", "")
+
+
+def kinds(step: Plan) -> list[str]:
+    return [child["kind"] for child in step.apply]
+
+
+def job(**status: Any) -> Json:
+    artifacts = [{"format": form, "uri": f"s3://a/{form}", "digest": OLD} for form in ("bf16", "int8")]
+    spec = {"output": {"uri": "s3://a", "secretRef": {"name": "s3"}}}
+    there: Json = {"metadata": {"name": "tune", "uid": "tune", "generation": 1}, "spec": spec}
+    done = {
+        "revision": revision(there),
+        "conditions": [{"type": "Succeeded", "status": "True"}],
+        "artifacts": artifacts,
+        "recommended": {"format": "int8"},
+    }
+    return there | {"status": done | status}
+
+
+def following(**status: Any) -> Scene:
+    """Serves what a FineTuneJob has published."""
+    scene = Scene()
+    scene.server["spec"]["model"] = {"fineTuneJobRef": {"name": "tune"}}
+    scene.world = scene.world._replace(job=job(**status))
+    scene.step()
+    scene.becomes_ready(OLD).step(30)
+    return scene

@@ -1,0 +1,295 @@
+"""The peft backend: LoRA and QLoRA with transformers' Trainer. Runs as a worker, see tuneyard_trainer.runtime.worker.
+
+Its job: model (directory), model_uri, rows (directory), training (spec), steps, gpus (of this pod), devices (processes
+of all pods), resume (checkpoint directory or null), checkpoints (directory), output (directory), stop_file.
+
+A run is repeatable to the bit on a CPU: the order of the rows is a pure function (schedule.row_order), the number of
+threads is fixed, and a checkpoint holds adapter, optimizer, scheduler and random state.
+"""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from torch.utils.data import Subset
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Trainer, TrainerCallback, TrainingArguments
+
+from tuneyard_api import reasons
+from tuneyard_api.kinds.finetunejob import Training
+from tuneyard_trainer.backends.schedule import micro_batch_size, row_order
+from tuneyard_trainer.data.shards import TokenizedRow, read_rows
+from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, TryAgain
+from tuneyard_trainer.runtime.rendezvous import AGAIN
+from tuneyard_trainer.runtime.worker import Json, emit, worker_main
+
+IGNORED_LABEL = -100
+REPORT_SECONDS = 2.0
+LOSS_WINDOW = 10  # steps: what is reported as the loss is their mean
+# Gloo's words, and those of the store at which all processes meet.
+PEER_GONE = re.compile(r"Connection (closed|reset) by peer|Broken pipe|Connection was likely closed")
+
+
+def fine_tune(job: Json) -> Json | None:
+    """Trains an adapter into job["output"]; the first process of each pod returns a result, the first of all writes."""
+    training = Training.model_validate(job["training"])
+    _check_gpus(job["gpus"])
+    torch.set_num_threads(job["threads"] or torch.get_num_threads())
+    transformers.set_seed(training.seed)
+    # Kernels without a deterministic form only warn: CUDA has some, the CPU has none that are used here.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+    rows = read_rows(Path(job["rows"]))
+    lengths = [len(row.input_ids) for row in rows]
+    order = row_order(lengths, job["steps"], training.effective_batch_size, training.seed)
+    model = adapted_model(Path(job["model"]), training)
+    watch = Watch([lengths[index] for index in order], training, Path(job["stop_file"]))
+    trainer = Trainer(
+        model=model,
+        args=training_arguments(training, job),
+        train_dataset=Subset(rows, order),
+        data_collator=collate,
+        callbacks=[watch],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    try:
+        trainer.train(resume_from_checkpoint=job["resume"])
+    except torch.OutOfMemoryError as error:
+        raise DoesNotFit(
+            reasons.OUT_OF_MEMORY,
+            f"The GPU ran out of memory at step {trainer.state.global_step + 1}: {str(error).splitlines()[0]}",
+            "Lower training.microBatchSize or training.maxLength, set training.gradientCheckpointing: true or "
+            "training.method: qlora, or use a GPU with more memory.",
+        ) from error
+    except RuntimeError as error:
+        if PEER_GONE.search(str(error)):
+            raise TryAgain(reasons.PEER_LOST, f"Another node is gone: {str(error).splitlines()[0]}", AGAIN) from error
+        raise
+    if not trainer.is_local_process_zero():
+        return None
+    state = trainer.state
+    if state.global_step == job["steps"] and trainer.is_world_process_zero():
+        save_adapter(model, Path(job["output"]), job["model_uri"])
+    return {"steps": state.global_step, "loss": mean_loss(state.log_history)}
+
+
+def _check_gpus(wanted: int) -> None:
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if visible < wanted:
+        raise BadInput(
+            reasons.GPU_NOT_VISIBLE,
+            f"resources.gpus asks for {wanted} GPU(s), PyTorch {torch.__version__} sees {visible}",
+            "Check the node's driver (PyTorch needs one for CUDA "
+            f"{torch.version.cuda} or newer), resources.runtimeClassName (often nvidia) and the device plugin; "
+            "or set resources.gpus: 0 to train on the CPU.",
+        )
+
+
+# --- model ------------------------------------------------------------------------------------------------------------
+
+
+def adapted_model(directory: Path, training: Training) -> PeftModel:
+    """The base model with a fresh adapter. QLoRA holds the base in NF4 with double quantization (arXiv:2305.14314)."""
+    dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    on_gpu = torch.cuda.is_available()
+    base = AutoModelForCausalLM.from_pretrained(
+        directory,
+        dtype=dtype,
+        quantization_config=quantization if training.method == "qlora" else None,
+        device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if on_gpu else None,
+        local_files_only=True,
+    )
+    base.config.use_cache = False
+    if training.method == "qlora":
+        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=training.gradient_checkpointing)
+    elif training.gradient_checkpointing:
+        base.enable_input_require_grads()
+    return get_peft_model(base, lora_config(training, base))
+
+
+def lora_config(training: Training, base: torch.nn.Module) -> LoraConfig:
+    lora = training.lora
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=target_modules(lora.target_modules, base),
+        use_rslora=lora.variant == "rslora",
+        task_type="CAUSAL_LM",
+    )
+
+
+def target_modules(names: list[str], base: torch.nn.Module) -> str | list[str]:
+    """What LoraConfig takes.
+
+    Raises:
+        BadInput: a name is of no linear layer, or of the head.
+    """
+    if names == ["all-linear"]:
+        return "all-linear"
+    linear = {name.rsplit(".", 1)[-1] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
+    linear.discard("lm_head")  # often tied to the embedding, so that it cannot be changed alone
+    if unknown := [name for name in names if name not in linear]:
+        raise BadInput(
+            reasons.INVALID_SPEC,
+            f"training.lora.targetModules: {', '.join(unknown)} is no linear layer of this model that can be adapted",
+            f"Write [all-linear], or names of: {', '.join(sorted(linear))}.",
+        )
+    return sorted(names)
+
+
+def save_adapter(model: PeftModel, directory: Path, model_uri: str) -> None:
+    """Writes adapter_model.safetensors and adapter_config.json: the same bytes for the same weights."""
+    model.save_pretrained(directory)
+    (directory / "README.md").unlink(missing_ok=True)
+    path = directory / "adapter_config.json"
+    config: dict[str, Any] = json.loads(path.read_text()) | {"base_model_name_or_path": model_uri}
+    # peft holds the names in a set, whose order changes from run to run.
+    config = {key: sorted(value) if key == "target_modules" else value for key, value in config.items()}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+# --- Trainer ----------------------------------------------------------------------------------------------------------
+
+
+def training_arguments(training: Training, job: Json) -> TrainingArguments:
+    devices = job["devices"]
+    micro = micro_batch_size(training, devices)
+    return TrainingArguments(
+        output_dir=job["checkpoints"],
+        max_steps=job["steps"],
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=training.effective_batch_size // (micro * devices),
+        train_sampling_strategy="sequential",  # the data set is the order
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.scheduler if training.scheduler != "constant" else "constant_with_warmup",
+        warmup_steps=round(training.warmup_ratio * job["steps"]),
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        optim="adamw_torch",
+        bf16=training.precision == "bf16",
+        activation_checkpointing=training.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing else None,
+        seed=training.seed,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_backend="gloo" if devices > 1 and not torch.cuda.is_available() else None,
+        # Divide by the supervised tokens of the whole step, over all micro batches and devices.
+        average_tokens_across_devices=True,
+        ddp_find_unused_parameters=False,
+        save_strategy="no",  # Watch decides, by the clock
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def collate(rows: Sequence[TokenizedRow]) -> dict[str, torch.Tensor]:
+    """Pads a micro batch to its longest row; padding is neither attended to nor supervised."""
+    width = max(len(row.input_ids) for row in rows)
+
+    def padded(values: list[list[int]], filler: int) -> torch.Tensor:
+        return torch.tensor([[*value, *[filler] * (width - len(value))] for value in values], dtype=torch.long)
+
+    return {
+        "input_ids": padded([list(row.input_ids) for row in rows], 0),
+        "labels": padded([list(row.labels) for row in rows], IGNORED_LABEL),
+        "attention_mask": padded([[1] * len(row.input_ids) for row in rows], 0),
+    }
+
+
+def mean_loss(history: list[dict[str, float]]) -> float | None:
+    """The mean over the last steps; the history is part of a checkpoint, so a resumed run reports the same."""
+    losses = [entry["loss"] for entry in history if "loss" in entry][-LOSS_WINDOW:]
+    return sum(losses) / len(losses) if losses else None
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Reports progress, asks for a checkpoint when it is time, and stops after the step in which it was asked to."""
+
+    def __init__(self, row_tokens: list[int], training: Training, stop_file: Path) -> None:
+        self.batch = training.effective_batch_size
+        self.row_tokens = row_tokens
+        self.stop_file = stop_file
+        self.save_every = training.checkpoints.every_minutes * 60
+        self.saved_at = self.reported_at = self.step_started_at = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.saved_at = time.monotonic()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.step_started_at = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step >= state.max_steps:
+            return
+        stop = agreed(self.stop_file.exists())
+        control.should_training_stop |= stop
+        control.should_save |= stop or agreed(time.monotonic() - self.saved_at >= self.save_every)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.saved_at = time.monotonic()
+        path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        gather_random_states(path, args.process_index)
+        if state.is_world_process_zero:
+            emit("checkpoint", step=state.global_step, path=str(path))
+        elif state.is_local_process_zero:
+            shutil.rmtree(path)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs is None or "loss" not in logs:
+            return
+        if logs["loss"] != logs["loss"] or logs["loss"] == float("inf"):
+            raise BadInput(
+                reasons.TRAINING_DIVERGED,
+                f"The loss at step {state.global_step} is not a finite number.",
+                "Lower training.learningRate, or set training.precision: fp32.",
+            )
+        now, last = time.monotonic(), state.global_step == state.max_steps
+        if state.is_world_process_zero and (last or now - self.reported_at >= REPORT_SECONDS):
+            self.reported_at = now
+            tokens = sum(self.row_tokens[(state.global_step - 1) * self.batch : state.global_step * self.batch])
+            emit(
+                "progress",
+                step=state.global_step,
+                steps=state.max_steps,
+                loss=mean_loss(state.log_history),
+                tokens_per_second=tokens / max(now - self.step_started_at, 1e-6),
+            )
+
+
+def gather_random_states(checkpoint: Path, process: int) -> None:
+    """Brings every process's random state into the first one's checkpoint; nodes have no disk in common."""
+    if not torch.distributed.is_initialized():
+        return
+    states: list[bytes] = [b""] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(states, (checkpoint / f"rng_state_{process}.pth").read_bytes())
+    if process == 0:
+        for index, state in enumerate(states):
+            (checkpoint / f"rng_state_{index}.pth").write_bytes(state)
+
+
+def agreed(flag: bool) -> bool:
+    """True when any of the processes says so: all of them save and stop at the same step."""
+    if not torch.distributed.is_initialized():
+        return flag
+    votes = torch.tensor(int(flag), device="cuda" if torch.cuda.is_available() else "cpu")
+    torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
+    return bool(votes.item())
+
+
+if __name__ == "__main__":
+    worker_main(fine_tune)

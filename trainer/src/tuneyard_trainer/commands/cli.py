@@ -1,0 +1,158 @@
+"""The tuneyard command: one stage in a pod, the whole chain on this machine, or a look at a file."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+
+from tuneyard_api import names
+from tuneyard_store.credentials import Credentials, from_environment, load_credentials
+from tuneyard_store.errors import StoreError
+from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_trainer.commands.jobfile import read_job_json, read_job_yaml
+from tuneyard_trainer.commands.local_run import run_locally
+from tuneyard_trainer.runtime.errors import StageError, from_store
+from tuneyard_trainer.runtime.progress import Progress, serve_progress
+from tuneyard_trainer.runtime.rendezvous import group_from
+from tuneyard_trainer.runtime.stage_runner import (
+    Outcome,
+    StageContext,
+    digests_from,
+    failure,
+    run_stage,
+    termination_message,
+)
+
+log = logging.getLogger("tuneyard")
+
+TERMINATION_LOG = "/dev/termination-log"
+ENV_PROGRESS_PORT = "TUNEYARD_PROGRESS_PORT"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: see tuneyard_api.names."""
+    options = _parser().parse_args(arguments)
+    code: int = options.command(options)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tuneyard", description="From data to a tuned, proven model.")
+    parser.add_argument("--version", action="version", version=f"tuneyard {version('tuneyard-trainer')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    stage = commands.add_parser("stage", help="run one stage, in a pod")
+    stage.add_argument("stage", choices=names.STAGES)
+    stage.add_argument("--job", type=Path, default=Path(names.JOB_FILE), help="default: %(default)s")
+    stage.add_argument("--credentials", type=Path, default=Path(names.CREDENTIALS_DIR), help="default: %(default)s")
+    stage.add_argument("--workdir", type=Path, default=Path(names.WORK_DIR), help="default: %(default)s")
+    stage.set_defaults(command=_stage)
+
+    run = commands.add_parser("run", help="run all stages of a FineTuneJob on this machine")
+    run.add_argument("file", type=Path, help="a YAML file with a FineTuneJob")
+    run.add_argument("--credentials", type=Path, help="a directory with the Secret's files; default: AWS_* variables")
+    run.add_argument("--workdir", type=Path, default=Path("tuneyard-work"), help="default: %(default)s")
+    run.set_defaults(command=_run)
+
+    validate = commands.add_parser("validate", help="check a file with a FineTuneJob")
+    validate.add_argument("file", type=Path)
+    validate.set_defaults(command=_validate)
+    return parser
+
+
+def _stage(options: argparse.Namespace) -> int:
+    """Ends with a termination message, whatever happens."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    stopping = _stop_on(signal.SIGTERM, signal.SIGINT)
+    progress = Progress(options.stage)
+    serve_progress(progress, int(os.environ.get(ENV_PROGRESS_PORT, names.PROGRESS_PORT)))
+    try:
+        outcome = run_stage(_context(options, progress, stopping))
+    except Exception as error:
+        outcome = failure(error, log)
+    _write_termination_message(outcome)
+    return outcome.exit_code
+
+
+def _context(options: argparse.Namespace, progress: Progress, stopping: threading.Event) -> StageContext:
+    """Raises StageError when the job cannot be read or the credentials are not there."""
+    job = read_job_json(options.job)
+    secret = job.spec.output.secret_ref
+    threads = os.environ.get(names.ENV_THREADS)
+    return StageContext(
+        stage=options.stage,
+        name=job.name,
+        spec=job.spec,
+        store=S3Store(_credentials(options.credentials if secret else None, secret.name if secret else "")),
+        work=options.workdir.absolute(),
+        digests=digests_from(os.environ),
+        threads=int(threads) if threads else None,
+        group=group_from(os.environ, job.spec.resources.nodes),
+        progress=progress,
+        stopping=stopping,
+        log=log,
+    )
+
+
+def _credentials(directory: Path | None, secret: str = "") -> Credentials:
+    """From a directory, else from the environment."""
+    try:
+        return load_credentials(directory, secret) if directory else from_environment()
+    except StoreError as error:
+        raise from_store(error) from error
+
+
+def _write_termination_message(outcome: Outcome) -> None:
+    path = Path(os.environ.get(names.ENV_TERMINATION_LOG, TERMINATION_LOG))
+    try:
+        path.write_bytes(termination_message(outcome))
+    except OSError as error:
+        log.warning("no termination message at %s: %s", path, error.strerror)
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        job = read_job_yaml(options.file)
+        store = S3Store(_credentials(options.credentials))
+    except StageError as error:
+        return _refused(error)
+    return run_locally(job, store, options.workdir.absolute(), _stop_on(signal.SIGINT, signal.SIGTERM))
+
+
+def _validate(options: argparse.Namespace) -> int:
+    try:
+        job = read_job_yaml(options.file)
+    except StageError as error:
+        return _refused(error)
+    sys.stdout.write(f"{options.file}: FineTuneJob {job.name} is valid.\n")
+    return names.EXIT_DONE
+
+
+def _refused(error: StageError) -> int:
+    sys.stderr.write(f"{error.reason}: {error}\n")
+    return error.exit_code
+
+
+def _stop_on(*signals: signal.Signals) -> threading.Event:
+    """An event that is set by these signals; a second Ctrl-C ends the process at once."""
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+
+    for each in signals:
+        signal.signal(each, stop)
+    return stopping
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What makes artifacts of a trained model."""

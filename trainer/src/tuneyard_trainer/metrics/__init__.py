@@ -1,0 +1,1 @@
+"""Metrics of evaluation: one file each."""

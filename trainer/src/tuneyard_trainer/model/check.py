@@ -1,0 +1,83 @@
+"""Is the base model complete, and do the wanted formats fit it? Answered from a listing and its small files."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tuneyard_api import reasons
+from tuneyard_store.schemes.s3 import ObjectInfo, S3Store
+from tuneyard_trainer.exporters.llmcompressor import misfit
+from tuneyard_trainer.model.layout import INDEX, SINGLE, config_files
+from tuneyard_trainer.runtime.errors import BadInput
+
+CONFIG: Final = "config.json"
+
+
+def list_model(store: S3Store, uri: str) -> dict[str, ObjectInfo]:
+    """The files of the model that count, by their path.
+
+    Raises:
+        BadInput: there is no model, or it has no weights in safetensors.
+    """
+    root = uri.rstrip("/") + "/"
+    found = {each.uri.removeprefix(root): each for each in store.list(root)}
+    if CONFIG not in found:
+        what = f"{root}{CONFIG} does not exist" if found else f"There is no model at {uri} in {store.endpoint}"
+        raise BadInput(
+            reasons.MODEL_NOT_FOUND,
+            what,
+            "Upload the model's directory there (config.json, tokenizer, *.safetensors), or correct model.uri.",
+        )
+    weights = [name for name in found if name.endswith(".safetensors") and "/" not in name]
+    if not weights:
+        raise BadInput(
+            reasons.MODEL_WEIGHTS_MISSING,
+            f"The model at {uri} has no weights: no *.safetensors beside {CONFIG}",
+            "Upload them; convert other formats with transformers (save_pretrained).",
+        )
+    names = {*config_files(found), *weights, *({INDEX} & found.keys())}
+    return {name: found[name] for name in sorted(names)}
+
+
+def fetch_config(store: S3Store, files: dict[str, ObjectInfo], to: Path) -> None:
+    """Downloads the model's small files: configuration, tokenizer, template and index."""
+    for name, each in files.items():
+        if not name.endswith(".safetensors"):
+            store.download(each.uri, to / name)
+
+
+def check_weights(directory: Path, names: Iterable[str], uri: str) -> None:
+    """Raises BadInput when a shard of the index is missing."""
+    index = directory / INDEX
+    wanted = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {SINGLE}
+    missing = sorted(wanted - set(names))
+    if missing:
+        raise BadInput(
+            reasons.MODEL_WEIGHTS_MISSING,
+            f"The model at {uri} is incomplete: {', '.join(missing)} missing",
+            "Upload the missing *.safetensors files.",
+        )
+
+
+def check_formats(directory: Path, formats: Sequence[str], uri: str) -> None:
+    """Raises BadInput when a quantized format does not fit the model's shapes."""
+    config = json.loads((directory / CONFIG).read_text())
+    columns = input_columns(config)
+    for name in formats:
+        reason = misfit(name, columns) if columns else None
+        if reason:
+            raise BadInput(
+                reasons.FORMAT_DOES_NOT_FIT,
+                f"{reason} ({uri})",
+                f"Remove {name} from export.formats, or tune another model.",
+            )
+
+
+def input_columns(config: dict[str, Any]) -> list[int]:
+    """The input widths of the linear layers of a decoder, as its configuration tells them."""
+    hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    head = config.get("head_dim") or (hidden // heads if hidden and heads else None)
+    attention = heads * head if heads and head else None
+    widths = {hidden, config.get("intermediate_size"), config.get("moe_intermediate_size"), attention}
+    return sorted(width for width in widths if isinstance(width, int) and width > 0)

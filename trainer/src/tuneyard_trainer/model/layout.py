@@ -1,0 +1,55 @@
+"""A model directory in the Hugging Face layout: which of its files count, and where they come from."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tuneyard_store.schemes.s3 import S3Store
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+# What a tokenizer, a config or a template consists of. No code, no weights in formats that can run code.
+CONFIG_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken")
+
+
+def config_files(names: Iterable[str]) -> list[str]:
+    """The files beside the weights that belong to the model."""
+    return sorted(name for name in names if name.endswith(CONFIG_SUFFIXES) and "/" not in name and name != INDEX)
+
+
+def fresh(directory: Path) -> Path:
+    """An empty directory, whatever an interrupted run on this machine has left in it."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory
+
+
+def copy_config_files(source: Path, to: Path, but: Iterable[str] = ()) -> None:
+    to.mkdir(parents=True, exist_ok=True)
+    skipped = set(but)
+    for name in config_files(path.name for path in source.iterdir()):
+        if name not in skipped:
+            shutil.copyfile(source / name, to / name)
+
+
+def weight_files(directory: Path) -> list[str]:
+    """The shards of a model, in order; an index rules, as some repositories hold the weights twice."""
+    index = directory / INDEX
+    if index.exists():
+        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    return [SINGLE]
+
+
+def download_model(store: "S3Store", uri: str, to: Path) -> Path:
+    """Downloads config, tokenizer and weights of the model at `uri`."""
+    to.mkdir(parents=True, exist_ok=True)
+    root = uri.rstrip("/") + "/"
+    names = [item.uri.removeprefix(root) for item in store.list(root)]
+    for name in [*config_files(names), *(name for name in names if name == INDEX)]:
+        store.download(root + name, to / name)
+    for name in weight_files(to):
+        store.download(root + name, to / name)
+    return to

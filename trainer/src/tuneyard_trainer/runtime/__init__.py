@@ -1,0 +1,1 @@
+"""What runs a stage: context, commit, worker processes, rendezvous, progress, checkpoints."""

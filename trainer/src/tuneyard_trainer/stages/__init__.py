@@ -1,0 +1,1 @@
+"""The stages. They never import torch: heavy work runs in worker processes."""
