@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from demo import diagnosis, objectstore
-from demo.kubectl import apply, condition, get, holds, kubectl, port_forward, wait_until
+from demo.kubectl import apply, condition, get, is_condition_true, kubectl, port_forward, wait_until
 from tuneyard_store.artifact import publish_directory
 from tuneyard_store.schemes.s3 import S3Store
 
@@ -125,9 +125,9 @@ def follow_job() -> Json:
         if (line := progress_line(job)) != last:
             console.print(f"  {time.strftime('%H:%M:%S')}  {line}")
             last = line
-        if holds(job, "Succeeded"):
+        if is_condition_true(job, "Succeeded"):
             return job
-        if holds(job, "Failed"):
+        if is_condition_true(job, "Failed"):
             failed = condition(job, "Failed")
             raise RuntimeError(f"{failed['reason']}: {failed['message']}")
         time.sleep(2)
@@ -168,11 +168,11 @@ def served() -> Iterator[str]:
 
     def rolled_out() -> bool:
         server = get("modelserver", NAME, NAMESPACE)
-        if holds(server, "Degraded"):
+        if is_condition_true(server, "Degraded"):
             raise RuntimeError(condition(server, "Degraded")["message"])
         return (
-            holds(server, "Available")
-            and not holds(server, "Progressing")
+            is_condition_true(server, "Available")
+            and not is_condition_true(server, "Progressing")
             and server["status"]["observedGeneration"] == server["metadata"]["generation"]
         )
 

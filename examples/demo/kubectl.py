@@ -47,7 +47,7 @@ def condition(thing: Json, kind: str) -> Json:
     return found[0] if found else {"type": kind, "status": "Unknown", "reason": "", "message": ""}
 
 
-def holds(thing: Json, kind: str) -> bool:
+def is_condition_true(thing: Json, kind: str) -> bool:
     return bool(condition(thing, kind)["status"] == "True")
 
 

@@ -21,7 +21,7 @@ from support.apiserver import ApiServer, Json, api_server
 from support.operatorbuilders import ARTIFACT
 from tuneyard_api.names import STAGES
 from tuneyard_operator.finetunejob.revision import revision
-from tuneyard_operator.machinery.conditions import Said, conditions
+from tuneyard_operator.machinery.conditions import Condition, conditions
 from tuneyard_operator.machinery.objects import name
 
 JOBS: Final = 1000
@@ -79,7 +79,7 @@ def ready(deployment: Json) -> Json:
     return {"observedGeneration": deployment["metadata"]["generation"], **counts}
 
 
-def ended(state: str, stages: list[str], *said: Said, **more: Any) -> Json:
+def ended(state: str, stages: list[str], *said: Condition, **more: Any) -> Json:
     """A status as the operator leaves it."""
     return {
         "observedGeneration": 1,
@@ -93,12 +93,12 @@ def ended(state: str, stages: list[str], *said: Said, **more: Any) -> Json:
 
 FAILED: Final = ("GateFailed", "perplexity 9.1 is above 8.0")
 STATES: Final[dict[str, Json]] = {
-    "succeeded": ended("Succeeded", ["Succeeded"] * 5, Said("Succeeded", True, "Completed"), artifacts=[ARTIFACT]),
+    "succeeded": ended("Succeeded", ["Succeeded"] * 5, Condition("Succeeded", True, "Completed"), artifacts=[ARTIFACT]),
     "failed": ended(
         "Failed",
         ["Succeeded", "Succeeded", "Succeeded", "Failed", "Pending"],
-        Said("Succeeded", False, *FAILED),
-        Said("Failed", True, *FAILED),
+        Condition("Succeeded", False, *FAILED),
+        Condition("Failed", True, *FAILED),
     ),
     "waits": {},
 }

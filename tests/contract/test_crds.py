@@ -67,7 +67,7 @@ def set_status(kind: str, name: str, status: Json, manager: str = "tuneyard-oper
     kubectl("apply", *flags, "-f", "-", stdin=json.dumps(document | {"status": status}))
 
 
-def refusal(*documents: Json) -> str:
+def rejection(*documents: Json) -> str:
     with pytest.raises(KubectlError) as refused:
         apply(*documents)
     return str(refused.value)
@@ -103,7 +103,7 @@ def test_a_job_that_cannot_be_meant_is_refused(part: Json, says: str) -> None:
 
 @pytest.mark.parametrize("name", ["7b", "support.v2"])
 def test_several_nodes_need_a_name_that_hosts_may_have(name: str) -> None:
-    assert "part of host names" in refusal(thing("FineTuneJob", name, JOB | {"resources": {"nodes": 2}}))
+    assert "part of host names" in rejection(thing("FineTuneJob", name, JOB | {"resources": {"nodes": 2}}))
     apply(thing("FineTuneJob", name, JOB | {"resources": {"nodes": 1}}))
     apply(thing("FineTuneJob", f"x{name.replace('.', '-')}", JOB | {"resources": {"nodes": 2}}))
 
@@ -122,13 +122,13 @@ def test_several_nodes_need_a_name_that_hosts_may_have(name: str) -> None:
     ],
 )
 def test_a_server_that_cannot_be_meant_is_refused(spec: Json, says: str) -> None:
-    assert says in refusal(thing("ModelServer", "refused", spec))
+    assert says in rejection(thing("ModelServer", "refused", spec))
 
 
 @pytest.mark.parametrize("kind", ["FineTuneJob", "ModelServer"])
 def test_a_name_that_children_could_not_carry_is_refused(kind: str) -> None:
     spec = JOB if kind == "FineTuneJob" else SERVER
-    assert "at most 44 characters" in refusal(thing(kind, "x" * 45, spec))
+    assert "at most 44 characters" in rejection(thing(kind, "x" * 45, spec))
 
 
 @pytest.mark.parametrize(("kind", "spec"), [("FineTuneJob", JOB), ("ModelServer", SERVER)])
@@ -164,7 +164,7 @@ def running(name: str, phase: str = "Training", **spec: Any) -> None:
 def test_the_spec_cannot_change_while_the_job_runs(phase: str) -> None:
     name = f"running-{phase.lower()}"
     running(name, phase)
-    assert ONLY in refusal(thing("FineTuneJob", name, JOB | {"training": {"maxSteps": 7}}))
+    assert ONLY in rejection(thing("FineTuneJob", name, JOB | {"training": {"maxSteps": 7}}))
     apply(thing("FineTuneJob", name, JOB))
 
 
@@ -177,10 +177,10 @@ def test_every_field_is_checked() -> None:
 def test_a_field_cannot_change_come_or_go_while_the_job_runs(field: str) -> None:
     name = f"fixed-{field.lower()}"
     running(name)
-    assert ONLY in refusal(thing("FineTuneJob", name, JOB | {field: OTHERS[field]}))
+    assert ONLY in rejection(thing("FineTuneJob", name, JOB | {field: OTHERS[field]}))
     if field not in JOB:
         running(f"{name}-set", **{field: OTHERS[field]})
-        assert ONLY in refusal(thing("FineTuneJob", f"{name}-set", JOB))
+        assert ONLY in rejection(thing("FineTuneJob", f"{name}-set", JOB))
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Training", "Suspended", "Succeeded"])
@@ -194,7 +194,7 @@ def test_suspend_and_lifetime_can_change_at_any_time(phase: str) -> None:
 
 def test_what_cannot_change_cannot_be_smuggled_in_with_suspend() -> None:
     running("smuggled")
-    assert ONLY in refusal(thing("FineTuneJob", "smuggled", JOB | {"suspend": True, "resources": {"gpus": 2}}))
+    assert ONLY in rejection(thing("FineTuneJob", "smuggled", JOB | {"suspend": True, "resources": {"gpus": 2}}))
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Suspended", "Succeeded", "Failed"])

@@ -16,8 +16,7 @@ from prometheus_client import REGISTRY
 
 from support.apiserver import ApiServer, Json, api_server
 from support.wire import Wire, wire_to
-from tuneyard_operator import main
-from tuneyard_operator import process as handlers
+from tuneyard_operator import main, process
 from tuneyard_operator.machinery.cache import Cache
 from tuneyard_operator.machinery.errors import ApiError, Verdict, classify, delay
 from tuneyard_operator.machinery.informers import SOURCES, Informer
@@ -91,7 +90,7 @@ async def wire(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @asynccontextmanager
 async def informing(kind: str = "FineTuneJob") -> AsyncIterator[Cache]:
     """A cache that one informer fills, once that has listed."""
-    kube, cache = Kube(handlers.login), Cache()
+    kube, cache = Kube(process.login), Cache()
     informer = Informer(kube, Source(kind), cache)
     task = asyncio.create_task(informer.run())
     try:
@@ -170,7 +169,7 @@ async def test_many_objects_come_in_pages(server: ApiServer, wire: Wire) -> None
 
 
 async def test_a_watch_that_is_refused_from_the_start_is_not_tried_all_the_time(wire: Wire) -> None:
-    kube, cache = Kube(handlers.login), Cache()
+    kube, cache = Kube(process.login), Cache()
     wire.cut()
     informer = Informer(kube, Source("FineTuneJob"), cache)
     task = asyncio.create_task(informer.run())
@@ -198,7 +197,7 @@ async def test_a_status_is_written_onto_the_version_that_it_was_made_from(server
         assert seen
         label(server, "x", "1")
         await until(lambda: labelled(cache, "x") == "1")
-        stale, kube = Cache(), Kube(handlers.login)
+        stale, kube = Cache(), Kube(process.login)
         stale.put(seen)
         with pytest.raises(ApiError) as refused:
             await Reconciler(kube, stale, Settings("t", "s"), [controller])(key)

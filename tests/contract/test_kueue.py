@@ -23,7 +23,7 @@ from support.playednode import (
     begin,
     created,
     end,
-    is_going,
+    is_deleting,
     prepare,
     run,
     select,
@@ -167,7 +167,7 @@ def test_a_preempted_training_goes_on_after_the_urgent_one(server: ApiServer) ->
 
     apply_queued(server, "urgent", priorityClassName=kueue.URGENT)
     prepare(server, "urgent")
-    wait_until(lambda: is_going(server, interrupted), "the pod of the patient one is told to end", 20, every=0.2)
+    wait_until(lambda: is_deleting(server, interrupted), "the pod of the patient one is told to end", 20, every=0.2)
     end(server, interrupted, EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"))
     urgent = begin(server, "urgent", "train")
     until_it_waits(server, "patient")

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from demo.kubectl import Json, KubectlError, condition, get, holds, items, kubectl, wait_until
+from demo.kubectl import Json, KubectlError, condition, get, is_condition_true, items, kubectl, wait_until
 
 CPU: Json = {"gpus": 0, "requests": {"cpu": "200m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "6Gi"}}
 
@@ -45,7 +45,7 @@ def wait_for_job(name: str, namespace: str, outcome: str = "Succeeded", seconds:
         job = get("finetunejob", name, namespace)
         found = condition(job, other)
         assert found["status"] != "True", f"{name} is {other}: {found['reason']}: {found['message']}"
-        return holds(job, outcome)
+        return is_condition_true(job, outcome)
 
     wait_until(ended, f"FineTuneJob {name} has condition {outcome}", seconds)
     return get("finetunejob", name, namespace)
@@ -57,7 +57,7 @@ def wait_for_server(name: str, namespace: str, kind: str = "Available", seconds:
     def arrived() -> bool:
         server = get("modelserver", name, namespace)
         seen = server.get("status", {}).get("observedGeneration") == server["metadata"]["generation"]
-        return seen and holds(server, kind)
+        return seen and is_condition_true(server, kind)
 
     wait_until(arrived, f"ModelServer {name} has condition {kind}", seconds)
     return get("modelserver", name, namespace)

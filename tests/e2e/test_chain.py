@@ -13,7 +13,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from demo.kubectl import Json, apply, condition, get, holds, items, kubectl, port_forward, wait_until
+from demo.kubectl import Json, apply, condition, get, is_condition_true, items, kubectl, port_forward, wait_until
 from demo.objectstore import ObjectStore
 from e2e.conftest import NamespaceFactory
 from e2e.jobs import artifact, fine_tune_job, model_server, restart_operator, stage_pods, wait_for_job, wait_for_server
@@ -50,7 +50,7 @@ def chain(namespace: str) -> Json:
     def ended() -> bool:
         tables.append(kubectl("get", "ftj", JOB, "-n", namespace))
         job = get("finetunejob", JOB, namespace)
-        return holds(job, "Succeeded") or holds(job, "Failed")
+        return is_condition_true(job, "Succeeded") or is_condition_true(job, "Failed")
 
     wait_until(ended, "the chain has ended", 1500, every=2)
     return wait_for_job(JOB, namespace, seconds=1) | {"tables": tables}
@@ -196,7 +196,7 @@ def test_another_format_rolls_out_although_the_operator_is_killed(server: Json, 
     wait_until(lambda: len(items("deployments", namespace)) == 2, "the new revision has a Deployment", 60)
     restart_operator()
     wait_for_server(SERVER, namespace, "Progressing", 60)
-    assert holds(get("modelserver", SERVER, namespace), "Available"), "the old revision goes on serving"
+    assert is_condition_true(get("modelserver", SERVER, namespace), "Available"), "the old revision goes on serving"
 
     def taken_over() -> bool:
         status = get("modelserver", SERVER, namespace)["status"]
@@ -226,7 +226,7 @@ def test_a_flipped_byte_is_never_served(server: Json, store: ObjectStore, namesp
     message = condition(refused, "ArtifactVerified")["message"]
     assert weights.rsplit("/", 1)[1] in message, message
     assert message.count("sha256:") >= 2 or message.count("sha256") >= 2, "names the expected and the found digest"
-    assert not holds(refused, "Available")
+    assert not is_condition_true(refused, "Available")
     kubectl("delete", "ms", "corrupt", "-n", namespace)
 
 
@@ -237,7 +237,7 @@ def test_one_that_serves_goes_on_serving_when_the_new_revision_is_corrupt(
     wait_for_server(SERVER, namespace, "Degraded", 240)
     degraded = get("modelserver", SERVER, namespace)
     assert condition(degraded, "Degraded")["reason"] == "ArtifactCorrupt", degraded["status"]
-    assert holds(degraded, "Available"), degraded["status"]
+    assert is_condition_true(degraded, "Available"), degraded["status"]
     assert degraded["status"]["served"]["digest"] == artifact(chain, "int8")["digest"]
     with port_forward(f"svc/{SERVER}", 80, namespace) as port:
         assert ask(f"http://localhost:{port}")

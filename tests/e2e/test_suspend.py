@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from demo.kubectl import Json, apply, get, holds, items, kubectl, wait_until
+from demo.kubectl import Json, apply, get, is_condition_true, items, kubectl, wait_until
 from e2e.conftest import NamespaceFactory
 from e2e.jobs import fine_tune_job, last_step, resumed_from, small_training, stage_pods, training_log, wait_for_job
 
@@ -52,7 +52,7 @@ def test_a_suspended_job_holds_nothing_and_says_how_to_go_on(seen: Seen) -> None
 def test_it_goes_on_from_its_checkpoint_uncharged(seen: Seen) -> None:
     assert resumed_from(seen.log) >= 5
     assert seen.ended["status"]["restarts"].get("failed", 0) == 0
-    assert not holds(seen.ended, "Suspended")
+    assert not is_condition_true(seen.ended, "Suspended")
 
 
 def test_what_was_done_is_not_done_again(seen: Seen) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tuneyard_operator import process as handlers
+from tuneyard_operator import process
 from tuneyard_operator.machinery.kube import Kube
 
 
@@ -14,7 +14,7 @@ from tuneyard_operator.machinery.kube import Kube
 async def connected(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kube]:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-    kube = Kube(handlers.login)
+    kube = Kube(process.login)
     try:
         yield kube
     finally:

@@ -11,7 +11,7 @@ from tuneyard_operator.finetunejob.observe import World
 from tuneyard_operator.finetunejob.plan import plan
 from tuneyard_operator.machinery.conditions import timestamp
 from tuneyard_operator.machinery.objects import Json, owned_by, uid
-from tuneyard_operator.machinery.plan import Plan, Refusal
+from tuneyard_operator.machinery.plan import Plan, Rejection
 from tuneyard_operator.settings import Settings
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -69,7 +69,7 @@ class Cluster:
         self.since_write = 60.0
         self.silence = 0.0
         self.warnings: dict[str, str] = {}
-        self.refusal: Refusal | None = None
+        self.rejection: Rejection | None = None
         self.now = NOW
         self.settings = SETTINGS
         self.told: list[str] = []
@@ -83,7 +83,7 @@ class Cluster:
             self.since_write,
             self.silence,
             warnings=self.warnings,
-            refusal=self.refusal,
+            rejection=self.rejection,
             services=self.services,
         )
 

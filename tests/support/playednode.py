@@ -85,7 +85,7 @@ def end(server: ApiServer, pod: Json, code: int, message: str, finished_at: str 
     finished_at = finished_at or pod["metadata"]["creationTimestamp"]
     exited = {"exitCode": code, "message": message, "finishedAt": finished_at}
     tell(server, path, "Failed" if code else "Succeeded", {"terminated": exited})
-    if is_going(server, pod):
+    if is_deleting(server, pod):
         remove(server, pod)
 
 
@@ -103,7 +103,7 @@ def tell(server: ApiServer, path: str, phase: str, state: Json) -> None:
     server.request("PATCH", f"{path}/status", {"status": {"phase": phase, "containerStatuses": [container]}}, MERGE)
 
 
-def is_going(server: ApiServer, pod: Json) -> bool:
+def is_deleting(server: ApiServer, pod: Json) -> bool:
     try:
         return "deletionTimestamp" in server.request("GET", f"{PODS}/{pod['metadata']['name']}")["metadata"]
     except HTTPError as error:

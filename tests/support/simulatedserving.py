@@ -1,4 +1,4 @@
-"""What surrounds a ModelServer: Deployment controller, kubelet, store, users and strangers, one move at a time."""
+"""What surrounds a ModelServer: Deployment controller, kubelet, store, users and orphaned_pods, one move at a time."""
 
 import json
 from copy import deepcopy
@@ -10,8 +10,18 @@ from support.operatorbuilders import NOW, SETTINGS, said
 from tuneyard_api import names, reasons
 from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.machinery.conditions import parse_time, timestamp
-from tuneyard_operator.machinery.objects import Json, condition, covers, holds, is_going, label, name, owned_by, uid
-from tuneyard_operator.machinery.plan import Plan, Refusal
+from tuneyard_operator.machinery.objects import (
+    Json,
+    condition,
+    is_condition_true,
+    is_deleting,
+    is_subset,
+    label,
+    name,
+    owned_by,
+    uid,
+)
+from tuneyard_operator.machinery.plan import Plan, Rejection
 from tuneyard_operator.modelserver.artifact import artifact_of
 from tuneyard_operator.modelserver.children import ENGINE, FETCH
 from tuneyard_operator.modelserver.observe import DEADLINE, ROLLED_OUT, World
@@ -61,7 +71,7 @@ class ServedWorld:
             self.heard[kind] = deepcopy(self.there[kind])
             self.news.discard(kind)
 
-    def observed(self, refusal: Refusal | None = None) -> World:
+    def observed(self, rejection: Rejection | None = None) -> World:
         heard = self.heard
         follows = "fineTuneJobRef" in heard["ModelServer"][0]["spec"]["model"]
         return World(
@@ -71,11 +81,11 @@ class ServedWorld:
             next(iter(heard["Service"]), None),
             next(iter(heard["FineTuneJob"]), None) if follows else None,
             silence=(self.now - self.heard_at).total_seconds(),
-            refusal=refusal,
+            rejection=rejection,
         )
 
-    def plan(self, refusal: Refusal | None = None) -> Plan:
-        return plan(self.observed(refusal), SETTINGS, self.now)
+    def plan(self, rejection: Rejection | None = None) -> Plan:
+        return plan(self.observed(rejection), SETTINGS, self.now)
 
     def act(self, step: Plan) -> None:
         """As the reconciler does: what it has written it has heard, too, and that is no news."""
@@ -133,20 +143,20 @@ class ServedWorld:
 
     @property
     def deployments(self) -> list[Json]:
-        return [each for each in self.there["Deployment"] if not is_going(each)]
+        return [each for each in self.there["Deployment"] if not is_deleting(each)]
 
     def find(self, kind: str, called: str) -> Json | None:
         return next((each for each in self.there[kind] if name(each) == called), None)
 
     def pods_of(self, deployment: Json) -> list[Json]:
-        return [pod for pod in self.there["Pod"] if owned_by(pod, uid(deployment)) and not is_going(pod)]
+        return [pod for pod in self.there["Pod"] if owned_by(pod, uid(deployment)) and not is_deleting(pod)]
 
     def working(self) -> list[Json]:
         """Pods that the kubelet has something to do for."""
-        return [pod for pod in self.there["Pod"] if not is_going(pod) and not holds(pod, "Ready")]
+        return [pod for pod in self.there["Pod"] if not is_deleting(pod) and not is_condition_true(pod, "Ready")]
 
     def ready(self) -> list[Json]:
-        return [pod for pod in self.there["Pod"] if not is_going(pod) and holds(pod, "Ready")]
+        return [pod for pod in self.there["Pod"] if not is_deleting(pod) and is_condition_true(pod, "Ready")]
 
     def _add(self, thing: Json) -> Json:
         thing["metadata"] = {"generation": 1} | thing["metadata"] | {"uid": f"uid-{next(self._numbers)}"}
@@ -208,7 +218,7 @@ class ServedWorld:
         if name(deployment) not in self.forgotten:
             for _ in range(wanted - len(self.pods_of(deployment))):
                 self._start_pod(deployment)
-        own = sorted(self.pods_of(deployment), key=lambda pod: not holds(pod, "Ready"))
+        own = sorted(self.pods_of(deployment), key=lambda pod: not is_condition_true(pod, "Ready"))
         for pod in own[wanted:]:
             self.goes(pod)
         counts = self._counts(deployment)
@@ -219,7 +229,7 @@ class ServedWorld:
 
     def _counts(self, deployment: Json) -> Json:
         pods = self.pods_of(deployment)
-        ready = sum(holds(pod, "Ready") for pod in pods)
+        ready = sum(is_condition_true(pod, "Ready") for pod in pods)
         generation = deployment["metadata"]["generation"]
         counts = {"replicas": len(pods), "readyReplicas": ready, "availableReplicas": ready}
         return {"observedGeneration": generation} | counts
@@ -257,7 +267,7 @@ class ServedWorld:
     def advance(self, pod: Json) -> None:
         """The pod's next step, as far as the world lets it."""
         fetched = terminated(pod, FETCH).get("exitCode") == 0
-        if not holds(pod, "PodScheduled"):
+        if not is_condition_true(pod, "PodScheduled"):
             self._schedule(pod)
         elif not fetched and not self.registry_answers and not terminated(pod, FETCH, last=True):
             self._says(pod, FETCH, {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
@@ -325,7 +335,7 @@ class ServedWorld:
     def collect(self) -> None:
         """What was deleted is gone."""
         for kind in ("Deployment", "Pod"):
-            left = [each for each in self.there[kind] if not is_going(each)]
+            left = [each for each in self.there[kind] if not is_deleting(each)]
             if len(left) < len(self.there[kind]):
                 self.there[kind] = left
                 self.news.add(kind)
@@ -351,7 +361,7 @@ class ServedWorld:
         self._changed(deployment)
 
     def heal(self) -> None:
-        """All but the artifacts is as it should be, and strangers take back what has our name."""
+        """All but the artifacts is as it should be, and orphaned_pods take back what has our name."""
         if THEIRS in self.there["Service"]:
             self.replace_service()
         self.store_answers = self.registry_answers = self.nodes_have_room = self.engine_works = True
@@ -372,7 +382,7 @@ class ServedWorld:
 
     def _is_unsettled(self, deployment: Json) -> bool:
         short = len(self.pods_of(deployment)) != int(deployment["spec"]["replicas"])
-        uncounted = not covers(deployment["status"], self._counts(deployment))
+        uncounted = not is_subset(deployment["status"], self._counts(deployment))
         return uncounted or (short and name(deployment) not in self.forgotten)
 
     def wait(self, seconds: float) -> None:
@@ -389,4 +399,4 @@ class ServedWorld:
     def revision(self, called: str | None) -> Json | None:
         """Its Deployment, as far as the operator has heard."""
         of = (each for each in self.heard["Deployment"] if label(each, names.LABEL_REVISION) == called)
-        return next((each for each in of if not is_going(each)), None)
+        return next((each for each in of if not is_deleting(each)), None)

@@ -1,4 +1,4 @@
-"""What surrounds a FineTuneJob: Job controller, kubelet, Kueue, store, users and strangers, one move at a time."""
+"""What surrounds a FineTuneJob: Job controller, kubelet, Kueue, store, users and orphaned_pods, one move at a time."""
 
 import json
 from copy import deepcopy
@@ -15,8 +15,18 @@ from tuneyard_operator.finetunejob.children import FAILURE_POLICY
 from tuneyard_operator.finetunejob.observe import World
 from tuneyard_operator.finetunejob.plan import plan
 from tuneyard_operator.machinery.conditions import timestamp
-from tuneyard_operator.machinery.objects import Json, condition, hash8, holds, is_going, label, name, owned_by, uid
-from tuneyard_operator.machinery.plan import Plan, Refusal
+from tuneyard_operator.machinery.objects import (
+    Json,
+    condition,
+    hash8,
+    is_condition_true,
+    is_deleting,
+    label,
+    name,
+    owned_by,
+    uid,
+)
+from tuneyard_operator.machinery.plan import Plan, Rejection
 
 FINAL: Final = set(FAILURE_POLICY[0]["onExitCodes"]["values"])
 
@@ -66,14 +76,14 @@ class SimulatedWorld:
 
     # The operator.
 
-    def observed(self, refusal: Refusal | None = None) -> World:
+    def observed(self, rejection: Rejection | None = None) -> World:
         assert self.job
         self.heard_at = self.now if self.changed else self.heard_at
         since_write, silence = ((self.now - at).total_seconds() for at in (self.written_at, self.heard_at))
-        return World(self.job, self.jobs, self.pods, since_write=since_write, silence=silence, refusal=refusal)
+        return World(self.job, self.jobs, self.pods, since_write=since_write, silence=silence, rejection=rejection)
 
-    def plan(self, refusal: Refusal | None = None) -> Plan:
-        return plan(self.observed(refusal), SETTINGS, self.now)
+    def plan(self, rejection: Rejection | None = None) -> Plan:
+        return plan(self.observed(rejection), SETTINGS, self.now)
 
     def act(self, step: Plan) -> None:
         """As the reconciler does; a deletion is in the foreground."""
@@ -114,7 +124,9 @@ class SimulatedWorld:
 
     def unfinished(self) -> list[Json]:
         over = ("Complete", "Failed")
-        return [job for job in self.jobs if not is_going(job) and not any(holds(job, kind) for kind in over)]
+        return [
+            job for job in self.jobs if not is_deleting(job) and not any(is_condition_true(job, kind) for kind in over)
+        ]
 
     def start_pod(self, job: Json) -> None:
         owner = {"kind": "Job", "name": name(job), "uid": uid(job), "controller": True}
@@ -171,7 +183,7 @@ class SimulatedWorld:
         self.jobs.remove(job)
         self.changed = True
 
-    # Kueue and strangers.
+    # Kueue and orphaned_pods.
 
     def queued(self) -> list[Json]:
         return [job for job in self.unfinished() if label(job, names.LABEL_QUEUE)]

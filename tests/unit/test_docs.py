@@ -25,9 +25,11 @@ def first_cells(section: str) -> set[str]:
 
 
 def condition_types(kind: str) -> set[str]:
-    """Every type that the code sets: the first argument of Said, and the table of the stages' conditions."""
+    """Every type that the code sets: the first argument of Condition, and the table of the stages' conditions."""
     tree = ast.parse((OPERATOR / kind / "status.py").read_text())
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Said"]
+    calls = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Condition"
+    ]
     types = {call.args[0].value for call in calls if call.args and isinstance(call.args[0], ast.Constant)}
     assigned = [node for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
     tables = [

@@ -4,7 +4,7 @@ import pytest
 
 from support.operatorbuilders import Cluster, finish, said, stages_with_jobs
 from tuneyard_operator.machinery.objects import Json
-from tuneyard_operator.machinery.plan import Refusal
+from tuneyard_operator.machinery.plan import Rejection
 
 
 class TestFailure:
@@ -82,7 +82,7 @@ class TestFailure:
 
     def test_a_refusal_that_nothing_but_a_new_spec_heals_ends_the_run(self) -> None:
         cluster = Cluster()
-        cluster.refusal = Refusal("Job x-prepare", "spec.template.spec.nodeSelector: Invalid value", final=True)
+        cluster.rejection = Rejection("Job x-prepare", "spec.template.spec.nodeSelector: Invalid value", final=True)
         plan = cluster.step()
         assert plan.create == []
         assert cluster.condition("Failed")["reason"] == "InvalidSpec"
@@ -90,11 +90,11 @@ class TestFailure:
 
     def test_a_refusal_that_may_pass_is_shown_and_tried_again(self) -> None:
         cluster = Cluster()
-        cluster.refusal = Refusal("Job x-prepare", "exceeded quota: jobs", final=False)
+        cluster.rejection = Rejection("Job x-prepare", "exceeded quota: jobs", final=False)
         cluster.step()
         assert "exceeded quota" in cluster.condition("Succeeded")["message"]
         assert not cluster.condition("Failed")
-        cluster.refusal = None
+        cluster.rejection = None
         assert len(cluster.step().create) == 1
         assert "message" not in cluster.stage("prepare")
 

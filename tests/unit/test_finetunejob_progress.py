@@ -34,7 +34,7 @@ class TestWaiting:
         assert says in cluster.condition("Succeeded")["message"]
         assert cluster.stage("train")["state"] == "Pending"
         assert any("StageWaiting" in told and says in told for told in cluster.told)
-        assert cluster.plan().again is None, "the pod's next change wakes us"
+        assert cluster.plan().requeue_after is None, "the pod's next change wakes us"
 
     def test_a_pod_that_starts_as_usual_says_nothing(self) -> None:
         cluster = Cluster().prepared()
@@ -48,7 +48,7 @@ class TestWaiting:
         cluster.warnings = {uid: 'FailedCreate: pods "x" is forbidden: exceeded quota'}
         plan = cluster.step()
         assert "exceeded quota" in cluster.stage("train")["message"]
-        assert plan.again, "no event tells us when the quota is raised"
+        assert plan.requeue_after, "no event tells us when the quota is raised"
 
 
 class TestProgress:
@@ -64,7 +64,7 @@ class TestProgress:
             "eta": "4m10s",
             "tokensPerSecond": 812.3,
         }
-        assert plan.again == SETTINGS.poll
+        assert plan.requeue_after == SETTINGS.poll
 
     def test_of_one_stage_is_not_shown_for_the_next(self) -> None:
         cluster = Cluster().prepared().running("train", percent=90, loss=1.0)

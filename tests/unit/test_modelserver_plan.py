@@ -4,8 +4,8 @@ import pytest
 
 from support.operatorbuilders import NOW, SETTINGS
 from support.servingbuilders import NEW, OLD, Scene, kinds, says, serving
-from tuneyard_operator.machinery.objects import condition_in, is_as
-from tuneyard_operator.machinery.plan import Refusal
+from tuneyard_operator.machinery.objects import condition_in, matches
+from tuneyard_operator.machinery.plan import Rejection
 from tuneyard_operator.modelserver.plan import plan
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
 from tuneyard_operator.modelserver.strategies.surge import surge
@@ -22,7 +22,7 @@ def test_a_new_server_gets_a_deployment_and_a_service() -> None:
 def test_at_rest_nothing_is_written() -> None:
     scene = serving()
     step = scene.plan(60)
-    assert (step.apply, step.delete, step.events, step.again) == ([], [], [], None)
+    assert (step.apply, step.delete, step.events, step.requeue_after) == ([], [], [], None)
     assert step.status == scene.server["status"]
     assert says(step, "Available") == ("True", "Serving")
     assert says(step, "Progressing") == ("False", "Completed")
@@ -45,7 +45,7 @@ def test_a_ready_revision_takes_over_and_the_old_one_goes_later() -> None:
     assert kinds(switch) == ["Service"]
     assert switch.status["served"]["digest"] == NEW
     assert switch.status["previous"]["digest"] == OLD
-    assert (switch.delete, switch.again) == ([], SETTINGS.retire)
+    assert (switch.delete, switch.requeue_after) == ([], SETTINGS.retire)
     later = scene.step(90 + SETTINGS.retire)
     assert [each["metadata"]["name"] for each in later.delete] == [f"bot-{switch.status['previous']['revision']}"]
 
@@ -163,7 +163,7 @@ def test_a_service_of_somebody_else_is_left_alone() -> None:
 
 def test_what_the_api_server_refuses_is_told_and_tried_again() -> None:
     scene = serving().wants(NEW)
-    scene.world = scene.world._replace(refusal=Refusal("Deployment bot-x", "exceeded quota", final=False))
+    scene.world = scene.world._replace(rejection=Rejection("Deployment bot-x", "exceeded quota", final=False))
     step = scene.plan(60)
     assert says(step, "Degraded") == ("True", "Refused")
     assert "failed" not in step.status
@@ -185,7 +185,7 @@ def test_a_refusal_does_not_make_it_forget_what_was_given_up() -> None:
     scene = serving().wants(NEW)
     scene.step(60)
     scene.fetch_fails(NEW, "ArtifactCorrupt", 65, restarts=2).step(90)
-    scene.world = scene.world._replace(refusal=Refusal("Service bot", "exceeded quota", final=False))
+    scene.world = scene.world._replace(rejection=Rejection("Service bot", "exceeded quota", final=False))
     step = scene.step(100)
     assert says(step, "Degraded") == ("True", "Refused")
     assert step.status["failed"]["reason"] == "ArtifactCorrupt"
@@ -212,7 +212,7 @@ def test_without_the_traffic_nothing_is_available() -> None:
     scene = serving()
     assert scene.world.service
     scene.world.service["spec"]["selector"] = {"app": "another"}
-    scene.world = scene.world._replace(refusal=Refusal("Service bot", "exceeded quota", final=False))
+    scene.world = scene.world._replace(rejection=Rejection("Service bot", "exceeded quota", final=False))
     assert says(scene.plan(60), "Available") == ("False", "Refused")
 
 
@@ -238,11 +238,11 @@ class TestADeploymentThatLacksPods:
         (child,) = scene.plan(500).apply
         (before,) = scene.world.deployments
         assert child["metadata"]["annotations"].pop("tuneyard.dev/woken-at") == "2030-01-02T03:12:25Z"
-        assert is_as(before, child), "nothing else changes"
+        assert matches(before, child), "nothing else changes"
 
     def test_is_looked_at_until_then(self) -> None:
         step = forgotten(410).plan(500)
-        assert (step.apply, step.again) == ([], 15.0)
+        assert (step.apply, step.requeue_after) == ([], 15.0)
 
     def test_is_changed_once_per_silence(self) -> None:
         scene = forgotten(430)

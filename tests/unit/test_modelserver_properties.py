@@ -19,8 +19,8 @@ from support.randomworlds import PICK, PROFILE
 from support.simulatedserving import DIGESTS, FOLLOWS, KINDS, THEIRS, ServedWorld, direct
 from tuneyard_api import names, reasons
 from tuneyard_api.kinds.modelserver import ModelServerStatus
-from tuneyard_operator.machinery.objects import Json, is_going, label, name
-from tuneyard_operator.machinery.plan import Plan, Refusal
+from tuneyard_operator.machinery.objects import Json, is_deleting, label, name
+from tuneyard_operator.machinery.plan import Plan, Rejection
 from tuneyard_operator.modelserver.artifact import artifact_of
 
 MODELS: Final = st.sampled_from([direct(0), direct(1), direct(2), FOLLOWS])
@@ -37,13 +37,13 @@ def said(status: Json) -> dict[str, Json]:
     return {each["type"]: each for each in status["conditions"]}
 
 
-def holds(status: Json, kind: str) -> bool:
+def is_condition_true(status: Json, kind: str) -> bool:
     return bool(said(status)[kind]["status"] == "True")
 
 
 class ModelServerLife(RuleBasedStateMachine):
     world: ServedWorld
-    again: float | None = 0.0
+    requeue_after: float | None = 0.0
     selected: str | None = None
     selected_at: datetime = NOW
 
@@ -54,16 +54,16 @@ class ModelServerLife(RuleBasedStateMachine):
 
     # What the operator does, and what must hold.
 
-    @rule(hears=HEARS, refusal=st.sampled_from([None, None, None, None, "exceeded quota", "Invalid value"]))
-    def operator_looks(self, hears: Sequence[str], refusal: str | None) -> None:
+    @rule(hears=HEARS, rejection=st.sampled_from([None, None, None, None, "exceeded quota", "Invalid value"]))
+    def operator_looks(self, hears: Sequence[str], rejection: str | None) -> None:
         self.world.hears(*hears)
-        self.look(refusal)
+        self.look(rejection)
 
     @rule()
     def operator_is_killed_between_the_act_and_the_status(self) -> None:
         self.world.hears(*KINDS)
         self.act(self.world.plan())
-        self.again = 0.0  # the next one looks at once
+        self.again: float | None = 0.0  # the next one looks at once
 
     def look(self, refused: str | None = None) -> None:
         world = self.world
@@ -71,7 +71,7 @@ class ModelServerLife(RuleBasedStateMachine):
         step = world.plan()
         if refused and step.apply:
             what = step.apply[0]
-            step = world.plan(Refusal(f"{what['kind']} {name(what)}", refused, final=refused.startswith("Invalid")))
+            step = world.plan(Rejection(f"{what['kind']} {name(what)}", refused, final=refused.startswith("Invalid")))
             assert said(step.status)["Degraded"]["reason"] == "Refused"
         else:
             refused = None
@@ -79,7 +79,7 @@ class ModelServerLife(RuleBasedStateMachine):
         self.is_true(step.status)
         self.gives_up_once(before, step.status)
         written = world.write(step)
-        self.again = step.again if written and not refused else 0.0  # tried again by the queue
+        self.again = step.requeue_after if written and not refused else 0.0  # tried again by the queue
         if written and not refused:
             self.is_the_same_again(step)
 
@@ -93,7 +93,7 @@ class ModelServerLife(RuleBasedStateMachine):
             assert revision != serving or (selected and self.is_ready(selected)), "nothing else answers"
             since = (world.now - self.selected_at).total_seconds()
             assert since >= SETTINGS.retire or "Service" in world.news, "connections still know it"
-        assert not any(map(is_going, self.heard_of(step.apply))), "nothing is written onto what goes away"
+        assert not any(map(is_deleting, self.heard_of(step.apply))), "nothing is written onto what goes away"
         for each in step.apply:
             self.scales_as_it_may(each, serving)
         pointed = [each["spec"]["selector"][names.LABEL_REVISION] for each in step.apply if each["kind"] == "Service"]
@@ -144,12 +144,12 @@ class ModelServerLife(RuleBasedStateMachine):
         world, told = self.world, said(status)
         ModelServerStatus.model_validate(status)
         selected, answers = world.selected(world.heard), self.answering()
-        assert holds(status, "Available") == bool(answers)
+        assert is_condition_true(status, "Available") == bool(answers)
         if answers:
             assert status["served"]["revision"] == answers
         if told["Progressing"]["reason"] == "Completed" and selected and self.is_ready(selected):
             assert told.get("Degraded", {}).get("reason") in (None, "Refused"), "all is well"
-        if "ArtifactVerified" in told and holds(status, "ArtifactVerified"):
+        if "ArtifactVerified" in told and is_condition_true(status, "ArtifactVerified"):
             assert told["ArtifactVerified"]["message"] in world.verified
         for each in status["conditions"]:
             assert each["message"], each
@@ -163,7 +163,7 @@ class ModelServerLife(RuleBasedStateMachine):
             assert after["failed"] == before["failed"]
 
     def is_the_same_again(self, first: Plan) -> None:
-        if any(map(is_going, self.heard_of(first.apply))):
+        if any(map(is_deleting, self.heard_of(first.apply))):
             return  # its own write has told it something new
         second = self.world.plan()
         assert (second.apply, second.delete) == ([], [])
@@ -190,11 +190,11 @@ class ModelServerLife(RuleBasedStateMachine):
             return
         status = world.server["status"]
         assert (
-            (holds(status, "Available") and said(status)["Progressing"]["reason"] == "Completed")
+            (is_condition_true(status, "Available") and said(status)["Progressing"]["reason"] == "Completed")
             or said(status)["Progressing"]["reason"] in WAITS
             or said(status)["Available"]["reason"] == "ScaledToZero"
             or "Degraded" in said(status)
-            or any(map(is_going, world.there["Deployment"]))
+            or any(map(is_deleting, world.there["Deployment"]))
             or world.is_at_work()
         ), status
 
@@ -353,7 +353,7 @@ class ModelServerLife(RuleBasedStateMachine):
             return  # all stays as it was
         served = world.revision(status.get("served", {}).get("revision"))
         if served and replicas and artifact_of(served).digest not in world.broken:
-            assert holds(status, "Available")
+            assert is_condition_true(status, "Available")
         if told["Progressing"]["reason"] in WAITS:
             assert status.get("release", {}).get("digest") == status.get("served", {}).get("digest"), "none is lost"
             return

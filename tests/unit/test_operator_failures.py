@@ -319,7 +319,7 @@ class TestAJobThatNobodyStarts:
     def test_is_looked_at_again(self) -> None:
         cluster = preempted(at("train"))
         cluster.exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
-        assert cluster.step().again == 10.0, "a pod that has ended wakes nobody"
+        assert cluster.step().requeue_after == 10.0, "a pod that has ended wakes nobody"
 
     def test_is_given_what_its_controller_waits_anyhow(self) -> None:
         assert forgotten(410.0).step().delete == []

@@ -214,7 +214,7 @@ class TestLifetime:
     def test_after_the_end(self, seconds: int | None, left: float | None) -> None:
         cluster = finished(ttlSecondsAfterFinished=seconds) if seconds is not None else finished()
         plan = cluster.plan()
-        assert plan.again == left
+        assert plan.requeue_after == left
         assert plan.delete == ([cluster.job] if seconds in (0, 1) else [])
         assert plan.status == cluster.status, "nothing is written to what goes"
 
@@ -222,12 +222,12 @@ class TestLifetime:
         cluster = finished()
         cluster.now += timedelta(seconds=99)
         assert cluster.changed(ttlSecondsAfterFinished=60).plan().delete == [cluster.job]
-        assert cluster.changed(ttlSecondsAfterFinished=300).plan().again == 200
-        assert cluster.changed(ttlSecondsAfterFinished=None).plan().again is None
+        assert cluster.changed(ttlSecondsAfterFinished=300).plan().requeue_after == 200
+        assert cluster.changed(ttlSecondsAfterFinished=None).plan().requeue_after is None
 
     def test_begins_with_a_failure_too(self) -> None:
         cluster = failed(ttlSecondsAfterFinished=60)
-        assert cluster.plan().again == 59
+        assert cluster.plan().requeue_after == 59
         cluster.now += timedelta(seconds=59)
         assert cluster.plan().delete == [cluster.job]
 
@@ -252,7 +252,7 @@ class TestQueue:
         assert cluster.stage("train")["state"] == "Pending"
         assert cluster.stage("train")["message"] == "waits in queue gpus until Kueue admits it"
         assert "queue gpus" in cluster.condition("Trained")["message"]
-        assert plan.again is None, "Kueue's change of the Job wakes us"
+        assert plan.requeue_after is None, "Kueue's change of the Job wakes us"
         does_nothing(cluster)
 
     def test_what_kueue_changes_is_left_alone(self) -> None:

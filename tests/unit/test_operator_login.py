@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from support.apiserver import client_config
-from tuneyard_operator import process as handlers
+from tuneyard_operator import process
 from tuneyard_operator.machinery.kube import Kube
 
 PAST, FUTURE = timedelta(seconds=-1), timedelta(hours=1)
@@ -75,7 +75,7 @@ def test_a_kubeconfig_is_read_where_it_is_named_now(tmp_path: Path, monkeypatch:
     (tmp_path / "config").write_text(json.dumps(client_config("https://here:6443", "secret")))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-    found = handlers.login()
+    found = process.login()
     assert found.server == "https://here:6443"
     assert found.as_http_headers() == {"Authorization": "Bearer secret"}
     assert found.as_ssl_context().verify_mode is ssl.CERT_REQUIRED
@@ -87,11 +87,11 @@ def test_without_a_login_the_process_says_so(tmp_path: Path, monkeypatch: pytest
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(kopf.LoginError, match="neither a service account nor a kubeconfig"):
-        handlers.login()
+        process.login()
 
 
 @pytest.mark.parametrize(
     ("host", "url"), [("10.96.0.1", "https://10.96.0.1:443"), ("fd00::1", "https://[fd00::1]:443")]
 )
 def test_in_a_cluster_the_api_server_goes_by_its_address(host: str, url: str) -> None:
-    assert handlers.address(host, "443") == url
+    assert process.address(host, "443") == url

@@ -19,8 +19,8 @@ from tuneyard_api.crd import RESTING
 from tuneyard_api.kinds.finetunejob import FineTuneJobStatus
 from tuneyard_api.names import STAGES
 from tuneyard_operator.finetunejob.revision import revision
-from tuneyard_operator.machinery.objects import Json, is_going, label, name, owned_by, uid
-from tuneyard_operator.machinery.plan import Plan, Refusal
+from tuneyard_operator.machinery.objects import Json, is_deleting, label, name, owned_by, uid
+from tuneyard_operator.machinery.plan import Plan, Rejection
 
 RANK: Final = {"Pending": 0, "Running": 1, "Succeeded": 2, "Adopted": 2, "Failed": 2}
 ENDED: Final = ("Succeeded", "Failed")
@@ -40,7 +40,7 @@ def states(status: Json) -> dict[str, str]:
 
 class FineTuneJobLife(RuleBasedStateMachine):
     world: SimulatedWorld
-    again: float | None = None
+    requeue_after: float | None = None
 
     @initialize(spec=SPECS)
     def applied(self, spec: Json) -> None:
@@ -49,9 +49,9 @@ class FineTuneJobLife(RuleBasedStateMachine):
     # What the operator does, and what must hold.
 
     @precondition(lambda self: self.world.job)
-    @rule(refusal=st.sampled_from([None, None, None, None, "exceeded quota", "Invalid value"]))
-    def operator_looks(self, refusal: str | None) -> None:
-        self.look(refusal)
+    @rule(rejection=st.sampled_from([None, None, None, None, "exceeded quota", "Invalid value"]))
+    def operator_looks(self, rejection: str | None) -> None:
+        self.look(rejection)
 
     @precondition(lambda self: self.world.job)
     @rule()
@@ -69,10 +69,10 @@ class FineTuneJobLife(RuleBasedStateMachine):
         before = (world.job or {}).get("status", {})
         step = world.plan()
         if refused and step.create:
-            step = world.plan(Refusal(name(step.create[0]), refused, final=refused.startswith("Invalid")))
+            step = world.plan(Rejection(name(step.create[0]), refused, final=refused.startswith("Invalid")))
         self.is_allowed(before, step)
         world.changed = False
-        self.again = 1.0 if refused else step.again  # a refusal is tried again by the queue
+        self.again = 1.0 if refused else step.requeue_after  # a rejection is tried again by the queue
         written = SimulatedWorld.__new__(SimulatedWorld)
         written.__dict__ |= world.__dict__ | {"job": dict(world.job or {})}
         written.write(step)
@@ -115,9 +115,11 @@ class FineTuneJobLife(RuleBasedStateMachine):
         for stage in STAGES:
             if RANK[now[stage]] < RANK[was[stage]]:
                 live = [
-                    pod for pod in world.stage_pods(stage) if not is_going(pod) and pod["metadata"]["ownerReferences"]
+                    pod
+                    for pod in world.stage_pods(stage)
+                    if not is_deleting(pod) and pod["metadata"]["ownerReferences"]
                 ]
-                stopped = step.delete or any(map(is_going, world.jobs))
+                stopped = step.delete or any(map(is_deleting, world.jobs))
                 assert (was[stage], now[stage]) == ("Running", "Pending")
                 assert stopped or not live, "it was not taken away"
         for counted in ("preempted", "failed"):
@@ -138,7 +140,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
         status = world.job["status"]
         assert (
             status["phase"] in (*ENDED, "Suspended")
-            or any(is_going(job) for job in world.jobs)
+            or any(is_deleting(job) for job in world.jobs)
             or world.running()
             or any(name(job) in str(status["conditions"]) or "queue gpus" in str(status) for job in world.jobs)
             or any(world.decided(job) for job in world.unfinished())
@@ -180,10 +182,10 @@ class FineTuneJobLife(RuleBasedStateMachine):
     def pod_vanishes_with_what_it_said(self, pick: int) -> None:
         self.world.vanish(self.world.pods[pick % len(self.world.pods)])
 
-    @precondition(lambda self: any(map(is_going, self.world.jobs)))
+    @precondition(lambda self: any(map(is_deleting, self.world.jobs)))
     @rule()
     def deleted_jobs_are_gone(self) -> None:
-        for job in [each for each in self.world.jobs if is_going(each)]:
+        for job in [each for each in self.world.jobs if is_deleting(each)]:
             self.world.collect(job)
 
     @precondition(lambda self: self.world.jobs)
@@ -275,7 +277,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
 
     def everybody_moves(self) -> None:
         world = self.world
-        for job in [each for each in world.jobs if is_going(each)]:
+        for job in [each for each in world.jobs if is_deleting(each)]:
             world.collect(job)
         for job in [each for each in world.unfinished() if each["spec"].get("suspend")]:
             world.admit(job)

@@ -12,7 +12,18 @@ from rich.text import Text
 from tuneyard_cli import screen
 from tuneyard_cli.advice import AGAIN, OUTDATED, UNSEEN, advice_on
 from tuneyard_cli.durations import since
-from tuneyard_cli.objects import Json, condition, current_stage, holds, is_seen, name, namespace, says, stages, status
+from tuneyard_cli.objects import (
+    Json,
+    condition,
+    current_stage,
+    is_condition_true,
+    is_seen,
+    name,
+    namespace,
+    says,
+    stages,
+    status,
+)
 
 BAR_WIDTH: Final = 20  # columns
 
@@ -33,7 +44,7 @@ def why(job: Json) -> list[str]:
     if not status(job):
         return [UNSEEN]
     outdated = [] if is_seen(job) else [OUTDATED]
-    if holds(job, "Failed"):
+    if is_condition_true(job, "Failed"):
         return [*outdated, f"Failed: {says(condition(job, 'Failed'))}", *_log_of_failed(job), AGAIN]
     stage = current_stage(job)
     if stage is None or stage["state"] != "Pending":
@@ -110,7 +121,7 @@ def _facts(job: Json) -> Iterator[tuple[str, RenderableType]]:
 
 def _last_failures(job: Json) -> list[str]:
     """Of each stage that began again: why, as its last pod said it."""
-    if holds(job, "Failed"):  # told by `why`
+    if is_condition_true(job, "Failed"):  # told by `why`
         return []
     return [f"{each['name']}: {says(each['lastFailure'])}" for each in stages(job) if "lastFailure" in each]
 

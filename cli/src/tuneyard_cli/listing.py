@@ -10,7 +10,7 @@ from rich.text import Text
 from tuneyard_cli import screen, server
 from tuneyard_cli.durations import since
 from tuneyard_cli.job import progress_text
-from tuneyard_cli.objects import Json, condition, current_stage, holds, name, namespace, status
+from tuneyard_cli.objects import Json, condition, current_stage, is_condition_true, name, namespace, status
 
 
 def render_list(jobs: Sequence[Json], servers: Sequence[Json], now: datetime) -> RenderableType:
@@ -33,7 +33,7 @@ def _jobs(jobs: Sequence[Json], now: datetime) -> Table:
 
 def note(job: Json) -> str:
     """What there is to say in a few words."""
-    if holds(job, "Failed"):
+    if is_condition_true(job, "Failed"):
         return str(condition(job, "Failed")["reason"])
     stage = current_stage(job)
     if stage is None:

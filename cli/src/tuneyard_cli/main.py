@@ -17,7 +17,7 @@ from tuneyard_cli.job import render_job, why
 from tuneyard_cli.kubectl import FINE_TUNE_JOBS, MODEL_SERVERS, Kubectl, KubectlError, NotFound
 from tuneyard_cli.listing import render_list
 from tuneyard_cli.logs import follow_logs, print_logs
-from tuneyard_cli.objects import Json, holds, status
+from tuneyard_cli.objects import Json, is_condition_true, status
 from tuneyard_cli.report import evaluation_report, markdown
 from tuneyard_cli.server import render_server
 from tuneyard_cli.waiting import shown_on, wait_for_end
@@ -154,7 +154,7 @@ def _wait(kubectl: Kubectl, options: argparse.Namespace) -> int:
         sys.stderr.write("It has not ended in time.\n")
         return TIMED_OUT
     console.print(render_job(job, datetime.now(UTC)))
-    return DONE if holds(job, "Succeeded") else FAILED
+    return DONE if is_condition_true(job, "Succeeded") else FAILED
 
 
 def _report(kubectl: Kubectl, options: argparse.Namespace) -> int:

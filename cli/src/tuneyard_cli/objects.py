@@ -30,7 +30,7 @@ def condition(thing: Json, kind: str) -> Json:
     return next((each for each in status(thing).get("conditions", []) if each["type"] == kind), {})
 
 
-def holds(thing: Json, kind: str) -> bool:
+def is_condition_true(thing: Json, kind: str) -> bool:
     return condition(thing, kind).get("status") == "True"
 
 
@@ -40,7 +40,7 @@ def says(told: Json) -> str:
 
 
 def has_ended(job: Json) -> bool:
-    return is_seen(job) and (holds(job, "Succeeded") or holds(job, "Failed"))
+    return is_seen(job) and (is_condition_true(job, "Succeeded") or is_condition_true(job, "Failed"))
 
 
 def stages(job: Json) -> list[Json]:

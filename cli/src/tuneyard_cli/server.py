@@ -7,7 +7,7 @@ from rich.text import Text
 
 from tuneyard_cli import screen
 from tuneyard_cli.advice import OUTDATED, UNSEEN, advice_on
-from tuneyard_cli.objects import Json, condition, holds, is_seen, name, namespace, says, status
+from tuneyard_cli.objects import Json, condition, is_condition_true, is_seen, name, namespace, says, status
 
 
 def render_server(server: Json) -> RenderableType:
@@ -24,9 +24,9 @@ def render_server(server: Json) -> RenderableType:
 
 def state(server: Json) -> str:
     """One word: Pending until a revision was seen, then Available, Degraded or Unavailable."""
-    if holds(server, "Available"):
-        return "Degraded" if holds(server, "Degraded") else "Available"
-    if holds(server, "Degraded"):
+    if is_condition_true(server, "Available"):
+        return "Degraded" if is_condition_true(server, "Degraded") else "Available"
+    if is_condition_true(server, "Degraded"):
         return "Unavailable"
     return "Unavailable" if "served" in status(server) else "Pending"
 
@@ -36,7 +36,7 @@ def coming(server: Json) -> str:
     progressing = condition(server, "Progressing")
     if progressing.get("status") == "True":
         return str(progressing["message"])
-    if holds(server, "Degraded") or progressing.get("reason") == "Completed":
+    if is_condition_true(server, "Degraded") or progressing.get("reason") == "Completed":
         return ""
     return says(progressing)
 

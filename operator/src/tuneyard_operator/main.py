@@ -9,8 +9,7 @@ from typing import Final
 
 from prometheus_client import REGISTRY
 
-from tuneyard_operator import finetunejob, modelserver
-from tuneyard_operator import process as handlers
+from tuneyard_operator import finetunejob, modelserver, process
 from tuneyard_operator.machinery import health, logs, metrics
 from tuneyard_operator.machinery.cache import Cache
 from tuneyard_operator.machinery.informers import Informers
@@ -42,13 +41,13 @@ def main() -> int:
     logs.set_up(settings.log_level, settings.log_format)
     gc.freeze()
     gc.set_threshold(CONTAINERS)
-    asyncio.run(handlers.run(lambda: run(settings)))
+    asyncio.run(process.run(lambda: run(settings)))
     return 0
 
 
 async def run(settings: Settings) -> None:
     """Until it is cancelled, or until one of its parts fails; then the rest ends too."""
-    kube = Kube(handlers.login)
+    kube = Kube(process.login)
     cache = Cache(lambda thing: wake(thing))
     reconciler = Reconciler(kube, cache, settings, [finetunejob.CONTROLLER, modelserver.CONTROLLER])
     queue: WorkQueue[Key] = WorkQueue(reconciler, settings.workers, lane=lambda key: key.kind)

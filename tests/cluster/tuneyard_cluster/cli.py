@@ -21,8 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
         host.check_kind_of_host()
         with _alone(settings):
             options.verb(settings, options)
-    except Refused as refusal:
-        say(f"Cannot do this here. {refusal}")
+    except Refused as rejection:
+        say(f"Cannot do this here. {rejection}")
         return 2
     except Failed as failure:
         say(f"Failed: {failure}")

@@ -72,7 +72,7 @@ def _docker_hub_answers() -> bool:
     try:
         urllib.request.urlopen("https://registry-1.docker.io/v2/", timeout=5)
     except urllib.error.HTTPError as answer:
-        return answer.code == 401  # what a registry says to a stranger; a proxy's refusal is another code
+        return answer.code == 401  # what a registry says to a stranger; a proxy's rejection is another code
     except OSError:
         return False
     return True

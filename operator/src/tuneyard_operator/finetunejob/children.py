@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from tuneyard_api import names
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import Stage
-from tuneyard_operator.finetunejob import nodes as group
+from tuneyard_operator.finetunejob import nodes
 from tuneyard_operator.finetunejob.revision import revision, run_spec
 from tuneyard_operator.machinery.objects import Json, name, namespace, owner_reference
 from tuneyard_operator.pods import podspec
@@ -102,7 +102,7 @@ def stage_job(
         },
         "spec": {
             **({"suspend": True} if queue else {}),  # Kueue's from now on: it lets the Job go when there is quota
-            **group.completion(group.pods_of(spec, stage), spec.retry_policy.backoff_limit),
+            **nodes.completion(nodes.pods_of(spec, stage), spec.retry_policy.backoff_limit),
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": FAILURE_POLICY},
             "template": {
@@ -115,10 +115,10 @@ def stage_job(
 
 def stage_services(job: Json, spec: FineTuneJobSpec, stage: Stage) -> list[Json]:
     """What the pods of a stage need to find each other: nothing, or one headless Service of the Job's name."""
-    if group.pods_of(spec, stage) == 1:
+    if nodes.pods_of(spec, stage) == 1:
         return []
     owner = owner_reference(job)
-    return [group.headless_service(job_name(job, stage), namespace(job), labels(job, stage), owner)]
+    return [nodes.headless_service(job_name(job, stage), namespace(job), labels(job, stage), owner)]
 
 
 def _pod(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, str], settings: Settings) -> Json:
@@ -142,7 +142,7 @@ def _pod(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, s
         "securityContext": podspec.CONTAINER_SECURITY,
         "volumeMounts": [mount for _, mount in mounted],
     }
-    several = group.pods_of(spec, stage) > 1
+    several = nodes.pods_of(spec, stage) > 1
     return {
         **podspec.NO_TOKEN,
         **({"subdomain": job_name(job, stage)} if several else {}),
@@ -162,6 +162,6 @@ def _environment(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mappin
         variables[names.ENV_DIGESTS] = json.dumps(dict(digests), sort_keys=True)
     if count := podspec.threads(spec.resources):
         variables[names.ENV_THREADS] = str(count)
-    if group.pods_of(spec, stage) > 1:
-        variables |= group.meeting_point(job_name(job, stage))
+    if nodes.pods_of(spec, stage) > 1:
+        variables |= nodes.rendezvous_environment(job_name(job, stage))
     return [{"name": key, "value": value} for key, value in variables.items()]

@@ -6,12 +6,12 @@ from typing import Final
 import aiohttp
 
 from tuneyard_api import names
-from tuneyard_operator.finetunejob.observe import World, is_held, own_jobs, pods_wanted, running_pod_ip
+from tuneyard_operator.finetunejob.observe import World, is_suspended, own_jobs, pods_wanted, running_pod_ip
 from tuneyard_operator.finetunejob.plan import plan
 from tuneyard_operator.machinery import metrics
 from tuneyard_operator.machinery.cache import Reader
 from tuneyard_operator.machinery.conditions import parse_time
-from tuneyard_operator.machinery.objects import Json, holds, key_of, owned_by, uid
+from tuneyard_operator.machinery.objects import Json, is_condition_true, key_of, owned_by, uid
 from tuneyard_operator.machinery.reconcile import Controller
 
 PROGRESS_TIMEOUT: Final = aiohttp.ClientTimeout(total=2)  # seconds
@@ -37,9 +37,9 @@ def _warnings(cluster: Reader, world: World) -> dict[str, str]:
 
 def _lacks_pod(job: Json, pods: list[Json]) -> bool:
     age = (datetime.now(UTC) - parse_time(job["metadata"]["creationTimestamp"])).total_seconds()
-    over = holds(job, "Complete") or holds(job, "Failed")
+    over = is_condition_true(job, "Complete") or is_condition_true(job, "Failed")
     there = sum(owned_by(pod, uid(job)) for pod in pods)
-    return not over and not is_held(job) and age > POD_SECONDS and there < pods_wanted(job)
+    return not over and not is_suspended(job) and age > POD_SECONDS and there < pods_wanted(job)
 
 
 async def _progress(world: World) -> Json | None:

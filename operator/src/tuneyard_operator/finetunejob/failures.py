@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from tuneyard_api import names, reasons
 from tuneyard_operator.finetunejob.children import CONTAINER
-from tuneyard_operator.machinery.objects import Json, condition, holds, is_going, name, namespace
+from tuneyard_operator.machinery.objects import Json, condition, is_condition_true, is_deleting, name, namespace
 from tuneyard_operator.pods.termination import Outcome, outcome, pod_outcome, terminated
 
 # A Job fails for these because of its pods; for any other reason it can say itself why.
@@ -88,13 +88,13 @@ def _said(pod: Json, taken: bool) -> Outcome:
 def _was_taken(pod: Json) -> bool:
     """By the rules of FAILURE_POLICY, so that we count as the Job's controller does."""
     code = terminated(pod, CONTAINER).get("exitCode")
-    return code == names.EXIT_TRY_AGAIN or (code not in MEANING and holds(pod, "DisruptionTarget"))
+    return code == names.EXIT_TRY_AGAIN or (code not in MEANING and is_condition_true(pod, "DisruptionTarget"))
 
 
 def lost(pods: Iterable[Json]) -> tuple[str, ...]:
     """Pods that were taken away, or are about to be; and not those that only lost such a one."""
     unfinished = (pod for pod in pods if terminated(pod, CONTAINER).get("exitCode") != names.EXIT_DONE)
-    taken = (pod for pod in unfinished if is_going(pod) or _was_taken(pod))
+    taken = (pod for pod in unfinished if is_deleting(pod) or _was_taken(pod))
     return tuple(
         name(pod) for pod in taken if (said := outcome(pod, CONTAINER)) is None or said.reason != reasons.PEER_LOST
     )

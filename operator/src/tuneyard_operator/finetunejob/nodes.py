@@ -25,7 +25,7 @@ def completion(pods: int, backoff_limit: int) -> Json:
     return {**count, "completionMode": "Indexed", "backoffLimitPerIndex": backoff_limit, "maxFailedIndexes": 0}
 
 
-def meeting_point(job_name: str) -> dict[str, str]:
+def rendezvous_environment(job_name: str) -> dict[str, str]:
     """Environment of the pods: where torchrun finds its first node. Kubernetes adds the pod's own number."""
     return {names.ENV_MASTER_ADDR: f"{job_name}-0.{job_name}", names.ENV_MASTER_PORT: str(names.MASTER_PORT)}
 

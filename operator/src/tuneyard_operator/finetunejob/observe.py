@@ -12,15 +12,15 @@ from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.machinery.objects import (
     Json,
     condition,
-    holds,
-    is_going,
+    is_condition_true,
+    is_deleting,
     label,
     left_by_namesake,
     name,
     owned_by,
     uid,
 )
-from tuneyard_operator.machinery.plan import Refusal
+from tuneyard_operator.machinery.plan import Rejection
 from tuneyard_operator.pods.termination import Outcome, container_status, outcome, stuck_message, terminated
 
 
@@ -34,7 +34,7 @@ class World(NamedTuple):
     since_write: float = 0.0  # seconds since this process last wrote the status, or first looked
     silence: float = 0.0  # seconds since it heard anything new of the job, its children or their warnings
     warnings: Mapping[str, str] = {}  # why a Job has no pod, by the Job's uid
-    refusal: Refusal | None = None  # the API server did not take what was planned
+    rejection: Rejection | None = None  # the API server did not take what was planned
     services: list[Json] = []  # Services with its label
 
 
@@ -59,7 +59,7 @@ class StageSeen(NamedTuple):
     @property
     def wakes(self) -> bool:
         """An event will come when it goes on."""
-        return self.lives or is_held(self.job)
+        return self.lives or is_suspended(self.job)
 
 
 def own_jobs(world: World) -> list[Json]:
@@ -79,7 +79,7 @@ def stale_jobs(world: World) -> list[Json]:
     return earlier + [each for each in world.jobs if left_by_namesake(each, world.job)]
 
 
-def strangers(world: World, stage: Stage) -> list[Json]:
+def orphaned_pods(world: World, stage: Stage) -> list[Json]:
     """Pods of that stage that still run although their Job is gone, or its FineTuneJob was another of this name."""
     ours = {uid(each) for each in own_jobs(world)}
     return [
@@ -99,7 +99,7 @@ def find_job(world: World, stage: Stage) -> Json | None:
 def see_stage(world: World, stage: Stage) -> StageSeen | None:
     """None while the stage has no Job, or one that is going away."""
     job = find_job(world, stage)
-    if job is None or is_going(job):
+    if job is None or is_deleting(job):
         return None
     pods = _pods_of(world, job)
     stuck = next(filter(None, map(stuck_message, pods)), "") or world.warnings.get(uid(job), "")
@@ -110,7 +110,7 @@ def see_stage(world: World, stage: Stage) -> StageSeen | None:
         outcome=_success(pods),
         ended_early=ended_early(pods),
         decided=_is_decided(pods),
-        waiting_for=_held(job) or short or stuck,
+        waiting_for=_suspended_by(job) or short or stuck,
         short_of_nodes=bool(short),
         lives=any(map(lives, pods)),
         started_at=job.get("status", {}).get("startTime"),
@@ -128,9 +128,9 @@ FINAL_CODES: Final = (names.EXIT_DONE, names.EXIT_BAD_INPUT, names.EXIT_DOES_NOT
 
 def _state(job: Json, pods: list[Json]) -> StageState:
     heard = not any(map(lives, pods))  # else the Job is ahead of its pod, whose last words are on their way to us
-    if heard and holds(job, "Complete"):
+    if heard and is_condition_true(job, "Complete"):
         return "Succeeded"
-    if heard and holds(job, "Failed"):
+    if heard and is_condition_true(job, "Failed"):
         return "Failed"
     return "Running" if _is_decided(pods) or sum(map(_runs, pods)) >= pods_wanted(job) else "Pending"
 
@@ -156,13 +156,13 @@ def _is_decided(pods: list[Json]) -> bool:
     return any(terminated(pod, CONTAINER).get("exitCode") in FINAL_CODES for pod in pods)
 
 
-def is_held(job: Json) -> bool:
+def is_suspended(job: Json) -> bool:
     """A suspended Job has no pods: Kueue's way to let it wait for quota, or to take its quota away."""
     return bool(job["spec"].get("suspend"))
 
 
-def _held(job: Json) -> str:
-    if not is_held(job):
+def _suspended_by(job: Json) -> str:
+    if not is_suspended(job):
         return ""
     if queue := label(job, names.LABEL_QUEUE):
         return f"waits in queue {queue} until Kueue admits it"
@@ -191,7 +191,7 @@ def running_pod_ip(world: World) -> str | None:
 
 def _answering(pods: list[Json]) -> str | None:
     """The address of the pod that knows the progress: of several it is the first."""
-    running = [pod for pod in pods if _runs(pod) and not is_going(pod) and _number(pod) == 0]
+    running = [pod for pod in pods if _runs(pod) and not is_deleting(pod) and _number(pod) == 0]
     return str(running[0]["status"].get("podIP", "")) or None if running else None
 
 

@@ -9,16 +9,16 @@ from tuneyard_api import reasons
 from tuneyard_api.durations import duration
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import LABEL_QUEUE, STAGES, Stage
-from tuneyard_operator.finetunejob import events as story
+from tuneyard_operator.finetunejob import events
 from tuneyard_operator.finetunejob.children import Before, config_map, stage_job, stage_services
 from tuneyard_operator.finetunejob.observe import (
     StageSeen,
     World,
     find_job,
-    is_held,
+    is_suspended,
+    orphaned_pods,
     see_stage,
     stale_jobs,
-    strangers,
 )
 from tuneyard_operator.finetunejob.status import (
     Failure,
@@ -27,11 +27,11 @@ from tuneyard_operator.finetunejob.status import (
     count_restarts,
     ended,
     read_before,
-    seen_again,
+    with_observed_generation,
     write_status,
 )
 from tuneyard_operator.machinery.objects import label, name
-from tuneyard_operator.machinery.plan import SILENT_SECONDS, Plan, Refusal
+from tuneyard_operator.machinery.plan import SILENT_SECONDS, Plan, Rejection
 from tuneyard_operator.pods.termination import Outcome
 from tuneyard_operator.settings import Settings
 
@@ -68,7 +68,7 @@ def _over(world: World, since: datetime, now: datetime) -> Plan:
     left = (since + timedelta(seconds=lifetime) - now).total_seconds() if lifetime is not None else None
     if left is not None and left <= 0:
         return Plan(world.job["status"], delete=[world.job])
-    return Plan(seen_again(world.job), delete=stale_jobs(world), again=left)
+    return Plan(with_observed_generation(world.job), delete=stale_jobs(world), requeue_after=left)
 
 
 def _advance(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, now: datetime) -> Plan:
@@ -113,20 +113,20 @@ def _begin(world: World, spec: FineTuneJobSpec, run: Run, settings: Settings, no
     if in_the_way := _in_the_way(world, stage):
         record.message = f"waits until {in_the_way}"
         return _told(world, run, now)
-    if world.refusal:
-        return _refused(world, run, world.refusal, now)
+    if world.rejection:
+        return _refused(world, run, world.rejection, now)
     before = Before(count_restarts(world, run)["failed"], record.restarts)
     job = stage_job(world.job, spec, stage, run.digests, settings, before)
     record.job = name(job)
     apply = [config_map(world.job), *stage_services(world.job, spec, stage)]
-    return _told(world, run, now)._replace(apply=apply, create=[job], again=NO_POD_SECONDS)
+    return _told(world, run, now)._replace(apply=apply, create=[job], requeue_after=NO_POD_SECONDS)
 
 
 def _in_the_way(world: World, stage: Stage) -> str:
     """What must be gone before the stage's Job can be created."""
     if going := find_job(world, stage):
         return f"Job {name(going)}, which is being deleted, is gone"
-    if stage == "train" and (others := strangers(world, stage)):
+    if stage == "train" and (others := orphaned_pods(world, stage)):
         return f"pod {name(others[0])}, whose Job is gone, has ended"
     return ""
 
@@ -140,10 +140,10 @@ def _rest(world: World, run: Run, now: datetime) -> Plan:
     return _told(world, run, now)._replace(delete=[there] if there else [])
 
 
-def _refused(world: World, run: Run, refusal: Refusal, now: datetime) -> Plan:
+def _refused(world: World, run: Run, rejection: Rejection, now: datetime) -> Plan:
     """Nothing was created: either that ends the run, or it is tried again and the stage says why it waits."""
-    message = f"the API server refuses {refusal.what}: {refusal.message}"
-    if refusal.final:
+    message = f"the API server refuses {rejection.what}: {rejection.message}"
+    if rejection.final:
         run.failure = Failure(reasons.INVALID_SPEC, f"{message}. Change the spec and apply it again.")
         return _finished(world, run, now)
     run.stages[run.current or "prepare"].message = message
@@ -174,12 +174,12 @@ def _wait(
     poll = settings.poll if seen.pod_ip else None
     there = {name(each) for each in world.services}
     lost = [each for each in stage_services(world.job, spec, record.name) if name(each) not in there]
-    return _told(world, run, now)._replace(apply=lost, again=poll if seen.wakes else NO_POD_SECONDS)
+    return _told(world, run, now)._replace(apply=lost, requeue_after=poll if seen.wakes else NO_POD_SECONDS)
 
 
 def _why_anew(world: World, record: StageRecord, seen: StageSeen) -> str:
     """Why a new Job would have its pod sooner; an empty string where it would not, or where this one is worth more."""
-    if seen.state != "Pending" or seen.lives or is_held(seen.job):
+    if seen.state != "Pending" or seen.lives or is_suspended(seen.job):
         return ""
     if _waits_in_vain(record, seen):
         return f"would wait {duration(record.delay)}, although nobody is to blame"
@@ -217,7 +217,7 @@ def _finished(world: World, run: Run, now: datetime) -> Plan:
 
 
 def _told(world: World, run: Run, now: datetime) -> Plan:
-    return Plan(write_status(world, run, now), events=story.events(read_before(world.job), run))
+    return Plan(write_status(world, run, now), events=events.events(read_before(world.job), run))
 
 
 def _describe(error: ValidationError) -> str:

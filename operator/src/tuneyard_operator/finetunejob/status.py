@@ -21,8 +21,8 @@ from tuneyard_operator.finetunejob.failures import EndedEarly, cause, delay, rem
 from tuneyard_operator.finetunejob.observe import StageSeen, World, run_jobs
 from tuneyard_operator.finetunejob.progress import progress_status
 from tuneyard_operator.finetunejob.revision import revision
-from tuneyard_operator.machinery.conditions import Said, conditions, parse_time
-from tuneyard_operator.machinery.objects import Json, condition_in, generation, holds, name
+from tuneyard_operator.machinery.conditions import Condition, conditions, parse_time
+from tuneyard_operator.machinery.objects import Json, condition_in, generation, is_condition_true, name
 from tuneyard_operator.pods.termination import Outcome
 
 PHASES: Final[dict[Stage, str]] = {
@@ -192,11 +192,11 @@ def ended(job: Json) -> datetime | None:
     status = job.get("status", {})
     if status.get("revision") != revision(job):
         return None
-    last = next((kind for kind in ("Succeeded", "Failed") if holds(job, kind)), None)
+    last = next((kind for kind in ("Succeeded", "Failed") if is_condition_true(job, kind)), None)
     return parse_time(condition_in(status["conditions"], last)["lastTransitionTime"]) if last else None
 
 
-def seen_again(job: Json) -> Json:
+def with_observed_generation(job: Json) -> Json:
     """The status of a run that has ended, where only what starts nothing anew has changed in the spec."""
     before: Json = job["status"]
     here = {"observedGeneration": generation(job)}
@@ -280,16 +280,16 @@ def phase(run: Run) -> str:
     return PHASES[current]
 
 
-def _said(run: Run) -> list[Said]:
+def _said(run: Run) -> list[Condition]:
     said = [_stage_said(run, stage) for stage in STAGES if _is_reached(run, stage)]
     if run.failure:
         reason, message = run.failure.reason, run.failure.message
-        return [*said, Said("Succeeded", False, reason, message), Said("Failed", True, reason, message)]
+        return [*said, Condition("Succeeded", False, reason, message), Condition("Failed", True, reason, message)]
     if run.succeeded:
         recommended = run.kept.get("recommended", {})
-        return [*said, Said("Succeeded", True, reasons.COMPLETED, f"recommended: {recommended.get('uri', '')}")]
-    rests = [Said("Suspended", True, reasons.SUSPENDED, _suspended_message(run))] if run.suspended else []
-    return [*said, *rests, Said("Succeeded", False, phase(run), _current_message(run))]
+        return [*said, Condition("Succeeded", True, reasons.COMPLETED, f"recommended: {recommended.get('uri', '')}")]
+    rests = [Condition("Suspended", True, reasons.SUSPENDED, _suspended_message(run))] if run.suspended else []
+    return [*said, *rests, Condition("Succeeded", False, phase(run), _current_message(run))]
 
 
 def _suspended_message(run: Run) -> str:
@@ -305,12 +305,12 @@ def _is_reached(run: Run, stage: Stage) -> bool:
     return run.stages[stage].done or stage == run.current
 
 
-def _stage_said(run: Run, stage: Stage) -> Said:
+def _stage_said(run: Run, stage: Stage) -> Condition:
     record = run.stages[stage]
     if record.done:
         taken_over = record.state == "Adopted" or record.reason == reasons.ADOPTED
-        return Said(CONDITIONS[stage], True, reasons.ADOPTED if taken_over else reasons.COMPLETED)
+        return Condition(CONDITIONS[stage], True, reasons.ADOPTED if taken_over else reasons.COMPLETED)
     if run.failure:
-        return Said(CONDITIONS[stage], False, run.failure.reason, run.failure.message)
+        return Condition(CONDITIONS[stage], False, run.failure.reason, run.failure.message)
     reason = record.reason if record.reason == reasons.WAITING_FOR_NODES else record.state
-    return Said(CONDITIONS[stage], False, reason, record.message or "")
+    return Condition(CONDITIONS[stage], False, reason, record.message or "")

@@ -12,7 +12,17 @@ from typing import Any, Final, NamedTuple, Protocol
 import orjson
 
 from tuneyard_api import names
-from tuneyard_operator.machinery.objects import Json, Key, holds, key_of, label, name, namespace, uid, version
+from tuneyard_operator.machinery.objects import (
+    Json,
+    Key,
+    is_condition_true,
+    key_of,
+    label,
+    name,
+    namespace,
+    uid,
+    version,
+)
 
 KEPT: Final = ("FineTuneJob", "ModelServer", "Job", "Pod", "Deployment", "Service")
 REMEMBERED: Final = 20_000  # objects that are gone
@@ -23,7 +33,7 @@ OWNERS: Final = ((names.LABEL_FINETUNEJOB, "FineTuneJob"), (names.LABEL_MODELSER
 # What is counted of a kind; each object is in one state.
 STATES: Final[Mapping[str, Callable[[Json], str]]] = {
     "FineTuneJob": lambda job: job.get("status", {}).get("phase", "Pending"),
-    "ModelServer": lambda server: str(holds(server, "Available")).lower(),
+    "ModelServer": lambda server: str(is_condition_true(server, "Available")).lower(),
 }
 
 

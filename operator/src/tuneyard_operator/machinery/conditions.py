@@ -7,7 +7,7 @@ from typing import NamedTuple
 from tuneyard_operator.machinery.objects import Json, condition_in
 
 
-class Said(NamedTuple):
+class Condition(NamedTuple):
     """What a condition says now."""
 
     type: str
@@ -24,13 +24,13 @@ def parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def conditions(said: Iterable[Said], before: Iterable[Json], generation: int, now: datetime) -> list[Json]:
+def conditions(said: Iterable[Condition], before: Iterable[Json], generation: int, now: datetime) -> list[Json]:
     """The list for status; a condition that nothing is said about goes."""
     before = list(before)
     return [_condition(each, condition_in(before, each.type), generation, now) for each in said]
 
 
-def _condition(said: Said, before: Json, generation: int, now: datetime) -> Json:
+def _condition(said: Condition, before: Json, generation: int, now: datetime) -> Json:
     status = "True" if said.status else "False"
     unchanged = before.get("status") == status
     return {

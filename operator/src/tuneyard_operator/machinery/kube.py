@@ -14,7 +14,7 @@ import orjson
 from tuneyard_api.names import FIELD_MANAGER, GROUP, VERSION
 from tuneyard_operator.machinery import metrics
 from tuneyard_operator.machinery.errors import UNREACHABLE, ApiError
-from tuneyard_operator.machinery.objects import Json, is_going, name, namespace, uid, version
+from tuneyard_operator.machinery.objects import Json, is_deleting, name, namespace, uid, version
 
 TIMEOUT_SECONDS: Final = 20
 PAGE: Final = 500  # objects; what kubectl and client-go ask for
@@ -202,7 +202,7 @@ class Kube:
             if error.status == 409:  # another one has its name by now, and the watch will tell
                 return thing
             raise
-        return left if is_going(left) else None
+        return left if is_deleting(left) else None
 
     async def _call(
         self, verb: str, kind: str, path: str, query: Mapping[str, str] | None = None, body: Json | None = None

@@ -50,7 +50,7 @@ def label(thing: Json, key: str) -> str:
     return str(thing["metadata"].get("labels", {}).get(key, ""))
 
 
-def is_going(thing: Json) -> bool:
+def is_deleting(thing: Json) -> bool:
     """Its deletion was asked for."""
     return "deletionTimestamp" in thing["metadata"]
 
@@ -95,7 +95,7 @@ def condition_in(conditions: Iterable[Json], kind: str) -> Json:
     return next((each for each in conditions if each["type"] == kind), {})
 
 
-def holds(thing: Json, kind: str) -> bool:
+def is_condition_true(thing: Json, kind: str) -> bool:
     return bool(condition(thing, kind).get("status") == "True")
 
 
@@ -105,15 +105,15 @@ def hash8(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def is_as(there: Json, child: Json) -> bool:
+def matches(there: Json, child: Json) -> bool:
     """Whether a child is as it is wanted; items of a list come without their type."""
-    return covers(there, {key: value for key, value in child.items() if key not in ("apiVersion", "kind")})
+    return is_subset(there, {key: value for key, value in child.items() if key not in ("apiVersion", "kind")})
 
 
-def covers(there: Any, wanted: Any) -> bool:
+def is_subset(there: Any, wanted: Any) -> bool:
     """Whether all that is wanted is there; what the API server or others have added does not matter."""
     if isinstance(wanted, dict):
-        return isinstance(there, dict) and all(covers(there.get(key), value) for key, value in wanted.items())
+        return isinstance(there, dict) and all(is_subset(there.get(key), value) for key, value in wanted.items())
     if isinstance(wanted, list):
-        return isinstance(there, list) and len(there) == len(wanted) and all(map(covers, there, wanted))
+        return isinstance(there, list) and len(there) == len(wanted) and all(map(is_subset, there, wanted))
     return bool(there == wanted)

@@ -20,10 +20,10 @@ class Plan(NamedTuple):
     apply: list[Json] = []
     create: list[Json] = []  # where it is not there: from then on others change it too
     events: list[Event] = []
-    again: float | None = None  # seconds until the next look; None: when something changes
+    requeue_after: float | None = None  # seconds until the next look; None: when something changes
 
 
-class Refusal(NamedTuple):
+class Rejection(NamedTuple):
     """The API server did not take one of our objects."""
 
     what: str  # for example Job x

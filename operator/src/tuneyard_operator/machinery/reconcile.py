@@ -11,20 +11,20 @@ from tuneyard_operator.machinery.cache import KEPT, Cache, Reader
 from tuneyard_operator.machinery.errors import ApiError, Verdict, classify
 from tuneyard_operator.machinery.events import event_objects
 from tuneyard_operator.machinery.kube import Kube
-from tuneyard_operator.machinery.objects import Json, Key, is_going, key_of, name
-from tuneyard_operator.machinery.plan import Plan, Refusal
+from tuneyard_operator.machinery.objects import Json, Key, is_deleting, key_of, name
+from tuneyard_operator.machinery.plan import Plan, Rejection
 from tuneyard_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
-REFUSED: Final = (400, 403, 413, 422)
+REJECTED: Final = (400, 403, 413, 422)
 REMEMBERED: Final = 10_000  # events
 
 
 class World(Protocol):
-    """What was observed: a NamedTuple with a field `refusal`."""
+    """What was observed: a NamedTuple with a field `rejection`."""
 
-    def _replace(self, *, refusal: Refusal) -> Self: ...
+    def _replace(self, *, rejection: Rejection) -> Self: ...
 
 
 W = TypeVar("W", bound=World)
@@ -53,7 +53,7 @@ class Reconciler:
     async def __call__(self, key: Key) -> float | None:
         """Returns in how many seconds to look again; raises where a retry may help."""
         thing = self._cache.get(*key)
-        if thing is None or is_going(thing):
+        if thing is None or is_deleting(thing):
             self._written.pop(key, None)  # its children go with it
             return None
         try:
@@ -70,16 +70,16 @@ class Reconciler:
         plan = controller.plan(world, self._settings, datetime.now(UTC))
         try:
             await self._act(plan)
-        except Refused as refused:
-            again = controller.plan(world._replace(refusal=refused.refusal), self._settings, datetime.now(UTC))
+        except Rejected as refused:
+            again = controller.plan(world._replace(rejection=refused.rejection), self._settings, datetime.now(UTC))
             await self._tell(key, thing, again)
             raise refused.error from refused
         await self._tell(key, thing, plan)
-        return plan.again
+        return plan.requeue_after
 
     async def _act(self, plan: Plan) -> None:
         for each in plan.delete:
-            if not is_going(each):
+            if not is_deleting(each):
                 log.info("delete %s", key_of(each))
                 left = await self._kube.delete(each)
                 self._cache.put(left) if left else self._cache.remove(each)
@@ -91,8 +91,8 @@ class Reconciler:
                 if written := await write(each):
                     self._cache.put(written)
             except ApiError as error:
-                if error.status in REFUSED and classify(error) is not Verdict.WAIT:
-                    raise Refused(each, error) from error
+                if error.status in REJECTED and classify(error) is not Verdict.WAIT:
+                    raise Rejected(each, error) from error
                 raise
 
     async def _apply(self, thing: Json) -> Json:
@@ -117,7 +117,7 @@ class Reconciler:
             if await self._kube.create(event):
                 log.info("%s: %s", event["reason"], event["message"])
         except ApiError as error:
-            if error.status not in REFUSED:
+            if error.status not in REJECTED:
                 raise
             log.warning("the event %s is refused: %s", event["reason"], error)  # the status matters more
         self._told.add(name(event))
@@ -128,17 +128,17 @@ class Reconciler:
         return now - self._written.setdefault(key, now)
 
 
-class Refused(Exception):
-    """Carries a refusal from the act to the plan."""
+class Rejected(Exception):
+    """Carries a rejection from the act to the plan."""
 
     def __init__(self, thing: Json, error: ApiError) -> None:
         super().__init__(str(error))
         self.error = error
         final = classify(error) is Verdict.GIVE_UP
-        self.refusal = Refusal(f"{thing['kind']} {name(thing)}", error.message, final)
+        self.rejection = Rejection(f"{thing['kind']} {name(thing)}", error.message, final)
 
 
 def _status_of(thing: Json, status: Json) -> Json:
-    """For server-side apply. Refused (409) where it would go to a namesake, or to a version that we have not seen."""
+    """For server-side apply. Rejected (409) where it would go to a namesake, or to a version that we have not seen."""
     seen = {key: thing["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
     return {"apiVersion": API_VERSION, "kind": thing["kind"], "metadata": seen, "status": status}

@@ -5,7 +5,7 @@ from typing import Final
 
 from tuneyard_operator.machinery.cache import Reader
 from tuneyard_operator.machinery.conditions import parse_time
-from tuneyard_operator.machinery.objects import Json, holds, key_of, name, namespace, uid
+from tuneyard_operator.machinery.objects import Json, is_condition_true, key_of, name, namespace, uid
 from tuneyard_operator.machinery.reconcile import Controller
 from tuneyard_operator.modelserver.observe import World
 from tuneyard_operator.modelserver.plan import plan
@@ -30,7 +30,7 @@ async def observe(cluster: Reader, server: Json, _since_write: float) -> World:
 def _hangs(pod: Json) -> bool:
     """Scheduled, but no container of it has begun."""
     age = (datetime.now(UTC) - parse_time(pod["metadata"]["creationTimestamp"])).total_seconds()
-    return age > POD_SECONDS and holds(pod, "PodScheduled") and not pod.get("status", {}).get("podIP")
+    return age > POD_SECONDS and is_condition_true(pod, "PodScheduled") and not pod.get("status", {}).get("podIP")
 
 
 CONTROLLER: Final = Controller("ModelServer", observe, plan)

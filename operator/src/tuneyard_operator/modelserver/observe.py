@@ -4,8 +4,17 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from tuneyard_api import names, reasons
-from tuneyard_operator.machinery.objects import Json, condition, is_going, label, left_by_namesake, name, owned_by, uid
-from tuneyard_operator.machinery.plan import Refusal
+from tuneyard_operator.machinery.objects import (
+    Json,
+    condition,
+    is_deleting,
+    label,
+    left_by_namesake,
+    name,
+    owned_by,
+    uid,
+)
+from tuneyard_operator.machinery.plan import Rejection
 from tuneyard_operator.modelserver.children import ENGINE, FETCH
 from tuneyard_operator.pods.termination import Outcome, container_status, outcome, stuck_message, terminated
 
@@ -30,7 +39,7 @@ class World(NamedTuple):
     job: Json | None = None  # the FineTuneJob that it follows
     warnings: Mapping[str, str] = {}  # the last warning about a pod that does not come up, by the pod's uid
     silence: float = 0.0  # seconds since anything new was heard of the server, its children or their warnings
-    refusal: Refusal | None = None  # the API server did not take what was planned
+    rejection: Rejection | None = None  # the API server did not take what was planned
 
 
 class Seen(NamedTuple):
@@ -66,10 +75,10 @@ def pointed(world: World) -> str | None:
 def see(world: World, revision: str | None) -> Seen | None:
     """None where the revision has no Deployment."""
     found = (each for each in own_deployments(world) if label(each, names.LABEL_REVISION) == revision)
-    deployment = next((each for each in found if not is_going(each)), None)
+    deployment = next((each for each in found if not is_deleting(each)), None)
     if deployment is None:
         return None
-    pods = [pod for pod in world.pods if label(pod, names.LABEL_REVISION) == revision and not is_going(pod)]
+    pods = [pod for pod in world.pods if label(pod, names.LABEL_REVISION) == revision and not is_deleting(pod)]
     status = deployment.get("status", {})
     wanted = int(deployment["spec"].get("replicas", 1))
     replicas, ready_replicas = int(status.get("replicas", 0)), int(status.get("readyReplicas", 0))

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from tuneyard_api import names, reasons
 from tuneyard_api.kinds.modelserver import ModelServerSpec
 from tuneyard_operator.machinery.conditions import parse_time
-from tuneyard_operator.machinery.objects import Json, is_as, is_going, label, name
-from tuneyard_operator.machinery.plan import SILENT_SECONDS, Plan, Refusal
-from tuneyard_operator.modelserver import events as story
+from tuneyard_operator.machinery.objects import Json, is_deleting, label, matches, name
+from tuneyard_operator.machinery.plan import SILENT_SECONDS, Plan, Rejection
+from tuneyard_operator.modelserver import events
 from tuneyard_operator.modelserver.artifact import Artifact, Missing, find_artifact, last_release
 from tuneyard_operator.modelserver.children import (
     SWITCHED_AT,
@@ -44,7 +44,7 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
         return _stays(world, _describe(error), now)
     taken = world.service is not None and not is_ours(world.service, world)
     if taken:
-        world = world._replace(refusal=Refusal(f"Service {name(world.server)}", TAKEN, final=True))
+        world = world._replace(rejection=Rejection(f"Service {name(world.server)}", TAKEN, final=True))
     served = served_revision(world)
     found = find_artifact(spec.model, world.job)
     release = found if isinstance(found, Artifact) else _last_release(world, spec, served)
@@ -56,9 +56,9 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
     ready = bool(seen and seen.ready and int(seen.deployment["spec"].get("replicas", 0)) == spec.replicas)
     situation = Situation(target, served, ready, failed is not None, spec.replicas)
     decision = STRATEGIES[spec.rollout.strategy](situation)
-    if decision.traffic == target and seen and (ready or seen.came_up) and not world.refusal:
+    if decision.traffic == target and seen and (ready or seen.came_up) and not world.rejection:
         served = target
-    traffic = pointed(world) if world.refusal else decision.traffic  # of what was refused nothing is done
+    traffic = pointed(world) if world.rejection else decision.traffic  # of what was refused nothing is done
     taken_back = given_up if served not in (None, target) else None
     missing = None if isinstance(found, Artifact) else found
     rollout = Rollout(target, release, missing, served, traffic, failed, taken_back)
@@ -84,8 +84,8 @@ def _last_release(world: World, spec: ModelServerSpec, served: str | None) -> Ar
 
 
 def _refused(world: World, target: str | None) -> Failed | None:
-    refusal = world.refusal
-    return Failed(target or "", "", REFUSED, f"{refusal.what}: {refusal.message}") if refusal else None
+    rejection = world.rejection
+    return Failed(target or "", "", REFUSED, f"{rejection.what}: {rejection.message}") if rejection else None
 
 
 def _given_up(
@@ -111,14 +111,14 @@ def _step(
     now: datetime,
 ) -> Plan:
     # What goes away takes nothing any more; when it is gone, it is made again.
-    going = {name(each) for each in world.deployments if is_going(each)}
+    going = {name(each) for each in world.deployments if is_deleting(each)}
     apply = [child for child in _deployments(world, decision, wanted, now) if child and name(child) not in going]
     switched = _switched_at(world, decision.traffic, now)
     if decision.traffic:
         front = service(world.server, decision.traffic, switched or now)
-        apply += [] if world.service and is_as(world.service, front) else [front]
+        apply += [] if world.service and matches(world.service, front) else [front]
     old = [each for each in own_deployments(world) if label(each, names.LABEL_REVISION) not in decision.replicas]
-    old = [each for each in old if not is_going(each)]
+    old = [each for each in old if not is_deleting(each)]
     kept_for = timedelta(seconds=settings.retire) - (now - (switched or now))
     delete = old if old and kept_for <= timedelta() else []
     again = kept_for.total_seconds() if old and not delete and decision.traffic else None
@@ -129,8 +129,8 @@ def _step(
         status,
         delete=delete,
         apply=apply,
-        events=story.events(world.server.get("status", {}), status, rollout),
-        again=again if again is not None else (LOOK_SECONDS if coming or short else None),
+        events=events.events(world.server.get("status", {}), status, rollout),
+        requeue_after=again if again is not None else (LOOK_SECONDS if coming or short else None),
     )
 
 
@@ -141,7 +141,7 @@ def _deployments(
     for revision, replicas in decision.replicas.items():
         seen = see(world, revision)
         child = _deployment(seen, wanted.get(revision), replicas)
-        if not child or not seen or not is_as(seen.deployment, child):
+        if not child or not seen or not matches(seen.deployment, child):
             yield child
         else:
             yield woken(child, now) if seen.short and world.silence > SILENT_SECONDS else None
@@ -168,7 +168,7 @@ def _stays(world: World, message: str, now: datetime) -> Plan:
     why = Missing(reasons.INVALID_SPEC, message)
     rollout = Rollout(None, None, why, served_revision(world), pointed(world), None, None)
     status = write_status(world, rollout, now)
-    return Plan(status, events=story.events(world.server.get("status", {}), status, rollout))
+    return Plan(status, events=events.events(world.server.get("status", {}), status, rollout))
 
 
 def _describe(error: ValidationError) -> str:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from tuneyard_api import reasons
-from tuneyard_operator.machinery.conditions import Said, conditions
+from tuneyard_operator.machinery.conditions import Condition, conditions
 from tuneyard_operator.machinery.objects import Json, condition_in, generation, name, namespace
 from tuneyard_operator.modelserver.artifact import Artifact, Missing, artifact_of
 from tuneyard_operator.modelserver.children import selector
@@ -88,48 +88,50 @@ def _previous(before: Json, served: Json | None) -> Json | None:
     return last if changed else before.get("previous")
 
 
-def _said(world: World, rollout: Rollout, serving: Seen | None) -> list[Said]:
+def _said(world: World, rollout: Rollout, serving: Seen | None) -> list[Condition]:
     said = [_available(world, rollout, serving), _progressing(world, rollout)]
     if rollout.failed:
-        said.append(Said("Degraded", True, rollout.failed.reason, rollout.failed.message))
+        said.append(Condition("Degraded", True, rollout.failed.reason, rollout.failed.message))
     return [*said, *_verified(world, rollout)]
 
 
-def _available(world: World, rollout: Rollout, serving: Seen | None) -> Said:
+def _available(world: World, rollout: Rollout, serving: Seen | None) -> Condition:
     if serving and serving.ready_replicas and rollout.served and rollout.traffic == rollout.served:
-        return Said("Available", True, SERVING, f"{serving.ready_replicas} of {serving.replicas} replicas are ready")
+        return Condition(
+            "Available", True, SERVING, f"{serving.ready_replicas} of {serving.replicas} replicas are ready"
+        )
     if rollout.failed and rollout.failed != rollout.taken_back:
-        return Said("Available", False, rollout.failed.reason, rollout.failed.message)
+        return Condition("Available", False, rollout.failed.reason, rollout.failed.message)
     if rollout.missing and rollout.served is None and rollout.target is None:
-        return Said("Available", False, *rollout.missing)
+        return Condition("Available", False, *rollout.missing)
     if world.server["spec"].get("replicas") == 0:
-        return Said("Available", False, SCALED_TO_ZERO, "spec.replicas is 0")
+        return Condition("Available", False, SCALED_TO_ZERO, "spec.replicas is 0")
     trouble = f"{serving.trouble.reason}: {serving.trouble.text}" if serving and serving.trouble else ""
     waits = f"no replica of revision {rollout.served or rollout.target} is ready"
-    return Said("Available", False, NOT_READY, trouble or (serving.message if serving else "") or waits)
+    return Condition("Available", False, NOT_READY, trouble or (serving.message if serving else "") or waits)
 
 
-def _progressing(world: World, rollout: Rollout) -> Said:
+def _progressing(world: World, rollout: Rollout) -> Condition:
     if rollout.missing and rollout.target in (None, rollout.served):
-        return Said("Progressing", False, *rollout.missing)
+        return Condition("Progressing", False, *rollout.missing)
     if rollout.target == rollout.served:
-        return Said("Progressing", False, reasons.COMPLETED, f"revision {rollout.served} is served")
+        return Condition("Progressing", False, reasons.COMPLETED, f"revision {rollout.served} is served")
     if rollout.failed:
-        return Said("Progressing", False, rollout.failed.reason, rollout.failed.message)
+        return Condition("Progressing", False, rollout.failed.reason, rollout.failed.message)
     seen = see(world, rollout.target)
     detail = f": {seen.message}" if seen and seen.message else ""
-    return Said("Progressing", True, ROLLING_OUT, f"revision {rollout.target} is coming up{detail}")
+    return Condition("Progressing", True, ROLLING_OUT, f"revision {rollout.target} is coming up{detail}")
 
 
-def _verified(world: World, rollout: Rollout) -> list[Said]:
+def _verified(world: World, rollout: Rollout) -> list[Condition]:
     """About the wanted artifact where something is known of it, else about the served one."""
     seen = see(world, rollout.target)
     if seen and seen.trouble and seen.trouble.reason in BAD_ARTIFACT:
-        return [Said("ArtifactVerified", False, seen.trouble.reason, seen.trouble.text)]
+        return [Condition("ArtifactVerified", False, seen.trouble.reason, seen.trouble.text)]
     if rollout.failed and rollout.failed.reason in BAD_ARTIFACT:
-        return [Said("ArtifactVerified", False, rollout.failed.reason, rollout.failed.message)]
+        return [Condition("ArtifactVerified", False, rollout.failed.reason, rollout.failed.message)]
     if seen and seen.verified:
-        return [Said("ArtifactVerified", True, VERIFIED, artifact_of(seen.deployment).digest)]
+        return [Condition("ArtifactVerified", True, VERIFIED, artifact_of(seen.deployment).digest)]
     serving = see(world, rollout.served)
     if serving is None:
         return []
@@ -138,4 +140,4 @@ def _verified(world: World, rollout: Rollout) -> list[Said]:
     known = (
         serving.verified or serving.ready_replicas or (before.get("status"), before.get("message")) == ("True", digest)
     )
-    return [Said("ArtifactVerified", True, VERIFIED, digest)] if known else []
+    return [Condition("ArtifactVerified", True, VERIFIED, digest)] if known else []

@@ -4,7 +4,7 @@ import json
 from typing import Final, NamedTuple
 
 from tuneyard_api import reasons
-from tuneyard_operator.machinery.objects import Json, condition, is_going, name, namespace
+from tuneyard_operator.machinery.objects import Json, condition, is_deleting, name, namespace
 
 # States of a waiting container that do not pass by themselves soon.
 STUCK: Final = {
@@ -103,7 +103,7 @@ def pod_outcome(pod: Json) -> Outcome | None:
 
 def stuck_message(pod: Json) -> str:
     """Why the pod does not come up, or an empty string."""
-    if is_going(pod):
+    if is_deleting(pod):
         return ""
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
