@@ -63,7 +63,7 @@ class ModelServerLife(RuleBasedStateMachine):
     def operator_is_killed_between_the_act_and_the_status(self) -> None:
         self.world.hears(*KINDS)
         self.act(self.world.plan())
-        self.again: float | None = 0.0  # the next one looks at once
+        self.requeue_after = 0.0  # the next one looks at once
 
     def look(self, refused: str | None = None) -> None:
         world = self.world
@@ -79,7 +79,7 @@ class ModelServerLife(RuleBasedStateMachine):
         self.is_true(step.status)
         self.gives_up_once(before, step.status)
         written = world.write(step)
-        self.again = step.requeue_after if written and not refused else 0.0  # tried again by the queue
+        self.requeue_after = step.requeue_after if written and not refused else 0.0  # tried again by the queue
         if written and not refused:
             self.is_the_same_again(step)
 
@@ -186,7 +186,7 @@ class ModelServerLife(RuleBasedStateMachine):
     def is_never_stuck(self) -> None:
         """With nothing to hear and no clock set, it is done, or waits for something that it names."""
         world = self.world
-        if world.news or self.again is not None:
+        if world.news or self.requeue_after is not None:
             return
         status = world.server["status"]
         assert (
@@ -262,7 +262,7 @@ class ModelServerLife(RuleBasedStateMachine):
     def stranger_takes_the_service_away(self, services: list[Json]) -> None:
         self.world.replace_service(*services)
         self.world.hears("Service")  # a name that is taken at the very moment of a write is another story
-        self.again = 0.0
+        self.requeue_after = 0.0
 
     @precondition(lambda self: self.world.selected(self.world.there))
     @rule()
@@ -334,7 +334,7 @@ class ModelServerLife(RuleBasedStateMachine):
             self.look()
             self.remembers_the_switch()
             world.everybody_moves()
-        assert self.again is None and not world.news, "it comes to rest"
+        assert self.requeue_after is None and not world.news, "it comes to rest"
         self.is_where_it_should_be()
         world.wait(100000)
         self.is_the_same_again(world.plan())
@@ -342,9 +342,9 @@ class ModelServerLife(RuleBasedStateMachine):
 
     def is_woken(self) -> bool:
         """The operator looks only at an event, or at the time that it has asked for."""
-        if not self.world.news and self.again:
-            self.world.wait(self.again)
-        return bool(self.world.news) or self.again is not None
+        if not self.world.news and self.requeue_after:
+            self.world.wait(self.requeue_after)
+        return bool(self.world.news) or self.requeue_after is not None
 
     def is_where_it_should_be(self) -> None:
         world, status = self.world, self.world.server["status"]
