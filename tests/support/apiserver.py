@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 Json = dict[str, Any]
 
 CACHE: Final = Path(os.environ.get("TUNEYARD_CACHE") or Path.home() / ".cache" / "tuneyard")
-CRDS: Final = Path(__file__).parents[1] / "crds"
+CRDS: Final = Path(__file__).parents[2] / "crds"
 TOKEN: Final = "administrator"
 START_SECONDS: Final = 60.0
 
@@ -52,13 +52,25 @@ class ApiServer:
             parsed: Json = json.loads(answer.read())
             return parsed
 
-    def install_crds(self) -> None:
-        """Ours; returns when their objects can be created."""
-        for file in sorted(CRDS.glob("*.yaml")):
-            subprocess.run([*self.kubectl, "create", "-f", str(file)], check=True, capture_output=True, timeout=60)
-        names = [f"crd/{file.stem.split('.')[0]}.tuneyard.dev" for file in sorted(CRDS.glob("*.yaml"))]
-        wait = [*self.kubectl, "wait", "--for=condition=Established", *names, "--timeout=60s"]
-        subprocess.run(wait, check=True, capture_output=True, timeout=90)
+    def install_crds(self, folder: Path = CRDS) -> None:
+        """Installs the CRDs of a folder, this tree's by default; returns when their objects can be created."""
+        files = sorted(folder.glob("*.yaml"))
+        assert files, f"{folder} has no CRDs"
+        create = [*self.kubectl, "create", *(f"--filename={file}" for file in files)]
+        subprocess.run(create, check=True, capture_output=True, timeout=60)
+        for file in files:
+            self.wait_established(file.stem)
+
+    def wait_established(self, crd: str) -> None:
+        """Not `kubectl wait`, which fails while a new CRD has no conditions at all."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            found = self.request("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd}")
+            conditions = found.get("status", {}).get("conditions") or []
+            if any(each["type"] == "Established" and each["status"] == "True" for each in conditions):
+                return
+            time.sleep(0.1)
+        raise TimeoutError(f"{crd} is not established after {START_SECONDS:.0f} s")
 
     @property
     def kubectl(self) -> list[str]:
