@@ -4,12 +4,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tuneyard_api.kinds.finetunejob import Evaluation, Gate
+from tuneyard_api.kinds.finetunejob import Evaluation, gate
 from tuneyard_trainer.gates import judge, perplexity
 from tuneyard_trainer.reports.evaluation import bars, render_html
 
-BETTER = Gate(against="base", max_ratio=0.7)
-CLOSE = Gate(against="tuned", max_ratio=1.1)
+BETTER = gate("base", maxRatio=0.7)
+CLOSE = gate("tuned", maxRatio=1.1)
 
 
 def test_perplexity() -> None:
@@ -35,7 +35,7 @@ def test_perplexity() -> None:
 def test_judge(measured: dict[str, float], formats: list[str], passed: bool, failing: set[str]) -> None:
     verdict = judge([BETTER, CLOSE], measured, formats)
     assert verdict.passed is passed
-    assert {gate.subject for gate in verdict.gates if not gate.passed} == failing
+    assert {status.subject for status in verdict.gates if not status.passed} == failing
 
 
 def test_a_failed_gate_is_explained_with_its_numbers() -> None:
@@ -49,7 +49,7 @@ def test_without_gates_everything_passes() -> None:
 
 def test_the_default_gates_judge_every_model() -> None:
     verdict = judge(Evaluation().gates, {"base": 10, "tuned": 9, "int8": 9.1}, ["bf16", "int8"])
-    assert [(gate.subject, gate.against) for gate in verdict.gates] == [("tuned", "base"), ("int8", "tuned")]
+    assert [(status.subject, status.against) for status in verdict.gates] == [("tuned", "base"), ("int8", "tuned")]
 
 
 REPORT = {

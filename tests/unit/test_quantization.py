@@ -1,10 +1,8 @@
 """Which formats fit which shapes."""
 
-from typing import get_args
-
 import pytest
 
-from tuneyard_api.kinds.finetunejob import Format
+from tuneyard_api.registry import ARTIFACT_FORMATS
 from tuneyard_trainer.exporters.llmcompressor import QUANTIZATIONS, misfit
 from tuneyard_trainer.exporters.llmcompressor.gptq import group_size
 
@@ -37,4 +35,4 @@ def test_int8_and_bf16_fit_every_shape() -> None:
 
 
 def test_every_format_of_the_api_can_be_made() -> None:
-    assert set(get_args(Format)) == {"bf16", *QUANTIZATIONS}
+    assert set(ARTIFACT_FORMATS) == {"bf16", *QUANTIZATIONS}

@@ -45,5 +45,7 @@ SUSPENDED: Final = "Suspended"
 
 # A failure that we could not name.
 STAGE_CRASHED: Final = "StageCrashed"
+# A result that does not fit into a termination message.
+RESULT_TOO_LARGE: Final = "ResultTooLarge"
 # A failure whose reason went with its pod.
 REASON_LOST: Final = "ReasonLost"

@@ -45,7 +45,7 @@ def judge(gates: Sequence[Gate], measured: Mapping[str, float], formats: Sequenc
 
 def _applied(gate: Gate, measured: Mapping[str, float]) -> list[GateStatus]:
     subjects = [TUNED] if gate.against == BASE else [name for name in measured if name not in (BASE, TUNED)]
-    limit = gate.max_ratio * measured[gate.against]
+    limit = gate.value * measured[gate.against]
     return [
         GateStatus(
             metric=gate.metric,

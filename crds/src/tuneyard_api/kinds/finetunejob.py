@@ -1,8 +1,9 @@
 """FineTuneJob (ftj): one declarative chain from data to a published, proven model."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from tuneyard_api.base import (
     ConditionList,
@@ -15,8 +16,8 @@ from tuneyard_api.base import (
     validations,
 )
 from tuneyard_api.names import Stage
+from tuneyard_api.registry import ARTIFACT_FORMATS, BACKENDS, DATA_FORMATS, GATES, METRICS, OneOf, described
 
-Format = Literal["bf16", "int8", "gptq"]
 StageState = Literal["Pending", "Running", "Succeeded", "Adopted", "Failed"]
 Phase = Literal[
     "Pending", "Preparing", "Training", "Exporting", "Evaluating", "Publishing", "Suspended", "Succeeded", "Failed"
@@ -37,10 +38,9 @@ class BaseModelSource(Model):
 
 class DataSource(Model):
     uri: S3Uri
-    format: Literal["auto", "messages", "prompt-completion", "alpaca"] = Field(
+    format: Annotated[str, OneOf(DATA_FORMATS, "auto")] = Field(
         default="auto",
-        description="Row format: messages (OpenAI chat), prompt-completion (also question/answer), alpaca "
-        "(instruction, input, output). auto looks at the first row. Default: auto.",
+        description=f"Row format. {described(DATA_FORMATS)} auto: found from the first row. Default: auto.",
     )
     columns: dict[str, str] | None = Field(
         default=None,
@@ -106,7 +106,9 @@ class Training(Model):
             cel("!(has(self.epochs) && has(self.maxSteps))", "training takes epochs or maxSteps, not both"),
         )
     }
-    backend: Literal["peft"] = Field(default="peft", description="Default: peft.")
+    backend: Annotated[str, OneOf(BACKENDS)] = Field(
+        default="peft", description=f"{described(BACKENDS)} Default: peft."
+    )
     method: Literal["lora", "qlora"] = Field(
         default="lora", description="qlora holds the base weights in NF4 (arXiv:2305.14314). Default: lora."
     )
@@ -140,31 +142,70 @@ class Calibration(Model):
 
 
 class Export(Model):
-    formats: list[Format] = Field(
+    formats: list[Annotated[str, OneOf(ARTIFACT_FORMATS)]] = Field(
         default=["bf16"],
         min_length=1,
-        max_length=3,
-        description="bf16: the merged model. int8: W8A8 (SmoothQuant + GPTQ). gptq: INT4 W4A16 (GPTQ). "
-        "Default: [bf16].",
+        max_length=16,
+        description=f"{described(ARTIFACT_FORMATS)} Default: [bf16].",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     calibration: Calibration = Calibration()
 
 
-class Gate(Model):
-    """A bound on the held-out perplexity."""
+def _with_bounds(schema: dict[str, Any]) -> None:
+    """Adds a field for each entry of GATES to the schema of a gate."""
+    for name, bound in GATES.items():
+        schema["properties"][name] = {"type": "number", "exclusiveMinimum": 0, "description": bound.description}
+    schema.pop("additionalProperties", None)
+    (rule,) = validations(cel(" + ".join(f"(has(self.{name}) ? 1 : 0)" for name in GATES) + " == 1", ONE_BOUND)).items()
+    schema[rule[0]] = rule[1]
 
-    metric: Literal["perplexity"] = "perplexity"
+
+ONE_BOUND: Final = f"a gate takes exactly one of {', '.join(GATES)}"
+
+
+class Gate(Model):
+    """A metric and exactly one bound on it, for example {against: base, maxRatio: 1.0}."""
+
+    model_config = Model.model_config | {"extra": "allow", "json_schema_extra": _with_bounds}
+    __pydantic_extra__: dict[str, float]
+
+    metric: Annotated[str, OneOf(METRICS)] = Field(
+        default="perplexity", description=f"{described(METRICS)} Default: perplexity."
+    )
     against: Literal["base", "tuned"] = Field(
         description="base: the tuned model against the base model. tuned: each quantized artifact against tuned."
     )
-    max_ratio: float = Field(gt=0, description="Passes while the measured value is at most this times the reference.")
+
+    @model_validator(mode="after")
+    def _has_one_bound(self) -> Self:
+        bounds = self.__pydantic_extra__
+        if unknown := [name for name in bounds if name not in GATES]:
+            raise PydanticCustomError("extra_forbidden", "Unknown field {field}", {"field": unknown[0]})
+        if len(bounds) != 1 or not all(isinstance(value, int | float) and value > 0 for value in bounds.values()):
+            raise PydanticCustomError("gate_bound", "{rule}, a number above 0", {"rule": ONE_BOUND})
+        return self
+
+    @property
+    def bound(self) -> str:
+        """The name of the bound, for example maxRatio."""
+        return next(iter(self.__pydantic_extra__))
+
+    @property
+    def value(self) -> float:
+        """The number that goes with the bound."""
+        return float(self.__pydantic_extra__[self.bound])
+
+
+def gate(against: str, metric: str = "perplexity", **bound: float) -> Gate:
+    """A gate on a metric, for example gate("base", maxRatio=1.0)."""
+    return Gate.model_validate({"metric": metric, "against": against, **bound})
 
 
 class Evaluation(Model):
     max_rows: int = Field(default=200, ge=1, description="Held-out rows that are scored. Default: 200.")
     gates: list[Gate] = Field(
-        default=[Gate(against="base", max_ratio=1.0), Gate(against="tuned", max_ratio=1.1)],
+        default=[gate("base", maxRatio=1.0), gate("tuned", maxRatio=1.1)],
         max_length=16,
         description="Default: tuned no worse than base, each quantized artifact within 10 % of tuned.",
     )
@@ -300,6 +341,14 @@ class Recommended(Model):
     uri: str
     digest: Digest
     reason: str
+
+
+class Measurement(Model):
+    """One figure of one model."""
+
+    subject: str = Field(description="base, tuned, or an artifact's format.")
+    metric: str
+    value: float
 
 
 class GateStatus(Model):

@@ -1,17 +1,18 @@
 """ModelServer (ms): serves an artifact, verified, behind a guarded OpenAI endpoint."""
 
-from typing import Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from tuneyard_api.base import ConditionList, Digest, Model, Resources, S3Uri, SecretRef, cel, validations
+from tuneyard_api.registry import ARTIFACT_FORMATS, ENGINES, STRATEGIES, OneOf, described
 
 
 class FineTuneJobRef(Model):
     """Follows a FineTuneJob of the same namespace: each release whose gates passed is rolled out."""
 
     name: str = Field(min_length=1, max_length=253)
-    format: Literal["recommended", "bf16", "int8", "gptq"] = Field(
+    format: Annotated[str, OneOf(ARTIFACT_FORMATS, "recommended")] = Field(
         default="recommended", description="Which of its artifacts. Default: recommended."
     )
 
@@ -61,8 +62,8 @@ class Auth(Model):
 
 
 class Rollout(Model):
-    strategy: Literal["Surge"] = Field(
-        default="Surge", description="Surge: the new revision becomes ready beside the old one. Default: Surge."
+    strategy: Annotated[str, OneOf(STRATEGIES)] = Field(
+        default="Surge", description=f"{described(STRATEGIES)} Default: Surge."
     )
     progress_deadline_seconds: int = Field(
         default=900, ge=10, description="A revision that is not ready by then is taken back. Default: 900."
@@ -71,7 +72,7 @@ class Rollout(Model):
 
 class ModelServerSpec(Model):
     model: ServedModelSource
-    engine: Literal["vllm"] = Field(default="vllm", description="Default: vllm.")
+    engine: Annotated[str, OneOf(ENGINES)] = Field(default="vllm", description=f"{described(ENGINES)} Default: vllm.")
     replicas: int = Field(default=1, ge=0, le=1000, description="Default: 1.")
     vllm: Vllm = Vllm()
     rollout: Rollout = Rollout()

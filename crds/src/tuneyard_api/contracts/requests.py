@@ -1,0 +1,133 @@
+"""What a stage asks of a worker process, and what the worker answers.
+
+A worker is a program of its own, often in another Python environment: it reads its request from a JSON file and sends
+events over its standard output, the last of which is its result. See tuneyard_trainer.runtime.worker.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from tuneyard_api.contracts.base import Contract
+from tuneyard_api.kinds.finetunejob import Training
+
+
+class WorkerRequest(Contract):
+    """What every worker is told."""
+
+    threads: int | None = Field(default=None, description="CPU threads; None: as many as the library chooses.")
+
+
+class TrainRequest(WorkerRequest):
+    """Train an adapter."""
+
+    model: Path = Field(description="Directory of the base model.")
+    model_uri: str = Field(description="Where the base model comes from; the adapter's configuration names it.")
+    rows: Path = Field(description="Directory of the tokenized training rows.")
+    training: Training
+    steps: int = Field(description="Optimizer steps of the whole run.")
+    gpus: int = Field(description="GPUs of this pod.")
+    devices: int = Field(description="Processes of all pods.")
+    resume: Path | None = Field(default=None, description="Checkpoint directory to resume from.")
+    checkpoints: Path = Field(description="Directory for new checkpoints.")
+    output: Path = Field(description="Directory for the adapter.")
+    stop_file: Path = Field(description="When this file appears, write a checkpoint and stop.")
+
+
+class MergeRequest(WorkerRequest):
+    """Merge an adapter into its base model."""
+
+    model: Path = Field(description="Directory of the base model; its shards are removed as they are merged.")
+    adapter: Path
+    output: Path
+    chat_template: str | None = None
+
+
+class QuantizeRequest(WorkerRequest):
+    """Write one quantized format of a merged model."""
+
+    model: Path = Field(description="Directory of the merged model.")
+    format: str
+    rows: Path = Field(description="JSON file with calibration rows: lists of token ids.")
+    max_length: int = Field(description="Tokens per calibration row.")
+    output: Path
+
+
+class ScoreRequest(WorkerRequest):
+    """Measure models on held-out rows."""
+
+    models: dict[str, Path] = Field(description="Directory of each model, by subject.")
+    rows: Path = Field(description="JSON file: [[input_ids, labels], ...].")
+
+
+class TrainOutcome(Contract):
+    """How far a training worker came."""
+
+    steps: int
+    loss: float | None = Field(default=None, description="Mean over the last steps, in nats per token.")
+
+
+class MergeOutcome(Contract):
+    merged: int = Field(description="Weights that the adapter changed.")
+
+
+class QuantizeOutcome(Contract):
+    """The format is written."""
+
+
+class Score(Contract):
+    """The loss of one model over all held-out rows."""
+
+    nll: float = Field(description="Summed negative log-likelihood of the supervised tokens, in nats.")
+    tokens: int = Field(description="Supervised tokens.")
+
+
+class ScoreOutcome(Contract):
+    scores: dict[str, Score] = Field(description="By subject.")
+
+
+class TrainingProgress(Contract):
+    event: Literal["progress"] = "progress"
+    step: int
+    steps: int
+    loss: float = Field(description="Mean over the last steps, in nats per token.")
+    tokens_per_second: float
+
+
+class CheckpointWritten(Contract):
+    event: Literal["checkpoint"] = "checkpoint"
+    step: int
+    path: Path
+
+
+class ItemsDone(Contract):
+    """Progress of a worker that goes through a known number of items: shards, layers, models."""
+
+    event: Literal["items"] = "items"
+    done: int
+    total: int
+    item: str = Field(default="", description="What it works on now.")
+
+
+class WorkerFailed(Contract):
+    """The worker raised an error that has a name."""
+
+    event: Literal["failed"] = "failed"
+    kind: str = Field(description="The class of the error: StageError, BadInput, DoesNotFit or TryAgain.")
+    reason: str
+    message: str
+    advice: str = ""
+
+
+class WorkerResult(Contract):
+    """The worker's last event."""
+
+    event: Literal["result"] = "result"
+    result: dict[str, object] = Field(description="The JSON form of the outcome that goes with the request.")
+
+
+WorkerEvent = Annotated[
+    TrainingProgress | CheckpointWritten | ItemsDone | WorkerFailed | WorkerResult, Field(discriminator="event")
+]
+WORKER_EVENT: TypeAdapter[WorkerEvent] = TypeAdapter(WorkerEvent)

@@ -1,0 +1,111 @@
+"""What each stage writes into stage.json, its commit mark; later stages read it from there."""
+
+from typing import Final, Generic, TypeVar
+
+from pydantic import Field
+
+from tuneyard_api.base import Digest
+from tuneyard_api.contracts.base import Contract
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec, GateStatus, Measurement
+from tuneyard_api.names import Stage
+
+STAGE_MARK: Final = "stage.json"
+RELEASE_FILE: Final = "release.json"
+REPORT_FILES: Final[dict[Stage, str]] = {"prepare": "report.md", "evaluate": "report.html", "publish": RELEASE_FILE}
+
+
+def stage_uri(output_uri: str, digest: str, stage: Stage, *parts: str) -> str:
+    """Where something of a stage lies: <output>/runs/<digest>/<stage>/..."""
+    return "/".join([output_uri.rstrip("/"), "runs", digest, stage, *parts])
+
+
+class DatasetSummary(Contract):
+    """What prepare made of the data."""
+
+    rows_in: int
+    rows_kept: int
+    dropped: dict[str, int] = {}
+    tokens: int
+    digest: str
+
+
+class ArtifactRef(Contract):
+    """A published directory: where it lies, and the digest of its manifest."""
+
+    uri: str
+    digest: Digest
+
+
+class ExportedArtifact(ArtifactRef):
+    format: str
+    size_bytes: int
+
+
+class MeasuredArtifact(ExportedArtifact):
+    perplexity: float | None = None
+
+
+class PrepareResult(Contract):
+    dataset: DatasetSummary
+    total_steps: int = Field(description="Optimizer steps of the run.")
+
+
+class TrainResult(Contract):
+    steps: int
+    loss: float | None = Field(default=None, description="Mean over the last steps, in nats per token.")
+    adapter_uri: str = Field(alias="adapterURI")
+    adapter_digest: Digest
+
+
+class ExportResult(Contract):
+    artifacts: list[ExportedArtifact] = Field(description="In the order of spec.export.formats.")
+    merged: ExportedArtifact = Field(description="The model that the quantized formats were made of.")
+
+
+class EvaluateResult(Contract):
+    measurements: list[Measurement]
+    gates: list[GateStatus]
+    passed: bool = Field(description="Whether the gates allow the release.")
+    rows: int = Field(description="Held-out rows that were scored.")
+    tokens: int = Field(description="Supervised tokens in them.")
+
+
+class Recommendation(Contract):
+    """The artifact that a ModelServer serves by default, and why."""
+
+    format: str
+    reason: str
+
+
+class PublishResult(Contract):
+    """What a release holds."""
+
+    artifacts: list[MeasuredArtifact]
+    recommended: Recommendation
+    evaluation: EvaluateResult
+    dataset: DatasetSummary
+    loss: float | None = None
+
+
+class Release(PublishResult):
+    """release.json: the result of publish, and where it comes from."""
+
+    name: str = Field(description="Of the FineTuneJob.")
+    spec: FineTuneJobSpec
+    digests: dict[Stage, str]
+    adapter: ArtifactRef | None = None
+
+
+StageResult = PrepareResult | TrainResult | ExportResult | EvaluateResult | PublishResult
+
+
+Result = TypeVar("Result", bound=StageResult)
+
+
+class StageMark(Contract, Generic[Result]):
+    """stage.json: a stage whose mark exists is adopted, not run."""
+
+    stage: Stage
+    version: int
+    digest: str
+    result: Result

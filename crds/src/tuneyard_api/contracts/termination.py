@@ -1,0 +1,164 @@
+"""The termination message: a JSON document of at most 4,096 bytes by which a container tells the operator how it ended.
+
+The kubelet keeps no more. What a decision reads is never left out; gates and measurements that do not fit are counted.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Self, TypeVar
+
+from pydantic import Field, ValidationError
+
+from tuneyard_api import reasons
+from tuneyard_api.base import Digest
+from tuneyard_api.contracts.base import Contract
+from tuneyard_api.contracts.results import DatasetSummary, EvaluateResult, PublishResult, Recommendation
+from tuneyard_api.kinds.finetunejob import GateStatus, Measurement
+from tuneyard_api.names import Stage
+
+TERMINATION_BYTES: Final = 4096  # what the kubelet keeps of a container's termination message
+TEXT_CHARACTERS: Final = 200  # of message and advice stay at least so many
+
+Item = TypeVar("Item")
+
+
+class PrepareReport(Contract):
+    """What the operator needs of prepare. URIs follow from the digests: see results.stage_uri."""
+
+    digests: dict[Stage, str]
+    done: list[Stage] = Field(default=[], description="Stages after prepare whose commit mark exists.")
+    dataset: DatasetSummary
+
+    def reduced(self) -> Iterator[Self]:
+        """Smaller versions of the report: there are none."""
+        return iter(())
+
+
+class EvaluateReport(Contract):
+    """What the operator needs of evaluate."""
+
+    measurements: list[Measurement]
+    gates: list[GateStatus] = Field(description="Failed ones first.")
+    gates_passed: int = Field(description="Of all gates, listed or not.")
+    gates_failed: int
+
+    @classmethod
+    def of(cls, result: EvaluateResult) -> Self:
+        failed = sum(not gate.passed for gate in result.gates)
+        return cls(
+            measurements=result.measurements,
+            gates=sorted(result.gates, key=lambda gate: gate.passed),
+            gates_passed=len(result.gates) - failed,
+            gates_failed=failed,
+        )
+
+    def reduced(self) -> Iterator[Self]:
+        """Versions with fewer gates listed, and then with fewer measurements."""
+        for gates in _fewer(self.gates):
+            yield self.model_copy(update={"gates": gates})
+        for measurements in _fewer(self.measurements):
+            yield self.model_copy(update={"gates": self.gates[:1], "measurements": measurements})
+
+
+class PublishedArtifact(Contract):
+    """An artifact of a release; its URI follows from export's digest and the format."""
+
+    format: str
+    digest: Digest
+    size_bytes: int
+    perplexity: float | None = None
+
+
+class PublishReport(Contract):
+    """What the operator needs of publish."""
+
+    artifacts: list[PublishedArtifact]
+    recommended: Recommendation
+    evaluation: EvaluateReport
+    loss: float | None = None
+
+    @classmethod
+    def of(cls, result: PublishResult) -> Self:
+        return cls(
+            artifacts=[PublishedArtifact.model_validate(artifact.model_dump()) for artifact in result.artifacts],
+            recommended=result.recommended,
+            evaluation=EvaluateReport.of(result.evaluation),
+            loss=result.loss,
+        )
+
+    def reduced(self) -> Iterator[Self]:
+        """Versions with less detail of the evaluation."""
+        for evaluation in self.evaluation.reduced():
+            yield self.model_copy(update={"evaluation": evaluation})
+
+
+StageReport = PrepareReport | EvaluateReport | PublishReport
+
+
+class Termination(Contract):
+    """How a container ended."""
+
+    reason: str
+    message: str = ""
+    advice: str = ""
+    result: dict[str, Any] | None = Field(default=None, description="The stage's report, in its JSON form.")
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The document that one of tuneyard's own programs wrote; None where it is anything else."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError:
+            return None
+
+    def encode(self) -> bytes:
+        return self.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True).encode()
+
+
+def termination_message(
+    reason: str, message: str, advice: str = "", report: StageReport | None = None, limit: int = TERMINATION_BYTES
+) -> bytes:
+    """A termination message of at most `limit` bytes.
+
+    Detail of the report goes first, then the middle of message and advice. A report that is too large even so becomes
+    a failure with a name.
+    """
+    text = Termination(reason=reason, message=message, advice=advice)
+    for candidate in _candidates(report):
+        result = candidate.wire() if candidate else None
+        for fitted in _shortened_texts(text.model_copy(update={"result": result}), limit):
+            if len(encoded := fitted.encode()) <= limit:
+                return encoded
+    too_large = f"The result has more than {limit} bytes and cannot be handed to the operator"
+    return Termination(
+        reason=reasons.RESULT_TOO_LARGE, message=too_large, advice="Use fewer formats or gates."
+    ).encode()
+
+
+def _candidates(report: StageReport | None) -> Iterator[StageReport | None]:
+    yield report
+    if report is not None:
+        yield from report.reduced()
+
+
+def _shortened_texts(termination: Termination, limit: int) -> Iterator[Termination]:
+    """The message as it is, and then with message and advice cut to the space that is left."""
+    yield termination
+    length = max(len(termination.message), len(termination.advice))
+    while length > TEXT_CHARACTERS:
+        length = max(TEXT_CHARACTERS, length * 3 // 4)
+        cut = {"message": shortened(termination.message, length), "advice": shortened(termination.advice, length)}
+        yield termination.model_copy(update=cut)
+
+
+def shortened(text: str, length: int) -> str:
+    """The beginning and the end of a text, `length` characters in all."""
+    half = (length - 5) // 2
+    return text if len(text) <= length else f"{text[:half]} ... {text[-half:]}"
+
+
+def _fewer(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """Ever shorter beginnings of a list; at least one item stays."""
+    count = len(items)
+    while count > 1:
+        count = max(1, count * 3 // 4)
+        yield list(items[:count])

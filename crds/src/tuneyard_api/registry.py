@@ -1,0 +1,135 @@
+"""The names that a spec may use, one line each.
+
+What a name stands for is implemented in one file of the package that runs it: an artifact format, a backend, a metric,
+a gate and a data format in the trainer, an engine in the server, a strategy in the operator. The file has the entry's
+name in snake_case, and is found by it. Schema, error messages and docs/api.md follow from these tables.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+
+class DataFormat(NamedTuple):
+    """The fields of a row of training data."""
+
+    description: str
+
+
+class ArtifactFormat(NamedTuple):
+    """How the weights of a published model are stored."""
+
+    description: str
+    engines: tuple[str, ...]
+    """The engines that can load it."""
+
+
+class Backend(NamedTuple):
+    """A library that trains."""
+
+    description: str
+    methods: tuple[str, ...]
+    """The values of training.method that it implements."""
+    image: str = "trainer"
+    """The role of its image in the operator's settings."""
+
+
+class Engine(NamedTuple):
+    """A program that serves a model over the OpenAI API."""
+
+    description: str
+    image: str = "server"
+    """The role of its image in the operator's settings."""
+
+
+class Strategy(NamedTuple):
+    """How a ModelServer moves its traffic to a new revision."""
+
+    description: str
+
+
+class Metric(NamedTuple):
+    """A figure that evaluate measures of each model."""
+
+    description: str
+    higher_is_better: bool = False
+
+
+class GateBound(NamedTuple):
+    """A way to bound a metric; the gate's field has its name, and takes a number above 0."""
+
+    description: str
+
+
+DATA_FORMATS: Final[dict[str, DataFormat]] = {
+    "messages": DataFormat("OpenAI chat"),
+    "alpaca": DataFormat("instruction, input, output"),
+    "prompt-completion": DataFormat("also question/answer"),
+}
+ARTIFACT_FORMATS: Final[dict[str, ArtifactFormat]] = {
+    "bf16": ArtifactFormat("the merged model", engines=("vllm",)),
+    "int8": ArtifactFormat("W8A8 (SmoothQuant + GPTQ)", engines=("vllm",)),
+    "gptq": ArtifactFormat("INT4 W4A16 (GPTQ)", engines=("vllm",)),
+}
+BACKENDS: Final[dict[str, Backend]] = {
+    "peft": Backend("Hugging Face PEFT", methods=("lora", "qlora")),
+}
+ENGINES: Final[dict[str, Engine]] = {
+    "vllm": Engine("vLLM"),
+}
+STRATEGIES: Final[dict[str, Strategy]] = {
+    "Surge": Strategy("the new revision becomes ready beside the old one"),
+}
+METRICS: Final[dict[str, Metric]] = {
+    "perplexity": Metric("of the answers of the held-out rows"),
+}
+GATES: Final[dict[str, GateBound]] = {
+    "maxRatio": GateBound("Passes while the measured value is at most this times the reference."),
+}
+
+# The model before tuning and after it, as measurements and gates name them; the others are artifact formats.
+BASE: Final = "base"
+TUNED: Final = "tuned"
+# The format that all others are made of.
+MERGED_FORMAT: Final = "bf16"
+
+
+def described(registry: Mapping[str, Any]) -> str:
+    """The entries of a registry in one line, for a field's description."""
+    return " ".join(f"{name}: {entry.description}." for name, entry in registry.items())
+
+
+def module_name(entry: str) -> str:
+    """The name of the module that implements an entry: prompt-completion is prompt_completion, maxRatio max_ratio."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|-", "_", entry).lower()
+
+
+class OneOf:
+    """Annotates a string that must be a name of a registry, or one of `more`.
+
+    The registry is read whenever a value is validated or a schema generated.
+    """
+
+    def __init__(self, registry: Mapping[str, Any], *more: str) -> None:
+        self._registry = registry
+        self._more = more
+
+    @property
+    def names(self) -> list[str]:
+        return [*self._more, *self._registry]
+
+    def _check(self, value: str) -> str:
+        if value in self.names:
+            return value
+        *others, last = [f"'{name}'" for name in self.names]
+        expected = f"{', '.join(others)} or {last}" if others else last
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"type": "string", "enum": self.names}
