@@ -2,6 +2,8 @@
 
 import json
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -14,7 +16,9 @@ from aiohttp.test_utils import TestServer
 
 from support.apiserver import client_config
 from tuneyard_operator import process
+from tuneyard_operator.machinery.errors import ApiError
 from tuneyard_operator.machinery.kube import Kube
+from tuneyard_operator.machinery.proxy import proxy_for
 
 PAST, FUTURE = timedelta(seconds=-1), timedelta(hours=1)
 
@@ -95,3 +99,113 @@ def test_without_a_login_the_process_says_so(tmp_path: Path, monkeypatch: pytest
 )
 def test_in_a_cluster_the_api_server_goes_by_its_address(host: str, url: str) -> None:
     assert process.address(host, "443") == url
+
+
+PLUGIN = """#!/bin/sh
+echo run >> "$RUNS"
+echo '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "made"}}'
+"""
+
+
+def exec_kubeconfig(folder: Path, **cluster: str) -> Path:
+    """A kubeconfig as clouds write it: a program prints the token, and writes a line into the file `runs`."""
+    program = folder / "get-token"
+    program.write_text(PLUGIN)
+    program.chmod(0o755)
+    config = client_config("https://here:6443", "")
+    config["clusters"][0]["cluster"] |= cluster
+    config["users"][0]["user"] = {
+        "exec": {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": str(program),
+            "env": [{"name": "RUNS", "value": str(folder / "runs")}],
+            "interactiveMode": "Never",
+        }
+    }
+    path = folder / "config"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def log_in_elsewhere(kubeconfig: Path) -> list[str]:
+    """In a process of its own: server, header, proxy, whether it expires, whether kubernetes was imported."""
+    program = (
+        "import sys; from tuneyard_operator import main, process; found = process.login(); "
+        "print(found.server, found.as_http_headers().get('Authorization'), found.proxy_url, bool(found.expiration), "
+        "'kubernetes' in sys.modules, sep='|')"
+    )
+    environment = {"KUBECONFIG": str(kubeconfig), "PATH": "/usr/bin:/bin", "HTTPS_PROXY": "http://environment:3128"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().split("|")
+
+
+def test_exec_credentials(tmp_path: Path) -> None:
+    kubeconfig = exec_kubeconfig(tmp_path)
+    expected = ["https://here:6443", "Bearer made", "http://environment:3128", "True", "True"]
+    assert log_in_elsewhere(kubeconfig) == expected
+    assert (tmp_path / "runs").read_text() == "run\n"
+
+
+def test_a_kubeconfigs_proxy_wins(tmp_path: Path) -> None:
+    kubeconfig = exec_kubeconfig(tmp_path, **{"proxy-url": "http://kubeconfig:3128"})
+    assert log_in_elsewhere(kubeconfig)[2] == "http://kubeconfig:3128"
+
+
+def test_a_token_needs_no_kubernetes_package(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(json.dumps(client_config("https://here:6443", "secret")))
+    expected = ["https://here:6443", "Bearer secret", "http://environment:3128", "False", "False"]
+    assert log_in_elsewhere(tmp_path / "config") == expected
+
+
+async def test_a_401_logs_in_again() -> None:
+    """A token may end sooner than its login says."""
+
+    async def check(request: web.Request) -> web.Response:
+        known = request.headers["Authorization"] == "Bearer 1"
+        return web.json_response({"kind": "Pod"} if known else {"reason": "Unauthorized"}, status=200 if known else 401)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", check)
+    logins = count()
+    async with TestServer(app) as server:
+        kube = Kube(lambda: kopf.ConnectionInfo(server=str(server.make_url("/")), token=str(next(logins))))
+        with pytest.raises(ApiError, match="Unauthorized"):
+            await kube.get("Pod", "team", "x")
+        assert await kube.get("Pod", "team", "x") == {"kind": "Pod"}
+        await kube.close()
+
+
+@pytest.mark.parametrize(
+    ("server", "no_proxy", "proxy"),
+    [
+        ("https://api.example:6443", "", "http://proxy:3128"),
+        ("https://api.example:6443", "other.example", "http://proxy:3128"),
+        ("https://api.example:6443", "api.example", None),
+        ("https://api.example:6443", "api.example:6443", None),
+        ("https://api.example:6443", ".example", None),
+        ("https://api.example:6443", "*", None),
+        ("https://10.96.0.1:443", "10.96.0.1", None),
+        ("https://10.96.0.1:443", "localhost, 10.0.0.0/8", None),
+        ("https://[fd00::1]:443", "fd00::/8", None),
+        ("https://10.96.0.1:443", "192.168.0.0/16,example", "http://proxy:3128"),
+        ("https://127.0.0.1:6443", "", None),
+        ("https://localhost:6443", "", None),
+        ("http://api.example:8001", "", None),  # HTTP_PROXY is not set
+    ],
+)
+def test_which_proxy(server: str, no_proxy: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    assert proxy_for(server) == proxy
+
+
+async def test_requests_go_through_the_proxy(server: TestServer) -> None:
+    """The proxy is asked for the whole URL of a server that nothing else could reach."""
+    proxy = str(server.make_url("/"))
+    kube = Kube(lambda: kopf.ConnectionInfo(server="http://nowhere.invalid", token="t", proxy_url=proxy))
+    answer = await kube.get("Pod", "team", "x") or {}
+    await kube.close()
+    assert answer["path"] == "/api/v1/namespaces/team/pods/x"

@@ -9,9 +9,17 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import kopf
+from tuneyard_operator.machinery.imports import hidden
+from tuneyard_operator.machinery.proxy import proxy_for
+
+with hidden("kubernetes"):  # kopf would import all of it, for two classes that it compares with
+    import kopf
 
 TOKEN_AGE: Final = timedelta(minutes=1)  # after which client-go, too, reads a service account's token again
+# A program that makes credentials runs again after that, or when the API server no longer accepts them (401).
+EXEC_AGE: Final = timedelta(minutes=10)
+
+logger = logging.getLogger(__name__)
 
 Engine = Callable[[], Coroutine[Any, Any, None]]
 
@@ -47,17 +55,41 @@ async def run(engine: Engine) -> None:
 
 
 def login() -> kopf.ConnectionInfo:
-    """With the pod's service account, or the kubeconfig of whoever runs it. Raises kopf.LoginError where there is none.
+    """With the pod's service account, or outside a cluster with the kubeconfig. Raises kopf.LoginError without either.
 
-    Tokens, certificates and passwords are known, programs that a kubeconfig asks to run are not.
+    A kubeconfig's proxy-url wins over HTTPS_PROXY and NO_PROXY.
     """
-    if host := os.environ.get("KUBERNETES_SERVICE_HOST"):
-        if account := kopf.login_with_service_account(settings=settings()):
-            server = address(host, os.environ["KUBERNETES_SERVICE_PORT"])
-            return replace(account, server=server, expiration=datetime.now(UTC) + TOKEN_AGE)
-    elif known := kopf.login_with_kubeconfig(settings=settings()):
-        return known
-    raise kopf.LoginError("there is neither a service account nor a kubeconfig")
+    host = os.environ.get("KUBERNETES_SERVICE_HOST")
+    found = _service_account(host) if host else _kubeconfig()
+    if found is None:
+        raise kopf.LoginError("there is neither a service account nor a kubeconfig")
+    return replace(found, proxy_url=found.proxy_url or proxy_for(found.server))
+
+
+def _service_account(host: str) -> kopf.ConnectionInfo | None:
+    account = kopf.login_with_service_account(settings=settings())
+    if account is None:
+        return None
+    server = address(host, os.environ["KUBERNETES_SERVICE_PORT"])
+    return replace(account, server=server, expiration=datetime.now(UTC) + TOKEN_AGE)
+
+
+def _kubeconfig() -> kopf.ConnectionInfo | None:
+    """Tokens, passwords and certificates are read by kopf; anything else (`exec`, tokenFile) by the kubernetes package.
+
+    That package costs two seconds and 60 MB, so it is only imported for a kubeconfig that needs it.
+    """
+    found = kopf.login_with_kubeconfig(settings=settings())
+    if found is None or found.token or found.username or found.certificate_path or found.certificate_data:
+        return found
+    client = kopf.login_via_client(logger=logger, settings=settings())
+    if client is None:
+        logger.warning(
+            "The kubeconfig has neither a token nor a certificate nor a password. If a program (exec) or a file makes "
+            "its credentials, install the package that reads them: pip install 'tuneyard-operator[kubeconfig]'"
+        )
+        return found
+    return replace(client, proxy_url=found.proxy_url, expiration=datetime.now(UTC) + EXEC_AGE)
 
 
 def address(host: str, port: str) -> str:

@@ -81,7 +81,9 @@ class Login(Protocol):
     def server(self) -> str: ...
 
     @property
-    def proxy_url(self) -> str | None: ...
+    def proxy_url(self) -> str | None:
+        """The proxy that leads to the server; None: it is reached directly."""
+        ...
 
     @property
     def expiration(self) -> datetime | None:
@@ -106,8 +108,8 @@ class Kube:
         connector = aiohttp.TCPConnector(
             limit=0, ssl=login.as_ssl_context(), socket_factory=_socket, enable_cleanup_closed=True
         )
-        # trust_env: else a thread looks for a .netrc before each request, a quarter of this process's time. A
-        # kubeconfig's proxy-url holds; HTTPS_PROXY does not.
+        # trust_env: else a thread looks for a .netrc before each request, a quarter of this process's time. The login
+        # has already looked up HTTPS_PROXY and NO_PROXY.
         self._session = aiohttp.ClientSession(
             connector=connector, headers=HEADERS, read_bufsize=LINE_BYTES, proxy=login.proxy_url, trust_env=False
         )
@@ -239,6 +241,8 @@ class Kube:
                 timeout=timeout,
             )
             code = str(answer.status)
+            if answer.status == 401:  # the next request logs in again
+                self._holds_until = -inf
             return answer
         finally:
             metrics.API_REQUESTS.labels(verb, RESOURCES[kind].plural, code).inc()
