@@ -20,7 +20,7 @@ from rich.table import Table
 from demo import diagnosis, objectstore
 from demo.kubectl import apply, condition, get, is_condition_true, kubectl, port_forward, wait_until
 from tuneyard_store.artifact import publish_directory
-from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_store.store import Store
 
 EXAMPLES = Path(__file__).parent.parent
 NAMESPACE, STORE_NAMESPACE = "tuneyard-demo", "tuneyard-demo-store"
@@ -101,7 +101,7 @@ def fresh_namespace(name: str) -> None:
     apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": restricted}})
 
 
-def upload(s3: S3Store, model: Path) -> str:
+def upload(s3: Store, model: Path) -> str:
     """Uploads model and data; returns the model's digest."""
     manifest = publish_directory(s3, model, MODEL_URI, "bf16")
     s3.upload(EXAMPLES / "data" / "kubernetes-fields.jsonl", "s3://data/kubernetes-fields.jsonl")
@@ -146,7 +146,7 @@ def progress_line(job: Json) -> str:
     return "  ".join(parts)
 
 
-def held_out_rows(s3: S3Store, job: Json, count: int = 4) -> list[Row]:
+def held_out_rows(s3: Store, job: Json, count: int = 4) -> list[Row]:
     """Rows that prepare held out of training."""
     prepare = next(stage for stage in job["status"]["stages"] if stage["name"] == "prepare")
     uri = f"{job['spec']['output']['uri']}/runs/{prepare['digest']}/prepare/validation.jsonl"

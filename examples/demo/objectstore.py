@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from demo.certificates import Identity, make_authority, make_server_identity
 from demo.kubectl import apply, kubectl, port_forward
 from tuneyard_store.credentials import load_credentials
-from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_store.schemes import open_store
+from tuneyard_store.store import Store
 
 Json = dict[str, Any]
 
@@ -53,12 +54,12 @@ class ObjectStore(NamedTuple):
         }
 
     @contextmanager
-    def reached_from_here(self) -> Iterator[S3Store]:
+    def reached_from_here(self) -> Iterator[Store]:
         """The store through a forwarded port, for uploads from this machine."""
         with port_forward("svc/s3", PORT, self.namespace) as port, TemporaryDirectory() as folder:
             for name, value in self.credential_files(f"https://localhost:{port}").items():
                 (Path(folder) / name).write_text(value)
-            yield S3Store(load_credentials(Path(folder)))
+            yield open_store(load_credentials(Path(folder)))
 
 
 def install(namespace: str, image: str) -> ObjectStore:

@@ -74,7 +74,7 @@ IMAGES = (
         _ON_TORCH,
         args={"VLLM_BUILD": None},
     ),
-    _code("server", "server-deps", "store", "server"),
+    _code("server", "server-deps", "crds", "store", "server"),
 )
 
 BY_NAME = {image.name: image for image in IMAGES}

@@ -10,7 +10,7 @@ from demo.kubectl import Json, apply, condition, items, kubectl
 from demo.objectstore import READ_ONLY_PORT, ObjectStore
 from e2e.conftest import NamespaceFactory
 from e2e.jobs import fine_tune_job, wait_for_job
-from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_store.store import Store
 
 NAMESPACE = "e2e-bad-input"
 GOOD_ROW = json.dumps({"question": "What is a Pod?", "answer": "A group of containers."}) + "\n"
@@ -73,7 +73,7 @@ def applied(store: ObjectStore, new_namespace: NamespaceFactory, demo_model: Pat
     return namespace
 
 
-def without_template(s3: S3Store, model: Path) -> None:
+def without_template(s3: Store, model: Path) -> None:
     for path in model.iterdir():
         if path.name == "tokenizer_config.json":
             config = json.loads(path.read_text())

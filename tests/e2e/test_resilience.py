@@ -90,7 +90,7 @@ def test_without_a_cluster_the_artifacts_are_the_same(
     credentials.mkdir()
     tmp_path.chmod(0o755)  # the image's user is not ours
     with store.reached_from_here() as s3:
-        for name, value in store.credential_files(s3.endpoint).items():
+        for name, value in store.credential_files(s3.endpoint("s3://artifacts/local")).items():
             (credentials / name).write_text(value)
         mounts = ["-v", f"{tmp_path}:/job:ro", "--tmpfs", "/work:mode=1777", "--tmpfs", "/tmp:mode=1777,exec"]
         limits = ["--read-only", "--cap-drop", "ALL", "--network", "host"]

@@ -73,7 +73,9 @@ class Pods:
             context = self.new_context("train", training=self.training, resources=resources, output=output)
             context.group = Group(nodes, number, "127.0.0.1", port)
             context.threads = 1
-            context.store = Reader(context.store.credentials) if number else context.store
+            if number:
+                assert isinstance(context.store, S3Store)
+                context.store = Reader(context.store.credentials)
             made.append(context)
         return made
 

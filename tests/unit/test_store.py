@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tuneyard_store import errors
 from tuneyard_store.artifact import File, Manifest, canonical_json, describe_directory
 from tuneyard_store.credentials import Credentials, from_environment, load_credentials
+from tuneyard_store.schemes import SCHEMES, open_store
 from tuneyard_store.schemes.s3 import Location, named_error
 
 SECRET = "the-secret-key"
@@ -34,7 +35,7 @@ def test_addresses(uri: str, expected: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("uri", ["", "b/k", "http://b/k", "s3:///k", "s3://"])
-def test_what_is_no_address(uri: str) -> None:
+def test_invalid_addresses(uri: str) -> None:
     with pytest.raises(ValueError, match="s3://bucket/path"):
         Location.parse(uri)
 
@@ -61,14 +62,14 @@ def answer(code: str, status: int, operation: str = "PutObject") -> ClientError:
         ("EntityTooLarge", 400, errors.StoreError, "EntityTooLarge"),
     ],
 )
-def test_answers_are_named(code: str, status: int, expected: type[errors.StoreError], told: str) -> None:
+def test_responses_to_errors(code: str, status: int, expected: type[errors.StoreError], told: str) -> None:
     named = named_error(answer(code, status), URI, CREDENTIALS)
     assert type(named) is expected
     assert told in str(named)
     assert "https://store.example:9000" in named.message
 
 
-def test_the_action_that_must_be_allowed_is_the_one_that_policies_know() -> None:
+def test_denied_names_the_iam_action() -> None:
     assert "s3:ListBucket" in named_error(answer("AccessDenied", 403, "ListObjectsV2"), URI, CREDENTIALS).advice
     assert "s3:GetObject" in named_error(answer("403", 403, "HeadObject"), URI, CREDENTIALS).advice
 
@@ -87,7 +88,7 @@ class AnyField(dict[str, str]):
 
 
 @pytest.mark.parametrize("kind", every_botocore_error(), ids=lambda kind: kind.__name__)
-def test_every_botocore_error_is_named_and_keeps_its_secrets(kind: type[BotoCoreError]) -> None:
+def test_botocore_errors(kind: type[BotoCoreError]) -> None:
     error = kind.__new__(kind)
     Exception.__init__(error, kind.fmt.format_map(AnyField()) if hasattr(kind, "fmt") else SECRET)
     named = named_error(error, URI, CREDENTIALS)
@@ -106,22 +107,22 @@ def test_every_botocore_error_is_named_and_keeps_its_secrets(kind: type[BotoCore
         (S3UploadFailedError("x"), True),
     ],
 )
-def test_a_wrong_setting_is_not_tried_again(error: Exception, transient: bool) -> None:
+def test_transient_errors(error: Exception, transient: bool) -> None:
     assert named_error(error, URI, CREDENTIALS).transient is transient
 
 
-def test_what_botocore_lets_through_is_named() -> None:
+def test_urllib3_errors() -> None:
     broken = urllib3.exceptions.ProtocolError("Connection broken")
     assert isinstance(named_error(broken, URI, CREDENTIALS), errors.StorageUnavailable)
 
 
-def test_an_upload_s_error_is_the_one_below_it() -> None:
+def test_upload_error_has_its_cause() -> None:
     upload = S3UploadFailedError("Failed to upload")
     upload.__context__ = answer("NoSuchBucket", 404)
     assert isinstance(named_error(upload, URI, CREDENTIALS), errors.BucketNotFound)
 
 
-def test_each_reason_is_that_of_one_class_and_only_an_absent_store_is_worth_another_try() -> None:
+def test_error_classes() -> None:
     kinds = errors.StoreError.__subclasses__()
     assert all(kind.reason == kind.__name__ for kind in kinds)
     assert [kind for kind in kinds if kind.transient] == [errors.StorageUnavailable]
@@ -140,7 +141,7 @@ def test_credentials_from_a_secret(tmp_path: Path) -> None:
     assert SECRET not in repr(found)
 
 
-def test_without_an_endpoint_it_is_aws(tmp_path: Path) -> None:
+def test_default_endpoint(tmp_path: Path) -> None:
     assert load_credentials(secret(tmp_path)) == Credentials("key", SECRET, addressing_style="auto")
 
 
@@ -153,14 +154,14 @@ def test_without_an_endpoint_it_is_aws(tmp_path: Path) -> None:
         ({"AWS_S3_ADDRESSING_STYLE": "Path"}, "virtual"),
     ],
 )
-def test_a_secret_that_cannot_work_says_what_is_wrong(tmp_path: Path, files: dict[str, str], told: str) -> None:
+def test_invalid_secret(tmp_path: Path, files: dict[str, str], told: str) -> None:
     with pytest.raises(errors.CredentialsMissing, match=told) as caught:
         load_credentials(secret(tmp_path, **files), name="s3-credentials")
     assert "Secret s3-credentials" in caught.value.message
     assert SECRET not in str(caught.value)
 
 
-def test_no_secret_at_all(tmp_path: Path) -> None:
+def test_missing_secret(tmp_path: Path) -> None:
     for directory in (tmp_path, tmp_path / "missing"):
         with pytest.raises(errors.CredentialsMissing, match="Create it"):
             load_credentials(directory)
@@ -172,7 +173,7 @@ def test_credentials_from_the_environment() -> None:
     assert from_environment({}) == Credentials()
 
 
-def test_a_directory_s_manifest(tmp_path: Path) -> None:
+def test_describe_directory(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "c").write_bytes(b"two")
     (tmp_path / "a").write_bytes(b"")
@@ -197,7 +198,7 @@ FILES = st.lists(
 
 
 @given(FILES, st.randoms())
-def test_a_digest_depends_on_content_alone(files: list[File], random: object) -> None:
+def test_digest_depends_on_content(files: list[File], random: object) -> None:
     shuffled = list(files)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     manifest = Manifest("one", tuple(files))
@@ -208,24 +209,61 @@ def test_a_digest_depends_on_content_alone(files: list[File], random: object) ->
         assert Manifest("one", tuple(changed)).digest != manifest.digest
 
 
-def test_a_digest_never_changes_between_releases() -> None:
+def test_digest_is_stable() -> None:
     manifest = Manifest("x", (File("a", 1, "00"),))
     text = b'[{"path":"a","sha256":"00","sizeBytes":1}]'
     assert manifest.digest == f"sha256:{sha(text)}"
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../up", "", "manifest.json"])
-def test_a_path_that_leaves_the_directory_is_refused(path: str) -> None:
+def test_manifest_path_outside(path: str) -> None:
     text = json.dumps({"format": "x", "files": [{"path": path, "sizeBytes": 1, "sha256": "00"}]})
     with pytest.raises(errors.ArtifactCorrupt, match="names the file"):
         Manifest.from_json(text.encode(), URI)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "x"}', '{"format": "x", "files": [{}]}', "\xff"])
-def test_what_is_no_manifest(text: str) -> None:
+def test_invalid_manifest(text: str) -> None:
     with pytest.raises(errors.ArtifactCorrupt, match=URI):
         Manifest.from_json(text.encode("latin-1"), URI)
 
 
-def test_canonical_json_is_one_text_for_one_value() -> None:
+def test_canonical_json() -> None:
     assert canonical_json({"b": 1, "a": "ä"}) == b'{"a":"\\u00e4","b":1}' == canonical_json({"a": "ä", "b": 1})
+
+
+class MemoryStore:
+    """As much of a Store as the test needs."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def endpoint(self, uri: str) -> str:
+        return "memory"
+
+    def write(self, uri: str, data: bytes, content_type: str = "") -> None:
+        self.objects[uri] = data
+
+    def upload_all(self, files: dict[str, Path]) -> None:
+        self.objects |= {uri: path.read_bytes() for uri, path in files.items()}
+
+    def read(self, uri: str) -> bytes:
+        return self.objects[uri]
+
+
+def test_scheme_chooses_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for scheme in ("one", "two"):
+        monkeypatch.setitem(SCHEMES, scheme, MemoryStore)
+    store = open_store(CREDENTIALS)
+    (tmp_path / "file").write_bytes(b"uploaded")
+    store.write("one://bucket/a", b"written")
+    store.upload_all({"one://bucket/b": tmp_path / "file", "two://bucket/c": tmp_path / "file"})
+    assert store.read("one://bucket/a") == b"written"
+    assert store.read("one://bucket/b") == store.read("two://bucket/c") == b"uploaded"
+    assert (store.endpoint("one://bucket/a"), store.endpoint(URI)) == ("memory", "https://store.example:9000")
+
+
+def test_unknown_scheme() -> None:
+    with pytest.raises(errors.StorageMisconfigured, match="begins with s3://") as raised:
+        open_store(CREDENTIALS).read("ftp://bucket/file")
+    assert "ftp://bucket/file" in raised.value.message

@@ -8,6 +8,7 @@ ADOPTED: Final = "Adopted"
 
 # Bad input, found by prepare before any GPU is asked for.
 BUCKET_NOT_FOUND: Final = "BucketNotFound"
+OBJECT_NOT_FOUND: Final = "ObjectNotFound"
 ACCESS_DENIED: Final = "AccessDenied"
 INVALID_CREDENTIALS: Final = "InvalidCredentials"
 CREDENTIALS_MISSING: Final = "CredentialsMissing"
@@ -25,6 +26,7 @@ OUTPUT_NOT_WRITABLE: Final = "OutputNotWritable"
 FORMAT_DOES_NOT_FIT: Final = "FormatDoesNotFit"
 INVALID_SPEC: Final = "InvalidSpec"
 STORAGE_MISCONFIGURED: Final = "StorageMisconfigured"
+STORAGE_ERROR: Final = "StorageError"
 
 # Found later.
 GPU_NOT_VISIBLE: Final = "GPUNotVisible"

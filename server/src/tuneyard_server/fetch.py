@@ -8,7 +8,7 @@ from tuneyard_server.termination import EXIT_BAD_INPUT, EXIT_TRY_AGAIN, write_me
 from tuneyard_store.artifact import fetch_directory, read_manifest
 from tuneyard_store.credentials import Credentials, from_environment, load_credentials
 from tuneyard_store.errors import ObjectNotFound, StoreError
-from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_store.schemes import open_store
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Progress:
 def fetch(uri: str, digest: str, to: Path, credentials_dir: Path) -> int:
     """Returns an exit code: 0, 65 when the artifact is not what was asked for, 75 when the store is away."""
     try:
-        store = S3Store(credentials(credentials_dir))
+        store = open_store(credentials(credentials_dir))
         manifest = read_manifest(store, uri)
         log.info("fetching %s (%d files, %s)", uri, len(manifest.files), digest)
         fetch_directory(store, uri, to, digest, Progress(manifest.size_bytes))

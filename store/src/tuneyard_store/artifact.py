@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
 from tuneyard_store.errors import ArtifactCorrupt, ObjectNotFound
-from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_store.store import Store
 
 MANIFEST: Final = "manifest.json"
 CHUNK_BYTES: Final = 4 * 2**20
@@ -82,7 +82,7 @@ def _describe(path: Path, directory: Path) -> File:
     return File(path.relative_to(directory).as_posix(), path.stat().st_size, digest.hexdigest())
 
 
-def publish_directory(store: S3Store, directory: Path, uri: str, form: str) -> Manifest:
+def publish_directory(store: Store, directory: Path, uri: str, form: str) -> Manifest:
     """Uploads the files and then, as the last object, the manifest: an artifact is complete or has none."""
     manifest = describe_directory(directory, form)
     store.upload_all({f"{uri.rstrip('/')}/{file.path}": directory / file.path for file in manifest.files})
@@ -90,13 +90,13 @@ def publish_directory(store: S3Store, directory: Path, uri: str, form: str) -> M
     return manifest
 
 
-def read_manifest(store: S3Store, uri: str) -> Manifest:
+def read_manifest(store: Store, uri: str) -> Manifest:
     where = f"{uri.rstrip('/')}/{MANIFEST}"
     return Manifest.from_json(store.read(where), where)
 
 
 def fetch_directory(
-    store: S3Store, uri: str, to: Path, expected_digest: str | None = None, on_bytes: OnBytes = lambda count: None
+    store: Store, uri: str, to: Path, expected_digest: str | None = None, on_bytes: OnBytes = lambda count: None
 ) -> Manifest:
     """Downloads an artifact and verifies it on the way; `on_bytes` hears of each chunk.
 
@@ -112,7 +112,7 @@ def fetch_directory(
     return manifest
 
 
-def _fetch(store: S3Store, uri: str, path: Path, file: File, on_bytes: OnBytes) -> None:
+def _fetch(store: Store, uri: str, path: Path, file: File, on_bytes: OnBytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
     try:

@@ -1,4 +1,4 @@
-"""What can go wrong between us and the object store.
+"""The errors of stores and artifacts. Their reasons are those of tuneyard_api.reasons.
 
 StoreError
 ├── BucketNotFound
@@ -9,16 +9,18 @@ StoreError
 ├── UntrustedCertificate
 ├── StorageMisconfigured
 ├── ArtifactCorrupt
-└── StorageUnavailable   (the only one that is worth trying again)
+└── StorageUnavailable   (the only error that is worth a retry)
 """
 
 from typing import ClassVar
 
+from tuneyard_api import reasons
+
 
 class StoreError(Exception):
-    """Says what is wrong and where (`message`), what to do (`advice`), and names it (`reason`)."""
+    """An error with a reason, a message (what is wrong, and where) and advice (what to do)."""
 
-    reason: ClassVar[str] = "StorageError"
+    reason: ClassVar[str] = reasons.STORAGE_ERROR
     transient: ClassVar[bool] = False
 
     def __init__(self, message: str, advice: str) -> None:
@@ -28,37 +30,37 @@ class StoreError(Exception):
 
 
 class BucketNotFound(StoreError):
-    reason = "BucketNotFound"
+    reason = reasons.BUCKET_NOT_FOUND
 
 
 class ObjectNotFound(StoreError):
-    reason = "ObjectNotFound"
+    reason = reasons.OBJECT_NOT_FOUND
 
 
 class AccessDenied(StoreError):
-    reason = "AccessDenied"
+    reason = reasons.ACCESS_DENIED
 
 
 class InvalidCredentials(StoreError):
-    reason = "InvalidCredentials"
+    reason = reasons.INVALID_CREDENTIALS
 
 
 class CredentialsMissing(StoreError):
-    reason = "CredentialsMissing"
+    reason = reasons.CREDENTIALS_MISSING
 
 
 class UntrustedCertificate(StoreError):
-    reason = "UntrustedCertificate"
+    reason = reasons.UNTRUSTED_CERTIFICATE
 
 
 class StorageMisconfigured(StoreError):
-    reason = "StorageMisconfigured"
+    reason = reasons.STORAGE_MISCONFIGURED
 
 
 class ArtifactCorrupt(StoreError):
-    reason = "ArtifactCorrupt"
+    reason = reasons.ARTIFACT_CORRUPT
 
 
 class StorageUnavailable(StoreError):
-    reason = "StorageUnavailable"
+    reason = reasons.STORAGE_UNAVAILABLE
     transient = True

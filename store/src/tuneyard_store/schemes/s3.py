@@ -1,8 +1,8 @@
-"""The one module that talks to S3. Every error leaves it as a StoreError that says what to do."""
+"""s3:// URIs: the only module that talks to S3. It raises StoreErrors, which say what to do."""
 
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -25,11 +25,12 @@ from botocore.exceptions import (
     PartialCredentialsError,
     SSLError,
 )
-from botocore.parsers import ResponseParserError  # an answer that is not S3's: a console's page
-from urllib3.exceptions import HTTPError  # botocore lets it through when a connection breaks in an answer
+from botocore.parsers import ResponseParserError  # a response that is not S3's, such as a web console's page
+from urllib3.exceptions import HTTPError  # botocore does not wrap it when a connection breaks within a response
 
 from tuneyard_store import errors
 from tuneyard_store.credentials import Credentials
+from tuneyard_store.store import ObjectInfo
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -38,9 +39,9 @@ MULTIPART_BYTES: Final = 64 * 2**20
 CONNECT_SECONDS: Final = 4
 READ_SECONDS: Final = 60
 ATTEMPTS: Final = 3
-DELETE_AT_ONCE: Final = 1000  # the most that DeleteObjects takes
+DELETE_AT_ONCE: Final = 1000  # the limit of DeleteObjects
 
-ASKS_FOR_OTHER_KEYS: Final = {
+WRONG_CREDENTIALS: Final = {
     "InvalidAccessKeyId": "AWS_ACCESS_KEY_ID",
     "XAdminUserNotFound": "AWS_ACCESS_KEY_ID",  # versitygw's name for it
     "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY",
@@ -49,9 +50,8 @@ ASKS_FOR_OTHER_KEYS: Final = {
     "AuthorizationHeaderMalformed": "AWS_REGION",
 }
 
-
-# The store is away, which passes; every other error of boto3 wants a person.
-AWAY: Final = (ConnectionError, HTTPClientError, IncompleteReadError, HTTPError, Boto3Error)
+# The store cannot be reached, which is worth a retry; every other error of boto3 needs a person.
+UNREACHABLE: Final = (ConnectionError, HTTPClientError, IncompleteReadError, HTTPError, Boto3Error)
 
 
 class Location(NamedTuple):
@@ -69,21 +69,13 @@ class Location(NamedTuple):
         return cls(bucket, key)
 
 
-class ObjectInfo(NamedTuple):
-    uri: str
-    key: str
-    size: int  # bytes
-    etag: str
-
-
 class S3Store:
-    """A store, reached with one set of credentials. Methods raise StoreError only."""
+    """A Store (tuneyard_store.store) over one S3 endpoint, with one set of credentials."""
 
     def __init__(self, credentials: Credentials) -> None:
         self.credentials = credentials
 
-    @property
-    def endpoint(self) -> str:
+    def endpoint(self, uri: str) -> str:
         return self.credentials.endpoint_url or "AWS"
 
     @cached_property
@@ -95,7 +87,7 @@ class S3Store:
             connect_timeout=CONNECT_SECONDS,
             read_timeout=READ_SECONDS,
             max_pool_connections=16,
-            # Stores that are not AWS's often refuse the newer checksum trailers.
+            # S3 servers other than AWS often reject the newer checksum trailers.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
@@ -111,7 +103,7 @@ class S3Store:
         )
 
     def _bundle(self) -> str | bool:
-        """The system's certificates and the private CA in one file: boto3 takes only one."""
+        """The system's certificates and the private CA in one file, as boto3 accepts only one."""
         if self.credentials.ca_file is None:
             return ssl.get_default_verify_paths().cafile or True
         system = ssl.get_default_verify_paths().cafile
@@ -122,12 +114,12 @@ class S3Store:
         return bundle.name
 
     def list(self, uri: str) -> Iterator[ObjectInfo]:
-        """Objects whose key begins with the uri's path, in the order of their keys."""
         bucket, prefix = Location.parse(uri)
         with self._named_errors(uri):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-                for each in page.get("Contents", []):
-                    yield ObjectInfo(f"s3://{bucket}/{each['Key']}", each["Key"], each["Size"], each["ETag"].strip('"'))
+                for found in page.get("Contents", []):
+                    key = found["Key"]
+                    yield ObjectInfo(f"s3://{bucket}/{key}", key, found["Size"], found["ETag"].strip('"'))
 
     def exists(self, uri: str) -> bool:
         bucket, key = Location.parse(uri)
@@ -140,7 +132,6 @@ class S3Store:
 
     @contextmanager
     def open(self, uri: str) -> Iterator[IO[bytes]]:
-        """The object as a stream."""
         bucket, key = Location.parse(uri)
         with self._named_errors(uri):
             body = self._client.get_object(Bucket=bucket, Key=key)["Body"]
@@ -163,14 +154,12 @@ class S3Store:
         with self._named_errors(uri):
             self._client.upload_file(str(path), bucket, key, Config=_transfer())
 
-    def upload_all(self, files: "dict[str, Path]") -> None:
-        """Uploads several files at once; keys are uris."""
+    def upload_all(self, files: Mapping[str, Path]) -> None:
         with ThreadPoolExecutor(max_workers=4) as pool:
             for done in [pool.submit(self.upload, path, uri) for uri, path in files.items()]:
                 done.result()
 
     def download(self, uri: str, path: Path) -> None:
-        """Downloads one object; folders are made, the file can be read by every user."""
         bucket, key = Location.parse(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._named_errors(uri), self._explained(bucket, key):
@@ -178,16 +167,14 @@ class S3Store:
         path.chmod(0o644)
 
     def delete_prefix(self, uri: str) -> None:
-        """Deletes every object whose key begins with the uri's path."""
         bucket, _ = Location.parse(uri)
-        keys = [each.key for each in self.list(uri)]
+        keys = [item.key for item in self.list(uri)]
         with self._named_errors(uri):
             for start in range(0, len(keys), DELETE_AT_ONCE):
                 batch = [{"Key": key} for key in keys[start : start + DELETE_AT_ONCE]]
                 self._client.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})  # type: ignore[typeddict-item]
 
     def check_writable(self, uri: str) -> None:
-        """Writes and deletes a small object under `uri`."""
         bucket, prefix = Location.parse(uri)
         probe = f"{prefix.rstrip('/')}/.tuneyard-write-check-{uuid4().hex}".lstrip("/")
         with self._named_errors(uri):
@@ -203,7 +190,7 @@ class S3Store:
 
     @contextmanager
     def _explained(self, bucket: str, key: str) -> Iterator[None]:
-        """A HEAD's answer has no body, so it cannot tell a missing bucket or a wrong key: a list can."""
+        """A response to HEAD has no body, so it cannot name a missing bucket or a wrong access key; a listing can."""
         try:
             yield
         except ClientError as error:
@@ -221,12 +208,12 @@ def _code(error: ClientError) -> str:
 
 
 def named_error(error: Exception, uri: str, credentials: Credentials) -> errors.StoreError:
-    """The StoreError for an error of boto3; its text never holds a key."""
+    """The StoreError for an error of boto3; its text never contains a credential."""
     endpoint = credentials.endpoint_url or "AWS"
     if isinstance(error, ClientError):
-        return _answered(error, uri, endpoint)
+        return _response_error(error, uri, endpoint)
     if isinstance(error, SSLError):
-        return _untrusted(error, endpoint)
+        return _tls_error(error, endpoint)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return errors.CredentialsMissing(
             f"No keys for {uri}",
@@ -235,11 +222,11 @@ def named_error(error: Exception, uri: str, credentials: Credentials) -> errors.
     cause = error.__cause__ or error.__context__
     if isinstance(error, Boto3Error) and isinstance(cause, ClientError | BotoCoreError):
         return named_error(cause, uri, credentials)
-    if not isinstance(error, AWAY):
+    if not isinstance(error, UNREACHABLE):
         return _misconfigured(error, uri, endpoint)
     return errors.StorageUnavailable(
         f"{endpoint} did not answer for {uri} ({type(error).__name__})",
-        f"Check AWS_ENDPOINT_URL in the credentials Secret{_or_tls(endpoint)} and that the store is up; "
+        f"Check AWS_ENDPOINT_URL in the credentials Secret{_tls_hint(endpoint)} and that the store is up; "
         "this is tried again.",
     )
 
@@ -255,11 +242,11 @@ def _misconfigured(error: Exception, uri: str, endpoint: str) -> errors.StoreErr
     )
 
 
-def _or_tls(endpoint: str) -> str:
+def _tls_hint(endpoint: str) -> str:
     return " (https:// if it speaks TLS)" if endpoint.startswith("http://") else ""
 
 
-def _untrusted(error: SSLError, endpoint: str) -> errors.StoreError:
+def _tls_error(error: SSLError, endpoint: str) -> errors.StoreError:
     text = str(error).lower()
     if "doesn't match" in text or "mismatch" in text:
         return errors.UntrustedCertificate(
@@ -276,7 +263,7 @@ def _untrusted(error: SSLError, endpoint: str) -> errors.StoreError:
     )
 
 
-def _answered(error: ClientError, uri: str, endpoint: str) -> errors.StoreError:
+def _response_error(error: ClientError, uri: str, endpoint: str) -> errors.StoreError:
     code = _code(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     bucket = Location.parse(uri).bucket
@@ -284,7 +271,7 @@ def _answered(error: ClientError, uri: str, endpoint: str) -> errors.StoreError:
         return errors.BucketNotFound(
             f"Bucket {bucket} does not exist at {endpoint}", f"Create it, or correct the bucket in {uri}."
         )
-    if key := ASKS_FOR_OTHER_KEYS.get(code):
+    if key := WRONG_CREDENTIALS.get(code):
         return errors.InvalidCredentials(
             f"{endpoint} refused the credentials for {uri} ({code})",
             f"Check {key} in the credentials Secret.",

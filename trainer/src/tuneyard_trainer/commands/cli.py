@@ -14,7 +14,7 @@ from types import FrameType
 from tuneyard_api import names
 from tuneyard_store.credentials import Credentials, from_environment, load_credentials
 from tuneyard_store.errors import StoreError
-from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_store.schemes import open_store
 from tuneyard_trainer.commands.jobfile import read_job_json, read_job_yaml
 from tuneyard_trainer.commands.local_run import run_locally
 from tuneyard_trainer.runtime.errors import StageError, from_store
@@ -90,7 +90,7 @@ def _context(options: argparse.Namespace, progress: Progress, stopping: threadin
         stage=options.stage,
         name=job.name,
         spec=job.spec,
-        store=S3Store(_credentials(options.credentials if secret else None, secret.name if secret else "")),
+        store=open_store(_credentials(options.credentials if secret else None, secret.name if secret else "")),
         work=options.workdir.absolute(),
         digests=digests_from(os.environ),
         threads=int(threads) if threads else None,
@@ -120,7 +120,7 @@ def _write_termination_message(outcome: Outcome) -> None:
 def _run(options: argparse.Namespace) -> int:
     try:
         job = read_job_yaml(options.file)
-        store = S3Store(_credentials(options.credentials))
+        store = open_store(_credentials(options.credentials))
     except StageError as error:
         return _refused(error)
     return run_locally(job, store, options.workdir.absolute(), _stop_on(signal.SIGINT, signal.SIGTERM))

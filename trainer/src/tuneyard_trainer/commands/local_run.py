@@ -13,7 +13,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from tuneyard_api import names, reasons
-from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_store.store import Store
 from tuneyard_trainer.commands.jobfile import FineTuneJob, cpu_threads
 from tuneyard_trainer.runtime.progress import Progress, Snapshot
 from tuneyard_trainer.runtime.stage_runner import Json, Outcome, StageContext, run_stage
@@ -21,7 +21,7 @@ from tuneyard_trainer.runtime.stage_runner import Json, Outcome, StageContext, r
 log = logging.getLogger("tuneyard")
 
 
-def run_locally(job: FineTuneJob, store: S3Store, work: Path, stopping: threading.Event) -> int:
+def run_locally(job: FineTuneJob, store: Store, work: Path, stopping: threading.Event) -> int:
     """Runs the chain; returns the exit code of the stage that failed, or 0."""
     console = Console()
     handler = (
@@ -46,7 +46,7 @@ def run_locally(job: FineTuneJob, store: S3Store, work: Path, stopping: threadin
     return names.EXIT_DONE
 
 
-def _run_stages(job: FineTuneJob, store: S3Store, work: Path, stopping: threading.Event, bars: Bars) -> Outcome:
+def _run_stages(job: FineTuneJob, store: Store, work: Path, stopping: threading.Event, bars: Bars) -> Outcome:
     digests: dict[str, str] = {}
     outcome = Outcome(names.EXIT_UNKNOWN, reasons.STAGE_CRASHED, "No stage has run.")
     for stage in names.STAGES:

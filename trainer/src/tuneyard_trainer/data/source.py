@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from tuneyard_api import reasons
 from tuneyard_api.kinds.finetunejob import DataSource
-from tuneyard_store.schemes.s3 import ObjectInfo, S3Store
+from tuneyard_store.store import ObjectInfo, Store
 from tuneyard_trainer.data.examples import Messages, RowError
 from tuneyard_trainer.data.formats import FORMATS, detect, renamed
 from tuneyard_trainer.runtime.errors import BadInput, sentence
@@ -34,7 +34,7 @@ class SourceRow(NamedTuple):
     line: int  # from 1
 
 
-def find_objects(store: S3Store, uri: str) -> list[ObjectInfo]:
+def find_objects(store: Store, uri: str) -> list[ObjectInfo]:
     """The object at `uri`, or the JSON Lines below it.
 
     Raises:
@@ -48,13 +48,13 @@ def find_objects(store: S3Store, uri: str) -> list[ObjectInfo]:
     if not below:
         raise BadInput(
             reasons.DATASET_NOT_FOUND,
-            f"There is no data at {uri} in {store.endpoint}",
+            f"There is no data at {uri} in {store.endpoint(uri)}",
             f"Upload it there, or correct the uri: an object, or a prefix with files that end in {', '.join(ENDINGS)}.",
         )
     return below
 
 
-def fetch(store: S3Store, uri: str, directory: Path) -> list[DataFile]:
+def fetch(store: Store, uri: str, directory: Path) -> list[DataFile]:
     """Downloads a source's files and hashes them on the way.
 
     Raises:
@@ -71,7 +71,7 @@ def fetch(store: S3Store, uri: str, directory: Path) -> list[DataFile]:
     return files
 
 
-def _download(store: S3Store, uri: str, path: Path) -> str:
+def _download(store: Store, uri: str, path: Path) -> str:
     digest = hashlib.sha256()
     with store.open(uri) as source, path.open("wb") as target:
         while chunk := source.read(CHUNK_BYTES):

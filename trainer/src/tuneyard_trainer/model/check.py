@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tuneyard_api import reasons
-from tuneyard_store.schemes.s3 import ObjectInfo, S3Store
+from tuneyard_store.store import ObjectInfo, Store
 from tuneyard_trainer.exporters.llmcompressor import misfit
 from tuneyard_trainer.model.layout import INDEX, SINGLE, config_files
 from tuneyard_trainer.runtime.errors import BadInput
@@ -14,7 +14,7 @@ from tuneyard_trainer.runtime.errors import BadInput
 CONFIG: Final = "config.json"
 
 
-def list_model(store: S3Store, uri: str) -> dict[str, ObjectInfo]:
+def list_model(store: Store, uri: str) -> dict[str, ObjectInfo]:
     """The files of the model that count, by their path.
 
     Raises:
@@ -23,7 +23,7 @@ def list_model(store: S3Store, uri: str) -> dict[str, ObjectInfo]:
     root = uri.rstrip("/") + "/"
     found = {each.uri.removeprefix(root): each for each in store.list(root)}
     if CONFIG not in found:
-        what = f"{root}{CONFIG} does not exist" if found else f"There is no model at {uri} in {store.endpoint}"
+        what = f"{root}{CONFIG} does not exist" if found else f"There is no model at {uri} in {store.endpoint(uri)}"
         raise BadInput(
             reasons.MODEL_NOT_FOUND,
             what,
@@ -40,7 +40,7 @@ def list_model(store: S3Store, uri: str) -> dict[str, ObjectInfo]:
     return {name: found[name] for name in sorted(names)}
 
 
-def fetch_config(store: S3Store, files: dict[str, ObjectInfo], to: Path) -> None:
+def fetch_config(store: Store, files: dict[str, ObjectInfo], to: Path) -> None:
     """Downloads the model's small files: configuration, tokenizer, template and index."""
     for name, each in files.items():
         if not name.endswith(".safetensors"):

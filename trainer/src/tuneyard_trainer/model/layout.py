@@ -4,10 +4,8 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_store.store import Store
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -43,7 +41,7 @@ def weight_files(directory: Path) -> list[str]:
     return [SINGLE]
 
 
-def download_model(store: "S3Store", uri: str, to: Path) -> Path:
+def download_model(store: Store, uri: str, to: Path) -> Path:
     """Downloads config, tokenizer and weights of the model at `uri`."""
     to.mkdir(parents=True, exist_ok=True)
     root = uri.rstrip("/") + "/"

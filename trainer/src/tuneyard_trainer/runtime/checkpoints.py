@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tuneyard_store.artifact import fetch_directory, publish_directory
 from tuneyard_store.errors import ArtifactCorrupt
-from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_store.store import Store
 
 if TYPE_CHECKING:
     from tuneyard_trainer.runtime.stage_runner import StageContext
@@ -31,7 +31,7 @@ class Checkpoints:
 
     def __init__(self, context: "StageContext") -> None:
         self.context = context
-        self.store: S3Store = context.store
+        self.store: Store = context.store
         self.root = context.uri("train", "checkpoints")
         self.keep = context.spec.training.checkpoints.keep
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from tuneyard_api import names, reasons
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_store.errors import ObjectNotFound, StoreError
-from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_store.store import Store
 from tuneyard_trainer.runtime.digests import IDENTITIES
 from tuneyard_trainer.runtime.errors import StageError, from_store, sentence
 from tuneyard_trainer.runtime.progress import Progress
@@ -35,7 +35,7 @@ class StageContext:
     name: str
     """The FineTuneJob's."""
     spec: FineTuneJobSpec
-    store: S3Store
+    store: Store
     work: Path
     digests: dict[str, str] = field(default_factory=dict)
     threads: int | None = None
