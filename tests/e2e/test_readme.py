@@ -1,0 +1,96 @@
+"""The README's first model, step by step, as a new user types it; only the amount of work is smaller."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from demo.kubectl import kubectl, port_forward
+from demo.objectstore import PORT, ObjectStore
+from e2e.conftest import DATA, NamespaceFactory
+from e2e.jobs import CPU, small_training
+from e2e.smallmodel import first_layers
+from support.docs import FENCE, ROOT, section
+
+NAMESPACE = "e2e-readme"
+SMALLER = {
+    "FineTuneJob": {"training": small_training(10), "evaluation": {"maxRows": 8, "gates": []}, "resources": CPU},
+    "ModelServer": {"vllm": {"maxModelLen": 512}, "resources": CPU},
+}
+AWS = """#!/bin/bash
+exec uv tool run --quiet --from awscli==1.44.0 aws --endpoint-url "$UPLOAD_URL" --ca-bundle "$PWD/my-ca.pem" "$@"
+"""
+
+
+def steps() -> list[tuple[str, str]]:
+    """(language, text) of each block after the installation."""
+    text = section(ROOT / "README.md", "## Your first model, on your cluster")
+    return [(found[2], found[3]) for found in FENCE.finditer(text.partition("**1. Store access.**")[2])]
+
+
+@pytest.fixture
+def folder(demo_model: Path, store: ObjectStore, tmp_path: Path) -> Path:
+    """What a user has: a model, data, the store's CA."""
+    first_layers(demo_model, 4, tmp_path / "my-model")
+    rows = DATA.read_text().splitlines(keepends=True)[:400]
+    (tmp_path / "my-data.jsonl").write_text("".join(rows))
+    (tmp_path / "my-ca.pem").write_text(store.authority.certificate_pem)
+    return tmp_path
+
+
+@pytest.fixture
+def environment(folder: Path, store: ObjectStore, new_namespace: NamespaceFactory) -> Iterator[dict[str, str]]:
+    """The shell of a user: a kubeconfig with a namespace, the keys of the store, and `aws`."""
+    new_namespace(NAMESPACE)
+    kubectl("delete", "secret", "s3-credentials", "-n", NAMESPACE)
+    kubeconfig = folder / "kubeconfig"
+    shutil.copy(os.environ["KUBECONFIG"], kubeconfig)
+    kubectl("config", "set-context", "--current", f"--namespace={NAMESPACE}", f"--kubeconfig={kubeconfig}")
+    aws = folder / "bin" / "aws"
+    aws.parent.mkdir()
+    aws.write_text(AWS)
+    aws.chmod(0o755)
+    files = store.credential_files(store.endpoint())
+    with port_forward("svc/s3", PORT, store.namespace) as port:
+        yield os.environ | {
+            "KUBECONFIG": str(kubeconfig),
+            "PATH": f"{aws.parent}:{os.environ['PATH']}",
+            "UPLOAD_URL": f"https://localhost:{port}",
+            **{key: value for key, value in files.items() if key.startswith("AWS_")},
+        }
+
+
+def type_in(text: str, folder: Path, environment: dict[str, str]) -> str:
+    """Runs a block; what it started in the background ends with it."""
+    script = f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{text}"
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def smaller(text: str) -> str:
+    documents = list(yaml.safe_load_all(text))
+    for document in documents:
+        document["spec"] |= SMALLER[document["kind"]]
+    return yaml.safe_dump_all(documents)
+
+
+def test_first_model(folder: Path, environment: dict[str, str]) -> None:
+    printed = ""
+    for language, text in steps():
+        if language == "yaml":
+            (folder / "my-bot.yaml").write_text(smaller(text))
+            continue
+        private_ca = " --from-file=ca.crt=my-ca.pem" if "create secret" in text else ""
+        printed = type_in(text.rstrip("\n") + private_ca + "\n", folder, environment)
+    answer = json.loads(printed.partition("{")[1] + printed.partition("{")[2])
+    assert answer["model"] == "my-bot"
+    assert answer["choices"][0]["message"]["content"]
