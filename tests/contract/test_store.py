@@ -13,8 +13,9 @@ import pytest
 
 from contract import s3_servers
 from contract.s3_servers import BUCKET, MANY, Server
+from tuneyard_api.contracts.artifact import MANIFEST
 from tuneyard_store import errors
-from tuneyard_store.artifact import MANIFEST, describe_directory, fetch_directory, publish_directory, read_manifest
+from tuneyard_store.artifact import describe_directory, fetch_directory, publish_directory, read_manifest
 from tuneyard_store.schemes.s3 import MULTIPART_BYTES, S3Store
 
 ROOT = f"s3://{BUCKET}"
@@ -77,7 +78,8 @@ def test_multipart_upload(store: S3Store, tmp_path: Path) -> None:
     (info,) = store.list(f"{ROOT}/big/")
     assert info.size == big.stat().st_size > MULTIPART_BYTES
     store.download(f"{ROOT}/big/file", tmp_path / "back")
-    assert describe_directory(tmp_path, "x").files[0][1:] == describe_directory(tmp_path, "x").files[1][1:]
+    downloaded, uploaded = describe_directory(tmp_path, "x").files
+    assert (downloaded.size_bytes, downloaded.sha256) == (uploaded.size_bytes, uploaded.sha256)
     store.delete_prefix(f"{ROOT}/big/")
 
 

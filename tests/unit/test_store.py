@@ -15,8 +15,9 @@ from botocore.parsers import ResponseParserError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuneyard_api.contracts.artifact import Manifest, ManifestFile, canonical_json
 from tuneyard_store import errors
-from tuneyard_store.artifact import File, Manifest, canonical_json, describe_directory
+from tuneyard_store.artifact import describe_directory, parse_manifest
 from tuneyard_store.credentials import Credentials, from_environment, load_credentials
 from tuneyard_store.schemes import SCHEMES, open_store
 from tuneyard_store.schemes.s3 import Location, named_error
@@ -180,52 +181,61 @@ def test_describe_directory(tmp_path: Path) -> None:
     (tmp_path / "b" / "manifest.json").write_bytes(b"")
     (tmp_path / "manifest.json").write_text("left by an earlier run")
     manifest = describe_directory(tmp_path, "bf16")
-    assert manifest == Manifest(
-        "bf16", (File("a", 0, sha(b"")), File("b/c", 3, sha(b"two")), File("b/manifest.json", 0, sha(b"")))
-    )
+    assert manifest == manifest_of(file("a", 0), file("b/c", 3, b"two"), file("b/manifest.json", 0), form="bf16")
     assert manifest.size_bytes == 3
-    assert Manifest.from_json(manifest.to_json(), URI) == manifest
+    assert parse_manifest(manifest.to_json(), URI) == manifest
 
 
 def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def file(path: str, size_bytes: int, content: bytes = b"") -> ManifestFile:
+    return ManifestFile(path=path, size_bytes=size_bytes, sha256=sha(content))
+
+
+def manifest_of(*files: ManifestFile, form: str = "one") -> Manifest:
+    return Manifest(format=form, files=files)
+
+
 FILES = st.lists(
-    st.builds(File, st.from_regex(r"[a-z]{1,5}(/[a-z]{1,5})?", fullmatch=True), st.integers(0), st.just(sha(b""))),
+    st.builds(file, st.from_regex(r"[a-z]{1,5}(/[a-z]{1,5})?", fullmatch=True), st.integers(0)),
     unique_by=lambda file: file.path,
 )
 
 
 @given(FILES, st.randoms())
-def test_digest_depends_on_content(files: list[File], random: object) -> None:
+def test_digest_depends_on_content(files: list[ManifestFile], random: object) -> None:
     shuffled = list(files)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    manifest = Manifest("one", tuple(files))
-    assert manifest.digest == Manifest("another", tuple(shuffled)).digest
-    assert Manifest.from_json(manifest.to_json(), URI).digest == manifest.digest
-    for index, file in enumerate(files):
-        changed = [*files[:index], file._replace(size_bytes=file.size_bytes + 1), *files[index + 1 :]]
-        assert Manifest("one", tuple(changed)).digest != manifest.digest
+    manifest = manifest_of(*files)
+    assert manifest.digest == manifest_of(*shuffled, form="another").digest
+    assert parse_manifest(manifest.to_json(), URI).digest == manifest.digest
+    for index, item in enumerate(files):
+        changed = [*files[:index], item.model_copy(update={"size_bytes": item.size_bytes + 1}), *files[index + 1 :]]
+        assert manifest_of(*changed).digest != manifest.digest
 
 
 def test_digest_is_stable() -> None:
-    manifest = Manifest("x", (File("a", 1, "00"),))
-    text = b'[{"path":"a","sha256":"00","sizeBytes":1}]'
-    assert manifest.digest == f"sha256:{sha(text)}"
+    manifest = manifest_of(file("a", 1, b"content"))
+    canonical = b'[{"path":"a","sha256":"%s","sizeBytes":1}]' % sha(b"content").encode()
+    assert manifest.digest == f"sha256:{sha(canonical)}"
+    files = f'\n  {{\n   "path": "a",\n   "sizeBytes": 1,\n   "sha256": "{sha(b"content")}"\n  }}\n '
+    text = f'{{\n "format": "one",\n "digest": "{manifest.digest}",\n "files": [{files}]\n}}'
+    assert manifest.to_json().decode() == text
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../up", "", "manifest.json"])
 def test_manifest_path_outside(path: str) -> None:
-    text = json.dumps({"format": "x", "files": [{"path": path, "sizeBytes": 1, "sha256": "00"}]})
-    with pytest.raises(errors.ArtifactCorrupt, match="names the file"):
-        Manifest.from_json(text.encode(), URI)
+    text = json.dumps({"format": "x", "files": [{"path": path, "sizeBytes": 1, "sha256": sha(b"")}]})
+    with pytest.raises(errors.ArtifactCorrupt, match="does not lie in"):
+        parse_manifest(text.encode(), URI)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "x"}', '{"format": "x", "files": [{}]}', "\xff"])
 def test_invalid_manifest(text: str) -> None:
     with pytest.raises(errors.ArtifactCorrupt, match=URI):
-        Manifest.from_json(text.encode("latin-1"), URI)
+        parse_manifest(text.encode("latin-1"), URI)
 
 
 def test_canonical_json() -> None:

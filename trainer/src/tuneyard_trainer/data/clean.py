@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tuneyard_store.artifact import canonical_json
+from tuneyard_api.contracts.artifact import canonical_json
 from tuneyard_trainer.data.examples import Messages
 from tuneyard_trainer.data.source import SourceRow
 

@@ -8,9 +8,9 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from tuneyard_api.contracts.artifact import canonical_json
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import STAGES, Stage
-from tuneyard_store.artifact import canonical_json
 
 Json = dict[str, Any]
 
