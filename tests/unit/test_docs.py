@@ -40,16 +40,8 @@ def condition_types(kind: str) -> set[str]:
     return {str(each) for each in types} | {value for table in tables for value in table.values()}
 
 
-OF_KUBERNETES = {"NewReplicaSetAvailable"}  # a Deployment's: we read it, and never say it
-
-
 def declared_reasons() -> set[str]:
-    """The API's, and the constants of the model server's rollout."""
-    named = {value for key, value in vars(reasons).items() if key.isupper()}
-    for module in ("artifact", "observe", "plan", "status"):
-        text = (OPERATOR / "modelserver" / f"{module}.py").read_text()
-        named |= set(re.findall(r'^[A-Z_]+: Final = "([A-Z]\w+)"$', text, re.MULTILINE))
-    return named - OF_KUBERNETES
+    return {value for key, value in vars(reasons).items() if key.isupper()}
 
 
 def test_every_test_that_is_named_exists() -> None:

@@ -51,3 +51,22 @@ STAGE_CRASHED: Final = "StageCrashed"
 RESULT_TOO_LARGE: Final = "ResultTooLarge"
 # A failure whose reason went with its pod.
 REASON_LOST: Final = "ReasonLost"
+
+# A ModelServer waits for a release that it may serve.
+WAITING_FOR_FINE_TUNE_JOB: Final = "WaitingForFineTuneJob"
+FORMAT_NOT_EXPORTED: Final = "FormatNotExported"
+
+# A ModelServer rolls a revision out.
+ROLLING_OUT: Final = "RollingOut"
+WAITING: Final = "Waiting"
+SERVING: Final = "Serving"
+NOT_READY: Final = "NotReady"
+SCALED_TO_ZERO: Final = "ScaledToZero"
+VERIFIED: Final = "Verified"
+ROLLED_BACK: Final = "RolledBack"
+
+# Why a revision does not become ready, beside the reasons above.
+REFUSED: Final = "Refused"
+PROGRESS_DEADLINE_EXCEEDED: Final = "ProgressDeadlineExceeded"
+ENGINE_CRASHED: Final = "EngineCrashed"
+INVALID_API_KEY: Final = "InvalidAPIKey"

@@ -66,7 +66,7 @@ class Rollout(Model):
         default="Surge", description=f"{described(STRATEGIES)} Default: Surge."
     )
     progress_deadline_seconds: int = Field(
-        default=900, ge=10, description="A revision that is not ready by then is taken back. Default: 900."
+        default=900, ge=10, description="A revision that is not ready by then is rolled back. Default: 900."
     )
 
 
@@ -102,17 +102,31 @@ class FailedRevision(Model):
     message: str
 
 
+class RolloutStatus(Model):
+    """What the rollout strategy remembers between two reconciles; Surge remembers nothing."""
+
+    revision: str = Field(description="The revision that is rolled out. Another one begins without a memory.")
+    phase: str = Field(description="The strategy's own word for where it is.")
+    step: int | None = Field(default=None, ge=0, description="The step within the phase, where it has several.")
+    since: str | None = Field(default=None, description="When the phase or step began.")
+
+
 class ModelServerStatus(Model):
     observed_generation: int = 0
     url: str | None = None
     release: Release | None = Field(
         default=None,
         description="The artifact that is rolled out. Of a FineTuneJob it is the last one whose gates passed: it stays "
-        "when the FineTuneJob trains anew or is gone.",
+        "when the FineTuneJob trains again or is deleted.",
     )
     served: ServedRevision | None = None
     previous: ServedRevision | None = None
-    failed: FailedRevision | None = Field(default=None, description="The newest revision that was taken back, and why.")
+    failed: FailedRevision | None = Field(
+        default=None, description="The newest revision that was rolled back, and why."
+    )
+    rollout: RolloutStatus | None = Field(
+        default=None, description="Where the rollout is, for a strategy that has several phases."
+    )
     replicas: int = 0
     ready_replicas: int = 0
     selector: str | None = None
