@@ -20,7 +20,7 @@ from bench.processes import load_average
 from support.apiserver import ApiServer, Json, api_server
 from support.operatorbuilders import ARTIFACT
 from tuneyard_api.names import STAGES
-from tuneyard_operator.finetunejob.revision import revision
+from tuneyard_api.runs import revision
 from tuneyard_operator.machinery.conditions import Condition, conditions
 from tuneyard_operator.machinery.objects import name
 

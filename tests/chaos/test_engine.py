@@ -21,7 +21,7 @@ from support.apiserver import TOKEN, ApiServer, api_server
 
 PAUSE_SECONDS: Final = 0.2
 # A minute is enough, but for a Job whose controller expects a pod that came and went while it was cut off: it is made
-# again after a long silence (SILENT_SECONDS in the operator's plan), and may have to let 80 s pass before.
+# again after a long silence (STALLED_SECONDS in the operator's plan), and may have to let 80 s pass before.
 SETTLE_SECONDS: Final = 720.0
 NAMESPACE: Final = "default"
 CONTROLLERS: Final = (

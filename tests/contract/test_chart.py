@@ -12,7 +12,7 @@ from demo.kubectl import Json, KubectlError, apply, kubectl
 from tuneyard_api.base import SecretRef
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.modelserver import ModelServerSpec
-from tuneyard_api.names import STAGES, Stage
+from tuneyard_api.names import API_VERSION, STAGES, Stage
 from tuneyard_operator.finetunejob.children import stage_job
 from tuneyard_operator.modelserver.artifact import Artifact
 from tuneyard_operator.modelserver.children import pod_spec
@@ -138,7 +138,8 @@ def test_the_operators_pod_is_restricted() -> None:
 
 
 def owner(kind: str) -> Json:
-    return {"kind": kind, "metadata": {"name": "x", "namespace": NAMESPACE, "uid": "0", "generation": 1}, "spec": {}}
+    metadata = {"name": "x", "namespace": NAMESPACE, "uid": "0", "generation": 1}
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": {}}
 
 
 @pytest.mark.parametrize("stage", STAGES)

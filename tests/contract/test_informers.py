@@ -9,23 +9,30 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
-from prometheus_client import REGISTRY
+from prometheus_client import CollectorRegistry
 
 from support.apiserver import ApiServer, Json, api_server
+from support.connected import connect
+from support.declared import KINDS, SOURCES
 from support.wire import Wire, wire_to
-from tuneyard_operator import main, process
+from tuneyard_operator import main
 from tuneyard_operator.machinery.cache import Cache
+from tuneyard_operator.machinery.controller import Context, Controller
 from tuneyard_operator.machinery.errors import ApiError, Verdict, classify, delay
-from tuneyard_operator.machinery.informers import SOURCES, Informer
-from tuneyard_operator.machinery.kube import Kube, Source
+from tuneyard_operator.machinery.http import HttpClient
+from tuneyard_operator.machinery.informers import Informer
+from tuneyard_operator.machinery.metrics import API_REQUESTS
 from tuneyard_operator.machinery.objects import Key
 from tuneyard_operator.machinery.plan import Plan
-from tuneyard_operator.machinery.reconcile import Controller, Reconciler
+from tuneyard_operator.machinery.reconcile import Reconciler
+from tuneyard_operator.machinery.resources import Resource, Source
 from tuneyard_operator.settings import Settings
 
+FINE_TUNE_JOB = Resource("tuneyard.dev/v1alpha1", "FineTuneJob", "finetunejobs")
 JOBS = "/apis/tuneyard.dev/v1alpha1/namespaces/default/finetunejobs"
 SPEC: Json = {
     "model": {"uri": "s3://models/m"},
@@ -90,7 +97,7 @@ async def wire(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @asynccontextmanager
 async def informing(kind: str = "FineTuneJob") -> AsyncIterator[Cache]:
     """A cache that one informer fills, once that has listed."""
-    kube, cache = Kube(process.login), Cache()
+    kube, cache = connect(), Cache(KINDS)
     informer = Informer(kube, Source(kind), cache)
     task = asyncio.create_task(informer.run())
     try:
@@ -104,12 +111,10 @@ async def informing(kind: str = "FineTuneJob") -> AsyncIterator[Cache]:
 
 
 def requests(verb: str, code: str = "200") -> float:
-    return (
-        REGISTRY.get_sample_value(
-            "tuneyard_api_requests_total", {"verb": verb, "resource": "finetunejobs", "code": code}
-        )
-        or 0.0
-    )
+    registry = CollectorRegistry()
+    registry.register(API_REQUESTS)
+    labels = {"verb": verb, "resource": "finetunejobs", "code": code}
+    return registry.get_sample_value("api_requests_total", labels) or 0.0
 
 
 async def test_what_happens_is_seen(server: ApiServer, wire: Wire) -> None:
@@ -147,7 +152,7 @@ async def test_what_went_in_an_outage_that_is_forgotten_is_noticed_by_a_list(ser
     told: list[str] = []
     async with informing() as cache:
         lists = requests("list")
-        cache._changed = lambda thing: told.append(thing["metadata"]["name"])
+        cache._on_change = lambda thing: told.append(thing["metadata"]["name"])
         wire.cut()
         server.request("DELETE", f"{JOBS}/goes")
         label(server, "stays", "changed")
@@ -169,7 +174,7 @@ async def test_many_objects_come_in_pages(server: ApiServer, wire: Wire) -> None
 
 
 async def test_a_watch_that_is_refused_from_the_start_is_not_tried_all_the_time(wire: Wire) -> None:
-    kube, cache = Kube(process.login), Cache()
+    kube, cache = connect(), Cache(KINDS)
     wire.cut()
     informer = Informer(kube, Source("FineTuneJob"), cache)
     task = asyncio.create_task(informer.run())
@@ -183,7 +188,7 @@ async def test_a_watch_that_is_refused_from_the_start_is_not_tried_all_the_time(
     await kube.close()
 
 
-async def observe(cluster: object, job: Json, since_write: float) -> Json:
+async def observe(job: Json, _: Context) -> Json:
     return job
 
 
@@ -191,20 +196,20 @@ async def test_a_status_is_written_onto_the_version_that_it_was_made_from(server
     """A former leader, or one that has not heard of a change, is refused; the next look goes well."""
     create(server, "x")
     key = Key("FineTuneJob", "default", "x")
-    controller = Controller("FineTuneJob", observe, lambda job, *_: Plan({"phase": "Training"}))  # type: ignore[type-var]
+    controller: Controller[Any, None] = Controller(FINE_TUNE_JOB, observe, lambda *_: Plan({"phase": "Training"}))
     async with informing() as cache:
         seen = cache.get(*key)
         assert seen
         label(server, "x", "1")
         await until(lambda: labelled(cache, "x") == "1")
-        stale, kube = Cache(), Kube(process.login)
+        stale, kube = Cache(KINDS), connect()
         stale.put(seen)
         with pytest.raises(ApiError) as refused:
-            await Reconciler(kube, stale, Settings("t", "s"), [controller])(key)
+            await Reconciler(kube, stale, [controller], None, HttpClient())(key)
         assert refused.value.status == 409
         assert classify(refused.value) is Verdict.RETRY and delay(refused.value, 1, 1.0) < 0.2
         assert "status" not in server.request("GET", f"{JOBS}/x")
-        await Reconciler(kube, cache, Settings("t", "s"), [controller])(key)
+        await Reconciler(kube, cache, [controller], None, HttpClient())(key)
         assert server.request("GET", f"{JOBS}/x")["status"] == {"phase": "Training"}
         assert (cache.get(*key) or {})["status"] == {"phase": "Training"}, "the answer was put there at once"
         await kube.close()

@@ -6,10 +6,12 @@ import pytest
 
 from support.apiserver import ApiServer, Json, api_server
 from support.connected import connected
+from support.declared import KINDS
 from support.operatorbuilders import SETTINGS
 from tuneyard_operator import modelserver
 from tuneyard_operator.machinery.cache import Cache
 from tuneyard_operator.machinery.errors import ApiError
+from tuneyard_operator.machinery.http import HttpClient
 from tuneyard_operator.machinery.kube import Kube
 from tuneyard_operator.machinery.objects import Key, condition
 from tuneyard_operator.machinery.reconcile import Reconciler
@@ -45,9 +47,9 @@ def bot() -> Json:
 
 async def test_a_service_that_nobody_told_us_of_is_not_taken_over(server: ApiServer, kube: Kube) -> None:
     before = server.request("POST", SERVICES, theirs())
-    cache = Cache()
+    cache = Cache(KINDS)
     cache.put(server.request("POST", SERVERS, bot()))
-    reconcile = Reconciler(kube, cache, SETTINGS, [modelserver.CONTROLLER])
+    reconcile = Reconciler(kube, cache, [modelserver.CONTROLLER], SETTINGS, HttpClient())
     with pytest.raises(ApiError) as refused:
         await reconcile(KEY)
     assert (refused.value.status, refused.value.reason) == (409, "Conflict")
@@ -65,9 +67,9 @@ async def test_what_the_operator_before_us_made_is_ours(server: ApiServer, kube:
     server.request("DELETE", f"{SERVICES}/bot")
     made = server.request("GET", f"{SERVERS}/bot")
     for _ in range(2):
-        cache = Cache()
+        cache = Cache(KINDS)
         cache.put(made)
-        await Reconciler(kube, cache, SETTINGS, [modelserver.CONTROLLER])(KEY)
+        await Reconciler(kube, cache, [modelserver.CONTROLLER], SETTINGS, HttpClient())(KEY)
         made = server.request("GET", f"{SERVERS}/bot")
     (owner,) = server.request("GET", f"{SERVICES}/bot")["metadata"]["ownerReferences"]
     assert owner["uid"] == made["metadata"]["uid"]
@@ -77,11 +79,11 @@ async def test_what_a_deleted_namesake_has_left_is_taken_over(server: ApiServer,
     """No garbage collector runs here, as one that has missed the deletion."""
     server.request("DELETE", f"{SERVERS}/bot")
     made = server.request("POST", SERVERS, bot())
-    cache = Cache()
+    cache = Cache(KINDS)
     left = [server.request("GET", f"{SERVICES}/bot"), *deployments(server)]
     for each in (made, *left):
         cache.put(each)
-    await Reconciler(kube, cache, SETTINGS, [modelserver.CONTROLLER])(KEY)
+    await Reconciler(kube, cache, [modelserver.CONTROLLER], SETTINGS, HttpClient())(KEY)
     taken = [server.request("GET", f"{SERVICES}/bot"), *deployments(server)]
     assert [each["metadata"]["uid"] for each in taken] == [each["metadata"]["uid"] for each in left]
     for each in taken:

@@ -4,7 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 from support.operatorbuilders import NOW, SETTINGS
-from tuneyard_operator.finetunejob.revision import revision
+from tuneyard_api.names import API_VERSION
+from tuneyard_api.runs import revision
 from tuneyard_operator.machinery.objects import Json, condition_in
 from tuneyard_operator.machinery.plan import Plan
 from tuneyard_operator.modelserver.children import FETCH
@@ -20,7 +21,8 @@ class Scene:
     def __init__(self, digest: str = OLD, **spec: Any) -> None:
         model = {"uri": "s3://artifacts/x", "digest": digest}
         metadata = {"name": "bot", "namespace": "team", "uid": "server-uid", "generation": 1}
-        self.server: Json = {"kind": "ModelServer", "metadata": metadata, "spec": {"model": model} | spec, "status": {}}
+        head = {"apiVersion": API_VERSION, "kind": "ModelServer", "metadata": metadata}
+        self.server: Json = {**head, "spec": {"model": model} | spec, "status": {}}
         self.world = World(self.server)
 
     def wants(self, digest: str) -> "Scene":

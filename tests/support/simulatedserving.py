@@ -8,7 +8,7 @@ from typing import Final
 
 from support.operatorbuilders import NOW, SETTINGS, said
 from tuneyard_api import names, reasons
-from tuneyard_operator.finetunejob.revision import revision
+from tuneyard_api.runs import revision
 from tuneyard_operator.machinery.conditions import parse_time, timestamp
 from tuneyard_operator.machinery.objects import (
     Json,
@@ -57,7 +57,11 @@ class ServedWorld:
         self.there: dict[str, list[Json]] = {kind: [] for kind in KINDS}
         self.heard: dict[str, list[Json]] = {kind: [] for kind in KINDS}
         self.news: set[str] = set()
-        server: Json = {"kind": "ModelServer", "spec": {"model": model, "replicas": replicas}}
+        server: Json = {
+            "apiVersion": names.API_VERSION,
+            "kind": "ModelServer",
+            "spec": {"model": model, "replicas": replicas},
+        }
         self._add(server | {"metadata": {"name": "bot", "namespace": "team", "generation": 1, "resourceVersion": "0"}})
         self.publish(0)
 

@@ -6,21 +6,24 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
-from tuneyard_operator.finetunejob.controller import measure
+from support.declared import KINDS
+from tuneyard_api.names import MANAGED_BY
+from tuneyard_operator.finetunejob.metrics import measure
 from tuneyard_operator.machinery import cache as module
 from tuneyard_operator.machinery.cache import LAST_APPLIED, Cache
+from tuneyard_operator.machinery.declared import enqueue_requests
 from tuneyard_operator.machinery.errors import ApiError
-from tuneyard_operator.machinery.informers import after, take
-from tuneyard_operator.machinery.metrics import StateCollector
+from tuneyard_operator.machinery.informers import handle_event, resume_from
+from tuneyard_operator.machinery.metrics import Exporter
 from tuneyard_operator.machinery.objects import Json, Key
-from tuneyard_operator.machinery.watches import woken_by
+from tuneyard_operator.main import CONTROLLERS
 
 JOB = Key("FineTuneJob", "team", "x")
 SERVER = Key("ModelServer", "team", "s")
 
 
 def thing(kind: str, name: str, version: int, uid: str = "", **labels: str) -> Json:
-    tuneyards = {f"tuneyard.dev/{key}": value for key, value in labels.items()}
+    tuneyards = {f"tuneyard.dev/{key}": value for key, value in labels.items()} | (MANAGED_BY if labels else {})
     names = {"name": name, "namespace": "team", "uid": uid or f"uid-{name}"}
     return {"kind": kind, "metadata": {**names, "resourceVersion": str(version), "labels": tuneyards}}
 
@@ -62,7 +65,7 @@ def version_of(cache: Cache, key: Key = JOB) -> str | None:
     ],
 )
 def test_the_newest_wins_and_what_is_gone_stays_gone(told: list[str], left: str | None) -> None:
-    cache = Cache()
+    cache = Cache(KINDS)
     for each in told:
         what, version = each.split()
         one = job(int(version), uid="uid-namesake" if what == "new" else "")
@@ -72,7 +75,7 @@ def test_the_newest_wins_and_what_is_gone_stays_gone(told: list[str], left: str 
 
 def test_only_news_are_told() -> None:
     told: list[str] = []
-    cache = Cache(lambda thing: told.append(thing["metadata"]["resourceVersion"]))
+    cache = Cache(KINDS, lambda thing: told.append(thing["metadata"]["resourceVersion"]))
     cache.put(job(5))
     cache.put(job(5))
     cache.put(job(4))
@@ -83,7 +86,7 @@ def test_only_news_are_told() -> None:
 
 
 def test_nobody_changes_what_others_see() -> None:
-    cache, given = Cache(), job(5, "Training")
+    cache, given = Cache(KINDS), job(5, "Training")
     cache.put(given)
     given["status"]["phase"] = "changed by who gave it"
     read = cache.get(*JOB) or {}
@@ -94,7 +97,7 @@ def test_nobody_changes_what_others_see() -> None:
 def test_what_no_plan_reads_is_not_kept() -> None:
     one = job(5)
     one["metadata"] |= {"managedFields": [{}], "annotations": {LAST_APPLIED: "{}", "kept": "1"}}
-    cache = Cache()
+    cache = Cache(KINDS)
     cache.put(one)
     assert (cache.get(*JOB) or {})["metadata"]["annotations"] == {"kept": "1"}
     assert "managedFields" not in (cache.get(*JOB) or {})["metadata"]
@@ -102,7 +105,7 @@ def test_what_no_plan_reads_is_not_kept() -> None:
 
 
 def test_of_a_strangers_service_only_its_being_there_is_kept() -> None:
-    cache = Cache()
+    cache = Cache(KINDS)
     ours, theirs = thing("Service", "ours", 5, modelserver="s"), thing("Service", "theirs", 6)
     for each in (ours, theirs):
         cache.put(each | {"spec": {"ports": []}})
@@ -112,13 +115,13 @@ def test_of_a_strangers_service_only_its_being_there_is_kept() -> None:
 
 def test_a_kind_that_nobody_watches_is_not_kept() -> None:
     """Nobody would ever tell that it is gone."""
-    cache = Cache()
+    cache = Cache(KINDS)
     cache.put(thing("ConfigMap", "c", 5))
     assert cache.get("ConfigMap", "team", "c") is None
 
 
 def test_children_are_found_by_their_owner() -> None:
-    cache = Cache()
+    cache = Cache(KINDS)
     cache.put(thing("Job", "b", 1, finetunejob="x"))
     cache.put(thing("Job", "a", 2, finetunejob="x"))
     cache.put(thing("Job", "other", 3, finetunejob="y"))
@@ -145,7 +148,7 @@ def test_children_are_found_by_their_owner() -> None:
     ],
 )
 def test_only_the_newest_warning_counts(events: list[tuple[int, str, str]], said: str) -> None:
-    cache = Cache()
+    cache = Cache(KINDS)
     for each in events:
         cache.put(warning(*each))
     assert cache.warning("uid-j") == said
@@ -153,7 +156,7 @@ def test_only_the_newest_warning_counts(events: list[tuple[int, str, str]], said
 
 
 def test_a_warning_ends_with_its_event_and_with_what_it_is_about() -> None:
-    cache = Cache()
+    cache = Cache(KINDS)
     cache.put(warning(1, "10:00", "first"))
     cache.put(warning(2, "11:00", "second"))
     cache.remove(warning(1, "10:00", "first"))
@@ -168,9 +171,9 @@ def test_a_warning_ends_with_its_event_and_with_what_it_is_about() -> None:
 
 
 def test_memories_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WARNINGS", 2)
-    monkeypatch.setattr(module, "REMEMBERED", 2)
-    cache = Cache()
+    monkeypatch.setattr(module, "WARNINGS_LIMIT", 2)
+    monkeypatch.setattr(module, "DELETED_LIMIT", 2)
+    cache = Cache(KINDS)
     for each in range(1, 4):
         cache.put(warning(each, "10:00", f"w{each}", about=f"uid-{each}"))
         cache.remove(job(each, uid=f"gone-{each}"))
@@ -182,7 +185,7 @@ def test_memories_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_list_tells_what_is_gone_but_not_of_what_is_newer_than_it() -> None:
-    cache = Cache()
+    cache = Cache(KINDS)
     elsewhere = thing("Pod", "far", 3)
     elsewhere["metadata"]["namespace"] = "elsewhere"
     for each in (thing("Pod", "listed", 1), thing("Pod", "gone", 2), thing("Pod", "created-since", 12), elsewhere):
@@ -207,24 +210,24 @@ WOKEN: list[tuple[Json, list[Key]]] = [
 
 @pytest.mark.parametrize(("changed", "keys"), WOKEN)
 def test_who_is_woken(changed: Json, keys: list[Key]) -> None:
-    cache = Cache()
+    cache = Cache(KINDS)
     cache.put(server(1, "x"))
-    assert woken_by(changed, cache) == keys
+    assert enqueue_requests(changed, KINDS, cache) == keys
 
 
 def test_a_server_that_follows_another_job_is_woken_by_that_one() -> None:
-    cache = Cache()
+    cache = Cache(KINDS)
     cache.put(server(1, "x"))
     cache.put(server(2, "y"))
-    assert woken_by(job(5), cache) == [JOB]
+    assert enqueue_requests(job(5), KINDS, cache) == [JOB]
     cache.put(server(3, "x"))
     cache.remove(server(4, "x"))
-    assert woken_by(job(5), cache) == [JOB]
+    assert enqueue_requests(job(5), KINDS, cache) == [JOB]
 
 
 def test_a_warning_is_news_of_what_it_is_about() -> None:
     told: list[str] = []
-    cache = Cache(lambda thing: told.append(thing["metadata"]["name"]))
+    cache = Cache(KINDS, lambda thing: told.append(thing["metadata"]["name"]))
     cache.put(warning(1, "10:00", "a stranger's"))
     cache.put(thing("Job", "j", 2, finetunejob="x"))
     cache.put(warning(3, "11:00", "ours"))
@@ -252,27 +255,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         ([thing("Pod", "p", 6, finetunejob="y")], 100.0),
     ],
 )
-def test_silence_lasts_until_something_new_is_heard(news: list[Json], silence: float, clock: list[float]) -> None:
-    cache = Cache()
+def test_silence_lasts_until_something_new_is_last_events(news: list[Json], silence: float, clock: list[float]) -> None:
+    cache = Cache(KINDS)
     cache.put(job(1))
     cache.put(thing("Job", "j", 2, finetunejob="x"))
     clock[0] += 100.0
     for each in news:
         cache.put(each)
-    assert cache.silence(JOB) == silence
+    assert cache.seconds_since_last_event(JOB) == silence
 
 
 def test_what_goes_is_news_and_leaves_nothing_behind(clock: list[float]) -> None:
-    cache = Cache()
+    cache = Cache(KINDS)
     cache.put(job(1))
     cache.put(thing("Pod", "p", 2, finetunejob="x"))
     clock[0] += 100.0
     cache.remove(thing("Pod", "p", 3, finetunejob="x"))
-    assert cache.silence(JOB) == 0.0
+    assert cache.seconds_since_last_event(JOB) == 0.0
     clock[0] += 100.0
     cache.remove(job(4))
-    assert cache.silence(JOB) == 0.0
-    assert not cache._heard
+    assert cache.seconds_since_last_event(JOB) == 0.0
+    assert not cache._last_events
 
 
 @pytest.mark.parametrize(
@@ -280,22 +283,25 @@ def test_what_goes_is_news_and_leaves_nothing_behind(clock: list[float]) -> None
     [("ADDED", True, 7), ("MODIFIED", True, 7), ("DELETED", False, 7), ("BOOKMARK", True, 7)],
 )
 def test_what_a_watch_says(kind: str, there: bool, version: int) -> None:
-    cache = Cache()
+    cache = Cache(KINDS)
     cache.put(job(5))
     bookmark: Json = {"metadata": {"resourceVersion": "7"}}
-    assert take({"type": kind, "object": bookmark if kind == "BOOKMARK" else job(7)}, "FineTuneJob", cache) == version
+    assert (
+        handle_event({"type": kind, "object": bookmark if kind == "BOOKMARK" else job(7)}, "FineTuneJob", cache)
+        == version
+    )
     assert bool(version_of(cache)) is there
 
 
 @pytest.mark.parametrize(("status", "since"), [(410, 0), (0, 42), (500, 42), (429, 42), (403, 42)])
 def test_only_a_forgotten_past_is_listed_again(status: int, since: int) -> None:
-    assert after(ApiError(status, "", ""), 42) == since
+    assert resume_from(ApiError(status, "", ""), 42) == since
 
 
 def test_states_are_counted_as_they_change() -> None:
-    cache = Cache()
+    cache = Cache(KINDS)
     registry = CollectorRegistry()
-    registry.register(StateCollector(lambda: {"FineTuneJob": 3}, cache.states))
+    registry.register(Exporter("tuneyard_", CONTROLLERS, lambda: {"FineTuneJob": 3}, cache.states))
     cache.put(job(1))
     cache.put(job(2, "Training"))
     cache.put(server(1, available=False))
@@ -327,7 +333,7 @@ def test_a_stages_duration_is_told_once() -> None:
 
 def test_an_object_costs_little_more_than_its_json() -> None:
     """Dicts would take ten times as much; see docs/decisions/0012."""
-    cache = Cache()
+    cache = Cache(KINDS)
     one = job(1, "Training") | {"spec": {"text": "x" * 2000}}
     cache.put(one)
     entry = cache._entries["FineTuneJob"]["team", "x"]

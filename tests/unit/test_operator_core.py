@@ -54,7 +54,7 @@ class TestWorkQueue:
 
         queue = WorkQueue(work)
         for key in ["a", "b", "a", "a"]:
-            queue.wake(key)
+            queue.enqueue(key)
         await drain(queue, lambda: len(seen) >= 2)
         assert sorted(seen) == ["a", "b"]
 
@@ -67,13 +67,13 @@ class TestWorkQueue:
             most = max(most, at_once)
             looks += 1
             if looks < 4:
-                queue.wake(key)
-                queue.wake(key)
+                queue.enqueue(key)
+                queue.enqueue(key)
             await asyncio.sleep(0.005)
             at_once -= 1
 
         queue = WorkQueue(work, workers=4)
-        queue.wake("a")
+        queue.enqueue("a")
         await drain(queue, lambda: looks >= 4 and at_once == 0)
         assert (looks, most) == (4, 1)
 
@@ -88,7 +88,7 @@ class TestWorkQueue:
 
         queue = WorkQueue(work, workers=2)
         for key in ["slow", "a", "b"]:
-            queue.wake(key)
+            queue.enqueue(key)
         await drain(queue, lambda: seen == ["a", "b"])
 
     async def test_a_failure_is_tried_again_and_then_forgotten(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -101,7 +101,7 @@ class TestWorkQueue:
                 raise ApiError(503, "ServiceUnavailable", "etcd is away")
 
         queue = WorkQueue(work)
-        queue.wake("a")
+        queue.enqueue("a")
         await drain(queue, lambda: tries == 2)
         assert "etcd is away" in caplog.text
 
@@ -114,7 +114,7 @@ class TestWorkQueue:
             return 0.01 if looks < 3 else None
 
         queue = WorkQueue(work)
-        queue.wake("a")
+        queue.enqueue("a")
         await drain(queue, lambda: looks == 3)
 
     async def test_the_earlier_of_two_times_counts(self) -> None:
@@ -125,9 +125,9 @@ class TestWorkQueue:
             looks += 1
 
         queue = WorkQueue(work)
-        queue.wake("a", after=60)
-        queue.wake("a", after=0.01)
-        queue.wake("a", after=60)
+        queue.enqueue("a", after=60)
+        queue.enqueue("a", after=0.01)
+        queue.enqueue("a", after=60)
         await drain(queue, lambda: looks == 1)
 
     async def test_oldest_sees_a_worker_that_is_stuck(self) -> None:
@@ -136,7 +136,7 @@ class TestWorkQueue:
 
         queue = WorkQueue(work)
         assert queue.oldest() == 0
-        queue.wake("a")
+        queue.enqueue("a")
         await drain(queue, lambda: queue.oldest() > 0.02)
 
     async def test_keys_that_gather_before_the_work_begins_are_not_late(self) -> None:
@@ -144,7 +144,7 @@ class TestWorkQueue:
             await asyncio.Event().wait()
 
         queue = WorkQueue(work)
-        queue.wake("a")
+        queue.enqueue("a")
         gathered = asyncio.get_running_loop().time()
         await asyncio.sleep(0.05)
         assert queue.oldest() == 0, "a standby does not work"
@@ -162,10 +162,10 @@ class TestWorkQueue:
                 raise ApiError(403, "Forbidden", "exceeded quota")  # its backoff outlasts this test
 
         queue = WorkQueue(work)
-        queue.wake("a")
+        queue.enqueue("a")
         await drain(queue, lambda: len(looks) == 1 and queue.oldest() == 0)
         assert looks == ["a"], "the backoff holds"
-        queue.wake("a")
+        queue.enqueue("a")
         await drain(queue, lambda: len(looks) == 2)
 
     async def test_lanes_are_served_in_turn_and_first_in_first_out(self) -> None:
@@ -173,7 +173,7 @@ class TestWorkQueue:
         for key in ["a1", "a2", "a3", "b1", "b2", "c1"]:
             lanes.put(key[0], key)
         assert lanes.depths() == {"a": 3, "b": 2, "c": 1}
-        assert [await lanes.take() for _ in range(6)] == ["a1", "b1", "c1", "a2", "b2", "a3"]
+        assert [await lanes.get() for _ in range(6)] == ["a1", "b1", "c1", "a2", "b2", "a3"]
         assert lanes.depths() == {}
 
     async def test_one_that_fails_all_the_time_is_not_tried_all_the_time(self) -> None:
@@ -183,11 +183,11 @@ class TestWorkQueue:
         async def work(key: str) -> None:
             nonlocal tries
             tries += 1
-            queue.wake(key)
+            queue.enqueue(key)
             raise ApiError(503, "ServiceUnavailable", "etcd is away")
 
         queue = WorkQueue(work)
-        queue.wake("a")
+        queue.enqueue("a")
         await drain(queue, lambda: tries == 1 and queue.oldest() == 0)
         assert tries == 1
 
@@ -252,7 +252,7 @@ async def test_lines_of_different_workers_are_about_different_objects(caplog: py
 
     queue = WorkQueue(work)
     for key in ["a", "b", "c"]:
-        queue.wake(key)
+        queue.enqueue(key)
     await drain(queue, lambda: len(lines) == 3)
     assert sorted(line.split(": ", 1)[1] for line in lines) == ["a: hello", "b: hello", "c: hello"]
 

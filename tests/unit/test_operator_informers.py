@@ -5,17 +5,19 @@ from typing import cast
 
 import pytest
 
+from support.declared import KINDS
 from tuneyard_operator.machinery.cache import Cache
 from tuneyard_operator.machinery.errors import ApiError
 from tuneyard_operator.machinery.informers import Informer
-from tuneyard_operator.machinery.kube import Kube, Source
+from tuneyard_operator.machinery.kube import Kube
+from tuneyard_operator.machinery.resources import Source
 
 
 class Refusing:
     def __init__(self, error: ApiError) -> None:
         self._error = error
 
-    async def list_page(self, source: Source, rest: str) -> None:
+    async def list_page(self, source: Source, token: str) -> None:
         raise self._error
 
 
@@ -28,7 +30,7 @@ def pauses(error: ApiError, times: int, monkeypatch: pytest.MonkeyPatch) -> list
             raise asyncio.CancelledError
 
     monkeypatch.setattr("asyncio.sleep", sleep)
-    informer = Informer(cast(Kube, Refusing(error)), Source("Pod"), Cache())
+    informer = Informer(cast(Kube, Refusing(error)), Source("Pod"), Cache(KINDS))
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(informer.run())
     return taken

@@ -9,8 +9,8 @@ import pytest
 from support.operatorbuilders import DIGESTS, PUBLISHED, SETTINGS, Cluster, fine_tune_job, said, stages_with_jobs
 from tuneyard_api.kinds.finetunejob import CHANGEABLE, FineTuneJobSpec, FineTuneJobStatus
 from tuneyard_api.names import LABEL_QUEUE, STAGES, Stage
+from tuneyard_api.runs import revision
 from tuneyard_operator.finetunejob.children import config_map, stage_job
-from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.machinery.objects import Json, name
 
 

@@ -15,12 +15,18 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from support.apiserver import client_config
+from support.declared import RESOURCES
 from tuneyard_operator import process
 from tuneyard_operator.machinery.errors import ApiError
 from tuneyard_operator.machinery.kube import Kube
 from tuneyard_operator.machinery.proxy import proxy_for
+from tuneyard_operator.main import IDENTITY
 
 PAST, FUTURE = timedelta(seconds=-1), timedelta(hours=1)
+
+
+def connect(url: str) -> Kube:
+    return Kube(lambda: kopf.ConnectionInfo(server=url, token="t"), RESOURCES, IDENTITY)
 
 
 @pytest.fixture
@@ -55,21 +61,21 @@ async def test_a_token_is_read_again_when_its_login_has_expired(
         expiration = datetime.now(UTC) + lasts if lasts else None
         return kopf.ConnectionInfo(server=str(server.make_url("/")), token=str(next(logins)), expiration=expiration)
 
-    kube = Kube(log_in)
+    kube = Kube(log_in, RESOURCES, IDENTITY)
     answers = [await kube.get("Pod", "team", "x") or {} for _ in range(2)]
     await kube.close()
     assert [each["said"] for each in answers] == said
 
 
 async def test_an_api_server_behind_a_path_is_found(server: TestServer) -> None:
-    kube = Kube(lambda: kopf.ConnectionInfo(server=str(server.make_url("/clusters/c1")), token="t"))
+    kube = connect(str(server.make_url("/clusters/c1")))
     answer = await kube.get("Pod", "team", "x") or {}
     await kube.close()
     assert answer["path"] == "/clusters/c1/api/v1/namespaces/team/pods/x"
 
 
 async def test_no_answer_is_to_be_compressed(server: TestServer) -> None:
-    kube = Kube(lambda: kopf.ConnectionInfo(server=str(server.make_url("/")), token="t"))
+    kube = connect(str(server.make_url("/")))
     answer = await kube.get("Pod", "team", "x") or {}
     await kube.close()
     assert answer["takes"] == "identity"
@@ -169,7 +175,9 @@ async def test_a_401_logs_in_again() -> None:
     app.router.add_route("*", "/{path:.*}", check)
     logins = count()
     async with TestServer(app) as server:
-        kube = Kube(lambda: kopf.ConnectionInfo(server=str(server.make_url("/")), token=str(next(logins))))
+        kube = Kube(
+            lambda: kopf.ConnectionInfo(server=str(server.make_url("/")), token=str(next(logins))), RESOURCES, IDENTITY
+        )
         with pytest.raises(ApiError, match="Unauthorized"):
             await kube.get("Pod", "team", "x")
         assert await kube.get("Pod", "team", "x") == {"kind": "Pod"}
@@ -205,7 +213,8 @@ def test_which_proxy(server: str, no_proxy: str, proxy: str | None, monkeypatch:
 async def test_requests_go_through_the_proxy(server: TestServer) -> None:
     """The proxy is asked for the whole URL of a server that nothing else could reach."""
     proxy = str(server.make_url("/"))
-    kube = Kube(lambda: kopf.ConnectionInfo(server="http://nowhere.invalid", token="t", proxy_url=proxy))
+    login = kopf.ConnectionInfo(server="http://nowhere.invalid", token="t", proxy_url=proxy)
+    kube = Kube(lambda: login, RESOURCES, IDENTITY)
     answer = await kube.get("Pod", "team", "x") or {}
     await kube.close()
     assert answer["path"] == "/api/v1/namespaces/team/pods/x"

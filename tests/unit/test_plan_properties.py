@@ -18,7 +18,7 @@ from tuneyard_api import names
 from tuneyard_api.crd import RESTING
 from tuneyard_api.kinds.finetunejob import FineTuneJobStatus
 from tuneyard_api.names import STAGES
-from tuneyard_operator.finetunejob.revision import revision
+from tuneyard_api.runs import revision
 from tuneyard_operator.machinery.objects import Json, is_deleting, label, name, owned_by, uid
 from tuneyard_operator.machinery.plan import Plan, Rejection
 

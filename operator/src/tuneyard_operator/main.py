@@ -9,22 +9,30 @@ from typing import Final
 
 from prometheus_client import REGISTRY
 
+from tuneyard_api import names
 from tuneyard_operator import finetunejob, modelserver, process
 from tuneyard_operator.machinery import health, logs, metrics
 from tuneyard_operator.machinery.cache import Cache
+from tuneyard_operator.machinery.declared import cached_kinds, enqueue_requests, resources, sources
+from tuneyard_operator.machinery.http import HttpClient
+from tuneyard_operator.machinery.identity import Identity
 from tuneyard_operator.machinery.informers import Informers
 from tuneyard_operator.machinery.kube import Kube
 from tuneyard_operator.machinery.leader import Election
 from tuneyard_operator.machinery.objects import Json, Key
 from tuneyard_operator.machinery.reconcile import Reconciler
-from tuneyard_operator.machinery.watches import woken_by
 from tuneyard_operator.machinery.workqueue import WorkQueue
 from tuneyard_operator.settings import Settings, from_environment
 
-# Objects are JSON, in which nothing points back: they go when they are no longer used. To look for cycles among those
-# of a few pages, again and again while they come, took more than half of the time of the first lists.
-CONTAINERS: Final = 200_000
-LOST: Final = 3  # the exit status of a leader that no longer is
+# One line for each kind.
+CONTROLLERS: Final = (finetunejob.CONTROLLER, modelserver.CONTROLLER)
+
+IDENTITY: Final = Identity(field_manager=names.FIELD_MANAGER, component="tuneyard")
+METRICS_PREFIX: Final = "tuneyard_"
+# Containers that are created before the garbage collector looks for cycles. Decoded JSON has none, and searching the
+# pages of the first lists again and again took more than half of their time.
+GC_THRESHOLD: Final = 200_000
+LEADERSHIP_LOST: Final = 3  # the exit status of a process that has lost the Lease
 
 
 def main() -> int:
@@ -40,26 +48,27 @@ def main() -> int:
     settings = from_environment()
     logs.set_up(settings.log_level, settings.log_format)
     gc.freeze()
-    gc.set_threshold(CONTAINERS)
+    gc.set_threshold(GC_THRESHOLD)
     asyncio.run(process.run(lambda: run(settings)))
     return 0
 
 
 async def run(settings: Settings) -> None:
-    """Until it is cancelled, or until one of its parts fails; then the rest ends too."""
-    kube = Kube(process.login)
-    cache = Cache(lambda thing: wake(thing))
-    reconciler = Reconciler(kube, cache, settings, [finetunejob.CONTROLLER, modelserver.CONTROLLER])
+    """Runs until it is cancelled, or until one of its parts fails; then the other parts end too."""
+    kube, http = Kube(process.login, resources(CONTROLLERS), IDENTITY), HttpClient()
+    kinds = cached_kinds(CONTROLLERS)
+    cache = Cache(kinds, lambda obj: enqueue(obj))
+    reconciler = Reconciler(kube, cache, CONTROLLERS, settings, http)
     queue: WorkQueue[Key] = WorkQueue(reconciler, settings.workers, lane=lambda key: key.kind)
-    informers = Informers(kube, cache, settings.namespaces)
+    informers = Informers(kube, cache, sources(CONTROLLERS), settings.namespaces)
     election = Election(kube, settings.identity, settings.lease_namespace, settings.lease_name)
 
-    def wake(thing: Json) -> None:
-        for key in woken_by(thing, cache):
-            queue.wake(key)
+    def enqueue(obj: Json) -> None:
+        for key in enqueue_requests(obj, kinds, cache):
+            queue.enqueue(key)
 
-    states = metrics.StateCollector(queue.depths, cache.states)
-    REGISTRY.register(states)
+    exporter = metrics.Exporter(METRICS_PREFIX, CONTROLLERS, queue.depths, cache.states)
+    REGISTRY.register(exporter)
     server = await health.serve(
         settings.health_port,
         lambda: health.verdict(informers.stuck(), queue.oldest()),
@@ -73,19 +82,20 @@ async def run(settings: Settings) -> None:
             await lead(election, queue)
     finally:
         await election.release()
-        REGISTRY.unregister(states)
+        REGISTRY.unregister(exporter)
         await server.cleanup()
         await kube.close()
+        await http.close()
 
 
 async def lead(election: Election, queue: WorkQueue[Key]) -> None:
-    """Works while this process leads. Until then the informers gather keys, so it knows what to look at first."""
+    """Reconciles while this process leads. Until then the informers enqueue keys, which are reconciled first."""
     await election.acquire()
     async with asyncio.TaskGroup() as parts:
         parts.create_task(queue.run(), name="workers")
         await election.renew()
-        # Not by an exception: on its way up, tasks that are cancelled could still write.
-        os._exit(LOST)
+        # An exception would cancel the workers one by one, and those that are left could still write.
+        os._exit(LEADERSHIP_LOST)
 
 
 if __name__ == "__main__":

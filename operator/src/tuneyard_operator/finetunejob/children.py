@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 from tuneyard_api import names
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import Stage
+from tuneyard_api.runs import revision, run_spec
 from tuneyard_operator.finetunejob import nodes
-from tuneyard_operator.finetunejob.revision import revision, run_spec
 from tuneyard_operator.machinery.objects import Json, name, namespace, owner_reference
 from tuneyard_operator.pods import podspec
 from tuneyard_operator.settings import Settings

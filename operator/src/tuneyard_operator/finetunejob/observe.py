@@ -6,9 +6,9 @@ from typing import Final, NamedTuple
 from tuneyard_api import names, reasons
 from tuneyard_api.kinds.finetunejob import StageState
 from tuneyard_api.names import Stage
+from tuneyard_api.runs import revision
 from tuneyard_operator.finetunejob.children import CONTAINER, Before, counted_before, job_name
 from tuneyard_operator.finetunejob.failures import EndedEarly, ended_early, lives, lost
-from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.machinery.objects import (
     Json,
     condition,

@@ -31,7 +31,7 @@ from tuneyard_operator.finetunejob.status import (
     write_status,
 )
 from tuneyard_operator.machinery.objects import label, name
-from tuneyard_operator.machinery.plan import SILENT_SECONDS, Plan, Rejection
+from tuneyard_operator.machinery.plan import STALLED_SECONDS, Plan, Rejection
 from tuneyard_operator.pods.termination import Outcome
 from tuneyard_operator.settings import Settings
 
@@ -183,7 +183,7 @@ def _why_anew(world: World, record: StageRecord, seen: StageSeen) -> str:
         return ""
     if _waits_in_vain(record, seen):
         return f"would wait {duration(record.delay)}, although nobody is to blame"
-    if seen.started_at and world.silence > record.delay + SILENT_SECONDS:
+    if seen.started_at and world.silence > record.delay + STALLED_SECONDS:
         return f"has no pod, and nothing was heard of it for {duration(world.silence)}"
     return ""
 

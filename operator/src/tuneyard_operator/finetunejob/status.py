@@ -16,11 +16,11 @@ from tuneyard_api.kinds.finetunejob import (
     StageState,
 )
 from tuneyard_api.names import STAGES, Stage
+from tuneyard_api.runs import revision
 from tuneyard_operator.finetunejob.children import counted_before
 from tuneyard_operator.finetunejob.failures import EndedEarly, cause, delay, remembered
 from tuneyard_operator.finetunejob.observe import StageSeen, World, run_jobs
 from tuneyard_operator.finetunejob.progress import progress_status
-from tuneyard_operator.finetunejob.revision import revision
 from tuneyard_operator.machinery.conditions import Condition, conditions, parse_time
 from tuneyard_operator.machinery.objects import Json, condition_in, generation, is_condition_true, name
 from tuneyard_operator.pods.termination import Outcome

@@ -1,6 +1,6 @@
-"""What is in the cluster, as far as we have heard: filled by the informers and by the answers to our own writes.
+"""The state of the cluster as last observed, filled by the informers and by the answers to the operator's own writes.
 
-Objects are kept as JSON: that takes a tenth of the memory of dicts, and what a reader changes in its copy nobody sees.
+Objects are kept as JSON: that takes a tenth of the memory of dicts, and a reader's changes to its copy stay its own.
 """
 
 import sys
@@ -11,30 +11,11 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
-from tuneyard_api import names
-from tuneyard_operator.machinery.objects import (
-    Json,
-    Key,
-    is_condition_true,
-    key_of,
-    label,
-    name,
-    namespace,
-    uid,
-    version,
-)
+from tuneyard_operator.machinery.objects import Json, Key, key_of, name, namespace, uid, version
 
-KEPT: Final = ("FineTuneJob", "ModelServer", "Job", "Pod", "Deployment", "Service")
-REMEMBERED: Final = 20_000  # objects that are gone
-WARNINGS: Final = 10_000
+DELETED_LIMIT: Final = 20_000  # uids of deleted objects that are remembered
+WARNINGS_LIMIT: Final = 10_000
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
-OWNERS: Final = ((names.LABEL_FINETUNEJOB, "FineTuneJob"), (names.LABEL_MODELSERVER, "ModelServer"))
-
-# What is counted of a kind; each object is in one state.
-STATES: Final[Mapping[str, Callable[[Json], str]]] = {
-    "FineTuneJob": lambda job: job.get("status", {}).get("phase", "Pending"),
-    "ModelServer": lambda server: str(is_condition_true(server, "Available")).lower(),
-}
 
 
 class Reader(Protocol):
@@ -43,23 +24,50 @@ class Reader(Protocol):
     def get(self, kind: str, namespace: str, name: str) -> Json | None: ...
 
     def children(self, kind: str, owner: Key) -> list[Json]:
-        """Objects of that kind that carry the owner's label, or ModelServers that follow it; by name."""
+        """The objects of a kind that belong to the owner by its label, or refer to it by an index, sorted by name."""
+        ...
+
+    def child_keys(self, kind: str, owner: Key) -> list[Key]:
+        """The keys of these children."""
         ...
 
     def warning(self, uid: str) -> str:
-        """The last warning event about that Job or pod, or an empty string."""
+        """The last warning event about the object with that uid, or an empty string."""
         ...
 
-    def silence(self, owner: Key) -> float:
-        """Seconds since anything new was heard of that object, what belongs to it, or warnings about it."""
+    def seconds_since_last_event(self, key: Key) -> float:
+        """Seconds since the last change of that object or its children, or the last warning about them."""
         ...
+
+
+class CachedKind(NamedTuple):
+    """What the cache does with the objects of one kind."""
+
+    reconciled: bool = False  # a controller reconciles objects of this kind
+    owner_labels: tuple[tuple[str, str], ...] = ()  # (label that names the owner, kind of the owner)
+    references: tuple[Callable[[Json], Iterable[Key]], ...] = ()  # keys of objects that an object refers to
+    enqueue: tuple[Callable[[Json, Reader], Iterable[Key]], ...] = ()  # keys to reconcile after a change
+    trim: Callable[[Json], Json] | None = None  # what is kept of an object; None: all of it
+    state: Callable[[Json], str] | None = None  # the state in which an object is counted
+
+    def owners(self, obj: Json) -> tuple[Key, ...]:
+        """The owners that the object's labels name."""
+        labels = obj["metadata"].get("labels", {}) if self.owner_labels else {}
+        return tuple(Key(kind, namespace(obj), labels[key]) for key, kind in self.owner_labels if labels.get(key))
+
+    def owner_keys(self, obj: Json) -> tuple[Key, ...]:
+        """All keys by which the object is found: its owners, and the objects that it refers to."""
+        owners = self.owners(obj)
+        if not self.references:
+            return owners
+        return (*owners, *(key for keys in self.references for key in keys(obj)))
 
 
 class _Entry(NamedTuple):
     raw: bytes
     version: int
     uid: str
-    owner: Key | None
+    owners: tuple[Key, ...]
     state: str
 
 
@@ -70,20 +78,28 @@ class _Warning(NamedTuple):
     text: str
 
 
-Changed = Callable[[Json], None]
+OnChange = Callable[[Json], None]
 
 
 class Cache:
-    """Newest wins, whoever brings it. `changed` is told of each object that is new, newer or gone."""
+    """The newest version of an object wins, whoever brings it.
 
-    def __init__(self, changed: Changed = lambda _: None) -> None:
-        self._changed = changed
+    `kinds`: the kinds that are kept. `on_change` is called with each object that is new, newer or deleted.
+    """
+
+    def __init__(self, kinds: Mapping[str, CachedKind], on_change: OnChange = lambda _: None) -> None:
+        self._kinds = kinds
+        self._on_change = on_change
         self._entries: defaultdict[str, dict[tuple[str, str], _Entry]] = defaultdict(dict)
         self._children: defaultdict[tuple[str, Key], set[str]] = defaultdict(set)
-        self._warnings: OrderedDict[str, _Warning] = OrderedDict()  # by the uid of what they are about
-        self._gone: OrderedDict[str, None] = OrderedDict()  # uids; none ever comes back
+        self._warnings: OrderedDict[str, _Warning] = OrderedDict()  # by the uid of the object that they are about
+        self._deleted: OrderedDict[str, None] = OrderedDict()  # uids; none of them ever comes back
         self._states: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._heard: dict[Key, float] = {}
+        self._last_events: dict[Key, float] = {}
+
+    def keeps(self, kind: str) -> bool:
+        """Whether objects of that kind are watched, so that an absent one does not exist."""
+        return kind in self._kinds
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
         entry = self._entries[kind].get((namespace, name))
@@ -91,145 +107,150 @@ class Cache:
 
     def children(self, kind: str, owner: Key) -> list[Json]:
         entries = self._entries[kind]
-        return [orjson.loads(entries[owner.namespace, each].raw) for each in self.child_names(kind, owner)]
+        return [orjson.loads(entries[owner.namespace, child].raw) for child in self._child_names(kind, owner)]
 
-    def child_names(self, kind: str, owner: Key) -> list[str]:
+    def child_keys(self, kind: str, owner: Key) -> list[Key]:
+        return [Key(kind, owner.namespace, child) for child in self._child_names(kind, owner)]
+
+    def _child_names(self, kind: str, owner: Key) -> list[str]:
         return sorted(self._children.get((kind, owner), ()))
 
     def warning(self, uid: str) -> str:
         found = self._warnings.get(uid)
         return found.text if found else ""
 
-    def silence(self, owner: Key) -> float:
-        return time.monotonic() - self._heard[owner] if owner in self._heard else 0.0
+    def seconds_since_last_event(self, key: Key) -> float:
+        return time.monotonic() - self._last_events[key] if key in self._last_events else 0.0
 
     def states(self, kind: str) -> Counter[str]:
         """How many objects of a kind are in each state."""
         return self._states[kind]
 
-    def put(self, thing: Json) -> None:
-        """Takes an object in, unless something newer is known, it is gone for good, or nothing watches its kind."""
-        if thing["kind"] == "Event":
-            self._put_warning(thing)
+    def put(self, obj: Json) -> None:
+        """Stores an object, unless a newer version is known, it was deleted, or its kind is not watched."""
+        kind = obj["kind"]
+        if kind == "Event":
+            self._put_warning(obj)
             return
-        kind, place = thing["kind"], (namespace(thing), name(thing))
+        if kind not in self._kinds or uid(obj) in self._deleted:
+            return
+        place = (namespace(obj), name(obj))
         before = self._entries[kind].get(place)
-        if kind not in KEPT or uid(thing) in self._gone or (before and before.version >= version(thing)):
+        if before and before.version >= version(obj):
             return
         if before:
             self._drop(kind, place, before)
-        self._keep(kind, place, thing)
-        self._tell(thing)
+        self._store(kind, place, obj)
+        self._notify(obj)
 
-    def remove(self, thing: Json) -> None:
-        """It is gone: its uid comes never back, and a newer object of that name stays."""
-        if thing["kind"] == "Event":
-            self._remove_warning(thing)
+    def remove(self, obj: Json) -> None:
+        """Drops a deleted object: its uid never comes back, but a new object of its name stays."""
+        kind = obj["kind"]
+        if kind == "Event":
+            self._remove_warning(obj)
             return
-        self._bury(uid(thing))
-        kind, place = thing["kind"], (namespace(thing), name(thing))
+        self._remember_deleted(uid(obj))
+        place = (namespace(obj), name(obj))
         before = self._entries[kind].get(place)
-        if before and before.uid == uid(thing):
+        if before and before.uid == uid(obj):
             self._drop(kind, place, before)
-            self._tell(orjson.loads(before.raw))
+            self._notify(orjson.loads(before.raw))
 
     def keep_only(self, kind: str, namespace: str, found: Iterable[str], as_of: int) -> None:
-        """Ends a list: what it did not have is gone, but for what was created after it (`as_of`, its version).
+        """Ends a list: objects that it did not have were deleted, except those created after its version `as_of`.
 
         `namespace`: empty where the whole cluster was listed; `found`: uids.
         """
-        there = set(found)
+        listed = set(found)
         missing = [
             entry
             for place, entry in self._entries[kind].items()
-            if namespace in ("", place[0]) and entry.uid not in there and entry.version <= as_of
+            if namespace in ("", place[0]) and entry.uid not in listed and entry.version <= as_of
         ]
         for entry in missing:
             self.remove(orjson.loads(entry.raw))
 
-    def _keep(self, kind: str, place: tuple[str, str], thing: Json) -> None:
-        state = sys.intern(STATES[kind](thing)) if kind in STATES else ""
-        # A copy, because orjson's own buffer was larger, and what it gives back of that is a hole in the heap.
-        raw = bytes(memoryview(orjson.dumps(trimmed(thing))))
-        entry = _Entry(raw, version(thing), uid(thing), owner_key(thing), state)
+    def _store(self, kind: str, place: tuple[str, str], obj: Json) -> None:
+        rules = self._kinds[kind]
+        state = sys.intern(rules.state(obj)) if rules.state else ""
+        # A copy, because orjson's buffer is larger than its text, and shrinking it would fragment the heap.
+        raw = bytes(memoryview(orjson.dumps(trimmed(obj, rules))))
+        entry = _Entry(raw, version(obj), uid(obj), rules.owner_keys(obj), state)
         self._entries[kind][place] = entry
-        if entry.owner:
-            self._children[kind, entry.owner].add(place[1])
+        for owner in entry.owners:
+            self._children[kind, owner].add(place[1])
         if state:
             self._states[kind][state] += 1
 
     def _drop(self, kind: str, place: tuple[str, str], entry: _Entry) -> None:
         del self._entries[kind][place]
-        if entry.owner:
-            siblings = self._children[kind, entry.owner]
+        for owner in set(entry.owners):
+            siblings = self._children[kind, owner]
             siblings.discard(place[1])
             if not siblings:
-                del self._children[kind, entry.owner]
+                del self._children[kind, owner]
         if entry.state:
             self._states[kind][entry.state] -= 1
 
-    def _bury(self, gone: str) -> None:
-        self._gone[gone] = None
-        if len(self._gone) > REMEMBERED:
-            self._gone.popitem(last=False)
-        self._warnings.pop(gone, None)
+    def _remember_deleted(self, deleted: str) -> None:
+        self._deleted[deleted] = None
+        if len(self._deleted) > DELETED_LIMIT:
+            self._deleted.popitem(last=False)
+        self._warnings.pop(deleted, None)
 
     def _put_warning(self, event: Json) -> None:
         about = event["involvedObject"]["uid"]
-        told = _Warning(version(event), uid(event), _time(event), f"{event.get('reason')}: {event.get('message')}")
+        text = f"{event.get('reason')}: {event.get('message')}"
+        warning = _Warning(version(event), uid(event), _last_seen(event), text)
         before = self._warnings.get(about)
-        if about in self._gone or (before and (before.time, before.version) >= (told.time, told.version)):
+        if about in self._deleted or (before and (before.time, before.version) >= (warning.time, warning.version)):
             return
-        self._warnings[about] = told
+        self._warnings[about] = warning
         self._warnings.move_to_end(about)
-        if len(self._warnings) > WARNINGS:
+        if len(self._warnings) > WARNINGS_LIMIT:
             self._warnings.popitem(last=False)
-        self._tell_about(event)
+        self._notify_involved(event)
 
     def _remove_warning(self, event: Json) -> None:
         about = event["involvedObject"]["uid"]
         if (known := self._warnings.get(about)) and known.event_uid == uid(event):
             del self._warnings[about]
 
-    def _tell_about(self, event: Json) -> None:
-        """A warning is news of what it is about."""
+    def _notify_involved(self, event: Json) -> None:
+        """A warning counts as a change of the object that it is about."""
         about = event["involvedObject"]
-        thing = self.get(about.get("kind", ""), about.get("namespace", ""), about.get("name", ""))
-        if thing and uid(thing) == about.get("uid"):
-            self._tell(thing)
+        obj = self.get(about.get("kind", ""), about.get("namespace", ""), about.get("name", ""))
+        if obj and uid(obj) == about.get("uid"):
+            self._notify(obj)
 
-    def _tell(self, thing: Json) -> None:
-        about = owner_key(thing) or key_of(thing)
-        if (about.namespace, about.name) in self._entries[about.kind]:
-            self._heard[about] = time.monotonic()
-        else:
-            self._heard.pop(about, None)
-        self._changed(thing)
-
-
-def owner_key(child: Json) -> Key | None:
-    """The one of ours that a child belongs to, by its labels; of a ModelServer, the FineTuneJob that it follows."""
-    if child["kind"] == "ModelServer":
-        followed = child.get("spec", {}).get("model", {}).get("fineTuneJobRef", {}).get("name")
-        return Key("FineTuneJob", namespace(child), followed) if followed else None
-    for key, kind in OWNERS:
-        if owner := label(child, key):
-            return Key(kind, namespace(child), owner)
-    return None
+    def _notify(self, obj: Json) -> None:
+        rules = self._kinds[obj["kind"]]
+        for key in (*((key_of(obj),) if rules.reconciled else ()), *rules.owners(obj)):
+            if (key.namespace, key.name) in self._entries[key.kind]:
+                self._last_events[key] = time.monotonic()
+            else:
+                self._last_events.pop(key, None)
+        self._on_change(obj)
 
 
-def trimmed(thing: Json) -> Json:
-    """Without what no plan reads, and of what carries no label of ours only that it is there, and whose it is."""
-    metadata: dict[str, Any] = {key: value for key, value in thing["metadata"].items() if key != "managedFields"}
-    if thing["kind"] == "Service" and owner_key(thing) is None:
-        kept = ("name", "namespace", "uid", "resourceVersion", "ownerReferences")
-        return {"kind": "Service", "metadata": {key: metadata[key] for key in kept if key in metadata}}
+def trimmed(obj: Json, rules: CachedKind) -> Json:
+    """The object without the fields that no plan reads."""
+    if rules.trim:
+        obj = rules.trim(obj)
+    metadata: dict[str, Any] = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
     if LAST_APPLIED in metadata.get("annotations", {}):
-        metadata["annotations"] = {key: each for key, each in metadata["annotations"].items() if key != LAST_APPLIED}
-    return thing | {"metadata": metadata}
+        metadata["annotations"] = {key: text for key, text in metadata["annotations"].items() if key != LAST_APPLIED}
+    return obj | {"metadata": metadata}
 
 
-def _time(event: Json) -> str:
-    """When it was last seen; the newer API has a field of its own for that."""
+def identity_only(obj: Json) -> Json:
+    """A trim that keeps which object it is and whose it is, but neither spec nor status."""
+    kept = ("name", "namespace", "uid", "resourceVersion", "ownerReferences")
+    metadata = obj["metadata"]
+    return {"kind": obj["kind"], "metadata": {key: metadata[key] for key in kept if key in metadata}}
+
+
+def _last_seen(event: Json) -> str:
+    """When an event last happened; events.k8s.io has a field of its own for that."""
     series = event.get("series") or {}
     return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")

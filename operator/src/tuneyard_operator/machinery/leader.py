@@ -11,9 +11,10 @@ from contextlib import aclosing
 from typing import Final
 
 from tuneyard_operator.machinery.errors import ApiError
-from tuneyard_operator.machinery.kube import Kube, Source
+from tuneyard_operator.machinery.kube import Kube
 from tuneyard_operator.machinery.lease import DEFAULT, Record, Timing, may_take
 from tuneyard_operator.machinery.objects import Json, name, uid
+from tuneyard_operator.machinery.resources import Source
 
 log = logging.getLogger(__name__)
 

@@ -1,17 +1,15 @@
-"""Small questions about Kubernetes objects, which are plain dicts here."""
+"""Questions about Kubernetes objects, which are plain dicts here."""
 
 import hashlib
 import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from tuneyard_api.names import API_VERSION
-
 Json = dict[str, Any]
 
 
 class Key(NamedTuple):
-    """Names one object."""
+    """Identifies one object of the cluster."""
 
     kind: str
     namespace: str
@@ -21,63 +19,64 @@ class Key(NamedTuple):
         return f"{self.kind} {self.namespace}/{self.name}"
 
 
-def key_of(thing: Json) -> Key:
-    return Key(thing["kind"], namespace(thing), name(thing))
+def key_of(obj: Json) -> Key:
+    return Key(obj["kind"], namespace(obj), name(obj))
 
 
-def uid(thing: Json) -> str:
-    return str(thing["metadata"]["uid"])
+def uid(obj: Json) -> str:
+    return str(obj["metadata"]["uid"])
 
 
-def name(thing: Json) -> str:
-    return str(thing["metadata"]["name"])
+def name(obj: Json) -> str:
+    return str(obj["metadata"]["name"])
 
 
-def namespace(thing: Json) -> str:
-    return str(thing["metadata"]["namespace"])
+def namespace(obj: Json) -> str:
+    return str(obj["metadata"]["namespace"])
 
 
-def version(thing: Json) -> int:
-    """Newer ones are larger, since all kinds and their lists are numbered by the same clock (KEP-5504)."""
-    return int(thing["metadata"]["resourceVersion"])
+def version(obj: Json) -> int:
+    """The resourceVersion as a number: a newer object or list has a larger one, across kinds (KEP-5504)."""
+    return int(obj["metadata"]["resourceVersion"])
 
 
-def generation(thing: Json) -> int:
-    return int(thing["metadata"].get("generation", 0))
+def generation(obj: Json) -> int:
+    return int(obj["metadata"].get("generation", 0))
 
 
-def label(thing: Json, key: str) -> str:
-    return str(thing["metadata"].get("labels", {}).get(key, ""))
+def label(obj: Json, key: str) -> str:
+    return str(obj["metadata"].get("labels", {}).get(key, ""))
 
 
-def is_deleting(thing: Json) -> bool:
-    """Its deletion was asked for."""
-    return "deletionTimestamp" in thing["metadata"]
+def is_deleting(obj: Json) -> bool:
+    """Whether its deletion was requested."""
+    return "deletionTimestamp" in obj["metadata"]
 
 
-def controller_of(thing: Json) -> Json:
-    """The owner that controls it, of which there is one at most; an empty dict where nobody does."""
-    return next((each for each in thing["metadata"].get("ownerReferences", []) if each.get("controller")), {})
+def controller_of(obj: Json) -> Json:
+    """The owner reference of its controller, of which there is at most one; an empty dict where it has none."""
+    return next((owner for owner in obj["metadata"].get("ownerReferences", []) if owner.get("controller")), {})
 
 
-def owned_by(thing: Json, owner_uid: str) -> bool:
-    return bool(controller_of(thing).get("uid") == owner_uid)
+def owned_by(obj: Json, owner_uid: str) -> bool:
+    return bool(controller_of(obj).get("uid") == owner_uid)
 
 
-def left_by_namesake(thing: Json, owner: Json) -> bool:
-    """Its owner was another object of that name, which is gone.
+def left_by_namesake(obj: Json, owner: Json) -> bool:
+    """Whether its owner was an earlier object with the owner's name, which was deleted.
 
-    The garbage collector misses it where its watch broke between the end of the one and the beginning of the other:
-    its informer then tells that of a change of one object (processDeltas in client-go's tools/cache/controller.go).
+    The garbage collector misses such an object where its watch broke between the deletion of the one owner and the
+    creation of the other: its informer then reports a change of one object (processDeltas in client-go's
+    tools/cache/controller.go).
     """
-    known = controller_of(thing)
-    same_name = (known.get("kind"), known.get("name")) == (owner["kind"], name(owner))
-    return same_name and not owned_by(thing, uid(owner))
+    reference = controller_of(obj)
+    same_name = (reference.get("kind"), reference.get("name")) == (owner["kind"], name(owner))
+    return same_name and not owned_by(obj, uid(owner))
 
 
 def owner_reference(owner: Json) -> Json:
     return {
-        "apiVersion": API_VERSION,
+        "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
         "name": name(owner),
         "uid": uid(owner),
@@ -86,34 +85,34 @@ def owner_reference(owner: Json) -> Json:
     }
 
 
-def condition(thing: Json, kind: str) -> Json:
+def condition(obj: Json, kind: str) -> Json:
     """The condition of that type, or an empty dict."""
-    return condition_in(thing.get("status", {}).get("conditions", []), kind)
+    return condition_in(obj.get("status", {}).get("conditions", []), kind)
 
 
 def condition_in(conditions: Iterable[Json], kind: str) -> Json:
-    return next((each for each in conditions if each["type"] == kind), {})
+    return next((found for found in conditions if found["type"] == kind), {})
 
 
-def is_condition_true(thing: Json, kind: str) -> bool:
-    return bool(condition(thing, kind).get("status") == "True")
+def is_condition_true(obj: Json, kind: str) -> bool:
+    return bool(condition(obj, kind).get("status") == "True")
 
 
 def hash8(value: Any) -> str:
-    """Eight hexadecimal digits that stand for any JSON value."""
+    """Eight hexadecimal digits of the SHA-256 of a JSON value in canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def matches(there: Json, child: Json) -> bool:
-    """Whether a child is as it is wanted; items of a list come without their type."""
-    return is_subset(there, {key: value for key, value in child.items() if key not in ("apiVersion", "kind")})
+def matches(existing: Json, child: Json) -> bool:
+    """Whether an existing object has all that is wanted of a child."""
+    return is_subset(existing, {key: value for key, value in child.items() if key not in ("apiVersion", "kind")})
 
 
-def is_subset(there: Any, wanted: Any) -> bool:
-    """Whether all that is wanted is there; what the API server or others have added does not matter."""
+def is_subset(existing: Any, wanted: Any) -> bool:
+    """Whether every wanted field has its value. Fields that the API server or others have added do not matter."""
     if isinstance(wanted, dict):
-        return isinstance(there, dict) and all(is_subset(there.get(key), value) for key, value in wanted.items())
+        return isinstance(existing, dict) and all(is_subset(existing.get(key), value) for key, value in wanted.items())
     if isinstance(wanted, list):
-        return isinstance(there, list) and len(there) == len(wanted) and all(map(is_subset, there, wanted))
-    return bool(there == wanted)
+        return isinstance(existing, list) and len(existing) == len(wanted) and all(map(is_subset, existing, wanted))
+    return bool(existing == wanted)

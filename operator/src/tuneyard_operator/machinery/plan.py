@@ -1,31 +1,31 @@
-"""What a plan says is to be done."""
+"""What a plan asks the reconciler to do."""
 
 from typing import Final, NamedTuple
 
 from tuneyard_operator.machinery.events import Event
 from tuneyard_operator.machinery.objects import Json
 
-# What lacks a pod, and of which nothing is heard for so long, will not get one: its controller still expects a pod that
-# is gone already for five minutes, and then nothing makes it look again (ExpectationsTimeout in Kubernetes'
-# pkg/controller/controller_utils.go). Of a Job that a quota keeps from its pods something is heard: its warning is
-# repeated each six minutes at the latest (defaultSpamQPS in client-go's tools/record/events_cache.go).
-SILENT_SECONDS: Final = 420.0
+# A workload that lacks a pod, and had no event for so long, will not get one. Its controller expects a deleted pod for
+# five minutes, after which nothing enqueues it again (ExpectationsTimeout in Kubernetes'
+# pkg/controller/controller_utils.go). A quota that keeps a Job from its pods does cause events: the warning is repeated
+# every six minutes at the latest (defaultSpamQPS in client-go's tools/record/events_cache.go).
+STALLED_SECONDS: Final = 420.0
 
 
 class Plan(NamedTuple):
-    """In this order: delete, apply, create, tell, write the status."""
+    """Done in this order: delete, apply, create, emit the events, write the status."""
 
     status: Json
     delete: list[Json] = []
     apply: list[Json] = []
-    create: list[Json] = []  # where it is not there: from then on others change it too
+    create: list[Json] = []  # only where it does not exist: others change it later
     events: list[Event] = []
-    requeue_after: float | None = None  # seconds until the next look; None: when something changes
+    requeue_after: float | None = None  # seconds; None: when something changes
 
 
 class Rejection(NamedTuple):
-    """The API server did not take one of our objects."""
+    """The API server rejected an object of the plan."""
 
-    what: str  # for example Job x
+    what: str  # kind and name, for example: Job x
     message: str
-    final: bool  # nobody but the user can help
+    final: bool  # it will be rejected again until the spec changes

@@ -5,8 +5,8 @@ from typing import Final, NamedTuple
 
 from tuneyard_api.base import SecretRef
 from tuneyard_api.kinds.modelserver import FineTuneJobRef, ServedModelSource
-from tuneyard_operator.finetunejob.revision import revision
-from tuneyard_operator.machinery.objects import Json, condition, is_condition_true
+from tuneyard_api.runs import run_has_succeeded
+from tuneyard_operator.machinery.objects import Json, condition
 
 ANNOTATION: Final = "tuneyard.dev/artifact"
 
@@ -72,7 +72,7 @@ def _of_job(reference: FineTuneJobRef, job: Json | None) -> Artifact | Missing:
     if job is None:
         return Missing(WAITING, f"FineTuneJob {reference.name} does not exist in this namespace")
     status = job.get("status", {})
-    if not is_condition_true(job, "Succeeded") or status.get("revision") != revision(job):
+    if not run_has_succeeded(job):
         failed = condition(job, "Failed")
         state = f"failed: {failed['reason']}" if failed else f"is {status.get('phase', 'Pending')}"
         return Missing(WAITING, f"FineTuneJob {reference.name} {state}")

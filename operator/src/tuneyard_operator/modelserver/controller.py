@@ -1,36 +1,90 @@
 """Observes a ModelServer: its Deployments, their pods, its Service, and the FineTuneJob that it follows."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
-from tuneyard_operator.machinery.cache import Reader
+from tuneyard_api import names
+from tuneyard_operator.machinery.cache import Reader, identity_only
 from tuneyard_operator.machinery.conditions import parse_time
-from tuneyard_operator.machinery.objects import Json, is_condition_true, key_of, name, namespace, uid
-from tuneyard_operator.machinery.reconcile import Controller
+from tuneyard_operator.machinery.controller import Context, Controller, Index, Owns, StateGauge, Watches
+from tuneyard_operator.machinery.objects import Json, Key, is_condition_true, key_of, label, name, namespace, uid
+from tuneyard_operator.machinery.resources import DEPLOYMENT, POD, SERVICE, Resource
 from tuneyard_operator.modelserver.observe import World
 from tuneyard_operator.modelserver.plan import plan
+from tuneyard_operator.settings import Settings
 
-POD_SECONDS: Final = 10  # a pod that has not come up by then is asked why
+POD_SECONDS: Final = 10  # a pod that has not started by then is asked why
 
 
-async def observe(cluster: Reader, server: Json, _since_write: float) -> World:
-    followed = server["spec"]["model"].get("fineTuneJobRef", {}).get("name")
-    pods = cluster.children("Pod", key_of(server))
+async def observe(server: Json, context: Context) -> World:
+    cluster, key = context.cache, key_of(server)
+    pods = cluster.children("Pod", key)
+    followed = followed_jobs(server)
     return World(
         server=server,
-        deployments=cluster.children("Deployment", key_of(server)),
+        deployments=cluster.children("Deployment", key),
         pods=pods,
         service=cluster.get("Service", namespace(server), name(server)),
-        job=cluster.get("FineTuneJob", namespace(server), followed) if followed else None,
-        warnings={uid(pod): cluster.warning(uid(pod)) for pod in pods if _hangs(pod)},
-        silence=cluster.silence(key_of(server)),
+        job=cluster.get(*followed[0]) if followed else None,
+        warnings={uid(pod): cluster.warning(uid(pod)) for pod in pods if _hangs(pod, context.now)},
+        silence=cluster.seconds_since_last_event(key),
     )
 
 
-def _hangs(pod: Json) -> bool:
-    """Scheduled, but no container of it has begun."""
-    age = (datetime.now(UTC) - parse_time(pod["metadata"]["creationTimestamp"])).total_seconds()
+def _hangs(pod: Json, now: datetime) -> bool:
+    """Whether it is scheduled, but no container of it has started."""
+    age = (now - parse_time(pod["metadata"]["creationTimestamp"])).total_seconds()
     return age > POD_SECONDS and is_condition_true(pod, "PodScheduled") and not pod.get("status", {}).get("podIP")
 
 
-CONTROLLER: Final = Controller("ModelServer", observe, plan)
+def followed_jobs(server: Json) -> list[Key]:
+    """The FineTuneJobs whose releases a ModelServer serves."""
+    reference = server.get("spec", {}).get("model", {}).get("fineTuneJobRef", {}).get("name")
+    return [Key("FineTuneJob", namespace(server), reference)] if reference else []
+
+
+def followers(job: Json, cluster: Reader) -> list[Key]:
+    """The ModelServers that serve a FineTuneJob's releases."""
+    return cluster.child_keys("ModelServer", key_of(job))
+
+
+def waiting_for_name(service: Json, _: Reader) -> list[Key]:
+    """The ModelServer that needs the name of a Service which is not the operator's."""
+    return [] if _is_managed(service) else [Key("ModelServer", namespace(service), name(service))]
+
+
+def trim_service(service: Json) -> Json:
+    """Of a Service that is not the operator's only the name and the owner matter."""
+    return service if _is_managed(service) else identity_only(service)
+
+
+def _is_managed(child: Json) -> bool:
+    return all(label(child, key) == value for key, value in names.MANAGED_BY.items())
+
+
+def available(server: Json) -> str:
+    return str(is_condition_true(server, "Available")).lower()
+
+
+KIND: Final = Resource(names.API_VERSION, "ModelServer", "modelservers")
+FINE_TUNE_JOB: Final = Resource(names.API_VERSION, "FineTuneJob", "finetunejobs")
+MANAGED: Final = ",".join(f"{key}={value}" for key, value in names.MANAGED_BY.items())
+
+CONTROLLER: Final[Controller[World, Settings]] = Controller(
+    kind=KIND,
+    owner_label=names.LABEL_MODELSERVER,
+    owns=(
+        Owns(DEPLOYMENT, verbs=("create", "patch", "delete"), labels=MANAGED),
+        Owns(POD, labels=MANAGED, warnings=True),
+        Owns(SERVICE, verbs=("create", "patch")),
+    ),
+    watches=(
+        Watches(FINE_TUNE_JOB, followers),
+        # All Services: a ModelServer must not take over one that has its name and is not the operator's.
+        Watches(SERVICE, waiting_for_name, trim=trim_service),
+    ),
+    indexes=(Index(KIND, followed_jobs),),
+    state=StateGauge("tuneyard_modelservers", "ModelServers that serve", "available", available),
+    observe=observe,
+    plan=plan,
+)

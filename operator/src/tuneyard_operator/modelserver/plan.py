@@ -10,7 +10,7 @@ from tuneyard_api import names, reasons
 from tuneyard_api.kinds.modelserver import ModelServerSpec
 from tuneyard_operator.machinery.conditions import parse_time
 from tuneyard_operator.machinery.objects import Json, is_deleting, label, matches, name
-from tuneyard_operator.machinery.plan import SILENT_SECONDS, Plan, Rejection
+from tuneyard_operator.machinery.plan import STALLED_SECONDS, Plan, Rejection
 from tuneyard_operator.modelserver import events
 from tuneyard_operator.modelserver.artifact import Artifact, Missing, find_artifact, last_release
 from tuneyard_operator.modelserver.children import (
@@ -144,7 +144,7 @@ def _deployments(
         if not child or not seen or not matches(seen.deployment, child):
             yield child
         else:
-            yield woken(child, now) if seen.short and world.silence > SILENT_SECONDS else None
+            yield woken(child, now) if seen.short and world.silence > STALLED_SECONDS else None
 
 
 def _deployment(seen: Seen | None, wanted: Json | None, replicas: int) -> Json | None:
