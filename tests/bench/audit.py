@@ -1,4 +1,4 @@
-"""What a program asked of the API server, from the audit log. Each program has a service account of its own."""
+"""The API calls of a program, from the audit log. Each program has its own service account."""
 
 import json
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ WRITES: Final = ("create", "update", "patch", "delete", "deletecollection")
 class Call(NamedTuple):
     program: str
     verb: str
-    resource: str  # with its subresource, for example finetunejobs/status
+    resource: str  # with the subresource, for example finetunejobs/status
     code: int
     at: datetime
 
 
 def grant(server: ApiServer) -> None:
-    """Every service account of the benchmark may do everything."""
+    """Makes every service account of the benchmark a cluster administrator."""
     server.request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
     binding = {
         "metadata": {"name": NAMESPACE},
@@ -41,7 +41,7 @@ def grant(server: ApiServer) -> None:
 
 
 def kubeconfig_for(server: ApiServer, program: str) -> Path:
-    """A kubeconfig by which the audit log knows the program."""
+    """A kubeconfig with the program's own service account, by which the audit log names it."""
     accounts = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts"
     server.request("POST", accounts, {"metadata": {"name": program}})
     token = server.request("POST", f"{accounts}/{program}/token", {"spec": {"expirationSeconds": 86_400}})
@@ -53,11 +53,11 @@ def kubeconfig_for(server: ApiServer, program: str) -> Path:
 
 
 def calls(log: Path, since: datetime, until: datetime) -> Iterator[Call]:
-    """Those that were answered in that time; a watch counts when it begins."""
+    """The calls that were answered in that time; a watch counts when it starts."""
     with log.open() as lines:
         for line in lines:
             if not line.endswith("\n"):
-                return  # it is being written
+                return  # the API server has not finished this line
             entry = json.loads(line)
             stage = "ResponseStarted" if entry["verb"] == "watch" else "ResponseComplete"
             at = datetime.fromisoformat(entry["stageTimestamp"])

@@ -1,4 +1,4 @@
-"""Makes many objects at once, and sees when they and their children appear."""
+"""Creates many objects at once, and records when they and their children appear."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ RETRY_SECONDS: Final = 0.05
 
 @asynccontextmanager
 async def session(server: ApiServer) -> AsyncIterator[aiohttp.ClientSession]:
-    """The administrator's; room for watches beside the connections."""
+    """An administrator's session, with connections to spare for watches."""
     connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(server.ca)), limit=CONNECTIONS + 4)
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
@@ -41,9 +41,9 @@ class Arrivals:
         return sum(name in self.at for name in names)
 
     async def watch(self, client: aiohttp.ClientSession, path: str, *, by_owner: bool) -> None:
-        """Until it is cancelled. A child goes by its owner's name.
+        """Runs until it is cancelled. With `by_owner`, objects are recorded under the name of their first owner.
 
-        A new kind's watches are refused and ended a few times: what has been seen stays as it was seen first.
+        The API server rejects or ends the first watches of a new kind; an object keeps the time of its first sighting.
         """
         query = {"watch": "true"}
         while True:
@@ -61,20 +61,20 @@ class Arrivals:
 
 
 async def create(client: aiohttp.ClientSession, path: str, body: Json) -> None:
-    """Again until it is taken: a webhook may still be starting."""
+    """Retries until the API server accepts the object: a webhook may still be starting."""
     text = json.dumps(body)
     while True:
         async with client.post(path, data=text) as answer:
-            said = await answer.text()
+            reply = await answer.text()
             if answer.status == 201:
                 return
             if answer.status < 500 and answer.status != 429:
-                raise RuntimeError(f"{path}: {said[:500]}")
+                raise RuntimeError(f"{path}: {reply[:500]}")
         await asyncio.sleep(RETRY_SECONDS)
 
 
 async def create_all(client: aiohttp.ClientSession, path: str, bodies: Iterable[Json]) -> None:
-    """As fast as they are taken."""
+    """Creates the objects as fast as the API server accepts them."""
     waiting = iter(bodies)
 
     async def work() -> None:
@@ -84,10 +84,3 @@ async def create_all(client: aiohttp.ClientSession, path: str, bodies: Iterable[
     async with asyncio.TaskGroup() as group:
         for _ in range(CONNECTIONS):
             group.create_task(work())
-
-
-async def delete_all(client: aiohttp.ClientSession, path: str) -> None:
-    """All objects of a collection, and no child with them."""
-    async with client.delete(path, params={"propagationPolicy": "Background"}) as answer:
-        if answer.status not in (200, 404):
-            raise RuntimeError(f"{path}: {(await answer.text())[:500]}")

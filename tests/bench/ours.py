@@ -1,10 +1,11 @@
-"""The operator as a plain process."""
+"""The operator as a plain process, of this checkout or of another one."""
 
-import sys
+import argparse
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from bench.audit import kubeconfig_for
 from bench.processes import Program, program
@@ -15,7 +16,52 @@ from tuneyard_api.names import API_VERSION
 NAME: Final = "tuneyard"
 NAMESPACE: Final = "bench-tuneyard"
 OURS: Final = f"/apis/{API_VERSION}/namespaces/{NAMESPACE}"
-COMMAND: Final = Path(sys.executable).parent / "tuneyard-operator"
+
+
+class Checkout(NamedTuple):
+    """A checkout of this repository in which `make setup` has run."""
+
+    name: str  # in reports
+    path: Path
+
+    @property
+    def command(self) -> Path:
+        return self.path / ".venv" / "bin" / "tuneyard-operator"
+
+    @property
+    def crds(self) -> Path:
+        return self.path / "crds"
+
+
+THIS: Final = Checkout(NAME, Path(__file__).parents[2])
+
+
+def checkout(path: str) -> Checkout:
+    """The checkout at a path, named after its commit.
+
+    Raises ArgumentTypeError where there is no checkout, or where it has no virtual environment.
+    """
+    root = Path(path).resolve()
+    asked = subprocess.run(
+        ["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    if asked.returncode:
+        raise argparse.ArgumentTypeError(f"{root} is no git checkout: {asked.stderr.strip()}")
+    found = Checkout(f"{NAME} {asked.stdout.strip()}", root)
+    if not found.command.exists():
+        raise argparse.ArgumentTypeError(f"{found.command} does not exist: run `make setup` in {root}")
+    return found
+
+
+def add_against(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        type=checkout,
+        default=[],
+        metavar="DIR",
+        help="other checkouts of this repository, after `make setup`: their operators are measured in the same run",
+    )
 
 
 def fine_tune_job(name: str) -> Json:
@@ -37,9 +83,12 @@ def model_server(name: str) -> Json:
 
 
 def operator(
-    name: str, kubeconfig: Path, folder: Path, command: Path = COMMAND, settings: Mapping[str, str] | None = None
+    name: str, kubeconfig: Path, folder: Path, command: Path = THIS.command, settings: Mapping[str, str] | None = None
 ) -> AbstractContextManager[Program]:
-    """One process of it; several of different names stand for election. `settings`: more environment."""
+    """Runs one operator process until the block ends; processes of several names take part in one leader election.
+
+    `settings`: more environment variables.
+    """
     (port,) = free_ports(1)
     environment = {
         "KUBECONFIG": str(kubeconfig),
@@ -47,7 +96,8 @@ def operator(
         "TUNEYARD_SERVER_IMAGE": "server:bench",
         "TUNEYARD_HEALTH_PORT": str(port),
         "TUNEYARD_POD_NAME": name,
-        # Its bytecode is there, as it is in the image: not in the first start, but in those after it.
+        "PYTHONPATH": "",
+        # The image contains the bytecode. Here the first start writes it, and the later starts read it.
         "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
         **(settings or {}),
@@ -55,19 +105,15 @@ def operator(
     return program(name, [str(command)], environment, f"http://127.0.0.1:{port}/readyz", folder)
 
 
-def tuneyard(server: ApiServer) -> Subject:
-    """Installs the CRDs and the namespace."""
-    server.install_crds()
+def tuneyard(server: ApiServer, version: Checkout = THIS) -> Subject:
+    """Installs the CRDs of that version, and the namespace."""
+    server.install_crds(version.crds)
     server.request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
     kubeconfig = kubeconfig_for(server, NAME)
 
     @contextmanager
     def run() -> Iterator[list[Program]]:
-        with operator(NAME, kubeconfig, server.folder) as started:
+        with operator(NAME, kubeconfig, server.folder, version.command) as started:
             yield [started]
 
-    parents = f"{OURS}/finetunejobs"
-    core = f"/api/v1/namespaces/{NAMESPACE}"
-    jobs = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
-    collections = (parents, jobs, f"{core}/configmaps", f"{core}/events")
-    return Subject(NAME, NAMESPACE, parents, collections, fine_tune_job, run)
+    return Subject(version.name, NAMESPACE, f"{OURS}/finetunejobs", fine_tune_job, run)

@@ -1,4 +1,4 @@
-"""Programs under test, what they cost, and how busy the machine is."""
+"""Programs under test, what they use, and how busy the machine is."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ READY_SECONDS: Final = 120.0
 
 @dataclass(frozen=True)
 class Program:
-    """A running one; its costs are read from /proc."""
+    """A running program; what it uses is read from /proc."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -36,12 +36,12 @@ class Program:
 
     @property
     def cpu(self) -> float:
-        """Seconds, user and system together."""
+        """CPU seconds, user and system together."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def wait_ready(self) -> float:
-        """Seconds from its start to its first 200."""
+        """Seconds from the start to the first 200 of its readiness endpoint."""
         while time.monotonic() < self.started + READY_SECONDS:
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.name} ended: {self.log.read_text(errors='replace')[-2000:]}")
@@ -52,7 +52,7 @@ class Program:
 
     def _memory(self, field: str) -> int:
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        (line,) = [each for each in lines if each.startswith(f"{field}:")]
+        (line,) = [line for line in lines if line.startswith(f"{field}:")]
         return int(line.split()[1]) * 1024
 
 
@@ -60,7 +60,7 @@ class Program:
 def program(
     name: str, command: Sequence[str], environment: Mapping[str, str], ready_url: str, folder: Path
 ) -> Iterator[Program]:
-    """Runs it until the block ends; its output goes to a file in `folder`."""
+    """Runs a program until the block ends; its output goes to a file in `folder`."""
     path = folder / f"{name}.log"
     with path.open("ab") as log:
         started = time.monotonic()
@@ -77,8 +77,8 @@ def program(
 
 
 def load_average() -> str:
-    """As `uptime` shows it: 1, 5 and 15 minutes."""
-    return " ".join(f"{each:.1f}" for each in os.getloadavg())
+    """The averages of 1, 5 and 15 minutes, as `uptime` prints them."""
+    return " ".join(f"{average:.1f}" for average in os.getloadavg())
 
 
 def _answers(url: str) -> bool:

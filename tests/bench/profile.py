@@ -1,4 +1,4 @@
-"""Where a program's time goes, by py-spy. `python -m bench.profile FILE` prints the top of what was recorded."""
+"""A profile of a program by py-spy. `python -m bench.profile FILE` prints the functions that take the most time."""
 
 import signal
 import subprocess
@@ -12,14 +12,17 @@ from typing import Final
 from bench.figures import table
 from bench.processes import Program
 
-RATE: Final = 50  # samples a second; each stops the program for a moment
+RATE: Final = 50  # samples per second; each pauses the program for a moment
 TOP: Final = 10
-SCAFFOLD: Final = ("asyncio/", "threading.py", "concurrent/", "selectors.py", "<module>", "tuneyard_operator/main.py")
+SCAFFOLD: Final = (
+    *("asyncio/", "threading.py", "concurrent/", "selectors.py", "<module>"),
+    *("tuneyard_operator/main.py", "tuneyard_operator/process.py"),
+)
 
 
 @contextmanager
 def recorded(program: Program, path: Path | None) -> Iterator[None]:
-    """Samples the program during the block into `path`; not at all where that is None."""
+    """Writes samples of the program during the block to `path`; None takes no samples."""
     if path is None:
         yield
         return
@@ -32,20 +35,20 @@ def recorded(program: Program, path: Path | None) -> Iterator[None]:
 
 
 def top(path: Path) -> str:
-    """Functions by the share of samples in which they were running themselves, and in which they were on the stack."""
+    """Two tables: the share of samples in which a function itself was running, and in which it was on the stack."""
     own: Counter[str] = Counter()
     within: Counter[str] = Counter()
     for line in path.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
         frames = [_function(frame) for frame in stack.split(";")]
         own[frames[-1]] += int(count)
-        for frame in {each for each in frames if not any(part in each for part in SCAFFOLD)}:
+        for frame in {frame for frame in frames if not any(part in frame for part in SCAFFOLD)}:
             within[frame] += int(count)
-    return f"{_table('itself', own, own.total())}\n\n{_table('with what it calls', within, own.total())}"
+    return f"{_table('itself', own, own.total())}\n\n{_table('with its callees', within, own.total())}"
 
 
 def _function(frame: str) -> str:
-    """Without the line: `reconcile (tuneyard_operator/reconcile.py)`."""
+    """A frame without the line number: `plan (tuneyard_operator/finetunejob/plan.py)`."""
     return frame.rpartition(":")[0] + ")" if ":" in frame else frame
 
 

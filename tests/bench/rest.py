@@ -5,6 +5,7 @@ import asyncio
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from itertools import cycle
 from pathlib import Path
@@ -15,51 +16,56 @@ import aiohttp
 from bench import audit
 from bench.figures import table
 from bench.load import create_all, session
-from bench.ours import NAME, NAMESPACE, OURS, fine_tune_job, model_server, tuneyard
+from bench.ours import NAME, NAMESPACE, OURS, THIS, Checkout, add_against, fine_tune_job, model_server, tuneyard
 from bench.processes import load_average
 from support.apiserver import ApiServer, Json, api_server
-from support.operatorbuilders import ARTIFACT
-from tuneyard_api.names import STAGES
 from tuneyard_api.runs import revision
-from tuneyard_operator.machinery.conditions import Condition, conditions
-from tuneyard_operator.machinery.objects import name
+from tuneyard_api.stages import STAGES
 
 JOBS: Final = 1000
 SERVERS: Final = 200
 CONNECTIONS: Final = 16
 MERGE: Final = "application/merge-patch+json"
-QUIET_SECONDS: Final = 60  # without a write: they are at rest
+QUIET_SECONDS: Final = 60  # without a write: the operator is at rest
 SETTLE_SECONDS: Final = 900
-READS_PER_MINUTE: Final = 1.0  # the bar; no write at all
-DEPLOYMENTS: Final = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
+READS_PER_MINUTE: Final = 1.0  # the bar, with no write at all
+JOBS_PATH: Final = f"{OURS}/finetunejobs"
+DEPLOYMENTS_PATH: Final = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 
 
-async def bring_to_rest(server: ApiServer, client: aiohttp.ClientSession) -> None:
-    """A third of the jobs has succeeded, a third failed, and a third waits for its pods; all servers serve."""
-    states = dict(zip((f"job-{number:04}" for number in range(JOBS)), cycle(STATES)))
-    await create_all(client, f"{OURS}/finetunejobs", map(fine_tune_job, states))
-    async with client.get(f"{OURS}/finetunejobs") as answer:
-        there = {name(job): job for job in (await answer.json())["items"]}
-    ended = {called: STATES[state] for called, state in states.items() if STATES[state]}
-    statuses = {called: status | {"revision": revision(there[called])} for called, status in ended.items()}
-    await set_all(client, [(f"{OURS}/finetunejobs/{called}", status) for called, status in statuses.items()])
-    await create_all(client, f"{OURS}/modelservers", (model_server(f"server-{number:03}") for number in range(SERVERS)))
+async def create_objects(client: aiohttp.ClientSession) -> None:
+    """A third of the FineTuneJobs has succeeded, a third has failed, and a third waits for its pods."""
+    names = [f"job-{index:04}" for index in range(JOBS)]
+    await create_all(client, JOBS_PATH, map(fine_tune_job, names))
+    created = {job["metadata"]["name"]: job for job in await list_all(client, JOBS_PATH)}
+    statuses = {
+        f"{JOBS_PATH}/{name}": status | {"revision": revision(created[name])}
+        for name, status in zip(names, cycle(STATUSES))
+        if status
+    }
+    await patch_statuses(client, statuses)
+    await create_all(client, f"{OURS}/modelservers", (model_server(f"server-{index:03}") for index in range(SERVERS)))
 
 
-async def answer_for_deployments(client: aiohttp.ClientSession) -> None:
-    """All replicas are ready, as their controller would say."""
+async def play_deployment_controller(client: aiohttp.ClientSession) -> None:
+    """Reports all replicas of all Deployments as ready, until every ModelServer has a Deployment."""
     while True:
-        async with client.get(DEPLOYMENTS) as answer:
-            found = (await answer.json())["items"]
-        await set_all(client, [(f"{DEPLOYMENTS}/{each['metadata']['name']}", ready(each)) for each in found])
+        found = await list_all(client, DEPLOYMENTS_PATH)
+        await patch_statuses(client, {f"{DEPLOYMENTS_PATH}/{one['metadata']['name']}": ready(one) for one in found})
         if len(found) == SERVERS:
             return
         await asyncio.sleep(1)
 
 
-async def set_all(client: aiohttp.ClientSession, wanted: list[tuple[str, Json]]) -> None:
-    """Writes the status of each path."""
-    waiting = iter(wanted)
+async def list_all(client: aiohttp.ClientSession, path: str) -> list[Json]:
+    async with client.get(path) as answer:
+        items: list[Json] = (await answer.json())["items"]
+        return items
+
+
+async def patch_statuses(client: aiohttp.ClientSession, statuses: dict[str, Json]) -> None:
+    """Writes the status of the object at each path."""
+    waiting = iter(statuses.items())
 
     async def work() -> None:
         for path, status in waiting:
@@ -74,91 +80,114 @@ async def set_all(client: aiohttp.ClientSession, wanted: list[tuple[str, Json]])
 
 
 def ready(deployment: Json) -> Json:
+    """The status of a Deployment whose replicas are all ready."""
     replicas = deployment["spec"]["replicas"]
     counts = dict.fromkeys(("replicas", "readyReplicas", "availableReplicas", "updatedReplicas"), replicas)
     return {"observedGeneration": deployment["metadata"]["generation"], **counts}
 
 
-def ended(state: str, stages: list[str], *said: Condition, **more: Any) -> Json:
-    """A status as the operator leaves it."""
+def ended(phase: str, stages: list[str], conditions: list[Json], **more: Any) -> Json:
+    """The status of a FineTuneJob that has ended, as the operator writes it."""
     return {
         "observedGeneration": 1,
-        "phase": state,
-        "conditions": conditions(said, [], 1, audit.now()),
-        "stages": [{"name": stage, "state": found} for stage, found in zip(STAGES, stages, strict=True)],
+        "phase": phase,
+        "conditions": conditions,
+        "stages": [{"name": name, "state": state} for name, state in zip(STAGES, stages, strict=True)],
         "restarts": {"preempted": 0, "failed": 0},
         **more,
     }
 
 
-FAILED: Final = ("GateFailed", "perplexity 9.1 is above 8.0")
-STATES: Final[dict[str, Json]] = {
-    "succeeded": ended("Succeeded", ["Succeeded"] * 5, Condition("Succeeded", True, "Completed"), artifacts=[ARTIFACT]),
-    "failed": ended(
+def condition(kind: str, status: str, reason: str, message: str = "") -> Json:
+    text = {"type": kind, "status": status, "reason": reason, "message": message}
+    return text | {"observedGeneration": 1, "lastTransitionTime": audit.now().strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+ARTIFACT: Final[Json] = {
+    "format": "bf16",
+    "uri": "s3://artifacts/support-bot/bf16",
+    "digest": f"sha256:{'a' * 64}",
+    "sizeBytes": 7,
+    "perplexity": 3.5,
+}
+GATE_FAILED: Final = ("GateFailed", "perplexity 9.1 is above 8.0")
+STATUSES: Final[list[Json]] = [
+    ended("Succeeded", ["Succeeded"] * 5, [condition("Succeeded", "True", "Completed")], artifacts=[ARTIFACT]),
+    ended(
         "Failed",
         ["Succeeded", "Succeeded", "Succeeded", "Failed", "Pending"],
-        Condition("Succeeded", False, *FAILED),
-        Condition("Failed", True, *FAILED),
+        [condition("Succeeded", "False", *GATE_FAILED), condition("Failed", "True", *GATE_FAILED)],
     ),
-    "waits": {},
-}
+    {},
+]
 
 
-async def at_rest(log: Path) -> None:
-    """Returns when the operator has not written for a while."""
+async def wait_for_rest(log: Path) -> None:
+    """Returns when the operator has written nothing for a while."""
     end = audit.now() + timedelta(seconds=SETTLE_SECONDS)
     while audit.now() < end:
         await asyncio.sleep(QUIET_SECONDS)
         now = audit.now()
-        if not any(call.verb in audit.WRITES for call in made(log, now - timedelta(seconds=QUIET_SECONDS), now)):
+        if not any(call.verb in audit.WRITES for call in calls(log, now - timedelta(seconds=QUIET_SECONDS), now)):
             return
-    raise TimeoutError(f"it still writes after {SETTLE_SECONDS} s")
+    raise TimeoutError(f"the operator still writes after {SETTLE_SECONDS} s")
 
 
-def made(log: Path, since: datetime, until: datetime) -> Iterator[audit.Call]:
-    """The operator's calls, without the leader's of its Lease: of these there are as many where there is no object."""
-    return (each for each in audit.calls(log, since, until) if each.program == NAME and each.resource != "leases")
+def calls(log: Path, since: datetime, until: datetime) -> Iterator[audit.Call]:
+    """The operator's calls, without those that renew the Lease: their number does not depend on the objects."""
+    return (call for call in audit.calls(log, since, until) if call.program == NAME and call.resource != "leases")
 
 
-def report(log: Path, since: datetime, minutes: float) -> str:
-    calls = list(made(log, since, audit.now()))
-    writes = [call for call in calls if call.verb in audit.WRITES]
-    watches = [call for call in calls if call.verb == "watch"]
-    reads = len(calls) - len(writes)
-    holds = not writes and reads / minutes < READS_PER_MINUTE
-    rows = [
-        ["minutes", "writes", "reads", "of these, watches begun anew", "reads a minute", "load average"],
-        [f"{minutes:g}", str(len(writes)), str(reads), str(len(watches)), f"{reads / minutes:.2f}", load_average()],
-    ]
-    verbs = Counter(f"{call.verb} {call.resource}" for call in calls)
-    listed = "\n".join(f"{count:7} {verb}" for verb, count in verbs.most_common())
-    bar = f"Bar (no write, under {READS_PER_MINUTE:g} read a minute): {'kept' if holds else 'missed'}"
-    return "\n\n".join([table(rows), listed, bar])
-
-
-async def rest(server: ApiServer, minutes: float) -> str:
-    subject = tuneyard(server)
+async def rest(server: ApiServer, version: Checkout, minutes: float) -> list[audit.Call]:
+    """The calls of that version's operator in that many minutes at rest."""
+    subject = tuneyard(server, version)
     async with session(server) as client:
-        await bring_to_rest(server, client)
+        await create_objects(client)
         with subject.run() as (operator,):
             await asyncio.to_thread(operator.wait_ready)
-            await answer_for_deployments(client)
-            await at_rest(server.audit_log)
+            await play_deployment_controller(client)
+            await wait_for_rest(server.audit_log)
+            phases = Counter(job.get("status", {}).get("phase", "none") for job in await list_all(client, JOBS_PATH))
+            print(f"{version.name} is at rest; phases: {dict(phases)}", flush=True)
             since = audit.now()
             await asyncio.sleep(minutes * 60)
-            return report(server.audit_log, since, minutes)
+            return list(calls(server.audit_log, since, audit.now()))
+
+
+async def rest_together(servers: list[ApiServer], versions: list[Checkout], minutes: float) -> list[list[audit.Call]]:
+    """The calls of each version, all in the same minutes."""
+    return await asyncio.gather(
+        *(rest(server, version, minutes) for server, version in zip(servers, versions, strict=True))
+    )
+
+
+def report(version: Checkout, made: list[audit.Call], minutes: float) -> list[str]:
+    """One row of the table."""
+    writes = sum(call.verb in audit.WRITES for call in made)
+    watches = sum(call.verb == "watch" for call in made)
+    reads = len(made) - writes
+    bar = "met" if not writes and reads / minutes < READS_PER_MINUTE else "missed"
+    verbs = Counter(f"{call.verb} {call.resource}" for call in made)
+    listed = ", ".join(f"{count} {verb}" for verb, count in verbs.most_common())
+    return [version.name, f"{minutes:g}", str(writes), str(reads), str(watches), f"{reads / minutes:.2f}", bar, listed]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.rest", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
+    add_against(parser)
     options = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        api_server(Path(folder) / "server", audit_policy=audit.POLICY) as server,
-    ):
-        audit.grant(server)
-        print(asyncio.run(rest(server, options.minutes)))
+    versions: list[Checkout] = [THIS, *options.against]
+    with ExitStack() as running:
+        servers = []
+        for _ in versions:
+            folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+            servers.append(running.enter_context(api_server(folder / "server", audit_policy=audit.POLICY)))
+            audit.grant(servers[-1])
+        measured = asyncio.run(rest_together(servers, versions, options.minutes))
+    head = ["", "minutes", "writes", "reads", "of these, new watches", "reads per minute", "bar", "calls"]
+    print(table([head, *(report(*each, options.minutes) for each in zip(versions, measured, strict=True))]))
+    print(f"\nThe bar: no write and less than {READS_PER_MINUTE:g} read per minute. Load average: {load_average()}")
 
 
 if __name__ == "__main__":

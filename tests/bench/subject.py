@@ -1,4 +1,4 @@
-"""What is compared: programs that turn a parent object into a Job."""
+"""What is compared: programs that create a Job for each parent object."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,13 +9,12 @@ from support.apiserver import Json
 
 
 class Subject(NamedTuple):
-    """`run` starts the programs and ends them with its block; the first is asked whether it is ready."""
+    """`run` starts the programs and ends them with its block; the readiness of the first program counts."""
 
-    name: str
+    name: str  # in reports
     namespace: str
-    parents: str  # the path of the collection
-    collections: tuple[str, ...]  # paths of all that it makes, and of the parents
-    parent: Callable[[str], Json]
+    parents: str  # path of the collection of parent objects
+    parent: Callable[[str], Json]  # builds the parent object of a name
     run: Callable[[], AbstractContextManager[list[Program]]]
 
     @property

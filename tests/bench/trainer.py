@@ -1,6 +1,6 @@
-"""The peer: Kubeflow Trainer with JobSet, configured as their manifests ship them, webhooks included.
+"""The peer: Kubeflow Trainer with the JobSet that it requires, with the settings and webhooks of their own manifests.
 
-Not as shipped: no leader election (one replica, as ours), no metrics port, and certificates made here.
+Different from the manifests: no leader election (each has one replica), no metrics port, certificates created here.
 """
 
 import base64
@@ -8,6 +8,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +18,6 @@ from bench.audit import kubeconfig_for
 from bench.processes import Program, program
 from bench.subject import Subject
 from demo.certificates import Identity, make_authority, make_server_identity
-from demo.kubectl import wait_until
 from support.apiserver import ApiServer, Json, free_ports
 
 HERE: Final = Path(__file__).parent / "peer"
@@ -34,8 +34,9 @@ class Ports(NamedTuple):
     webhook: int
 
 
+@cache
 def build() -> dict[str, Path]:
-    """The binaries by their names; minutes the first time."""
+    """The binaries by their names. The first build takes minutes."""
     for name, package in PACKAGES.items():
         target = HERE / "bin" / name
         command = ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", str(target), package]
@@ -56,7 +57,7 @@ def train_job(name: str) -> Json:
 
 
 def trainer(server: ApiServer) -> Subject:
-    """Installs the CRDs, the webhooks and the namespace; the runtime comes when the webhooks answer."""
+    """Installs the CRDs, the webhooks and the namespace; `run` installs the runtime, which a webhook validates."""
     binaries = build()
     authority = make_authority("bench")
     identity = make_server_identity(authority, ["127.0.0.1"])
@@ -66,7 +67,7 @@ def trainer(server: ApiServer) -> Subject:
         _write_configuration(server.folder / name, name, identity, ports[name])
     for crd in _crds():
         _apply(server, crd)
-        _wait_established(server, crd["metadata"]["name"])
+        server.wait_established(crd["metadata"]["name"])
     for module, name in ((TRAINER, "trainer"), (JOBSET, "jobset")):
         for document in _webhooks(module):
             _apply(server, _local(document, name, ports[name], authority))
@@ -83,19 +84,13 @@ def trainer(server: ApiServer) -> Subject:
                 url = f"http://127.0.0.1:{ports[name].health}/readyz"
                 environment = {"TMPDIR": str(folder)}
                 started.append(stack.enter_context(program(name, command, environment, url, server.folder)))
-            for each in started:
-                each.wait_ready()
+            for one in started:
+                one.wait_ready()
             _apply(server, _runtime())
             yield started
 
     parents = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{NAMESPACE}/trainjobs"
-    core = f"/api/v1/namespaces/{NAMESPACE}"
-    made = (
-        f"/apis/jobset.x-k8s.io/v1alpha2/namespaces/{NAMESPACE}/jobsets",
-        f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs",
-        f"{core}/events",
-    )
-    return Subject("trainer", NAMESPACE, parents, (parents, *made), train_job, run)
+    return Subject("trainer", NAMESPACE, parents, train_job, run)
 
 
 def _folder(module: str) -> Path:
@@ -104,7 +99,7 @@ def _folder(module: str) -> Path:
 
 
 def _documents(path: Path) -> list[Any]:
-    return [each for each in yaml.safe_load_all(path.read_text()) if each]
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
 def _crds() -> list[Json]:
@@ -124,7 +119,7 @@ def _runtime() -> Json:
 
 
 def _local(document: Json, name: str, ports: Ports, authority: Identity) -> Json:
-    """The webhooks, at the process instead of a Service."""
+    """A webhook configuration whose URLs name the process on this machine instead of a Service."""
     bundle = base64.b64encode(authority.certificate_pem.encode()).decode()
     for webhook in document["webhooks"]:
         path = webhook["clientConfig"]["service"]["path"]
@@ -162,14 +157,3 @@ def _jobset_configuration() -> Json:
 def _apply(server: ApiServer, document: Json) -> None:
     command = [*server.kubectl, "apply", "--server-side", "--force-conflicts", "-f", "-"]
     subprocess.run(command, input=json.dumps(document, default=str), text=True, check=True, capture_output=True)
-
-
-def _wait_established(server: ApiServer, crd: str) -> None:
-    """Not `kubectl wait`, which gives up where there is no condition at all yet."""
-    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd}"
-    wait_until(lambda: _is_established(server.request("GET", path)), f"{crd} is established", 60, every=0.1)
-
-
-def _is_established(crd: Json) -> bool:
-    conditions = crd.get("status", {}).get("conditions") or []
-    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
