@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from demo.kubectl import Json, KubectlError, apply, kubectl
+from support.operatorbuilders import SETTINGS
 from tuneyard_api.base import SecretRef
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.modelserver import ModelServerSpec
@@ -16,11 +17,9 @@ from tuneyard_api.names import API_VERSION, STAGES, Stage
 from tuneyard_operator.finetunejob.children import stage_job
 from tuneyard_operator.modelserver.artifact import Artifact
 from tuneyard_operator.modelserver.children import pod_spec
-from tuneyard_operator.settings import Settings
 
 CHART = Path(__file__).parents[2] / "charts" / "tuneyard"
 NAMESPACE = "contract-chart"
-SETTINGS = Settings("trainer:1", "server:1")
 
 
 @pytest.fixture(scope="module", autouse=True)

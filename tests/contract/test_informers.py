@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from support.apiserver import ApiServer, Json, api_server
 from support.connected import connect
 from support.declared import KINDS, SOURCES
+from support.operatorbuilders import SETTINGS
 from support.wire import Wire, wire_to
 from tuneyard_operator import main
 from tuneyard_operator.machinery.cache import Cache
@@ -30,7 +31,6 @@ from tuneyard_operator.machinery.objects import Key
 from tuneyard_operator.machinery.plan import Plan
 from tuneyard_operator.machinery.reconcile import Reconciler
 from tuneyard_operator.machinery.resources import Resource, Source
-from tuneyard_operator.settings import Settings
 
 FINE_TUNE_JOB = Resource("tuneyard.dev/v1alpha1", "FineTuneJob", "finetunejobs")
 JOBS = "/apis/tuneyard.dev/v1alpha1/namespaces/default/finetunejobs"
@@ -218,7 +218,7 @@ async def test_a_status_is_written_onto_the_version_that_it_was_made_from(server
 @asynccontextmanager
 async def operator(port: int) -> AsyncIterator[aiohttp.ClientSession]:
     """The whole operator, ready; a session for its port."""
-    task = asyncio.create_task(main.run(Settings("trainer:1", "server:1", health_port=port)))
+    task = asyncio.create_task(main.run(SETTINGS.model_copy(update={"health_port": port})))
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
         try:
             async with asyncio.timeout(30):

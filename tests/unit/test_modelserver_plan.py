@@ -227,7 +227,7 @@ def test_nothing_is_verified_before_a_pod_has_fetched() -> None:
 def test_a_new_server_image_is_a_new_revision() -> None:
     """As an upgrade of the operator brings it."""
     scene = serving()
-    (new,) = plan(scene.world, SETTINGS._replace(server_image="server:2"), NOW).apply
+    (new,) = plan(scene.world, SETTINGS.model_copy(update={"server_image": "server:2"}), NOW).apply
     assert new["metadata"]["name"] != scene.deployment_of(OLD)["metadata"]["name"]
     assert "server:2" in str(new)
 

@@ -3,15 +3,20 @@
 import asyncio
 import json
 import logging
+import os
+import sys
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
 
+from tuneyard_operator import main
 from tuneyard_operator.machinery import health, logs
 from tuneyard_operator.machinery.errors import UNREACHABLE, ApiError, Verdict, classify, delay, rule
 from tuneyard_operator.machinery.objects import Key
 from tuneyard_operator.machinery.workqueue import Lanes, WorkQueue
-from tuneyard_operator.settings import from_environment
+from tuneyard_operator.pods.images import ROLES, NoImageError, image
+from tuneyard_operator.settings import Settings, from_environment
 
 
 @pytest.mark.parametrize(
@@ -257,29 +262,71 @@ async def test_lines_of_different_workers_are_about_different_objects(caplog: py
     assert sorted(line.split(": ", 1)[1] for line in lines) == ["a: hello", "b: hello", "c: hello"]
 
 
-def test_each_process_has_an_identity_of_its_own() -> None:
-    images = {"TUNEYARD_TRAINER_IMAGE": "t", "TUNEYARD_SERVER_IMAGE": "s", "TUNEYARD_POD_NAME": "tuneyard-0"}
-    one, other = from_environment(images), from_environment(images)
-    assert one.identity.startswith("tuneyard-0_")
-    assert one.identity != other.identity, "a restarted container is not its predecessor"
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
+    """Reads the settings from these variables and no others."""
+    for variable in [each for each in os.environ if each.startswith("TUNEYARD_")]:
+        monkeypatch.delenv(variable)
+
+    def read(**variables: str) -> Settings:
+        for key, value in variables.items():
+            monkeypatch.setenv(f"TUNEYARD_{key}", value)
+        return from_environment()
+
+    return read
 
 
-def test_settings_name_the_variable_that_is_missing() -> None:
-    with pytest.raises(SystemExit, match="TUNEYARD_TRAINER_IMAGE"):
-        from_environment({})
+IMAGES = {"TRAINER_IMAGE": "t", "SERVER_IMAGE": "s"}
 
 
-def test_settings_are_read_from_the_environment() -> None:
-    settings = from_environment(
-        {
-            "TUNEYARD_TRAINER_IMAGE": "t",
-            "TUNEYARD_SERVER_IMAGE": "s",
-            "TUNEYARD_NAMESPACES": "a,b",
-            "TUNEYARD_LOG_LEVEL": "debug",
-            "TUNEYARD_LOG_FORMAT": "JSON",
-            "TUNEYARD_HEALTH_PORT": "9000",
-        }
+class TestSettings:
+    def test_each_process_has_an_identity_of_its_own(self, environment: Callable[..., Settings]) -> None:
+        one, other = (environment(**IMAGES, POD_NAME="tuneyard-0") for _ in range(2))
+        assert one.identity.startswith("tuneyard-0_")
+        assert one.identity == one.identity != other.identity, "a restarted container is not its predecessor"
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"TRAINER_IMAGE": ""}, "TUNEYARD_TRAINER_IMAGE: Field required"),
+            ({"WORKERS": "none"}, "TUNEYARD_WORKERS: Input should be a valid integer"),
+            ({"LOG_FORMAT": "xml"}, "TUNEYARD_LOG_FORMAT: Input should be 'text' or 'json'"),
+        ],
     )
-    assert (settings.log_format, settings.health_port) == ("json", 9000)
-    assert settings.namespaces == ("a", "b")
-    assert settings.log_level == "DEBUG"
+    def test_an_error_names_the_variable(
+        self, wrong: dict[str, str], message: str, environment: Callable[..., Settings]
+    ) -> None:
+        with pytest.raises(SystemExit, match=message):
+            environment(**(IMAGES | wrong))
+
+    def test_are_read_from_the_environment(self, environment: Callable[..., Settings]) -> None:
+        settings = environment(
+            **IMAGES,
+            NAMESPACES="a,b",
+            LOG_LEVEL="debug",
+            LOG_FORMAT="JSON",
+            HEALTH_PORT="9000",
+            POLL="0.5",
+            RETIRE="60",
+        )
+        assert (settings.log_level, settings.log_format, settings.health_port) == ("DEBUG", "json", 9000)
+        assert (settings.namespaces, settings.poll, settings.retire) == (("a", "b"), 0.5, 60.0)
+
+    def test_empty_variables_are_not_set(self, environment: Callable[..., Settings]) -> None:
+        """As the chart writes them."""
+        settings = environment(**IMAGES, NAMESPACES="", IMAGE_PULL_SECRETS="", LOG_LEVEL="")
+        assert (settings.namespaces, settings.image_pull_secrets, settings.log_level) == ((), (), "INFO")
+
+    def test_help_lists_every_variable(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with mock.patch.object(sys, "argv", ["tuneyard-operator", "--help"]), pytest.raises(SystemExit):
+            main.main()
+        text = capsys.readouterr().out
+        for field in Settings.model_fields:
+            assert f"  TUNEYARD_{field.upper()}  " in text
+
+    def test_every_role_has_an_image(self, environment: Callable[..., Settings]) -> None:
+        settings = environment(**IMAGES, IMAGES='{"axolotl": "a"}')
+        assert [image(settings, role) for role in ("trainer", "server", "axolotl")] == ["t", "s", "a"]
+        assert all(image(settings, role) for role in ROLES), "a role of the registry needs a setting of its own"
+        with pytest.raises(NoImageError, match="no image for unsloth: add it to TUNEYARD_IMAGES"):
+            image(settings, "unsloth")

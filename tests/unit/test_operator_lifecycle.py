@@ -299,7 +299,7 @@ class TestOperator:
         """An upgrade changes no Job that is there."""
         cluster = Cluster().prepared().running("train")
         cluster.step()
-        cluster.settings = SETTINGS._replace(trainer_image="trainer:2")
+        cluster.settings = SETTINGS.model_copy(update={"trainer_image": "trainer:2"})
         plan = cluster.step()
         assert (plan.apply, plan.create, plan.delete) == ([], [], [])
         cluster.exited("train", 0, said("Completed")).job_is("train", "Complete", succeeded=1)

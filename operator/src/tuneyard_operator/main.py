@@ -22,7 +22,7 @@ from tuneyard_operator.machinery.leader import Election
 from tuneyard_operator.machinery.objects import Json, Key
 from tuneyard_operator.machinery.reconcile import Reconciler
 from tuneyard_operator.machinery.workqueue import WorkQueue
-from tuneyard_operator.settings import Settings, from_environment
+from tuneyard_operator.settings import Settings, described, from_environment
 
 # One line for each kind.
 CONTROLLERS: Final = (finetunejob.CONTROLLER, modelserver.CONTROLLER)
@@ -38,11 +38,9 @@ LEADERSHIP_LOST: Final = 3  # the exit status of a process that has lost the Lea
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="tuneyard-operator",
-        description="Watches FineTuneJobs and ModelServers. Settings: TUNEYARD_TRAINER_IMAGE, TUNEYARD_SERVER_IMAGE, "
-        "TUNEYARD_IMAGE_PULL_POLICY, TUNEYARD_IMAGE_PULL_SECRETS, TUNEYARD_NAMESPACES (empty: all), "
-        "TUNEYARD_LOG_LEVEL, TUNEYARD_LOG_FORMAT (text or json), TUNEYARD_HEALTH_PORT, TUNEYARD_POD_NAME, "
-        "TUNEYARD_POD_NAMESPACE and TUNEYARD_LEASE (of several operators with the same Lease, one works). Outside a "
-        "cluster it uses your kubeconfig.",
+        description="Reconciles FineTuneJobs and ModelServers. Outside a cluster it uses your kubeconfig.",
+        epilog=f"Settings are environment variables:\n{described()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args()
     settings = from_environment()
@@ -61,7 +59,7 @@ async def run(settings: Settings) -> None:
     reconciler = Reconciler(kube, cache, CONTROLLERS, settings, http)
     queue: WorkQueue[Key] = WorkQueue(reconciler, settings.workers, lane=lambda key: key.kind)
     informers = Informers(kube, cache, sources(CONTROLLERS), settings.namespaces)
-    election = Election(kube, settings.identity, settings.lease_namespace, settings.lease_name)
+    election = Election(kube, settings.identity, settings.pod_namespace, settings.lease)
 
     def enqueue(obj: Json) -> None:
         for key in enqueue_requests(obj, kinds, cache):

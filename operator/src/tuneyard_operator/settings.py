@@ -1,58 +1,92 @@
-"""What an operator process is told at its start."""
+"""The settings of an operator process: environment variables with the prefix TUNEYARD_, named after the fields."""
 
-import os
 import secrets
 import socket
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from functools import cached_property
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX: Final = "TUNEYARD_"
 
 
-class Settings(NamedTuple):
-    """Images are full references; times are in seconds."""
-
-    trainer_image: str
-    server_image: str
-    image_pull_policy: str = "IfNotPresent"
-    image_pull_secrets: tuple[str, ...] = ()
-    namespaces: tuple[str, ...] = ()  # empty: the whole cluster
-    identity: str = ""  # in the election; no two processes may have the same
-    lease_namespace: str = "default"
-    lease_name: str = "tuneyard"
-    log_level: str = "INFO"
-    log_format: str = "text"  # or json
-    health_port: int = 8081
-    workers: int = 8
-    poll: float = 3.0  # between two looks at a running stage's progress
-    retire: float = 10.0  # how long a revision that no longer serves is kept, for connections that still know it
+def _words(value: Any) -> Any:
+    """Splits text at commas and spaces."""
+    return value.replace(",", " ").split() if isinstance(value, str) else value
 
 
-def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Reads TUNEYARD_TRAINER_IMAGE and so on.
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
-    Raises SystemExit, naming the variable, when an image is missing.
-    """
-    return Settings(
-        trainer_image=_required(environment, "TRAINER_IMAGE"),
-        server_image=_required(environment, "SERVER_IMAGE"),
-        image_pull_policy=environment.get(f"{PREFIX}IMAGE_PULL_POLICY") or "IfNotPresent",
-        image_pull_secrets=_words(environment, "IMAGE_PULL_SECRETS"),
-        namespaces=_words(environment, "NAMESPACES"),
-        identity=f"{environment.get(f'{PREFIX}POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}",
-        lease_namespace=environment.get(f"{PREFIX}POD_NAMESPACE") or "default",
-        lease_name=environment.get(f"{PREFIX}LEASE") or "tuneyard",
-        health_port=int(environment.get(f"{PREFIX}HEALTH_PORT") or 8081),
-        log_level=(environment.get(f"{PREFIX}LOG_LEVEL") or "INFO").upper(),
-        log_format=(environment.get(f"{PREFIX}LOG_FORMAT") or "text").lower(),
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+
+
+class Settings(BaseSettings):
+    """An empty variable counts as one that is not set."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
+
+    trainer_image: str = Field(description="Image of the stages' pods.")
+    server_image: str = Field(description="Image of the pods that serve a model.")
+    images: dict[str, str] = Field(
+        default={}, description='Images of further roles, as a JSON object: {"role": "reference"}.'
+    )
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        default="IfNotPresent", description="Pull policy of all images."
+    )
+    image_pull_secrets: Words = Field(default=(), description="Names of the pods' pull secrets, separated by spaces.")
+    namespaces: Words = Field(
+        default=(), description="Namespaces to watch, separated by spaces. Default: the whole cluster."
+    )
+    pod_name: str = Field(default_factory=socket.gethostname, description="Name of this pod. Default: the host's name.")
+    pod_namespace: str = Field(default="default", description="Namespace of this pod, and of its Lease.")
+    lease: str = Field(
+        default="tuneyard", description="Name of the Lease. Of several operators with the same Lease one is active."
+    )
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
+        default="INFO", description="The least severe level that is logged."
+    )
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
+        default="text", description="Format of the log lines."
+    )
+    health_port: int = Field(default=8081, ge=0, le=65535, description="Port of /healthz, /readyz and /metrics.")
+    workers: int = Field(default=8, ge=1, description="Objects that are reconciled at the same time.")
+    poll: float = Field(default=3.0, gt=0, description="Seconds between two reads of a running stage's progress.")
+    retire: float = Field(
+        default=10.0, ge=0, description="Seconds that a replaced revision is kept, for connections that still use it."
     )
 
+    @cached_property
+    def identity(self) -> str:
+        """This process in the election. No two processes have the same, nor has a restarted container its own again."""
+        return f"{self.pod_name}_{secrets.token_hex(4)}"
 
-def _required(environment: Mapping[str, str], name: str) -> str:
-    if value := environment.get(PREFIX + name):
-        return value
-    raise SystemExit(f"{PREFIX}{name} is not set: the image of the pods that the operator creates")
+
+def from_environment() -> Settings:
+    """Raises SystemExit, naming the variables, where one is missing or wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [f"{PREFIX}{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors()]
+        raise SystemExit("\n".join(problems)) from None
 
 
-def _words(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
-    return tuple(environment.get(PREFIX + name, "").replace(",", " ").split())
+def described() -> str:
+    """The variables with their meaning and default, one a line."""
+    return "\n".join(f"  {PREFIX}{name.upper()}  {_described(name)}" for name in Settings.model_fields)
+
+
+def _described(name: str) -> str:
+    field = Settings.model_fields[name]
+    text = field.description or ""
+    if field.is_required():
+        return f"{text} Required."
+    if "Default:" in text or field.default in ((), {}):
+        return text
+    return f"{text} Default: {field.default}."

@@ -10,7 +10,7 @@ from tuneyard_api.names import Stage
 from tuneyard_api.runs import revision, run_spec
 from tuneyard_operator.finetunejob import nodes
 from tuneyard_operator.machinery.objects import Json, name, namespace, owner_reference
-from tuneyard_operator.pods import podspec
+from tuneyard_operator.pods import images, podspec
 from tuneyard_operator.settings import Settings
 
 CONTAINER: Final = "stage"
@@ -133,7 +133,7 @@ def _pod(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, s
     ]
     container = {
         "name": CONTAINER,
-        "image": settings.trainer_image,
+        "image": images.image(settings, images.TRAINER),
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["tuneyard", "stage", stage],
         "env": _environment(job, spec, stage, digests),

@@ -9,7 +9,7 @@ from tuneyard_operator.machinery.conditions import timestamp
 from tuneyard_operator.machinery.objects import Json, hash8, name, namespace, owner_reference
 from tuneyard_operator.modelserver.artifact import ANNOTATION, Artifact
 from tuneyard_operator.modelserver.engines import ENGINES
-from tuneyard_operator.pods import podspec
+from tuneyard_operator.pods import images, podspec
 from tuneyard_operator.settings import Settings
 
 FETCH: Final = "fetch"
@@ -174,7 +174,7 @@ def _container(
     variables = {"HOME": "/tmp"} | (environment or {})  # noqa: S108
     return {
         "name": called,
-        "image": settings.server_image,
+        "image": images.image(settings, images.SERVER),
         "imagePullPolicy": settings.image_pull_policy,
         "env": [{"name": key, "value": value} for key, value in variables.items()],
         "securityContext": podspec.CONTAINER_SECURITY,

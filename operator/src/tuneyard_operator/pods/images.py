@@ -1,0 +1,24 @@
+"""The images of pods by role: what runs in them. A backend and an engine name the role of their image."""
+
+from typing import Final
+
+from tuneyard_api.registry import BACKENDS, ENGINES
+from tuneyard_operator.settings import Settings
+
+TRAINER: Final = "trainer"  # all stages that need no backend
+SERVER: Final = "server"  # fetching an artifact, and the proxy in front of an engine
+ROLES: Final = frozenset(
+    {TRAINER, SERVER, *(backend.image for backend in BACKENDS.values()), *(engine.image for engine in ENGINES.values())}
+)
+
+
+class NoImageError(LookupError):
+    """The settings have no image for a role."""
+
+
+def image(settings: Settings, role: str) -> str:
+    """The reference of a role's image. Raises NoImageError where the settings have none."""
+    references = {TRAINER: settings.trainer_image, SERVER: settings.server_image, **settings.images}
+    if role not in references:
+        raise NoImageError(f"The operator has no image for {role}: add it to TUNEYARD_IMAGES, as a JSON object by role")
+    return references[role]
