@@ -1,6 +1,7 @@
 """The real nginx in front of an upstream on a unix socket that answers every path, as vLLM answers many."""
 
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -20,10 +21,11 @@ import httpx
 import pytest
 
 from demo.kubectl import wait_until
-from tuneyard_server.proxy.config import LISTEN, ROUTES
+from tuneyard_api.names import PROXY_PORT
+from tuneyard_server.engines.vllm import ROUTES
 
 KEY = 'sk-a"b$c;{}\\d^(e)'
-URL = f"http://127.0.0.1:{LISTEN}"
+URL = f"http://127.0.0.1:{PROXY_PORT}"
 GOOD = {"Authorization": f"Bearer {KEY}"}
 
 
@@ -97,7 +99,7 @@ def running(engine: Path, folder: Path, key: str | None = KEY) -> Iterator[Proxy
         (folder / "auth" / "key").write_text(key)
     places = {"--socket": engine, "--scratch": folder / "scratch", "--drained": folder / "drained"}
     places |= {"--key-file": folder / "auth" / "key"}
-    command = [sys.executable, "-m", "tuneyard_server.cli", "proxy", "--drain-delay", "0"]
+    command = [sys.executable, "-m", "tuneyard_server.cli", "proxy", "--engine", "vllm", "--drain-delay", "0"]
     command += [str(part) for pair in places.items() for part in pair]
     environment = os.environ | {"TUNEYARD_TERMINATION_LOG": str(folder / "termination")}
     with subprocess.Popen(
@@ -133,8 +135,8 @@ def proxy(engine: Path, tmp_path: Path) -> Iterator[Proxy]:
 
 
 def raw_status(method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
-    """A request whose path is sent as it is written; httpx would tidy it up."""
-    connection = http.client.HTTPConnection("127.0.0.1", LISTEN, timeout=10)
+    """A request whose path is sent as it is written; httpx would normalise it."""
+    connection = http.client.HTTPConnection("127.0.0.1", PROXY_PORT, timeout=10)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     body = answer.read().decode()
@@ -156,19 +158,19 @@ class TestRoutes:
             "/%61dapters", "/healthz", "/health/../adapters",
         ],
     )  # fmt: skip
-    def test_what_is_not_listed_is_not_there(self, path: str, headers: dict[str, str]) -> None:
+    def test_other_paths_are_404(self, path: str, headers: dict[str, str]) -> None:
         for method in ("GET", "POST"):
             status, body = raw_status(method, path, headers)
             assert status == (400 if "%00" in path else 404), body
             assert "adapters auth" not in body
 
-    def test_listed_routes_reach_the_engine_and_the_key_does_not(self) -> None:
+    def test_listed_routes_reach_the_engine_without_the_key(self) -> None:
         for route in ROUTES:
             if route.path != "/v1/completions":
                 answer = httpx.request(route.method, URL + route.path, headers=GOOD)
                 assert answer.text == f"{route.method} {route.path} auth=None"
 
-    def test_a_path_with_two_slashes_reaches_the_engine_tidied_up(self) -> None:
+    def test_double_slashes_are_merged(self) -> None:
         assert raw_status("GET", "//v1//models", GOOD) == (200, "GET /v1/models auth=None")
         assert raw_status("GET", "//v1//models", {})[0] == 401
 
@@ -176,7 +178,7 @@ class TestRoutes:
         "key",
         [None, "", "Bearer", f"Bearer {KEY}x", f"Bearer x{KEY}", f"Bearer {KEY.upper()}", KEY, f"bearer {KEY}"],
     )
-    def test_a_wrong_key_is_401_in_openai_form(self, key: str | None) -> None:
+    def test_wrong_key_is_401(self, key: str | None) -> None:
         for route in ROUTES:
             if route.key_needed:
                 answer = httpx.request(route.method, URL + route.path, headers={"Authorization": key} if key else {})
@@ -186,11 +188,11 @@ class TestRoutes:
     def test_health_and_metrics_need_no_key(self) -> None:
         assert httpx.get(f"{URL}/health").status_code == httpx.get(f"{URL}/metrics").status_code == 200
 
-    def test_a_wrong_method_is_405(self) -> None:
+    def test_wrong_method_is_405(self) -> None:
         assert httpx.get(f"{URL}/v1/chat/completions", headers=GOOD).status_code == 405
         assert httpx.delete(f"{URL}/v1/models", headers=GOOD).status_code == 405
 
-    def test_streams_arrive_piece_by_piece(self) -> None:
+    def test_streams_are_not_buffered(self) -> None:
         began = time.monotonic()
         with httpx.stream("POST", f"{URL}/v1/completions", headers=GOOD, json={}) as answer:
             times = [time.monotonic() - began for _ in answer.iter_raw()]
@@ -198,7 +200,7 @@ class TestRoutes:
         assert times[0] < 0.5 < times[-1]
 
 
-def test_a_stream_ends_well_although_the_pod_is_told_to_stop(proxy: Proxy, tmp_path: Path) -> None:
+def test_sigterm_lets_a_stream_finish(proxy: Proxy, tmp_path: Path) -> None:
     text = ""
     with httpx.stream("POST", f"{URL}/v1/completions", headers=GOOD, json={}) as answer:
         for chunk in answer.iter_text():
@@ -211,14 +213,14 @@ def test_a_stream_ends_well_although_the_pod_is_told_to_stop(proxy: Proxy, tmp_p
     assert (tmp_path / "drained").exists(), "the engine may end now"
 
 
-def test_a_changed_key_is_taken_up(proxy: Proxy, tmp_path: Path) -> None:
+def test_changed_key_is_reloaded(proxy: Proxy, tmp_path: Path) -> None:
     (tmp_path / "auth" / "key").write_text("another-key-123")
     new = {"Authorization": "Bearer another-key-123"}
     wait_until(lambda: httpx.get(f"{URL}/v1/models", headers=new).status_code == 200, "the new key is known", 15)
     assert httpx.get(f"{URL}/v1/models", headers=GOOD).status_code == 401
 
 
-def test_without_a_key_the_listed_routes_are_open(engine: Path, tmp_path: Path) -> None:
+def test_without_key_listed_routes_are_open(engine: Path, tmp_path: Path) -> None:
     with running(engine, tmp_path, key=None):
         wait_until(is_up, "the proxy is up", 10, every=0.1)
         assert httpx.get(f"{URL}/v1/models").status_code == 200
@@ -226,13 +228,15 @@ def test_without_a_key_the_listed_routes_are_open(engine: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("key", ["", "short", "has a space", "späße-und-mehr"])
-def test_an_unusable_key_is_an_error_and_not_an_open_door(engine: Path, tmp_path: Path, key: str) -> None:
+def test_unusable_key_is_bad_input(engine: Path, tmp_path: Path, key: str) -> None:
     with running(engine, tmp_path, key=key) as process:
         assert process.wait(timeout=10) == 65
-    assert "InvalidAPIKey" in (tmp_path / "termination").read_text()
+    termination = json.loads((tmp_path / "termination").read_text())
+    assert termination["reason"] == "InvalidAPIKey"
+    assert "API key" in termination["message"]
 
 
-def test_the_log_holds_no_key(proxy: Proxy) -> None:
+def test_log_holds_no_key(proxy: Proxy) -> None:
     httpx.get(f"{URL}/v1/models?api_key={KEY}", headers=GOOD)
     proxy.terminate()
     log, _ = proxy.communicate(timeout=15)

@@ -17,12 +17,13 @@ SUPERVISE = """
 import sys
 from pathlib import Path
 from tuneyard_server.engines.base import Command
+from tuneyard_server.engines.vllm import explain
 from tuneyard_server.supervisor import supervise
 program, folder, seconds = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
 command = Command([sys.executable, "-c", program], {"FROM_COMMAND": "1"})
-sys.exit(supervise(command, folder / "engine.sock", folder / "drained", seconds))
+sys.exit(supervise(command, explain, folder / "engine.sock", folder / "drained", seconds))
 """
-# Serves until SIGTERM, as an engine does, and says when it ends.
+# Serves until SIGTERM, as an engine does, and prints a line when it ends.
 SERVING = """
 import signal, sys
 signal.signal(signal.SIGTERM, lambda *_: (print("engine ends", flush=True), sys.exit(0)))
@@ -33,7 +34,7 @@ while True: signal.pause()
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    running: list[subprocess.Popen[str]] = []
+    processes: list[subprocess.Popen[str]] = []
 
     def begin(program: str, drain_seconds: float = 60) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -42,12 +43,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
             stdout=subprocess.PIPE,
             text=True,
         )
-        running.append(process)
+        processes.append(process)
         return process
 
     yield begin
     (tmp_path / "drained").touch()
-    for process in running:
+    for process in processes:
         process.terminate()
         process.communicate(timeout=20)
 
@@ -57,7 +58,7 @@ def next_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_the_engine_ends_only_after_the_proxy_has_drained(start: Start, tmp_path: Path) -> None:
+def test_engine_stops_after_the_proxy_has_drained(start: Start, tmp_path: Path) -> None:
     process = start(SERVING)
     assert next_line(process) == "engine serves"
     process.send_signal(signal.SIGTERM)
@@ -69,7 +70,7 @@ def test_the_engine_ends_only_after_the_proxy_has_drained(start: Start, tmp_path
     assert not (tmp_path / "termination").exists(), "it was asked to stop"
 
 
-def test_a_proxy_that_never_drains_does_not_keep_the_engine(start: Start) -> None:
+def test_engine_stops_at_the_drain_deadline(start: Start) -> None:
     process = start(SERVING, drain_seconds=0.5)
     assert next_line(process) == "engine serves"
     process.send_signal(signal.SIGTERM)
@@ -77,22 +78,22 @@ def test_a_proxy_that_never_drains_does_not_keep_the_engine(start: Start) -> Non
     assert process.wait(timeout=10) == 0
 
 
-def test_a_crash_passes_its_code_on_and_says_why(start: Start, tmp_path: Path) -> None:
+def test_crash_is_explained(start: Start, tmp_path: Path) -> None:
     process = start("import sys; print('ValueError: no such model', flush=True); sys.exit(3)")
     assert next_line(process) == "ValueError: no such model"
     assert process.wait(timeout=10) == 3
-    told = json.loads((tmp_path / "termination").read_text())
-    assert told["reason"] == "EngineCrashed"
-    assert told["message"] == "The engine exited with 3: ValueError: no such model"
+    termination = json.loads((tmp_path / "termination").read_text())
+    assert termination["reason"] == "EngineCrashed"
+    assert termination["message"] == "The engine exited with 3: ValueError: no such model"
 
 
-def test_an_engine_that_was_killed_is_a_failure(start: Start, tmp_path: Path) -> None:
+def test_killed_engine_is_a_failure(start: Start, tmp_path: Path) -> None:
     process = start("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert process.wait(timeout=10) == 1
     assert "-9" in json.loads((tmp_path / "termination").read_text())["message"]
 
 
-def test_an_engine_starts_again_where_one_has_crashed(start: Start, tmp_path: Path) -> None:
+def test_stale_socket_is_removed(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "engine.sock"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
@@ -101,6 +102,6 @@ def test_an_engine_starts_again_where_one_has_crashed(start: Start, tmp_path: Pa
     assert next_line(process) == "bound"
 
 
-def test_the_engine_gets_its_own_variables_and_ours(start: Start) -> None:
+def test_environment_is_merged(start: Start) -> None:
     process = start("import os; print(os.environ['FROM_COMMAND'], 'PATH' in os.environ, flush=True)")
     assert next_line(process) == "1 True"

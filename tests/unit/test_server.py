@@ -1,130 +1,190 @@
-"""The server's pure parts: command lines, nginx's configuration, keys, causes, termination messages."""
+"""The server's pure parts: command lines, nginx's configuration, API keys, causes of crashes."""
 
 import json
 import re
+import sys
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tuneyard_server.cli import engine_options, parser
-from tuneyard_server.engines.base import EngineOptions
-from tuneyard_server.engines.vllm import vllm_command
-from tuneyard_server.proxy.config import ROUTES, InvalidKeyError, read_keys, render
-from tuneyard_server.supervisor import cause
-from tuneyard_server.termination import LIMIT_BYTES, shortened
+from tuneyard_api import names
+from tuneyard_api.contracts.serving import EngineRequest
+from tuneyard_api.kinds.modelserver import Vllm
+from tuneyard_server import cli
+from tuneyard_server.engines import engine_command
+from tuneyard_server.engines.base import Command
+from tuneyard_server.engines.vllm import ROUTES, explain, vllm_command
+from tuneyard_server.proxy.config import render
+from tuneyard_server.proxy.keys import InvalidKeyError, mounted_keys, read_keys
 
-OPTIONS = EngineOptions(Path("/models/model"), "bot", Path("/run/tuneyard/engine.sock"))
+SOCKET = Path("/run/tuneyard/engine.sock")
 
 
-def flags(argv: list[str]) -> dict[str, str | None]:
+def engine_request(gpus: int = 0, threads: int | None = None, **options: Any) -> EngineRequest:
+    return EngineRequest(
+        engine="vllm", model=Path("/models/model"), served_name="bot", gpus=gpus, threads=threads, options=options
+    )
+
+
+def vllm(request: EngineRequest, *, cpu_build: bool) -> Command:
+    return vllm_command(request, Vllm.model_validate(request.options), SOCKET, cpu_build=cpu_build)
+
+
+def flags(command: Command) -> dict[str, str | None]:
     """--name value pairs; a switch has None."""
     found: dict[str, str | None] = {}
-    for word, after in zip(argv, [*argv[1:], "--"], strict=True):
+    for word, after in pairwise([*command.argv, "--"]):
         if word.startswith("--"):
             found[word] = None if after.startswith("--") else after
     return found
 
 
 def test_vllm_listens_on_a_socket_only() -> None:
-    argv = vllm_command(OPTIONS, on_cpu=False).argv
-    assert argv[:3] == ["vllm", "serve", "/models/model"]
-    assert flags(argv) == {"--served-model-name": "bot", "--uds": "/run/tuneyard/engine.sock"}
+    command = vllm(engine_request(), cpu_build=False)
+    assert command.argv[:3] == ["vllm", "serve", "/models/model"]
+    assert flags(command) == {"--served-model-name": "bot", "--uds": "/run/tuneyard/engine.sock"}
 
 
-def test_the_cpu_build_neither_compiles_nor_splits() -> None:
-    options = OPTIONS._replace(tensor_parallel_size=2, gpu_memory_utilization=0.9, max_model_len=512)
-    found = flags(vllm_command(options, on_cpu=True).argv)
+def test_cpu_build_gets_no_gpu_options() -> None:
+    request = engine_request(2, tensorParallelSize=2, gpuMemoryUtilization=0.9, maxModelLen=512)
+    found = flags(vllm(request, cpu_build=True))
     assert found["--enforce-eager"] is None
     assert found["--max-model-len"] == "512"
     assert "--tensor-parallel-size" not in found
     assert "--gpu-memory-utilization" not in found
 
 
-def test_threads_follow_the_limit_of_a_container_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit, threads in ((1, "1"), (2, "1"), (8, "7")):
-        environment = vllm_command(OPTIONS._replace(threads=limit), on_cpu=True).environment
-        assert environment["OMP_NUM_THREADS"] == threads
-    for command in (vllm_command(OPTIONS, on_cpu=True), vllm_command(OPTIONS._replace(threads=3), on_cpu=False)):
-        assert "OMP_NUM_THREADS" not in command.environment
-    monkeypatch.setenv("TUNEYARD_THREADS", "4")
-    assert engine_options(parser().parse_args(["engine", "--model", "/m", "--served-name", "x"])).threads == 4
+@pytest.mark.parametrize(("limit", "threads"), [(1, "1"), (2, "1"), (8, "7")])
+def test_threads_follow_cpu_limit(limit: int, threads: str) -> None:
+    environment = vllm(engine_request(threads=limit), cpu_build=True).environment
+    assert environment["OMP_NUM_THREADS"] == threads
 
 
-def test_a_gpu_gets_what_was_asked_for() -> None:
-    found = flags(vllm_command(OPTIONS._replace(tensor_parallel_size=2, gpu_memory_utilization=0.8), on_cpu=False).argv)
-    assert found["--tensor-parallel-size"] == "2"
-    assert found["--gpu-memory-utilization"] == "0.8"
+def test_threads_are_vllms_own_without_limit_or_with_gpus() -> None:
+    assert "OMP_NUM_THREADS" not in vllm(engine_request(), cpu_build=True).environment
+    assert "OMP_NUM_THREADS" not in vllm(engine_request(1, threads=3), cpu_build=False).environment
 
 
-def test_the_users_own_options_win() -> None:
-    options = OPTIONS._replace(extra={"dtype": "float32", "enable-prefix-caching": ""})
-    found = flags(vllm_command(options, on_cpu=True).argv)
+def test_kv_cache_on_cpu_is_one_gib_or_the_users() -> None:
+    assert vllm(engine_request(), cpu_build=True).environment["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert vllm(engine_request(cpuKVCacheGiB=4), cpu_build=True).environment["VLLM_CPU_KVCACHE_SPACE"] == "4"
+    assert "VLLM_CPU_KVCACHE_SPACE" not in vllm(engine_request(1), cpu_build=False).environment
+
+
+def test_model_is_split_over_all_gpus() -> None:
+    assert flags(vllm(engine_request(4), cpu_build=False))["--tensor-parallel-size"] == "4"
+    assert flags(vllm(engine_request(4, tensorParallelSize=2), cpu_build=False))["--tensor-parallel-size"] == "2"
+
+
+def test_gpu_memory_needs_a_gpu() -> None:
+    assert (
+        flags(vllm(engine_request(1, gpuMemoryUtilization=0.8), cpu_build=False))["--gpu-memory-utilization"] == "0.8"
+    )
+    assert "--gpu-memory-utilization" not in flags(vllm(engine_request(0, gpuMemoryUtilization=0.8), cpu_build=False))
+
+
+def test_extra_args_override_defaults() -> None:
+    extra = {"dtype": "float32", "enable-prefix-caching": "", "rope-scaling": "{a=b}"}
+    found = flags(vllm(engine_request(extraArgs=extra), cpu_build=True))
     assert found["--dtype"] == "float32"
     assert found["--enable-prefix-caching"] is None
+    assert found["--rope-scaling"] == "{a=b}"
 
 
-def test_nothing_calls_the_outside() -> None:
-    environment = vllm_command(OPTIONS, on_cpu=True).environment
+def test_no_downloads_and_no_telemetry() -> None:
+    environment = vllm(engine_request(), cpu_build=True).environment
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["VLLM_NO_USAGE_STATS"] == "1"
 
 
-def test_an_option_may_hold_an_equals_sign() -> None:
-    words = ["engine", "--model", "/m", "--served-name", "x", "--extra", "rope-scaling={a=b}", "--extra", "switch="]
-    assert engine_options(parser().parse_args(words)).extra == {"rope-scaling": "{a=b}", "switch": ""}
+@pytest.mark.parametrize(
+    ("request_json", "message"),
+    [
+        ("{}", "engine: Field required; model: Field required; servedName: Field required"),
+        ('{"engine": "tgi", "model": "/m", "servedName": "x"}', "There is no engine 'tgi'. This server has vllm."),
+        (
+            '{"engine": "vllm", "model": "/m", "servedName": "x", "options": {"maxModelLen": 1}}',
+            "maxModelLen: Input should be greater than or equal to 16",
+        ),
+        (
+            '{"engine": "vllm", "model": "/m", "servedName": "x", "options": {"newer": 1}}',
+            "newer: Extra inputs are not permitted",
+        ),
+    ],
+    ids=["no fields", "unknown engine", "bad option", "unknown option"],
+)
+def test_invalid_request_is_bad_input(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request_json: str, message: str
+) -> None:
+    monkeypatch.setenv(names.ENV_TERMINATION_LOG, str(tmp_path / "termination"))
+    monkeypatch.setattr(sys, "argv", ["tuneyard-server", "engine", "--request", request_json])
+    assert cli.main() == names.EXIT_BAD_INPUT
+    termination = json.loads((tmp_path / "termination").read_text())
+    assert termination["reason"] == "InvalidSpec"
+    assert termination["message"] == f"The engine's request is not valid: {message}"
+
+
+def test_request_survives_the_command_line() -> None:
+    request = engine_request(2, threads=4, maxModelLen=64, extraArgs={"quote": "a'b\"c"})
+    options = cli.parser().parse_args(["engine", "--request", request.model_dump_json(by_alias=True)])
+    received = EngineRequest.model_validate_json(options.request)
+    assert received == request
+    assert flags(engine_command(received, SOCKET))["--quote"] == "a'b\"c"
 
 
 def test_only_listed_routes_have_a_location() -> None:
-    text = render(Path("/run/e.sock"), Path("/tmp/x"), ["a-key-of-mine"])
+    text = render(ROUTES, Path("/run/e.sock"), Path("/tmp/x"), ["a-key-of-mine"])
     assert set(re.findall(r"location = (\S+) ", text)) == {route.path for route in ROUTES}
     assert "$request_uri" not in text, "a path as the client wrote it never reaches the engine"
 
 
-def test_each_guarded_route_checks_the_key_if_there_is_one() -> None:
+def test_guarded_routes_check_the_key() -> None:
     guarded = sum(route.key_needed for route in ROUTES)
-    assert render(Path("/s"), Path("/t"), ["a-key-of-mine"]).count("$key_known = 0") == guarded
-    assert render(Path("/s"), Path("/t"), []).count("$key_known = 0") == 0
+    assert render(ROUTES, Path("/s"), Path("/t"), ["a-key-of-mine"]).count("$key_known = 0") == guarded
+    assert render(ROUTES, Path("/s"), Path("/t"), []).count("$key_known = 0") == 0
 
 
-def test_signs_of_a_key_mean_nothing_to_nginx() -> None:
-    text = render(Path("/s"), Path("/t"), ['a"; }\\.*$(b)'])
+def test_punctuation_of_a_key_is_escaped() -> None:
+    text = render(ROUTES, Path("/s"), Path("/t"), ['a"; }\\.*$(b)'])
     (pattern,) = re.findall(r'"~\^Bearer (.*)\$" 1;', text)
     assert re.fullmatch(r"(\w|\\x[0-9a-f]{2})+", pattern)
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "short", "with a space", "tab\tinside", "ümlaut-key"])
-def test_unusable_keys_are_refused(tmp_path: Path, text: str) -> None:
+def test_unusable_keys_are_rejected(tmp_path: Path, text: str) -> None:
     (tmp_path / "key").write_text(text)
     with pytest.raises(InvalidKeyError):
         read_keys(tmp_path / "key")
 
 
-def test_several_keys_are_valid_so_that_one_can_be_replaced_by_the_next(tmp_path: Path) -> None:
+def test_several_keys_are_valid(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("first-key\nsecond-key\n")
     assert read_keys(tmp_path / "key") == ["first-key", "second-key"]
 
 
-def test_the_cause_is_the_error_that_a_person_needs() -> None:
+def test_no_key_is_needed_only_where_no_secret_is_mounted(tmp_path: Path) -> None:
+    assert mounted_keys(tmp_path / "absent" / "key") == []
+    with pytest.raises(InvalidKeyError):
+        mounted_keys(tmp_path / "key")
+
+
+def test_cause_is_the_root_error() -> None:
     log = [
         "INFO starting",
         "(EngineCore pid=9) ValueError: max_model_len 9000 is larger than 2048",
         "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.",
     ]
-    assert cause(log) == "ValueError: max_model_len 9000 is larger than 2048"
-    assert cause(["nothing"]) == "no error in its log"
-    assert cause([*log[:2], "", log[2]]) == cause(log)
+    assert explain(log) == "ValueError: max_model_len 9000 is larger than 2048"
+    assert explain(["nothing"]) == "no error in its log"
+    assert explain([*log[:2], "", log[2]]) == explain(log)
 
 
-def test_of_a_validation_error_the_cause_is_what_is_not_valid() -> None:
+def test_cause_of_a_validation_error() -> None:
     log = [
         "pydantic_core.ValidationError: 1 validation error for ModelConfig\n",
         "  Value error, max_model_len (900000) is greater than 8192. [type=value_error, input_value=...]\n",
         "    For further information visit https://errors.pydantic.dev\n",
     ]
-    assert cause(log) == "pydantic_core.ValidationError: Value error, max_model_len (900000) is greater than 8192."
-
-
-def test_a_long_message_is_shortened_and_stays_json() -> None:
-    text = shortened("EngineCrashed", "ä" * 10_000, "Look at the log.")
-    assert len(text.encode()) <= LIMIT_BYTES
-    assert json.loads(text)["advice"] == "Look at the log."
+    assert explain(log) == "pydantic_core.ValidationError: Value error, max_model_len (900000) is greater than 8192."

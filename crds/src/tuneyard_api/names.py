@@ -28,9 +28,11 @@ JOB_DIR: Final = "/etc/tuneyard/job"
 JOB_FILE: Final = f"{JOB_DIR}/job.json"
 CREDENTIALS_DIR: Final = "/etc/tuneyard/s3"
 API_KEY_DIR: Final = "/etc/tuneyard/auth"
+API_KEY_FILE: Final = f"{API_KEY_DIR}/key"
 WORK_DIR: Final = "/work"
 MODEL_DIR: Final = "/models/model"
 RUN_DIR: Final = "/run/tuneyard"
+TERMINATION_LOG: Final = "/dev/termination-log"  # the kubelet's default terminationMessagePath
 
 # Environment of the pods.
 ENV_DIGESTS: Final = "TUNEYARD_DIGESTS"

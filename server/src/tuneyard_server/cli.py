@@ -1,19 +1,26 @@
-"""The `tuneyard-server` command: one verb a container of a model server's pod."""
+"""The `tuneyard-server` command: one subcommand for each container of a model server's pod."""
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
+from typing import Final
 
-from tuneyard_server.engines import ENGINES
-from tuneyard_server.engines.base import EngineOptions
+from pydantic import ValidationError
+
+from tuneyard_api import names, reasons
+from tuneyard_api.contracts.serving import EngineRequest
+from tuneyard_api.contracts.termination import termination_message, write_termination_message
+from tuneyard_api.registry import ENGINES
+from tuneyard_server.engines import engine_command, load_engine
 from tuneyard_server.fetch import fetch
 from tuneyard_server.proxy.serve import serve
 from tuneyard_server.supervisor import supervise
 
-RUN = Path("/run/tuneyard")
-SOCKET, DRAINED = RUN / "engine.sock", RUN / "drained"
+log = logging.getLogger(__name__)
+
+SOCKET: Final = Path(names.RUN_DIR, "engine.sock")
+DRAINED: Final = Path(names.RUN_DIR, "drained")
 
 
 def main() -> int:
@@ -22,9 +29,9 @@ def main() -> int:
     if options.verb == "fetch":
         return fetch(options.uri, options.digest, options.to, options.credentials)
     if options.verb == "proxy":
-        return serve(options.socket, options.scratch, options.key_file, options.drained, options.drain_delay)
-    command = ENGINES[options.engine](engine_options(options))
-    return supervise(command, options.socket, options.drained, options.drain_seconds)
+        routes = load_engine(options.engine).routes
+        return serve(routes, options.socket, options.scratch, options.key_file, options.drained, options.drain_delay)
+    return run_engine(options.request, options.socket, options.drained, options.drain_seconds)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,42 +42,42 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--uri", required=True, help="s3://… of the artifact's directory")
     verb.add_argument("--digest", required=True, help="sha256:… of its manifest")
     verb.add_argument("--to", required=True, type=Path)
-    verb.add_argument("--credentials", type=Path, default=Path("/etc/tuneyard/s3"), help="a mounted Secret")
+    verb.add_argument("--credentials", type=Path, default=Path(names.CREDENTIALS_DIR), help="a mounted Secret")
 
-    verb = verbs.add_parser("engine", help="start the engine on a unix socket")
-    verb.add_argument("--engine", choices=sorted(ENGINES), default="vllm")
-    verb.add_argument("--model", required=True, type=Path)
-    verb.add_argument("--served-name", required=True)
-    verb.add_argument("--max-model-len", type=int)
-    verb.add_argument("--tensor-parallel-size", type=int)
-    verb.add_argument("--gpu-memory-utilization", type=float)
-    verb.add_argument("--threads", type=int, default=os.environ.get("TUNEYARD_THREADS"), help="on a CPU")
-    verb.add_argument("--extra", action="append", default=[], metavar="OPTION=VALUE", help="the engine's own")
+    verb = verbs.add_parser("engine", help="run the engine on a unix socket")
+    verb.add_argument("--request", required=True, help="what to serve: an EngineRequest as JSON")
     verb.add_argument("--socket", type=Path, default=SOCKET)
-    verb.add_argument("--drained", type=Path, default=DRAINED)
+    verb.add_argument("--drained", type=Path, default=DRAINED, help="the file that the proxy creates")
     verb.add_argument("--drain-seconds", type=float, default=90, help="the longest wait for running requests")
 
-    verb = verbs.add_parser("proxy", help="nginx in front of the engine")
+    verb = verbs.add_parser("proxy", help="run nginx in front of the engine")
+    verb.add_argument("--engine", required=True, choices=sorted(ENGINES), help="whose routes are served")
     verb.add_argument("--socket", type=Path, default=SOCKET)
-    verb.add_argument("--drained", type=Path, default=DRAINED)
+    verb.add_argument("--drained", type=Path, default=DRAINED, help="the file to create when no request is left")
     verb.add_argument("--scratch", type=Path, default=Path("/tmp/proxy"), help="a writable folder")  # noqa: S108
-    verb.add_argument("--key-file", type=Path, default=Path("/etc/tuneyard/auth/key"))
+    verb.add_argument("--key-file", type=Path, default=Path(names.API_KEY_FILE))
     verb.add_argument("--drain-delay", type=float, default=5, help="seconds until endpoints forget this pod")
     return top
 
 
-def engine_options(options: argparse.Namespace) -> EngineOptions:
-    extra = dict(each.partition("=")[::2] for each in options.extra)
-    return EngineOptions(
-        model=options.model,
-        served_name=options.served_name,
-        socket=options.socket,
-        max_model_len=options.max_model_len,
-        tensor_parallel_size=options.tensor_parallel_size,
-        gpu_memory_utilization=options.gpu_memory_utilization,
-        threads=options.threads,
-        extra=extra,
-    )
+def run_engine(text: str, socket: Path, drained: Path, drain_seconds: float) -> int:
+    """Runs the engine that a request asks for. Returns an exit code: 65 when the request is not valid."""
+    try:
+        request = EngineRequest.model_validate_json(text)
+        command = engine_command(request, socket)
+    except ValueError as error:
+        message = f"The engine's request is not valid: {_explained(error)}"
+        log.error("%s", message)  # noqa: TRY400 - the message is for people, the trace is not
+        advice = "Use operator and server images of the same version."
+        write_termination_message(termination_message(reasons.INVALID_SPEC, message, advice))
+        return names.EXIT_BAD_INPUT
+    return supervise(command, load_engine(request.engine).explain, socket, drained, drain_seconds)
+
+
+def _explained(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'request'}: {detail['msg']}" for detail in error.errors())
 
 
 if __name__ == "__main__":

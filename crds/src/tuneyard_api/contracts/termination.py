@@ -3,12 +3,14 @@
 The kubelet keeps no more. What a decision reads is never left out; gates and measurements that do not fit are counted.
 """
 
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
-from tuneyard_api import reasons
+from tuneyard_api import names, reasons
 from tuneyard_api.base import Digest
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.contracts.results import DatasetSummary, EvaluateResult, PublishResult, Recommendation
@@ -132,6 +134,13 @@ def termination_message(
     return Termination(
         reason=reasons.RESULT_TOO_LARGE, message=too_large, advice="Use fewer formats or gates."
     ).encode()
+
+
+def write_termination_message(message: bytes) -> None:
+    """Writes the message to the file that the kubelet reads; outside a container it writes nothing."""
+    path = Path(os.environ.get(names.ENV_TERMINATION_LOG, names.TERMINATION_LOG))
+    if path.parent.is_dir():
+        path.write_bytes(message)
 
 
 def _candidates(report: StageReport | None) -> Iterator[StageReport | None]:

@@ -1,9 +1,28 @@
-"""The engines: a new one is one file here and one line in ENGINES."""
+"""The engines: a name of tuneyard_api.registry.ENGINES is implemented by the module of that name in this package."""
 
-from collections.abc import Callable
-from typing import Final
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-from tuneyard_server.engines import vllm
-from tuneyard_server.engines.base import Command, EngineOptions
+from tuneyard_api.contracts.serving import EngineRequest
+from tuneyard_api.registry import ENGINES, module_name
+from tuneyard_server.engines.base import Command, Engine
 
-ENGINES: Final[dict[str, Callable[[EngineOptions], Command]]] = {"vllm": vllm.command}
+
+def load_engine(name: str) -> Engine[Any]:
+    """The engine of that name. Raises ValueError when the registry has no such engine."""
+    if name not in ENGINES:
+        raise ValueError(f"There is no engine '{name}'. This server has {', '.join(sorted(ENGINES))}.")
+    engine: Engine[Any] = import_module(f"{__name__}.{module_name(name)}").ENGINE
+    return engine
+
+
+def engine_command(request: EngineRequest, socket: Path) -> Command:
+    """The program that serves a request on a unix socket.
+
+    Raises:
+        ValueError: the engine is unknown, or its options are not valid.
+    """
+    engine = load_engine(request.engine)
+    command: Command = engine.command(request, engine.options.model_validate(request.options), socket)
+    return command

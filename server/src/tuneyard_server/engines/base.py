@@ -1,21 +1,21 @@
-"""What the operator asks of an engine."""
+"""What the server needs to know about an engine. Each module of this package exposes an Engine as ENGINE."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+from tuneyard_api.base import Model
+from tuneyard_api.contracts.serving import EngineRequest
+
+Options = TypeVar("Options", bound=Model)
 
 
-class EngineOptions(NamedTuple):
-    """Options that every engine understands; `extra` are the engine's own, without dashes."""
+class Route(NamedTuple):
+    """An HTTP route of the engine that the proxy lets through."""
 
-    model: Path
-    served_name: str
-    socket: Path
-    max_model_len: int | None = None  # tokens
-    tensor_parallel_size: int | None = None
-    gpu_memory_utilization: float | None = None  # share of the GPU's memory
-    threads: int | None = None  # that the container's CPU limit lets run at once
-    extra: Mapping[str, str] = {}
+    path: str
+    method: str
+    key_needed: bool
 
 
 class Command(NamedTuple):
@@ -23,3 +23,16 @@ class Command(NamedTuple):
 
     argv: list[str]
     environment: dict[str, str]
+
+
+class Engine(NamedTuple, Generic[Options]):
+    """A program that serves a model over the OpenAI API."""
+
+    options: type[Options]
+    """The model of spec.<engine> of a ModelServer."""
+    command: Callable[[EngineRequest, Options, Path], Command]
+    """The program that serves the request on the unix socket at the path."""
+    routes: tuple[Route, ...]
+    """All that clients can reach: the proxy answers every other path with 404."""
+    explain: Callable[[Iterable[str]], str]
+    """The cause of a crash, found in the last lines of the engine's log."""
