@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml
 
-from tuneyard_api.crd import KINDS, Kind, build_crd, model_schema
+from tuneyard_api.crd import build_crd, model_schema
+from tuneyard_api.kind import Kind
+from tuneyard_api.kinds import KINDS
 from tuneyard_api.names import GROUP, VERSION
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from demo.kubectl import Json, KubectlError, apply, get, kubectl
-from tuneyard_api.crd import KINDS, build_crd
+from tuneyard_api.crd import build_crd
+from tuneyard_api.kinds import KINDS
 from tuneyard_api.kinds.finetunejob import CHANGEABLE, FineTuneJobSpec
 
 GROUP = "contract.tuneyard.dev"

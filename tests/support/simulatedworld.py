@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from support.operatorbuilders import DATASET, NOW, PUBLISHED, SETTINGS, fine_tune_job, said
 from tuneyard_api import names
-from tuneyard_api.crd import RESTING
-from tuneyard_api.kinds.finetunejob import CHANGEABLE
+from tuneyard_api.kinds.finetunejob import CHANGEABLE, RESTING
 from tuneyard_api.names import STAGES, Stage
 from tuneyard_operator.finetunejob.children import FAILURE_POLICY
 from tuneyard_operator.finetunejob.observe import World

@@ -9,8 +9,10 @@ import yaml
 from pydantic import ValidationError
 
 from tuneyard_api import names, reasons
-from tuneyard_api.crd import KINDS, build_crd
-from tuneyard_api.kinds.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from tuneyard_api.crd import build_crd
+from tuneyard_api.kinds import KINDS
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.kinds.modelserver import ModelServerSpec
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,8 @@ from tuneyard_api.contracts.termination import (
     Termination,
     termination_message,
 )
-from tuneyard_api.kinds.finetunejob import FineTuneJobSpec, GateStatus, Measurement
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
 from tuneyard_api.registry import ARTIFACT_FORMATS
 from tuneyard_api.stages import STAGES
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from tuneyard_api import reasons
-from tuneyard_api.kinds.finetunejob import Phase, StageState
+from tuneyard_api.kinds.finetunejob_status import Phase, StageState
 
 ROOT = Path(__file__).parents[2]
 OPERATOR = ROOT / "operator" / "src" / "tuneyard_operator"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from support.operatorbuilders import ARTIFACT, DIGESTS, Cluster, finish, said, stages_with_jobs
-from tuneyard_api.kinds.finetunejob import FineTuneJobStatus
+from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.names import STAGES
 
 

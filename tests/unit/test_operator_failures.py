@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from support.operatorbuilders import DATASET, DIGESTS, PUBLISHED, Cluster, said
-from tuneyard_api.kinds.finetunejob import FineTuneJobStatus
+from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.names import EXIT_BAD_INPUT, EXIT_DOES_NOT_FIT, EXIT_TRY_AGAIN, EXIT_UNKNOWN, STAGES, Stage
 from tuneyard_operator.machinery.objects import Json, name, uid
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from support.operatorbuilders import DIGESTS, PUBLISHED, SETTINGS, Cluster, fine_tune_job, said, stages_with_jobs
-from tuneyard_api.kinds.finetunejob import CHANGEABLE, FineTuneJobSpec, FineTuneJobStatus
+from tuneyard_api.kinds.finetunejob import CHANGEABLE, FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.names import LABEL_QUEUE, STAGES, Stage
 from tuneyard_api.runs import revision
 from tuneyard_operator.finetunejob.children import config_map, stage_job

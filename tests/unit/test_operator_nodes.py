@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from support.operatorbuilders import DIGESTS, SETTINGS, Cluster, fine_tune_job, said
-from tuneyard_api.kinds.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.names import ANNOTATION_INDEX, STAGES, Stage
 from tuneyard_operator.finetunejob.children import FAILURE_POLICY, labels, stage_job, stage_services
 from tuneyard_operator.finetunejob.observe import running_pod_ip

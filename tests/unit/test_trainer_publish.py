@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tuneyard_api.base import Model
-from tuneyard_api.kinds.finetunejob import Artifact, DatasetStatus, GateStatus, Recommended
+from tuneyard_api.kinds.finetunejob_status import Artifact, DatasetStatus, GateStatus, Recommended
 from tuneyard_api.kinds.modelserver import ModelServerSpec
 from tuneyard_trainer.reports.model_card import render_model_card
 from tuneyard_trainer.stages.publish import measured, recommend

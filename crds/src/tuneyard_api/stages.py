@@ -18,7 +18,8 @@ from tuneyard_api.contracts.results import (
     TrainResult,
 )
 from tuneyard_api.contracts.termination import EvaluateReport, PrepareReport, PublishReport, StageReport
-from tuneyard_api.kinds.finetunejob import FineTuneJobSpec, Phase
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob_status import Phase
 from tuneyard_api.names import Stage
 
 SpecPart = Callable[[FineTuneJobSpec], dict[str, Any]]

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tuneyard_api.kinds.finetunejob import Gate, GateStatus
+from tuneyard_api.kinds.finetunejob import Gate
+from tuneyard_api.kinds.finetunejob_status import GateStatus
 
 BASE, TUNED = "base", "tuned"
 

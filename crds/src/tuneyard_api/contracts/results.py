@@ -6,7 +6,8 @@ from pydantic import Field
 
 from tuneyard_api.base import Digest
 from tuneyard_api.contracts.base import Contract
-from tuneyard_api.kinds.finetunejob import FineTuneJobSpec, GateStatus, Measurement
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
 from tuneyard_api.names import Stage
 
 STAGE_MARK: Final = "stage.json"

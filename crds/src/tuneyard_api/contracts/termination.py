@@ -14,7 +14,7 @@ from tuneyard_api import names, reasons
 from tuneyard_api.base import Digest
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.contracts.results import DatasetSummary, EvaluateResult, PublishResult, Recommendation
-from tuneyard_api.kinds.finetunejob import GateStatus, Measurement
+from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
 from tuneyard_api.names import Stage
 
 TERMINATION_BYTES: Final = 4096  # what the kubelet keeps of a container's termination message

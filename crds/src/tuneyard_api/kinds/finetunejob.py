@@ -6,8 +6,6 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from tuneyard_api.base import (
-    ConditionList,
-    Digest,
     Model,
     Resources,
     S3Uri,
@@ -15,15 +13,11 @@ from tuneyard_api.base import (
     cel,
     validations,
 )
-from tuneyard_api.names import Stage
+from tuneyard_api.kind import AGE, NAME_FITS, Column, Kind
+from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.registry import ARTIFACT_FORMATS, BACKENDS, DATA_FORMATS, GATES, METRICS, OneOf, described
 
-StageState = Literal["Pending", "Running", "Succeeded", "Adopted", "Failed"]
-Phase = Literal[
-    "Pending", "Preparing", "Training", "Exporting", "Evaluating", "Publishing", "Suspended", "Succeeded", "Failed"
-]
-
-# They say when a job runs and how long it stays, not what it does: they change at any time, and start nothing anew.
+# These fields say when a job runs and how long it is kept, not what it does: they may change at any time.
 CHANGEABLE: Final = ("suspend", "ttlSecondsAfterFinished")
 
 
@@ -285,109 +279,51 @@ class FineTuneJobSpec(Model):
     )
 
 
-class LastFailure(Model):
-    pod: str
-    created_at: str = Field(description="When that pod was created.")
-    reason: str
-    message: str = ""
+# The nodes of a training find each other by host names that are made of the job's name.
+NAMES_A_HOST: Final = cel(
+    "!has(self.spec.resources) || !has(self.spec.resources.nodes) || self.spec.resources.nodes == 1 || "
+    "self.metadata.name.matches('^[a-z][-a-z0-9]*$')",
+    "with several nodes metadata.name is part of host names: it begins with a letter, and has no dots",
+)
+
+# The phases in which no stage runs.
+RESTING: Final = ("Pending", "Suspended", "Succeeded", "Failed")
 
 
-class StageStatus(Model):
-    name: Stage
-    state: StageState
-    job: str | None = Field(default=None, description="The child Job.")
-    digest: str | None = None
-    adopted: bool | None = Field(default=None, description="True when an earlier run's output was taken over.")
-    restarts: int | None = Field(default=None, description="Pods that ended without finishing the stage.")
-    started_at: str | None = None
-    finished_at: str | None = None
-    message: str | None = None
-    last_failure: LastFailure | None = Field(
-        default=None, description="How the last pod ended that did not finish the stage; the pod may be gone."
+def unchanged_while_running() -> dict[str, str]:
+    """A rule that rejects changes of the spec, but for the changeable fields, unless the job rests."""
+    fields = {info.alias or name: info.is_required() for name, info in FineTuneJobSpec.model_fields.items()}
+    same = [_unchanged(field, required) for field, required in fields.items() if field not in CHANGEABLE]
+    rests = f"!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in {list(RESTING)}"
+    return cel(
+        f"{rests} || ({' && '.join(same)})",
+        f"while the job runs only {' and '.join(CHANGEABLE)} can change. Set suspend: true, and change the rest when "
+        "the phase is Suspended; or delete the job and apply the new one (finished stages are taken over, not rerun)",
     )
 
 
-class Progress(Model):
-    """Of the stage that runs now."""
-
-    percent: int = Field(ge=0, le=100)
-    step: int | None = None
-    steps: int | None = None
-    loss: float | None = None
-    tokens_per_second: float | None = None
-    eta: str | None = Field(default=None, description="For example 4m10s.")
-    message: str | None = None
+def _unchanged(field: str, required: bool) -> str:
+    """Written out: the API server cannot bound the cost of comparing optionals (`self.?x == oldSelf.?x`)."""
+    now, before = f"self.spec.{field}", f"oldSelf.spec.{field}"
+    both = f"(has({now}) ? has({before}) && {now} == {before} : !has({before}))"
+    return f"{now} == {before}" if required else both
 
 
-class DatasetStatus(Model):
-    rows_in: int
-    rows_kept: int
-    dropped: dict[str, int] = {}
-    tokens: int
-    digest: str
-    report_uri: str | None = Field(default=None, alias="reportURI")
-
-
-class Artifact(Model):
-    format: str
-    uri: str
-    digest: Digest
-    size_bytes: int
-    perplexity: float | None = None
-
-
-class Recommended(Model):
-    format: str
-    uri: str
-    digest: Digest
-    reason: str
-
-
-class Measurement(Model):
-    """One figure of one model."""
-
-    subject: str = Field(description="base, tuned, or an artifact's format.")
-    metric: str
-    value: float
-
-
-class GateStatus(Model):
-    metric: str
-    against: str
-    subject: str
-    value: float
-    limit: float
-    passed: bool
-
-
-class EvaluationStatus(Model):
-    perplexity: dict[str, float] = {}
-    gates: list[GateStatus] = []
-    report_uri: str | None = Field(default=None, alias="reportURI")
-
-
-class Restarts(Model):
-    preempted: int = 0
-    failed: int = 0
-
-
-class FineTuneJobStatus(Model):
-    observed_generation: int = 0
-    revision: str | None = Field(
-        default=None,
-        description="The run that this status tells of: the hash of the spec without suspend and "
-        "ttlSecondsAfterFinished.",
-    )
-    phase: Phase = "Pending"
-    conditions: ConditionList = []
-    stages: Annotated[
-        list[StageStatus],
-        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
-    ] = []
-    progress: Progress | None = None
-    dataset: DatasetStatus | None = None
-    artifacts: list[Artifact] | None = None
-    recommended: Recommended | None = None
-    evaluation: EvaluationStatus | None = None
-    restarts: Restarts | None = None
-    release_uri: str | None = Field(default=None, alias="releaseURI")
+FINE_TUNE_JOB: Final = Kind(
+    kind="FineTuneJob",
+    plural="finetunejobs",
+    short="ftj",
+    spec=FineTuneJobSpec,
+    status=FineTuneJobStatus,
+    columns=[
+        Column("Phase", ".status.phase"),
+        Column("Percent", ".status.progress.percent", "integer"),
+        Column("Loss", ".status.progress.loss", "number"),
+        Column("ETA", ".status.progress.eta"),
+        Column("Recommended", ".status.recommended.format"),
+        Column("Model", ".status.recommended.uri", priority=1),
+        Column("Reason", ".status.conditions[?(@.type=='Failed')].reason"),
+        AGE,
+    ],
+    rules=[NAME_FITS, NAMES_A_HOST, unchanged_while_running()],
+)

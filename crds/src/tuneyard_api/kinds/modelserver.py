@@ -1,10 +1,11 @@
 """ModelServer (ms): serves an artifact, verified, behind a guarded OpenAI endpoint."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from tuneyard_api.base import ConditionList, Digest, Model, Resources, S3Uri, SecretRef, cel, validations
+from tuneyard_api.kind import AGE, NAME_FITS, Column, Kind
 from tuneyard_api.registry import ARTIFACT_FORMATS, ENGINES, STRATEGIES, OneOf, described
 
 
@@ -131,3 +132,27 @@ class ModelServerStatus(Model):
     ready_replicas: int = 0
     selector: str | None = None
     conditions: ConditionList = []
+
+
+MODEL_SERVER: Final = Kind(
+    kind="ModelServer",
+    plural="modelservers",
+    short="ms",
+    spec=ModelServerSpec,
+    status=ModelServerStatus,
+    columns=[
+        Column("Available", ".status.conditions[?(@.type=='Available')].status"),
+        Column("Ready", ".status.readyReplicas", "integer"),
+        Column("Format", ".status.served.format"),
+        Column("Digest", ".status.served.digest", priority=1),
+        Column("URL", ".status.url"),
+        Column("Reason", ".status.conditions[?(@.type=='Degraded')].reason"),
+        AGE,
+    ],
+    rules=[NAME_FITS],
+    scale={
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    },
+)

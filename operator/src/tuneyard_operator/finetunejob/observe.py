@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from tuneyard_api import names, reasons
-from tuneyard_api.kinds.finetunejob import StageState
+from tuneyard_api.kinds.finetunejob_status import StageState
 from tuneyard_api.names import Stage
 from tuneyard_api.runs import revision
 from tuneyard_operator.finetunejob.children import CONTAINER, Before, counted_before, job_name

@@ -7,7 +7,7 @@ from typing import Final
 from tuneyard_api import reasons
 from tuneyard_api.base import Model
 from tuneyard_api.durations import duration
-from tuneyard_api.kinds.finetunejob import (
+from tuneyard_api.kinds.finetunejob_status import (
     Artifact,
     DatasetStatus,
     EvaluationStatus,

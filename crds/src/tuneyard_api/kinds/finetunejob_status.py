@@ -1,0 +1,121 @@
+"""The status of a FineTuneJob, which the operator writes."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tuneyard_api.base import ConditionList, Digest, Model
+from tuneyard_api.names import Stage
+
+StageState = Literal["Pending", "Running", "Succeeded", "Adopted", "Failed"]
+Phase = Literal[
+    "Pending", "Preparing", "Training", "Exporting", "Evaluating", "Publishing", "Suspended", "Succeeded", "Failed"
+]
+
+
+class LastFailure(Model):
+    pod: str
+    created_at: str = Field(description="When that pod was created.")
+    reason: str
+    message: str = ""
+
+
+class StageStatus(Model):
+    name: Stage
+    state: StageState
+    job: str | None = Field(default=None, description="The child Job.")
+    digest: str | None = None
+    adopted: bool | None = Field(default=None, description="True when an earlier run's output was taken over.")
+    restarts: int | None = Field(default=None, description="Pods that ended without finishing the stage.")
+    started_at: str | None = None
+    finished_at: str | None = None
+    message: str | None = None
+    last_failure: LastFailure | None = Field(
+        default=None, description="How the last pod ended that did not finish the stage; the pod may be gone."
+    )
+
+
+class Progress(Model):
+    """Of the stage that runs now."""
+
+    percent: int = Field(ge=0, le=100)
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    eta: str | None = Field(default=None, description="For example 4m10s.")
+    message: str | None = None
+
+
+class DatasetStatus(Model):
+    rows_in: int
+    rows_kept: int
+    dropped: dict[str, int] = {}
+    tokens: int
+    digest: str
+    report_uri: str | None = Field(default=None, alias="reportURI")
+
+
+class Artifact(Model):
+    format: str
+    uri: str
+    digest: Digest
+    size_bytes: int
+    perplexity: float | None = None
+
+
+class Recommended(Model):
+    format: str
+    uri: str
+    digest: Digest
+    reason: str
+
+
+class Measurement(Model):
+    """One figure of one model."""
+
+    subject: str = Field(description="base, tuned, or an artifact's format.")
+    metric: str
+    value: float
+
+
+class GateStatus(Model):
+    metric: str
+    against: str
+    subject: str
+    value: float
+    limit: float
+    passed: bool
+
+
+class EvaluationStatus(Model):
+    perplexity: dict[str, float] = {}
+    gates: list[GateStatus] = []
+    report_uri: str | None = Field(default=None, alias="reportURI")
+
+
+class Restarts(Model):
+    preempted: int = 0
+    failed: int = 0
+
+
+class FineTuneJobStatus(Model):
+    observed_generation: int = 0
+    revision: str | None = Field(
+        default=None,
+        description="The run that this status tells of: the hash of the spec without suspend and "
+        "ttlSecondsAfterFinished.",
+    )
+    phase: Phase = "Pending"
+    conditions: ConditionList = []
+    stages: Annotated[
+        list[StageStatus],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+    ] = []
+    progress: Progress | None = None
+    dataset: DatasetStatus | None = None
+    artifacts: list[Artifact] | None = None
+    recommended: Recommended | None = None
+    evaluation: EvaluationStatus | None = None
+    restarts: Restarts | None = None
+    release_uri: str | None = Field(default=None, alias="releaseURI")
