@@ -40,18 +40,20 @@ lint: setup ## Style, import layers, generated files
 	$(RUN) ruff format --check
 	$(RUN) lint-imports
 	$(RUN) python crds/generate.py --check
+	$(RUN) python charts/generate.py --check
 
 .PHONY: types
 types: setup ## Static types
-	$(RUN) mypy crds/src store/src operator/src trainer/src server/src cli/src crds/generate.py examples tests
+	$(RUN) mypy crds/src store/src operator/src trainer/src server/src cli/src crds/generate.py charts/generate.py examples tests
 
 .PHONY: unit
 unit: setup ## Unit tests
 	$(RUN) pytest tests/unit -q
 
 .PHONY: generate
-generate: setup ## Write the generated files: CRDs, the chart's copy, docs/api.md
+generate: setup ## Write the generated files: CRDs, the chart's copy and RBAC rules, docs/api.md
 	$(RUN) python crds/generate.py
+	$(RUN) python charts/generate.py
 
 .PHONY: format
 format: setup ## Format the code

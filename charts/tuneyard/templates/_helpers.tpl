@@ -18,33 +18,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* Exactly what the operator calls; it reads no Secrets. */}}
 {{- define "tuneyard.rules" -}}
-- apiGroups: [tuneyard.dev]
-  resources: [finetunejobs]
-  verbs: [list, watch, delete] # ttlSecondsAfterFinished
-- apiGroups: [tuneyard.dev]
-  resources: [modelservers]
-  verbs: [list, watch]
-- apiGroups: [tuneyard.dev]
-  resources: [finetunejobs/status, modelservers/status]
-  verbs: [patch]
-- apiGroups: [batch]
-  resources: [jobs]
-  verbs: [list, watch, create, delete]
-- apiGroups: [apps]
-  resources: [deployments]
-  verbs: [list, watch, create, patch, delete]
-- apiGroups: [""]
-  resources: [services]
-  verbs: [list, watch, create, patch]
-- apiGroups: [""]
-  resources: [configmaps]
-  verbs: [create, patch]
-- apiGroups: [""]
-  resources: [pods]
-  verbs: [list, watch]
-- apiGroups: [""]
-  resources: [events]
-  verbs: [list, watch, create]
+{{ .Files.Get "files/rules.yaml" | trim }}
 {{- end }}
