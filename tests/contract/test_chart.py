@@ -12,10 +12,9 @@ from demo.kubectl import Json, KubectlError, apply, kubectl
 from support.operatorbuilders import SETTINGS
 from tuneyard_api.base import SecretRef
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
-from tuneyard_api.kinds.modelserver import ModelServerSpec
+from tuneyard_api.kinds.modelserver import ModelServerSpec, Release
 from tuneyard_api.names import API_VERSION, STAGES, Stage
 from tuneyard_operator.finetunejob.children import stage_job
-from tuneyard_operator.modelserver.artifact import Artifact
 from tuneyard_operator.modelserver.children import pod_spec
 
 CHART = Path(__file__).parents[2] / "charts" / "tuneyard"
@@ -163,8 +162,8 @@ def test_a_servers_pod_is_restricted() -> None:
             "auth": {"apiKeySecretRef": {"name": "key"}},
         }
     )
-    artifact = Artifact("s3://artifacts/a", f"sha256:{'0' * 64}", secret=SecretRef(name="s3").name)
-    assert "dry run" in accepted(pod("server", pod_spec(owner("ModelServer"), spec, artifact, SETTINGS)))
+    release = Release(uri="s3://artifacts/a", digest=f"sha256:{'0' * 64}", secret_ref=SecretRef(name="s3"))
+    assert "dry run" in accepted(pod("server", pod_spec(owner("ModelServer"), spec, release, SETTINGS)))
 
 
 def test_a_pod_that_is_not_restricted_would_be_refused() -> None:

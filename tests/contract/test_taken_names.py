@@ -75,7 +75,7 @@ async def test_what_the_operator_before_us_made_is_ours(server: ApiServer, kube:
     assert owner["uid"] == made["metadata"]["uid"]
 
 
-async def test_what_a_deleted_namesake_has_left_is_taken_over(server: ApiServer, kube: Kube) -> None:
+async def test_children_of_deleted_namesake_are_reused(server: ApiServer, kube: Kube) -> None:
     """No garbage collector runs here, as one that has missed the deletion."""
     server.request("DELETE", f"{SERVERS}/bot")
     made = server.request("POST", SERVERS, bot())

@@ -1,12 +1,13 @@
-"""ModelServers and their children as the API server would show them, for the operator's tables."""
+"""ModelServers and their children as the API server shows them, for the operator's tables."""
 
 from datetime import timedelta
 from typing import Any
 
 from support.operatorbuilders import NOW, SETTINGS
+from tuneyard_api.contracts.termination import termination_message
 from tuneyard_api.names import API_VERSION
 from tuneyard_api.runs import revision
-from tuneyard_operator.machinery.objects import Json, condition_in
+from tuneyard_operator.machinery.objects import Json, condition_in, name
 from tuneyard_operator.machinery.plan import Plan
 from tuneyard_operator.modelserver.children import FETCH
 from tuneyard_operator.modelserver.observe import World
@@ -37,16 +38,16 @@ class Scene:
         """Carries the plan out, as the API server would."""
         step = self.plan(seconds)
         self.server["status"] = step.status
-        gone = {each["metadata"]["name"] for each in step.delete}
-        there = {each["metadata"]["name"]: each for each in self.world.deployments}
+        deleted = {name(child) for child in step.delete}
+        existing = {name(deployment): deployment for deployment in self.world.deployments}
         for child in step.apply:
             if child["kind"] == "Service":
                 self.world = self.world._replace(service=child)
             else:
-                before = there.get(child["metadata"]["name"], {})
+                before = existing.get(name(child), {})
                 listed = {key: child[key] for key in ("kind", "metadata", "spec")}  # a list's items have no apiVersion
-                there[child["metadata"]["name"]] = listed | {"status": before.get("status", {})}
-        self.world = self.world._replace(deployments=[each for key, each in there.items() if key not in gone])
+                existing[name(child)] = listed | {"status": before.get("status", {})}
+        self.world = self.world._replace(deployments=[child for key, child in existing.items() if key not in deleted])
         return step
 
     def becomes_ready(self, digest: str) -> "Scene":
@@ -56,19 +57,26 @@ class Scene:
         return self
 
     def deployment_of(self, digest: str) -> Json:
-        return next(each for each in self.world.deployments if digest in each["metadata"]["annotations"].__str__())
+        return next(child for child in self.world.deployments if digest in str(child["metadata"]["annotations"]))
 
     def fetch_fails(self, digest: str, reason: str, exit_code: int, restarts: int) -> "Scene":
-        ended = {
-            "exitCode": exit_code,
-            "message": f'{{"reason": "{reason}", "message": "model.safetensors differs", "advice": "Publish again."}}',
-        }
+        message = termination_message(reason, "model.safetensors differs", "Publish again.").decode()
+        return self.container_fails(digest, FETCH, {"exitCode": exit_code, "message": message}, restarts)
+
+    def container_fails(self, digest: str, container: str, terminated: Json, restarts: int) -> "Scene":
+        """The container is in CrashLoopBackOff; `terminated` is how its last run ended."""
         revision = self.deployment_of(digest)["spec"]["selector"]["matchLabels"]
-        status = {"name": FETCH, "restartCount": restarts, "state": {"waiting": {}}, "lastState": {"terminated": ended}}
+        back_off = {"reason": "CrashLoopBackOff", "message": f"back-off 40s restarting failed container={container}"}
+        status = {
+            "name": container,
+            "restartCount": restarts,
+            "state": {"waiting": back_off},
+            "lastState": {"terminated": terminated},
+        }
         pod = {
             "kind": "Pod",
             "metadata": {"name": "bot-pod", "namespace": "team", "uid": "pod-uid", "labels": revision},
-            "status": {"initContainerStatuses": [status]},
+            "status": {"initContainerStatuses" if container == FETCH else "containerStatuses": [status]},
         }
         self.world = self.world._replace(pods=[pod])
         return self

@@ -22,10 +22,11 @@ from tuneyard_operator.machinery.objects import (
     uid,
 )
 from tuneyard_operator.machinery.plan import Plan, Rejection
-from tuneyard_operator.modelserver.artifact import artifact_of
+from tuneyard_operator.modelserver.artifact import release_of
 from tuneyard_operator.modelserver.children import ENGINE, FETCH
-from tuneyard_operator.modelserver.observe import DEADLINE, ROLLED_OUT, World
+from tuneyard_operator.modelserver.observe import World
 from tuneyard_operator.modelserver.plan import plan
+from tuneyard_operator.modelserver.revisions import ROLLED_OUT
 from tuneyard_operator.pods.termination import container_status, terminated
 
 KINDS: Final = ("ModelServer", "Deployment", "Pod", "Service", "FineTuneJob")
@@ -84,7 +85,7 @@ class ServedWorld:
             heard["Pod"],
             next(iter(heard["Service"]), None),
             next(iter(heard["FineTuneJob"]), None) if follows else None,
-            silence=(self.now - self.heard_at).total_seconds(),
+            seconds_since_last_event=(self.now - self.heard_at).total_seconds(),
             rejection=rejection,
         )
 
@@ -251,7 +252,7 @@ class ServedWorld:
             return {"type": "Progressing", "status": "True", "reason": ROLLED_OUT}
         since = before.get("since", timestamp(self.now))
         late = (self.now - parse_time(since)).total_seconds() > deployment["spec"]["progressDeadlineSeconds"]
-        said = ("False", DEADLINE) if late else ("True", "ReplicaSetUpdated")
+        said = ("False", reasons.PROGRESS_DEADLINE_EXCEEDED) if late else ("True", "ReplicaSetUpdated")
         return {"type": "Progressing", "status": said[0], "reason": said[1], "since": since}
 
     def _start_pod(self, deployment: Json) -> None:
@@ -264,7 +265,7 @@ class ServedWorld:
             "ownerReferences": [owner],
         }
         status: Json = {"initContainerStatuses": [], "containerStatuses": [], "conditions": []}
-        self._add({"kind": "Pod", "metadata": metadata, "digest": artifact_of(deployment).digest, "status": status})
+        self._add({"kind": "Pod", "metadata": metadata, "digest": release_of(deployment).digest, "status": status})
 
     # The scheduler and the kubelet.
 

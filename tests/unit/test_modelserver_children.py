@@ -1,13 +1,20 @@
 """The Deployment, the pod and the Service of a ModelServer."""
 
+import json
 from typing import Any
+
+import pytest
 
 from support.operatorbuilders import NOW, SETTINGS
 from support.servingbuilders import OLD, Scene
-from tuneyard_api.kinds.modelserver import ModelServerSpec
+from tuneyard_api.base import SecretRef
+from tuneyard_api.contracts.serving import EngineRequest
+from tuneyard_api.kinds.modelserver import ModelServerSpec, Release
 from tuneyard_operator.machinery.objects import Json
-from tuneyard_operator.modelserver.artifact import Artifact
+from tuneyard_operator.modelserver.artifact import release_of
 from tuneyard_operator.modelserver.children import SWITCHED_AT, deployment, pod_spec, revision_of, service
+
+RELEASE = Release(uri="s3://artifacts/x", digest=OLD, secret_ref=SecretRef(name="s3"))
 
 
 def spec(**parts: Any) -> ModelServerSpec:
@@ -15,15 +22,15 @@ def spec(**parts: Any) -> ModelServerSpec:
 
 
 def pod(**parts: Any) -> Json:
-    return pod_spec(Scene().server, spec(**parts), Artifact("s3://artifacts/x", OLD, secret="s3"), SETTINGS)
+    return pod_spec(Scene().server, spec(**parts), RELEASE, SETTINGS)
 
 
-def test_a_revision_is_its_pod_and_not_its_count() -> None:
+def test_revision_ignores_replicas() -> None:
     assert revision_of(pod(replicas=1)) == revision_of(pod(replicas=5))
     assert revision_of(pod()) != revision_of(pod(vllm={"maxModelLen": 512}))
 
 
-def test_only_fetch_sees_the_stores_credentials_and_only_the_proxy_the_key() -> None:
+def test_secrets_are_mounted_where_needed() -> None:
     made = pod(auth={"apiKeySecretRef": {"name": "key"}})
     containers = {each["name"]: each for each in made["initContainers"] + made["containers"]}
     mounts = {name: {mount["name"] for mount in each["volumeMounts"]} for name, each in containers.items()}
@@ -31,17 +38,31 @@ def test_only_fetch_sees_the_stores_credentials_and_only_the_proxy_the_key() -> 
     assert [name for name, seen in mounts.items() if "auth" in seen] == ["proxy"]
 
 
-def test_gpus_are_limits_of_the_engine_alone() -> None:
+def test_only_engine_gets_gpus() -> None:
     made = pod(resources={"gpus": 2, "limits": {"cpu": "4"}})
     limits = {each["name"]: each["resources"]["limits"] for each in made["containers"]}
     assert limits["engine"] == {"cpu": "4", "nvidia.com/gpu": "2"}
     assert "nvidia.com/gpu" not in limits["proxy"]
-    command = made["containers"][0]["command"]
-    assert command[command.index("--tensor-parallel-size") + 1] == "2"
-    assert not any(each["name"].startswith("VLLM_CPU") for each in made["containers"][0]["env"])
 
 
-def test_every_container_is_restricted() -> None:
+def test_engine_is_started_with_one_request() -> None:
+    made = pod(resources={"gpus": 2, "limits": {"cpu": "1500m"}}, vllm={"maxModelLen": 512})
+    program, verb, flag, text = made["containers"][0]["command"]
+    assert (program, verb, flag) == ("tuneyard-server", "engine", "--request")
+    request = EngineRequest.model_validate(json.loads(text))
+    assert (request.engine, str(request.model), request.served_name) == ("vllm", "/models/model", "bot")
+    assert (request.gpus, request.threads) == (2, 2)
+    assert request.options == {"maxModelLen": 512, "extraArgs": {}}
+
+
+@pytest.mark.parametrize("secret", [None, "s3"])
+def test_deployment_of_an_older_operator_shows_its_release(secret: str | None) -> None:
+    document = {"uri": "s3://artifacts/x", "digest": OLD, "format": None, "secret": secret}
+    older = {"metadata": {"annotations": {"tuneyard.dev/artifact": json.dumps(document)}}}
+    assert release_of(older) == (RELEASE if secret else RELEASE.model_copy(update={"secret_ref": None}))
+
+
+def test_containers_are_restricted() -> None:
     made = pod()
     assert made["automountServiceAccountToken"] is False
     for container in made["initContainers"] + made["containers"]:
@@ -49,10 +70,11 @@ def test_every_container_is_restricted() -> None:
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_children_are_owned_and_carry_nothing_of_the_users_labels() -> None:
+def test_children_are_owned_without_user_labels() -> None:
     scene = Scene()
     scene.server["metadata"]["labels"] = {"argocd.argoproj.io/instance": "app"}
-    made = deployment(scene.server, spec(), Artifact("s3://artifacts/x", OLD), pod())
+    made = deployment(scene.server, spec(), RELEASE, pod(), replicas=3)
+    assert (made["spec"]["replicas"], release_of(made)) == (3, RELEASE)
     front = service(scene.server, "abc", NOW)
     for child in (made, front):
         assert child["metadata"]["ownerReferences"][0]["uid"] == "server-uid"

@@ -1,31 +1,39 @@
-"""A ModelServer that follows a FineTuneJob: what it serves, and what it does when the job trains anew or goes."""
+"""A ModelServer that follows a FineTuneJob: what it serves, also when the job trains again or is deleted."""
 
 import pytest
 
 from support.servingbuilders import NEW, OLD, Scene, following, job, kinds, says
-from tuneyard_api.kinds.modelserver import ServedModelSource
+from tuneyard_api.base import SecretRef
+from tuneyard_api.kinds.modelserver import Release, ServedModelSource
 from tuneyard_operator.machinery.objects import Json, condition_in
-from tuneyard_operator.modelserver.artifact import Artifact, Missing, find_artifact
+from tuneyard_operator.modelserver.artifact import Waiting, find_release
 
 RELEASE = {"format": "bf16", "uri": "s3://a/bf16", "digest": NEW}
+
+
+def release(form: str) -> Release:
+    return Release(uri=f"s3://a/{form}", digest=OLD, format=form, secret_ref=SecretRef(name="s3"))
 
 
 @pytest.mark.parametrize(
     ("form", "found", "expected"),
     [
-        ("recommended", job(), Artifact("s3://a/int8", OLD, "int8", "s3")),
-        ("bf16", job(), Artifact("s3://a/bf16", OLD, "bf16", "s3")),
+        ("recommended", job(), release("int8")),
+        ("bf16", job(), release("bf16")),
         ("gptq", job(), "FormatNotExported"),
         ("bf16", None, "WaitingForFineTuneJob"),
         ("bf16", job(revision="another"), "WaitingForFineTuneJob"),
         ("bf16", job(conditions=[]), "WaitingForFineTuneJob"),
-        ("bf16", job(evaluation={"gates": [{"passed": False}]}), "GateFailed"),
+        ("bf16", job(evaluation={"gates": [{"passed": True}], "gatesPassed": 1, "gatesFailed": 1}), "GateFailed"),
+        ("bf16", job(evaluation={"gates": [], "gatesPassed": 2, "gatesFailed": 0}), release("bf16")),
+        ("bf16", job(evaluation={"gates": [{"passed": False}]}), "GateFailed"),  # by an older operator
+        ("bf16", job(evaluation={"gates": [{"passed": True}]}), release("bf16")),
     ],
 )
-def test_what_a_server_that_follows_a_job_serves(form: str, found: Json | None, expected: Artifact | str) -> None:
+def test_find_release(form: str, found: Json | None, expected: Release | str) -> None:
     source = ServedModelSource.model_validate({"fineTuneJobRef": {"name": "tune", "format": form}})
-    artifact = find_artifact(source, found)
-    assert (artifact.reason if isinstance(artifact, Missing) else artifact) == expected
+    result = find_release(source, found)
+    assert (result.reason if isinstance(result, Waiting) else result) == expected
 
 
 def goes_on_serving(scene: Scene) -> str:
@@ -37,14 +45,14 @@ def goes_on_serving(scene: Scene) -> str:
     return str(condition_in(step.status["conditions"], "Progressing")["message"])
 
 
-def test_a_followed_job_that_is_gone_goes_on_being_served() -> None:
+def test_followed_job_deleted() -> None:
     """Deleted by a person, or by ttlSecondsAfterFinished."""
     scene = following()
     scene.world = scene.world._replace(job=None)
     assert "does not exist" in goes_on_serving(scene)
 
 
-def test_a_first_revision_goes_on_coming_up_when_its_job_is_gone() -> None:
+def test_followed_job_deleted_during_first_rollout() -> None:
     """Loading takes longer than ttlSecondsAfterFinished, for example."""
     scene = Scene()
     scene.server["spec"] |= {"model": {"fineTuneJobRef": {"name": "tune"}}}
@@ -60,7 +68,7 @@ def test_a_first_revision_goes_on_coming_up_when_its_job_is_gone() -> None:
 
 
 @pytest.mark.parametrize("meanwhile", [None, job(conditions=[], phase="Training")])
-def test_a_release_that_comes_up_takes_over_whatever_becomes_of_its_job(meanwhile: Json | None) -> None:
+def test_followed_job_changes_during_rollout(meanwhile: Json | None) -> None:
     scene = following()
     scene.world = scene.world._replace(job=job(recommended={"format": "bf16"}, artifacts=[RELEASE]))
     assert kinds(scene.step(60)) == ["Deployment"]
@@ -72,18 +80,18 @@ def test_a_release_that_comes_up_takes_over_whatever_becomes_of_its_job(meanwhil
     assert scene.server["status"]["served"]["digest"] == NEW
 
 
-def test_without_its_job_the_last_release_is_rolled_out_with_a_changed_option() -> None:
+def test_option_changed_after_job_deleted() -> None:
     scene = following()
     scene.world = scene.world._replace(job=None)
     scene.step(60)
     scene.server["spec"]["vllm"] = {"maxModelLen": 64}
     (changed,) = scene.step(70).apply
     assert OLD in str(changed)
-    assert "--max-model-len" in str(changed)
+    assert '"maxModelLen": 64' in str(changed)
     assert '"secretName": "s3"' in str(changed).replace("'", '"')
 
 
-def test_the_last_release_is_known_by_what_serves_where_the_status_was_lost() -> None:
+def test_release_survives_lost_status() -> None:
     scene = following()
     scene.world = scene.world._replace(job=None)
     scene.server["status"] = {}
@@ -96,7 +104,7 @@ def test_the_last_release_is_known_by_what_serves_where_the_status_was_lost() ->
     }
 
 
-def test_a_followed_job_that_comes_back_with_the_same_artifact_changes_nothing() -> None:
+def test_followed_job_recreated_with_same_artifact() -> None:
     scene = following()
     scene.world = scene.world._replace(job=None)
     scene.step(60)
@@ -106,7 +114,7 @@ def test_a_followed_job_that_comes_back_with_the_same_artifact_changes_nothing()
     assert says(step, "Progressing") == ("False", "Completed")
 
 
-def test_a_followed_job_of_which_only_the_lifetime_changes_is_still_followed() -> None:
+def test_followed_job_lifetime_changed() -> None:
     """Not even for the moment until its status has seen the new generation."""
     scene = following()
     followed = job()
@@ -118,7 +126,7 @@ def test_a_followed_job_of_which_only_the_lifetime_changes_is_still_followed() -
     assert says(step, "Progressing") == ("False", "Completed")
 
 
-def test_a_reference_that_is_replaced_rolls_out_the_other_artifact() -> None:
+def test_reference_replaced() -> None:
     scene = following()
     scene.server["spec"]["model"] = {"uri": "s3://artifacts/x", "digest": NEW}
     step = scene.step(60)
@@ -127,7 +135,7 @@ def test_a_reference_that_is_replaced_rolls_out_the_other_artifact() -> None:
     assert step.delete == [], "the old one serves until the new one is ready"
 
 
-def test_while_the_job_trains_anew_the_served_revision_stays() -> None:
+def test_followed_job_trains_again() -> None:
     scene = following()
     scene.world = scene.world._replace(job=job(conditions=[], phase="Training"))
     assert "Training" in goes_on_serving(scene)

@@ -4,14 +4,17 @@ import pytest
 
 from support.operatorbuilders import NOW, SETTINGS
 from support.servingbuilders import NEW, OLD, Scene, kinds, says, serving
+from tuneyard_api.contracts.termination import termination_message
+from tuneyard_api.kinds.modelserver import Rollout
 from tuneyard_operator.machinery.objects import condition_in, matches
 from tuneyard_operator.machinery.plan import Rejection
 from tuneyard_operator.modelserver.plan import plan
+from tuneyard_operator.modelserver.revisions import Counts
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
-from tuneyard_operator.modelserver.strategies.surge import surge
+from tuneyard_operator.modelserver.strategies.surge import decide as surge
 
 
-def test_a_new_server_gets_a_deployment_and_a_service() -> None:
+def test_new_server() -> None:
     step = Scene().plan()
     assert kinds(step) == ["Deployment", "Service"]
     assert says(step, "Available") == ("False", "NotReady")
@@ -29,7 +32,7 @@ def test_at_rest_nothing_is_written() -> None:
     assert step.status["served"]["digest"] == OLD
 
 
-def test_until_the_new_revision_is_ready_the_old_one_serves() -> None:
+def test_old_revision_serves_until_new_is_ready() -> None:
     scene = serving().wants(NEW)
     step = scene.step(60)
     assert kinds(step) == ["Deployment"]
@@ -38,7 +41,7 @@ def test_until_the_new_revision_is_ready_the_old_one_serves() -> None:
     assert says(step, "Progressing") == ("True", "RollingOut")
 
 
-def test_a_ready_revision_takes_over_and_the_old_one_goes_later() -> None:
+def test_ready_revision_takes_over() -> None:
     scene = serving().wants(NEW)
     scene.step(60)
     switch = scene.becomes_ready(NEW).step(90)
@@ -50,7 +53,7 @@ def test_a_ready_revision_takes_over_and_the_old_one_goes_later() -> None:
     assert [each["metadata"]["name"] for each in later.delete] == [f"bot-{switch.status['previous']['revision']}"]
 
 
-def test_a_revision_that_was_ready_while_nobody_looked_serves_on() -> None:
+def test_revision_was_ready_unobserved() -> None:
     scene = Scene()
     scene.step()
     complete = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}
@@ -61,7 +64,7 @@ def test_a_revision_that_was_ready_while_nobody_looked_serves_on() -> None:
     assert len(scene.world.deployments) == 2
 
 
-def test_what_has_the_traffic_serves_although_the_operator_was_killed_before_it_said_so() -> None:
+def test_operator_killed_after_switch() -> None:
     scene = serving().wants(NEW)
     before = scene.step(60).status
     scene.becomes_ready(NEW).step(90)
@@ -73,7 +76,7 @@ def test_what_has_the_traffic_serves_although_the_operator_was_killed_before_it_
     assert step.status["served"]["digest"] == NEW
 
 
-def test_a_switch_in_the_future_was_told_by_a_wrong_clock() -> None:
+def test_switch_time_in_the_future() -> None:
     scene = serving()
     scene.wants(NEW).step(40)
     scene.becomes_ready(NEW).step(3600)  # an hour ahead
@@ -81,7 +84,7 @@ def test_a_switch_in_the_future_was_told_by_a_wrong_clock() -> None:
     assert [each["metadata"]["name"] for each in scene.step(61).delete], "and the old revision goes when it is due"
 
 
-def test_what_a_deleted_namesake_has_left_is_taken_over() -> None:
+def test_children_of_deleted_namesake_are_reused() -> None:
     scene = serving()
     scene.server["metadata"]["uid"] = "another-uid"
     step = scene.step(60)
@@ -94,7 +97,7 @@ def test_what_a_deleted_namesake_has_left_is_taken_over() -> None:
     assert [each["metadata"]["name"] for each in scene.step(3600).delete], "and what is of no use any more goes"
 
 
-def test_a_corrupt_revision_is_taken_back() -> None:
+def test_corrupt_revision_is_rolled_back() -> None:
     scene = serving().wants(NEW)
     scene.step(60)
     step = scene.fetch_fails(NEW, "ArtifactCorrupt", 65, restarts=2).step(90)
@@ -110,7 +113,7 @@ def test_a_corrupt_revision_is_taken_back() -> None:
     assert says(again, "Degraded") == ("True", "ArtifactCorrupt")
 
 
-def test_another_spec_leaves_the_failed_revision_behind() -> None:
+def test_new_spec_clears_failure() -> None:
     scene = serving().wants(NEW)
     scene.step(60)
     scene.fetch_fails(NEW, "ArtifactCorrupt", 65, restarts=2).step(90)
@@ -128,14 +131,30 @@ def test_another_spec_leaves_the_failed_revision_behind() -> None:
         ("StorageUnavailable", 75, 9, False),
     ],
 )
-def test_which_failures_end_a_rollout(reason: str, exit_code: int, restarts: int, hopeless: bool) -> None:
+def test_final_failures(reason: str, exit_code: int, restarts: int, hopeless: bool) -> None:
     scene = serving().wants(NEW)
     scene.step(60)
     step = scene.fetch_fails(NEW, reason, exit_code, restarts).step(90)
     assert (says(step, "Degraded")[0] == "True") is hopeless
 
 
-def test_a_first_revision_that_fails_goes_on_trying_and_says_why() -> None:
+def test_proxy_failure_is_reported() -> None:
+    """The proxy says what is wrong with the API key, and the kubelet only that the container is restarted."""
+    scene = Scene()
+    scene.step()
+    message = termination_message("InvalidAPIKey", "/etc/tuneyard/auth/key holds no API key.", "Put one into it.")
+    ended = {"exitCode": 65, "message": message.decode()}
+    step = scene.container_fails(OLD, "proxy", ended, restarts=1).step(30)
+    progressing = condition_in(step.status["conditions"], "Progressing")
+    assert progressing["message"].endswith("InvalidAPIKey: /etc/tuneyard/auth/key holds no API key. Put one into it.")
+    assert [event.reason for event in step.events] == ["Waiting"]
+    step = scene.container_fails(OLD, "proxy", ended, restarts=3).step(90)
+    assert says(step, "Available") == ("False", "InvalidAPIKey")
+    assert says(step, "Degraded") == ("True", "InvalidAPIKey")
+    assert "CrashLoopBackOff" not in str(step)
+
+
+def test_first_revision_is_retried() -> None:
     scene = Scene()
     scene.step()
     step = scene.fetch_fails(OLD, "ArtifactCorrupt", 65, restarts=3).step(60)
@@ -144,7 +163,7 @@ def test_a_first_revision_that_fails_goes_on_trying_and_says_why() -> None:
     assert scene.deployment_of(OLD)["spec"]["replicas"] == 1
 
 
-def test_a_missed_deadline_is_a_failure() -> None:
+def test_missed_deadline_is_a_failure() -> None:
     scene = serving().wants(NEW)
     scene.step(60)
     late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
@@ -152,7 +171,7 @@ def test_a_missed_deadline_is_a_failure() -> None:
     assert says(scene.step(1000), "Degraded") == ("True", "ProgressDeadlineExceeded")
 
 
-def test_a_service_of_somebody_else_is_left_alone() -> None:
+def test_foreign_service_is_not_changed() -> None:
     scene = Scene()
     theirs = {"kind": "Service", "metadata": {"name": "bot", "namespace": "team", "uid": "x"}, "spec": {"selector": {}}}
     scene.world = scene.world._replace(service=theirs)
@@ -161,7 +180,7 @@ def test_a_service_of_somebody_else_is_left_alone() -> None:
     assert says(step, "Degraded") == ("True", "Refused")
 
 
-def test_what_the_api_server_refuses_is_told_and_tried_again() -> None:
+def test_rejection_is_reported() -> None:
     scene = serving().wants(NEW)
     scene.world = scene.world._replace(rejection=Rejection("Deployment bot-x", "exceeded quota", final=False))
     step = scene.plan(60)
@@ -170,7 +189,7 @@ def test_what_the_api_server_refuses_is_told_and_tried_again() -> None:
     assert "exceeded quota" in condition_in(step.status["conditions"], "Degraded")["message"]
 
 
-def test_what_serves_and_fails_for_a_while_is_not_taken_back() -> None:
+def test_serving_revision_is_not_rolled_back() -> None:
     scene = serving()
     scene.deployment_of(OLD)["status"] = {"replicas": 1}
     step = scene.fetch_fails(OLD, "ArtifactCorrupt", 65, restarts=3).step(60)
@@ -181,7 +200,7 @@ def test_what_serves_and_fails_for_a_while_is_not_taken_back() -> None:
     assert says(scene.becomes_ready(OLD).step(90), "Degraded") == ("", "")
 
 
-def test_a_refusal_does_not_make_it_forget_what_was_given_up() -> None:
+def test_rejection_keeps_rollback() -> None:
     scene = serving().wants(NEW)
     scene.step(60)
     scene.fetch_fails(NEW, "ArtifactCorrupt", 65, restarts=2).step(90)
@@ -191,7 +210,7 @@ def test_a_refusal_does_not_make_it_forget_what_was_given_up() -> None:
     assert step.status["failed"]["reason"] == "ArtifactCorrupt"
 
 
-def test_one_of_two_replicas_that_answers_is_not_left_for_what_is_not_ready() -> None:
+def test_partly_ready_revision_keeps_traffic() -> None:
     scene = Scene(replicas=2)
     scene.step()
     scene.deployment_of(OLD)["status"] = {"replicas": 2, "readyReplicas": 1, "availableReplicas": 1}
@@ -199,7 +218,7 @@ def test_one_of_two_replicas_that_answers_is_not_left_for_what_is_not_ready() ->
     assert kinds(scene.wants(NEW).step(60)) == ["Deployment"]
 
 
-def test_what_goes_away_takes_nothing_any_more() -> None:
+def test_deleting_deployment_is_not_applied() -> None:
     scene = serving()
     scene.deployment_of(OLD)["metadata"]["deletionTimestamp"] = "2030-01-02T03:05:00Z"
     assert kinds(scene.plan(60)) == []
@@ -207,7 +226,7 @@ def test_what_goes_away_takes_nothing_any_more() -> None:
     assert kinds(scene.plan(90)) == ["Deployment"]
 
 
-def test_without_the_traffic_nothing_is_available() -> None:
+def test_unavailable_without_traffic() -> None:
     """The API server does not take the Service that points here."""
     scene = serving()
     assert scene.world.service
@@ -216,7 +235,7 @@ def test_without_the_traffic_nothing_is_available() -> None:
     assert says(scene.plan(60), "Available") == ("False", "Refused")
 
 
-def test_nothing_is_verified_before_a_pod_has_fetched() -> None:
+def test_unverified_before_fetch() -> None:
     scene = Scene(replicas=0)
     scene.step()
     step = scene.becomes_ready(OLD).step(30)
@@ -224,7 +243,7 @@ def test_nothing_is_verified_before_a_pod_has_fetched() -> None:
     assert says(step, "ArtifactVerified") == ("", "")
 
 
-def test_a_new_server_image_is_a_new_revision() -> None:
+def test_new_image_is_a_new_revision() -> None:
     """As an upgrade of the operator brings it."""
     scene = serving()
     (new,) = plan(scene.world, SETTINGS.model_copy(update={"server_image": "server:2"}), NOW).apply
@@ -232,30 +251,30 @@ def test_a_new_server_image_is_a_new_revision() -> None:
     assert "server:2" in str(new)
 
 
-class TestADeploymentThatLacksPods:
-    def test_a_deployment_that_nobody_looks_at_is_changed(self) -> None:
+class TestDeploymentLacksPods:
+    def test_stalled_deployment_is_nudged(self) -> None:
         scene = forgotten(430)
         (child,) = scene.plan(500).apply
         (before,) = scene.world.deployments
-        assert child["metadata"]["annotations"].pop("tuneyard.dev/woken-at") == "2030-01-02T03:12:25Z"
+        assert child["metadata"]["annotations"].pop("tuneyard.dev/nudged-at") == "2030-01-02T03:12:25Z"
         assert matches(before, child), "nothing else changes"
 
-    def test_is_looked_at_until_then(self) -> None:
+    def test_is_requeued_until_then(self) -> None:
         step = forgotten(410).plan(500)
         assert (step.apply, step.requeue_after) == ([], 15.0)
 
-    def test_is_changed_once_per_silence(self) -> None:
+    def test_is_nudged_once(self) -> None:
         scene = forgotten(430)
         assert scene.step(500).apply
-        scene.world = scene.world._replace(silence=0)
+        scene.world = scene.world._replace(seconds_since_last_event=0)
         assert scene.plan(515).apply == []
 
-    def test_is_changed_too_when_it_is_one_of_the_last_revision(self) -> None:
+    def test_old_revision_is_nudged_too(self) -> None:
         scene = forgotten(430).wants(NEW)
         names = [each["metadata"]["name"] for each in scene.step(500).apply]
         assert len(names) == 2, names
 
-    def test_is_left_alone_while_its_pods_come_up(self) -> None:
+    def test_is_left_alone_while_pods_start(self) -> None:
         scene = forgotten(9000)
         scene.deployment_of(OLD)["status"]["replicas"] = 1
         assert scene.plan(500).apply == []
@@ -266,28 +285,38 @@ def forgotten(seconds: float) -> Scene:
     scene = serving()
     scene.deployment_of(OLD)["status"] = {"replicas": 0}
     scene.step(60)
-    scene.world = scene.world._replace(silence=seconds)
+    scene.world = scene.world._replace(seconds_since_last_event=seconds)
     return scene
 
 
-def test_drift_is_repaired() -> None:
+def test_drift_is_corrected() -> None:
     scene = serving()
     scene.deployment_of(OLD)["spec"]["replicas"] = 7
     assert kinds(scene.plan(60)) == ["Deployment"]
 
 
+READY, STARTING = Counts(2, 2, 2, all_available=True), Counts(2, 1, 0, all_available=False)
+SCALED_DOWN = Counts(0, 0, 0, all_available=True)
+
+
 @pytest.mark.parametrize(
-    ("situation", "decision"),
+    ("target", "serving", "has_failed", "revisions", "decision"),
     [
-        (Situation(None, None, False, False, 2), Decision(None, {})),
-        (Situation(None, "a", False, False, 2), Decision("a", {"a": 2})),
-        (Situation("a", None, False, False, 2), Decision("a", {"a": 2})),
-        (Situation("a", "a", True, False, 2), Decision("a", {"a": 2})),
-        (Situation("b", "a", False, False, 2), Decision("a", {"a": 2, "b": 2})),
-        (Situation("b", "a", True, False, 2), Decision("b", {"b": 2})),
-        (Situation("b", "a", False, True, 2), Decision("a", {"a": 2, "b": 0})),
-        (Situation("b", "a", True, True, 0), Decision("a", {"a": 0, "b": 0})),
+        (None, None, False, {}, Decision({}, {})),
+        (None, "a", False, {"a": READY}, Decision({"a": 100}, {"a": 2})),
+        ("a", None, False, {}, Decision({"a": 100}, {"a": 2})),
+        ("a", "a", False, {"a": READY}, Decision({"a": 100}, {"a": 2})),
+        ("a", "a", True, {"a": STARTING}, Decision({"a": 100}, {"a": 2})),
+        ("b", "a", False, {"a": READY}, Decision({"a": 100}, {"a": 2, "b": 2})),
+        ("b", "a", False, {"a": READY, "b": STARTING}, Decision({"a": 100}, {"a": 2, "b": 2})),
+        ("b", "a", False, {"a": READY, "b": SCALED_DOWN}, Decision({"a": 100}, {"a": 2, "b": 2})),
+        ("b", "a", False, {"a": READY, "b": READY}, Decision({"b": 100}, {"b": 2})),
+        ("b", "a", True, {"a": READY, "b": STARTING}, Decision({"a": 100}, {"a": 2, "b": 0})),
+        ("b", "a", True, {"a": READY, "b": READY}, Decision({"a": 100}, {"a": 2, "b": 0})),
     ],
 )
-def test_surge(situation: Situation, decision: Decision) -> None:
+def test_surge(
+    target: str | None, serving: str | None, has_failed: bool, revisions: dict[str, Counts], decision: Decision
+) -> None:
+    situation = Situation(target, serving, has_failed, 2, revisions, Rollout(), state=None, now=NOW)
     assert surge(situation) == decision

@@ -21,7 +21,7 @@ from tuneyard_api import names, reasons
 from tuneyard_api.kinds.modelserver import ModelServerStatus
 from tuneyard_operator.machinery.objects import Json, is_deleting, label, name
 from tuneyard_operator.machinery.plan import Plan, Rejection
-from tuneyard_operator.modelserver.artifact import artifact_of
+from tuneyard_operator.modelserver.artifact import release_of
 
 MODELS: Final = st.sampled_from([direct(0), direct(1), direct(2), FOLLOWS])
 REPLICAS: Final = st.sampled_from([0, 1, 1, 1, 2])
@@ -352,7 +352,7 @@ class ModelServerLife(RuleBasedStateMachine):
         if told["Progressing"]["reason"] == reasons.INVALID_SPEC:
             return  # all stays as it was
         served = world.revision(status.get("served", {}).get("revision"))
-        if served and replicas and artifact_of(served).digest not in world.broken:
+        if served and replicas and release_of(served).digest not in world.broken:
             assert is_condition_true(status, "Available")
         if told["Progressing"]["reason"] in WAITS:
             assert status.get("release", {}).get("digest") == status.get("served", {}).get("digest"), "none is lost"
@@ -366,5 +366,5 @@ class ModelServerLife(RuleBasedStateMachine):
         assert world.server["spec"]["model"] in (FOLLOWS, direct(DIGESTS.index(status["served"]["digest"])))
 
 
-def test_a_server_serves_what_was_ready_whatever_happens() -> None:
+def test_modelserver_always_serves() -> None:
     run_state_machine_as_test(ModelServerLife, settings=PROFILE)

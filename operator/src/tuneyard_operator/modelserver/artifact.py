@@ -1,97 +1,87 @@
-"""Which artifact a ModelServer is to serve."""
+"""Which artifact a ModelServer serves: the one that its spec names, or a release of the FineTuneJob that it follows."""
 
 import json
 from typing import Final, NamedTuple
 
-from tuneyard_api.base import SecretRef
-from tuneyard_api.kinds.modelserver import FineTuneJobRef, ServedModelSource
+from tuneyard_api import reasons
+from tuneyard_api.kinds.modelserver import FineTuneJobRef, Release, ServedModelSource
 from tuneyard_api.runs import run_has_succeeded
 from tuneyard_operator.machinery.objects import Json, condition
 
 ANNOTATION: Final = "tuneyard.dev/artifact"
 
-WAITING: Final = "WaitingForFineTuneJob"
-GATES_FAILED: Final = "GateFailed"
-NOT_EXPORTED: Final = "FormatNotExported"
 
-
-class Artifact(NamedTuple):
-    uri: str
-    digest: str
-    format: str | None = None
-    secret: str | None = None
-
-    @property
-    def secret_ref(self) -> SecretRef | None:
-        return SecretRef(name=self.secret) if self.secret else None
-
-    def text(self) -> str:
-        return json.dumps(self._asdict(), sort_keys=True)
-
-    def wire(self) -> Json:
-        """As status.release has it."""
-        secret = {"name": self.secret} if self.secret else None
-        entry = {"uri": self.uri, "digest": self.digest, "format": self.format, "secretRef": secret}
-        return {key: value for key, value in entry.items() if value is not None}
-
-
-class Missing(NamedTuple):
-    """There is no artifact to serve yet."""
+class Waiting(NamedTuple):
+    """Why there is no new release to serve."""
 
     reason: str
     message: str
 
 
-def find_artifact(source: ServedModelSource, job: Json | None) -> Artifact | Missing:
-    """`job` is the FineTuneJob that the source refers to, if there is one."""
+def find_release(source: ServedModelSource, job: Json | None) -> Release | Waiting:
+    """The release that the source asks for. `job` is the FineTuneJob that it refers to, where that exists."""
     if reference := source.fine_tune_job_ref:
-        found = _of_job(reference, job)
-        return _with_own_secret(found, source) if isinstance(found, Artifact) else found
-    return Artifact(source.uri or "", source.digest or "", secret=source.secret_ref.name if source.secret_ref else None)
+        found = _release_of_job(reference, job)
+        return _with_own_secret(found, source) if isinstance(found, Release) else found
+    return Release(uri=source.uri or "", digest=source.digest or "", secret_ref=source.secret_ref)
 
 
-def last_release(source: ServedModelSource, status: Json, serving: Json | None) -> Artifact | None:
-    """What was asked for before; `serving` is the Deployment that tells it where the status was lost."""
-    if release := status.get("release"):
-        return _with_own_secret(_remembered(release), source)
-    return _with_own_secret(artifact_of(serving), source) if serving else None
+def last_release(source: ServedModelSource, status: Json, serving: Json | None) -> Release | None:
+    """The release that was found before. `serving` is the Deployment that shows it where the status was lost."""
+    if "release" in status:
+        return _with_own_secret(Release.model_validate(status["release"]), source)
+    return _with_own_secret(release_of(serving), source) if serving else None
 
 
-def _remembered(release: Json) -> Artifact:
-    """As `wire` has written it."""
-    return Artifact(release["uri"], release["digest"], release.get("format"), release.get("secretRef", {}).get("name"))
+def release_of(deployment: Json) -> Release:
+    """The release that a revision's Deployment serves."""
+    document = json.loads(deployment["metadata"]["annotations"][ANNOTATION])
+    if secret := document.pop("secret", None):  # as older operators wrote it
+        document["secretRef"] = {"name": secret}
+    return Release.model_validate(document)
 
 
-def _with_own_secret(artifact: Artifact, source: ServedModelSource) -> Artifact:
-    """The ModelServer's, where it names one, or else the FineTuneJob's."""
-    own = source.secret_ref
-    return artifact._replace(secret=own.name) if own else artifact
+def annotation(release: Release) -> dict[str, str]:
+    """The annotation of a Deployment that `release_of` reads."""
+    return {ANNOTATION: json.dumps(release.wire(), sort_keys=True)}
 
 
-def _of_job(reference: FineTuneJobRef, job: Json | None) -> Artifact | Missing:
+def _with_own_secret(release: Release, source: ServedModelSource) -> Release:
+    """The release with the ModelServer's own Secret, where its spec names one."""
+    return release.model_copy(update={"secret_ref": source.secret_ref}) if source.secret_ref else release
+
+
+def _release_of_job(reference: FineTuneJobRef, job: Json | None) -> Release | Waiting:
     if job is None:
-        return Missing(WAITING, f"FineTuneJob {reference.name} does not exist in this namespace")
+        message = f"FineTuneJob {reference.name} does not exist in this namespace"
+        return Waiting(reasons.WAITING_FOR_FINE_TUNE_JOB, message)
     status = job.get("status", {})
     if not run_has_succeeded(job):
         failed = condition(job, "Failed")
         state = f"failed: {failed['reason']}" if failed else f"is {status.get('phase', 'Pending')}"
-        return Missing(WAITING, f"FineTuneJob {reference.name} {state}")
-    if not all(gate["passed"] for gate in status.get("evaluation", {}).get("gates", [])):
-        return Missing(GATES_FAILED, f"the release of FineTuneJob {reference.name} did not pass its gates")
-    return _release(reference, job)
+        return Waiting(reasons.WAITING_FOR_FINE_TUNE_JOB, f"FineTuneJob {reference.name} {state}")
+    if failed_gates(status.get("evaluation", {})):
+        message = f"the release of FineTuneJob {reference.name} did not pass its gates"
+        return Waiting(reasons.GATE_FAILED, message)
+    return _artifact_of_job(reference, job)
 
 
-def _release(reference: FineTuneJobRef, job: Json) -> Artifact | Missing:
+def failed_gates(evaluation: Json) -> int:
+    """How many gates failed, by status.evaluation of a FineTuneJob.
+
+    The list of gates may be shortened; the count is not. Older operators wrote no count.
+    """
+    if "gatesFailed" in evaluation:
+        return int(evaluation["gatesFailed"])
+    return sum(not gate["passed"] for gate in evaluation.get("gates", []))
+
+
+def _artifact_of_job(reference: FineTuneJobRef, job: Json) -> Release | Waiting:
     status = job["status"]
     wanted = status["recommended"]["format"] if reference.format == "recommended" else reference.format
-    found = next((each for each in status.get("artifacts", []) if each["format"] == wanted), None)
-    if found is None:
+    artifact = next((found for found in status.get("artifacts", []) if found["format"] == wanted), None)
+    if artifact is None:
         message = f"FineTuneJob {reference.name} has no artifact {wanted}: add it to its export.formats"
-        return Missing(NOT_EXPORTED, message)
-    secret = job["spec"]["output"].get("secretRef", {}).get("name")
-    return Artifact(found["uri"], found["digest"], wanted, secret)
-
-
-def artifact_of(deployment: Json) -> Artifact:
-    """As it was written into the Deployment of a revision."""
-    return Artifact(**json.loads(deployment["metadata"]["annotations"][ANNOTATION]))
+        return Waiting(reasons.FORMAT_NOT_EXPORTED, message)
+    secret = job["spec"]["output"].get("secretRef")
+    return Release(uri=artifact["uri"], digest=artifact["digest"], format=wanted, secret_ref=secret)

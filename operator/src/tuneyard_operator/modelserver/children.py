@@ -1,14 +1,17 @@
-"""The objects of a ModelServer: a Deployment per revision, and one Service."""
+"""The objects of a ModelServer: a Deployment for each revision, and one Service."""
 
+import json
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from tuneyard_api import names
-from tuneyard_api.kinds.modelserver import ModelServerSpec
+from tuneyard_api.contracts.serving import EngineRequest
+from tuneyard_api.kinds.modelserver import ModelServerSpec, Release
+from tuneyard_api.quantity import cpu_threads
+from tuneyard_api.registry import ENGINES, module_name
 from tuneyard_operator.machinery.conditions import timestamp
 from tuneyard_operator.machinery.objects import Json, hash8, name, namespace, owner_reference
-from tuneyard_operator.modelserver.artifact import ANNOTATION, Artifact
-from tuneyard_operator.modelserver.engines import ENGINES
+from tuneyard_operator.modelserver.artifact import ANNOTATION, annotation
 from tuneyard_operator.pods import images, podspec
 from tuneyard_operator.settings import Settings
 
@@ -16,7 +19,7 @@ FETCH: Final = "fetch"
 ENGINE: Final = "engine"
 PROXY: Final = "proxy"
 SWITCHED_AT: Final = "tuneyard.dev/switched-at"
-WOKEN_AT: Final = "tuneyard.dev/woken-at"
+NUDGED_AT: Final = "tuneyard.dev/nudged-at"
 # The proxy lets streams end, then the engine stops.
 GRACE_SECONDS: Final = 120
 
@@ -37,7 +40,7 @@ def selector(server: Json, revision: str) -> dict[str, str]:
 
 
 def revision_of(pod: Json) -> str:
-    """A revision is its pod: another artifact, image or option is another revision; another count is not."""
+    """A revision is identified by its pod spec: another artifact, image or option makes another revision."""
     return hash8(pod)
 
 
@@ -45,8 +48,8 @@ def deployment_name(server: Json, revision: str) -> str:
     return f"{name(server)}-{revision}"
 
 
-def deployment(server: Json, spec: ModelServerSpec, artifact: Artifact, pod: Json) -> Json:
-    """The Deployment of the revision that `pod` is, with all its replicas."""
+def deployment(server: Json, spec: ModelServerSpec, release: Release, pod: Json, replicas: int) -> Json:
+    """The Deployment of the revision whose pod spec is `pod`."""
     revision = revision_of(pod)
     return {
         "apiVersion": "apps/v1",
@@ -55,11 +58,11 @@ def deployment(server: Json, spec: ModelServerSpec, artifact: Artifact, pod: Jso
             "name": deployment_name(server, revision),
             "namespace": namespace(server),
             "labels": labels(server, revision),
-            "annotations": {ANNOTATION: artifact.text()},
+            "annotations": annotation(release),
             "ownerReferences": [owner_reference(server)],
         },
         "spec": {
-            "replicas": spec.replicas,
+            "replicas": replicas,
             "revisionHistoryLimit": 0,
             "progressDeadlineSeconds": spec.rollout.progress_deadline_seconds,
             "selector": {"matchLabels": selector(server, revision)},
@@ -68,34 +71,28 @@ def deployment(server: Json, spec: ModelServerSpec, artifact: Artifact, pod: Jso
     }
 
 
-def scaled(there: Json, replicas: int) -> Json:
-    """A Deployment that is there, as server-side apply takes it, with another count."""
-    metadata = there["metadata"]
+def scaled(existing: Json, replicas: int) -> Json:
+    """An existing Deployment with another number of replicas, reduced to the fields that server-side apply owns."""
+    metadata, template = existing["metadata"], existing["spec"]["template"]
     kept = {key: metadata[key] for key in ("name", "namespace", "labels", "ownerReferences")}
-    annotations = {ANNOTATION: metadata["annotations"][ANNOTATION]}
-    spec = {key: there["spec"][key] for key in ("revisionHistoryLimit", "progressDeadlineSeconds", "selector")}
+    spec = {key: existing["spec"][key] for key in ("revisionHistoryLimit", "progressDeadlineSeconds", "selector")}
+    pods = {"metadata": {"labels": template["metadata"]["labels"]}, "spec": template["spec"]}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {**kept, "annotations": annotations},
-        "spec": {**spec, "replicas": replicas, "template": _template(there)},
+        "metadata": {**kept, "annotations": {ANNOTATION: metadata["annotations"][ANNOTATION]}},
+        "spec": {**spec, "replicas": replicas, "template": pods},
     }
 
 
-def woken(child: Json, now: datetime) -> Json:
-    """The same Deployment with a change that its ReplicaSet is given too, so that both are looked at."""
+def nudged(child: Json, now: datetime) -> Json:
+    """The Deployment with a new annotation. Its ReplicaSet gets it too, so the controllers of both are triggered."""
     metadata = child["metadata"]
-    return child | {"metadata": metadata | {"annotations": metadata["annotations"] | {WOKEN_AT: timestamp(now)}}}
+    return child | {"metadata": metadata | {"annotations": metadata["annotations"] | {NUDGED_AT: timestamp(now)}}}
 
 
-def _template(there: Json) -> Json:
-    template = there["spec"]["template"]
-    return {"metadata": {"labels": template["metadata"]["labels"]}, "spec": template["spec"]}
-
-
-def service(server: Json, revision: str, switched: datetime | str) -> Json:
-    """Points to one revision; `switched` is when it began to."""
-    since = switched if isinstance(switched, str) else timestamp(switched)
+def service(server: Json, revision: str, switched_at: datetime) -> Json:
+    """The Service that selects one revision; `switched_at` is the time since when it does."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -103,7 +100,7 @@ def service(server: Json, revision: str, switched: datetime | str) -> Json:
             "name": name(server),
             "namespace": namespace(server),
             "labels": names.MANAGED_BY | {names.LABEL_MODELSERVER: name(server)},
-            "annotations": {SWITCHED_AT: since},
+            "annotations": {SWITCHED_AT: timestamp(switched_at)},
             "ownerReferences": [owner_reference(server)],
         },
         "spec": {
@@ -114,22 +111,54 @@ def service(server: Json, revision: str, switched: datetime | str) -> Json:
     }
 
 
-def pod_spec(server: Json, spec: ModelServerSpec, artifact: Artifact, settings: Settings) -> Json:
-    """Fetch and verify, then the engine behind the proxy."""
+def pod_spec(server: Json, spec: ModelServerSpec, release: Release, settings: Settings) -> Json:
+    """A pod that fetches and verifies the artifact, and runs the engine behind the proxy."""
     key = _api_key(spec)
-    credentials = podspec.credentials(artifact.secret_ref)
-    mounted = [RUN, MODELS, TMP, SHM, *key, *credentials]
-    fetch = _container(FETCH, settings, [MODELS, TMP, *credentials]) | {
-        "command": [
-            "tuneyard-server",
-            "fetch",
-            *_options(uri=artifact.uri, digest=artifact.digest, to=names.MODEL_DIR),
-        ],
-        "resources": FETCH_RESOURCES,
+    credentials = podspec.credentials(release.secret_ref)
+    return {
+        **podspec.NO_TOKEN,
+        **podspec.image_settings(settings),
+        **podspec.placement(spec.resources, spec.priority_class_name),
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": podspec.POD_SECURITY,
+        "initContainers": [_fetch(release, settings, [MODELS, TMP, *credentials])],
+        "containers": [_engine(server, spec, settings), _proxy(spec, settings, [RUN, TMP, *key])],
+        "volumes": [volume for volume, _ in [RUN, MODELS, TMP, SHM, *key, *credentials]],
     }
-    engine = _engine(server, spec, settings)
-    proxy = _container(PROXY, settings, [RUN, TMP, *key]) | {
-        "command": ["tuneyard-server", "proxy"],
+
+
+def _fetch(release: Release, settings: Settings, mounted: list[tuple[Json, Json]]) -> Json:
+    command = ["tuneyard-server", "fetch", "--uri", release.uri, "--digest", release.digest, "--to", names.MODEL_DIR]
+    image = images.image(settings, images.SERVER)
+    return _container(FETCH, image, settings, mounted) | {"command": command, "resources": FETCH_RESOURCES}
+
+
+def _engine(server: Json, spec: ModelServerSpec, settings: Settings) -> Json:
+    request = json.dumps(engine_request(server, spec).wire(), sort_keys=True)
+    image = images.image(settings, ENGINES[spec.engine].image)
+    return _container(ENGINE, image, settings, [RUN, MODELS, TMP, SHM]) | {
+        "command": ["tuneyard-server", "engine", "--request", request],
+        "resources": podspec.container_resources(spec.resources),
+    }
+
+
+def engine_request(server: Json, spec: ModelServerSpec) -> EngineRequest:
+    """What the engine's container is asked to serve, with the options of spec.<engine>."""
+    options: Any = getattr(spec, module_name(spec.engine), None)
+    return EngineRequest(
+        engine=spec.engine,
+        model=names.MODEL_DIR,
+        served_name=name(server),
+        gpus=spec.resources.gpus,
+        threads=cpu_threads(spec.resources.limits, spec.resources.requests),
+        options=options.wire() if options else {},
+    )
+
+
+def _proxy(spec: ModelServerSpec, settings: Settings, mounted: list[tuple[Json, Json]]) -> Json:
+    image = images.image(settings, images.SERVER)
+    return _container(PROXY, image, settings, mounted) | {
+        "command": ["tuneyard-server", "proxy", "--engine", spec.engine],
         "ports": [{"name": "http", "containerPort": names.PROXY_PORT}],
         "readinessProbe": {
             "httpGet": {"path": "/health", "port": "http"},
@@ -139,44 +168,14 @@ def pod_spec(server: Json, spec: ModelServerSpec, artifact: Artifact, settings: 
         },
         "resources": PROXY_RESOURCES,
     }
+
+
+def _container(container: str, image: str, settings: Settings, mounted: list[tuple[Json, Json]]) -> Json:
     return {
-        **podspec.NO_TOKEN,
-        **podspec.image_settings(settings),
-        **podspec.placement(spec.resources, spec.priority_class_name),
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": podspec.POD_SECURITY,
-        "initContainers": [fetch],
-        "containers": [engine, proxy],
-        "volumes": [volume for volume, _ in mounted],
-    }
-
-
-def _options(**values: str) -> list[str]:
-    return [part for key, value in values.items() for part in (f"--{key}", value)]
-
-
-def _engine(server: Json, spec: ModelServerSpec, settings: Settings) -> Json:
-    chosen = ENGINES[spec.engine](spec)
-    container = _container(ENGINE, settings, [RUN, MODELS, TMP, SHM], chosen.environment | _threads(spec))
-    command = ["tuneyard-server", "engine", "--engine", spec.engine]
-    command += ["--model", names.MODEL_DIR, "--served-name", name(server), *chosen.arguments]
-    return container | {"command": command, "resources": podspec.container_resources(spec.resources)}
-
-
-def _threads(spec: ModelServerSpec) -> dict[str, str]:
-    count = podspec.threads(spec.resources)
-    return {names.ENV_THREADS: str(count)} if count else {}
-
-
-def _container(
-    called: str, settings: Settings, mounted: list[tuple[Json, Json]], environment: dict[str, str] | None = None
-) -> Json:
-    variables = {"HOME": "/tmp"} | (environment or {})  # noqa: S108
-    return {
-        "name": called,
-        "image": images.image(settings, images.SERVER),
+        "name": container,
+        "image": image,
         "imagePullPolicy": settings.image_pull_policy,
-        "env": [{"name": key, "value": value} for key, value in variables.items()],
+        "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108
         "securityContext": podspec.CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [mount for _, mount in mounted],
@@ -184,7 +183,7 @@ def _container(
 
 
 def _api_key(spec: ModelServerSpec) -> list[tuple[Json, Json]]:
-    """The key's file. Not optional: without it the pod waits, and is never open by mistake."""
+    """The API key as a file. Its Secret is not optional: without it the pod waits, and is never open by mistake."""
     if spec.auth is None:
         return []
     reference = spec.auth.api_key_secret_ref

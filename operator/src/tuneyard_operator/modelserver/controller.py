@@ -27,7 +27,7 @@ async def observe(server: Json, context: Context) -> World:
         service=cluster.get("Service", namespace(server), name(server)),
         job=cluster.get(*followed[0]) if followed else None,
         warnings={uid(pod): cluster.warning(uid(pod)) for pod in pods if _hangs(pod, context.now)},
-        silence=cluster.seconds_since_last_event(key),
+        seconds_since_last_event=cluster.seconds_since_last_event(key),
     )
 
 

@@ -1,10 +1,11 @@
-"""The events of a ModelServer: what has changed between two looks."""
+"""The events of a ModelServer: what has changed between two statuses."""
 
 from collections.abc import Iterator
 
+from tuneyard_api import reasons
 from tuneyard_operator.machinery.events import Event
 from tuneyard_operator.machinery.objects import Json, condition_in
-from tuneyard_operator.modelserver.status import ROLLING_OUT, Rollout
+from tuneyard_operator.modelserver.rollout import Rollout
 
 
 def events(before: Json, after: Json, rollout: Rollout) -> list[Event]:
@@ -16,36 +17,44 @@ def events(before: Json, after: Json, rollout: Rollout) -> list[Event]:
     ]
 
 
+def _progressing(status: Json) -> Json:
+    return condition_in(status.get("conditions", []), "Progressing")
+
+
 def _waiting(before: Json, after: Json, rollout: Rollout) -> Iterator[Event]:
-    was, now = (condition_in(each.get("conditions", []), "Progressing") for each in (before, after))
-    if rollout.missing and now["message"] == rollout.missing.message != was.get("message"):
-        yield Event(rollout.missing.reason, rollout.missing.message, 10)
+    last, current = _progressing(before), _progressing(after)
+    if rollout.waiting_for and current["message"] == rollout.waiting_for.message != last.get("message"):
+        yield Event(rollout.waiting_for.reason, rollout.waiting_for.message, 10)
 
 
 def _rolling_out(before: Json, after: Json, rollout: Rollout) -> Iterator[Event]:
-    was = condition_in(before.get("conditions", []), "Progressing")
-    now = condition_in(after["conditions"], "Progressing")
-    release = rollout.release
-    if now["reason"] != ROLLING_OUT or release is None:
+    last, current = _progressing(before), _progressing(after)
+    target = rollout.target
+    if current["reason"] != reasons.ROLLING_OUT or target is None:
         return
-    if was.get("reason") != ROLLING_OUT or f"revision {rollout.target}" not in was.get("message", ""):
-        yield Event(ROLLING_OUT, f"revision {rollout.target}: {release.uri} ({release.digest[:19]})", 20)
-    elif now["message"] != was.get("message") and ": pod" in now["message"]:
-        yield Event("Waiting", now["message"], 30, warning=True)
+    started = f"revision {target.revision} is being rolled out"
+    if last.get("reason") != reasons.ROLLING_OUT or not last["message"].startswith(started):
+        message = f"revision {target.revision}: {target.release.uri} ({target.release.digest[:19]})"
+        yield Event(reasons.ROLLING_OUT, message, 20)
+    elif current["message"] not in (last["message"], started):
+        yield Event(reasons.WAITING, current["message"], 30, warning=True)
 
 
 def _failed(before: Json, rollout: Rollout) -> Iterator[Event]:
+    failure = rollout.failure
     degraded = condition_in(before.get("conditions", []), "Degraded")
-    if rollout.failed and degraded.get("message") != rollout.failed.message:
-        yield Event(rollout.failed.reason, rollout.failed.message, 40, warning=True)
-        if rollout.taken_back:
-            kept = f"revision {rollout.failed.revision} is scaled to zero, revision {rollout.served} goes on serving"
-            yield Event("RolledBack", kept, 41, warning=True)
+    if failure is None or degraded.get("message") == failure.message:
+        return
+    yield Event(failure.reason, failure.message, 40, warning=True)
+    if failure == rollout.rolled_back:
+        message = f"revision {failure.revision} is scaled to zero; revision {rollout.serving} keeps the traffic"
+        yield Event(reasons.ROLLED_BACK, message, 41, warning=True)
 
 
 def _served(before: Json, after: Json) -> Iterator[Event]:
-    was, now = before.get("served", {}), after.get("served", {})
-    if now and was.get("revision") != now["revision"]:
-        yield Event(
-            "Serving", f"revision {now['revision']} has the traffic: {now.get('uri')} ({now['digest'][:19]})", 50
+    last, current = before.get("served", {}), after.get("served", {})
+    if current and last.get("revision") != current["revision"]:
+        message = (
+            f"revision {current['revision']} receives the traffic: {current.get('uri')} ({current['digest'][:19]})"
         )
+        yield Event(reasons.SERVING, message, 50)

@@ -1,143 +1,135 @@
 """The status of a ModelServer."""
 
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 
 from tuneyard_api import reasons
+from tuneyard_api.kinds.modelserver import ServedRevision
 from tuneyard_operator.machinery.conditions import Condition, conditions
 from tuneyard_operator.machinery.objects import Json, condition_in, generation, name, namespace
-from tuneyard_operator.modelserver.artifact import Artifact, Missing, artifact_of
+from tuneyard_operator.modelserver.artifact import release_of
 from tuneyard_operator.modelserver.children import selector
-from tuneyard_operator.modelserver.observe import BAD_ARTIFACT, Seen, World, see
+from tuneyard_operator.modelserver.revisions import Revision, Revisions
+from tuneyard_operator.modelserver.rollout import Rollout
 
-ROLLING_OUT: Final = "RollingOut"
-SERVING: Final = "Serving"
-NOT_READY: Final = "NotReady"
-SCALED_TO_ZERO: Final = "ScaledToZero"
-VERIFIED: Final = "Verified"
+BAD_ARTIFACT: Final = (reasons.ARTIFACT_CORRUPT, reasons.ARTIFACT_NOT_FOUND)
 
 
-class Failed(NamedTuple):
-    """Why a revision does not come up."""
-
-    revision: str
-    digest: str
-    reason: str
-    message: str
-
-    def wire(self) -> Json:
-        return dict(self._asdict())
-
-
-class Rollout(NamedTuple):
-    """Where the rollout stands, after this plan."""
-
-    target: str | None
-    release: Artifact | None  # what the target serves
-    missing: Missing | None  # why it is an earlier one, or none
-    served: str | None
-    traffic: str | None  # where the Service points to
-    failed: Failed | None
-    taken_back: Failed | None  # what was scaled to zero, because another one serves
-
-
-def write_status(world: World, rollout: Rollout, now: datetime) -> Json:
+def write_status(server: Json, revisions: Revisions, rollout: Rollout, now: datetime) -> Json:
     """The whole status."""
-    server, before = world.server, world.server.get("status", {})
-    here = generation(server)
-    serving = see(world, rollout.served or rollout.target)
+    before = server.get("status", {})
+    described = rollout.serving or rollout.target_revision
+    revision = revisions.get(described)
+    served = _served(revisions, rollout)
+    observed = generation(server)
+    current = _conditions(server, revisions, rollout)
     status: Json = {
-        "observedGeneration": here,
+        "observedGeneration": observed,
         "url": f"http://{name(server)}.{namespace(server)}.svc",
-        "replicas": serving.replicas if serving else 0,
-        "readyReplicas": serving.ready_replicas if serving else 0,
-        "conditions": conditions(_said(world, rollout, serving), before.get("conditions", []), here, now),
+        "replicas": revision.counts.existing if revision else 0,
+        "readyReplicas": revision.counts.ready if revision else 0,
+        "conditions": conditions(current, before.get("conditions", []), observed, now),
     }
-    if release := rollout.release.wire() if rollout.release else before.get("release"):
-        status["release"] = release
-    if served := _served(world, rollout):
-        status["served"] = served
-    if previous := _previous(before, status.get("served")):
-        status["previous"] = previous
-    if rollout.taken_back:
-        status["failed"] = rollout.taken_back.wire()
-    if revision := rollout.served or rollout.target:
-        status["selector"] = ",".join(f"{key}={value}" for key, value in sorted(selector(server, revision).items()))
-    return status
+    optional = {
+        "release": rollout.target.release.wire() if rollout.target else before.get("release"),
+        "served": served,
+        "previous": _previous(before, served),
+        "failed": rollout.rolled_back.wire() if rollout.rolled_back else None,
+        "rollout": rollout.decision.state.wire() if rollout.decision.state else None,
+        "selector": _selector(server, described) if described else None,
+    }
+    return status | {field: value for field, value in optional.items() if value}
 
 
-def _served(world: World, rollout: Rollout) -> Json | None:
-    seen = see(world, rollout.served)
-    if seen is None:
+def _selector(server: Json, revision: str) -> str:
+    """The pods of a revision, for the scale subresource."""
+    return ",".join(f"{key}={value}" for key, value in sorted(selector(server, revision).items()))
+
+
+def _served(revisions: Revisions, rollout: Rollout) -> Json | None:
+    revision = revisions.get(rollout.serving)
+    if revision is None:
         return None
-    wanted = rollout.release if rollout.served == rollout.target else None
-    artifact = wanted or artifact_of(seen.deployment)
-    entry = {
-        "revision": rollout.served,
-        "digest": artifact.digest,
-        "format": artifact.format,
-        "uri": artifact.uri,
-    }
-    return {key: value for key, value in entry.items() if value is not None}
+    target = rollout.target
+    release = target.release if target and target.revision == revision.name else release_of(revision.deployment)
+    return ServedRevision(revision=revision.name, digest=release.digest, format=release.format, uri=release.uri).wire()
 
 
 def _previous(before: Json, served: Json | None) -> Json | None:
-    """What was served before what is served now."""
+    """The revision that was served before the one that is served now."""
     last: Json | None = before.get("served")
-    changed = last and served and last["revision"] != served["revision"]
-    return last if changed else before.get("previous")
+    has_changed = last and served and last["revision"] != served["revision"]
+    return last if has_changed else before.get("previous")
 
 
-def _said(world: World, rollout: Rollout, serving: Seen | None) -> list[Condition]:
-    said = [_available(world, rollout, serving), _progressing(world, rollout)]
-    if rollout.failed:
-        said.append(Condition("Degraded", True, rollout.failed.reason, rollout.failed.message))
-    return [*said, *_verified(world, rollout)]
+def _conditions(server: Json, revisions: Revisions, rollout: Rollout) -> list[Condition]:
+    found = [_available(server, revisions, rollout), _progressing(revisions, rollout)]
+    if failure := rollout.failure:
+        found.append(Condition("Degraded", True, failure.reason, failure.message))
+    if verified := _artifact_verified(server, revisions, rollout):
+        found.append(verified)
+    return found
 
 
-def _available(world: World, rollout: Rollout, serving: Seen | None) -> Condition:
-    if serving and serving.ready_replicas and rollout.served and rollout.traffic == rollout.served:
-        return Condition(
-            "Available", True, SERVING, f"{serving.ready_replicas} of {serving.replicas} replicas are ready"
-        )
-    if rollout.failed and rollout.failed != rollout.taken_back:
-        return Condition("Available", False, rollout.failed.reason, rollout.failed.message)
-    if rollout.missing and rollout.served is None and rollout.target is None:
-        return Condition("Available", False, *rollout.missing)
-    if world.server["spec"].get("replicas") == 0:
-        return Condition("Available", False, SCALED_TO_ZERO, "spec.replicas is 0")
-    trouble = f"{serving.trouble.reason}: {serving.trouble.text}" if serving and serving.trouble else ""
-    waits = f"no replica of revision {rollout.served or rollout.target} is ready"
-    return Condition("Available", False, NOT_READY, trouble or (serving.message if serving else "") or waits)
+def _available(server: Json, revisions: Revisions, rollout: Rollout) -> Condition:
+    revision = revisions.get(rollout.serving)
+    if revision and revision.counts.ready and rollout.traffic.get(revision.name):
+        message = f"{revision.counts.ready} of {revision.counts.existing} replicas are ready"
+        return Condition("Available", True, reasons.SERVING, message)
+    return Condition("Available", False, *_why_unavailable(server, revisions, rollout))
 
 
-def _progressing(world: World, rollout: Rollout) -> Condition:
-    if rollout.missing and rollout.target in (None, rollout.served):
-        return Condition("Progressing", False, *rollout.missing)
-    if rollout.target == rollout.served:
-        return Condition("Progressing", False, reasons.COMPLETED, f"revision {rollout.served} is served")
-    if rollout.failed:
-        return Condition("Progressing", False, rollout.failed.reason, rollout.failed.message)
-    seen = see(world, rollout.target)
-    detail = f": {seen.message}" if seen and seen.message else ""
-    return Condition("Progressing", True, ROLLING_OUT, f"revision {rollout.target} is coming up{detail}")
+def _why_unavailable(server: Json, revisions: Revisions, rollout: Rollout) -> tuple[str, str]:
+    """(reason, message)"""
+    described = rollout.serving or rollout.target_revision
+    if rollout.failure and rollout.failure != rollout.rolled_back:
+        return rollout.failure.reason, rollout.failure.message
+    if rollout.waiting_for and described is None:
+        return rollout.waiting_for
+    if server["spec"].get("replicas") == 0:
+        return reasons.SCALED_TO_ZERO, "spec.replicas is 0"
+    revision = revisions.get(described)
+    message = revision.message if revision else ""
+    return reasons.NOT_READY, message or f"no replica of revision {described} is ready"
 
 
-def _verified(world: World, rollout: Rollout) -> list[Condition]:
-    """About the wanted artifact where something is known of it, else about the served one."""
-    seen = see(world, rollout.target)
-    if seen and seen.trouble and seen.trouble.reason in BAD_ARTIFACT:
-        return [Condition("ArtifactVerified", False, seen.trouble.reason, seen.trouble.text)]
-    if rollout.failed and rollout.failed.reason in BAD_ARTIFACT:
-        return [Condition("ArtifactVerified", False, rollout.failed.reason, rollout.failed.message)]
-    if seen and seen.verified:
-        return [Condition("ArtifactVerified", True, VERIFIED, artifact_of(seen.deployment).digest)]
-    serving = see(world, rollout.served)
-    if serving is None:
-        return []
-    digest = artifact_of(serving.deployment).digest
-    before = condition_in(world.server.get("status", {}).get("conditions", []), "ArtifactVerified")
-    known = (
-        serving.verified or serving.ready_replicas or (before.get("status"), before.get("message")) == ("True", digest)
-    )
-    return [Condition("ArtifactVerified", True, VERIFIED, digest)] if known else []
+def _progressing(revisions: Revisions, rollout: Rollout) -> Condition:
+    target = rollout.target_revision
+    if rollout.waiting_for and target in (None, rollout.serving):
+        return Condition("Progressing", False, *rollout.waiting_for)
+    if target == rollout.serving:
+        return Condition("Progressing", False, reasons.COMPLETED, f"revision {target} is served")
+    if rollout.failure:
+        return Condition("Progressing", False, rollout.failure.reason, rollout.failure.message)
+    revision = revisions.get(target)
+    detail = f": {revision.message}" if revision and revision.message else ""
+    return Condition("Progressing", True, reasons.ROLLING_OUT, f"revision {target} is being rolled out{detail}")
+
+
+def _artifact_verified(server: Json, revisions: Revisions, rollout: Rollout) -> Condition | None:
+    """About the target's artifact where something is known of it, else about the one that is served."""
+    target = revisions.get(rollout.target_revision)
+    if problem := _bad_artifact(target, rollout):
+        return problem
+    if target and target.is_verified:
+        return _verified(target)
+    serving = revisions.get(rollout.serving)
+    return _verified(serving) if serving and _was_verified(server, serving) else None
+
+
+def _bad_artifact(target: Revision | None, rollout: Rollout) -> Condition | None:
+    for problem in (target.trouble if target else None, rollout.failure):
+        if problem and problem.reason in BAD_ARTIFACT:
+            return Condition("ArtifactVerified", False, problem.reason, problem.message)
+    return None
+
+
+def _verified(revision: Revision) -> Condition:
+    return Condition("ArtifactVerified", True, reasons.VERIFIED, release_of(revision.deployment).digest)
+
+
+def _was_verified(server: Json, serving: Revision) -> bool:
+    """A ready replica has verified its artifact. The status remembers it when the pods are gone."""
+    last = condition_in(server.get("status", {}).get("conditions", []), "ArtifactVerified")
+    is_remembered = (last.get("status"), last.get("message")) == ("True", release_of(serving.deployment).digest)
+    return serving.is_verified or serving.counts.ready > 0 or is_remembered
