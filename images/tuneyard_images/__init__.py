@@ -1,1 +1,1 @@
-"""The build of the images: what each consists of, its content-hash tag, and the docker calls. Standard library only."""
+"""Builds the images: the catalog, content-hash tags, build contexts, and calls of docker. Standard library only."""

@@ -1,4 +1,4 @@
-"""Where things that are expensive to make are kept, outside the clone."""
+"""The cache outside the clone, for binaries and models that take minutes to make."""
 
 import fcntl
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def directory(name: str) -> Path:
-    """$TUNEYARD_CACHE/<name>, by default under $XDG_CACHE_HOME/tuneyard or ~/.cache/tuneyard; made when missing."""
+    """$TUNEYARD_CACHE/<name>, by default under $XDG_CACHE_HOME/tuneyard or ~/.cache/tuneyard; created if missing."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = Path(os.environ.get("TUNEYARD_CACHE") or home / "tuneyard") / name
     path.mkdir(parents=True, exist_ok=True)
@@ -16,8 +16,8 @@ def directory(name: str) -> Path:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """One build at a time: the clean-up after one would take away the intermediate images of another."""
+def build_lock() -> Iterator[None]:
+    """Allows one build at a time: the clean-up after a build would delete the intermediate images of another one."""
     with (directory("locks") / "images").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,5 +1,10 @@
-"""The images: one entry each. The order is the order in which they are built."""
+"""The images, one entry each, in build order.
 
+A shipped image has the name of its role: registry.BACKENDS and registry.ENGINES of tuneyard_api refer to it, and so do
+the chart's values `images.<role>`.
+"""
+
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 
@@ -8,12 +13,12 @@ class Image:
     """One image.
 
     Attributes:
-        name: its repository is `tuneyard/<name>`.
-        files: paths that its build copies (directories whole); with the Dockerfile, its identity.
-        parents: build argument -> image that it stands on; their tags are part of its identity.
-        args: build arguments that are part of its identity; `None` is filled in from the command line.
-        shipped: whether it runs in a cluster (the others only serve the build).
-        tool: it only makes things that locks pin, so its tag is not part of the identity of what it makes.
+        name: the repository is `tuneyard/<name>`.
+        files: files and directories that the build copies; the tag is a hash of them and of the Dockerfile.
+        parents: build argument -> image that the build starts from or copies from; the hash includes their tags.
+        args: build arguments, which the hash includes; `None` stands for a value from the command line.
+        shipped: whether it runs in a cluster; the others are needed for the build only.
+        tool: whether it only installs what locks pin: the hashes of other images then leave out its tag.
     """
 
     name: str
@@ -26,7 +31,7 @@ class Image:
 
 
 def _code(name: str, deps: str, *packages: str) -> Image:
-    """The thin image with our own packages on an image of dependencies whose environment is /opt/<name>."""
+    """A thin image with tuneyard's own packages, on an image whose dependencies are in /opt/<name>."""
     return Image(
         name,
         "images/code/Dockerfile",
@@ -38,7 +43,7 @@ def _code(name: str, deps: str, *packages: str) -> Image:
 
 
 def _go(name: str, package: str) -> Image:
-    """An image of one binary, which the host builds from its Go module."""
+    """An image with one binary, which is built on the host from a Go module."""
     dockerfile = f"images/{name}/Dockerfile"
     return Image(name, dockerfile, parents={"BASE_IMAGE": "base"}, args={"GO_PACKAGE": package}, shipped=True)
 
@@ -79,3 +84,12 @@ IMAGES = (
 
 BY_NAME = {image.name: image for image in IMAGES}
 SHIPPED = tuple(image.name for image in IMAGES if image.shipped)
+
+
+def with_parents(names: Collection[str]) -> tuple[Image, ...]:
+    """The images of these names and all that they are built from, in build order."""
+    needed: set[str] = set()
+    for image in reversed(IMAGES):
+        if image.name in names or image.name in needed:
+            needed |= {image.name, *image.parents.values()}
+    return tuple(image for image in IMAGES if image.name in needed)

@@ -1,4 +1,4 @@
-"""The image that all others stand on: Debian from Docker Hub, or made here where no registry can be reached."""
+"""Debian, the base of all images: from Docker Hub, or made with debootstrap where no registry can be reached."""
 
 import hashlib
 import shutil
@@ -14,10 +14,10 @@ _RECIPE = f"debootstrap minbase {_SUITE} {_PACKAGES} {_MIRROR} security updates 
 LOCAL = f"tuneyard/debian:{hashlib.sha256(_RECIPE.encode()).hexdigest()[:12]}"
 
 
-def resolve(asked: str | None) -> str:
-    """The base image: the one asked for, else the public one, else ours. What is here already is not fetched again."""
-    if asked:
-        return asked
+def resolve(requested: str | None) -> str:
+    """The base image: the requested one, else one that the engine holds already, else the public one, else LOCAL."""
+    if requested:
+        return requested
     for reference in (LOCAL, PUBLIC):
         if docker.exists(reference):
             return reference
@@ -25,7 +25,7 @@ def resolve(asked: str | None) -> str:
 
 
 def bootstrap() -> None:
-    """Makes the local base with debootstrap (needs root; about a minute).
+    """Makes LOCAL with debootstrap; needs root and takes about a minute.
 
     Raises:
         docker.DockerError: debootstrap is missing or fails; the message says what to do.

@@ -1,11 +1,11 @@
-"""The docker command line: the only place that starts it."""
+"""Calls of the docker command line; no other module runs it."""
 
 import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-# The plain builder: docker without the buildx plugin has no other, and nothing here needs more.
+# The classic builder: Debian 12 has no buildx plugin, without which docker has no other builder.
 _ENVIRONMENT = {**os.environ, "DOCKER_BUILDKIT": "0"}
 
 
@@ -24,7 +24,7 @@ def _run(*args: str, data: bytes | None = None) -> str:
 
 
 def require() -> None:
-    """Raises DockerError, with what to do, when no docker engine answers."""
+    """Raises DockerError, which says how to start an engine, when no docker engine answers."""
     try:
         _run("version")
     except (DockerError, FileNotFoundError) as error:
@@ -50,7 +50,7 @@ def pull(reference: str) -> bool:
 
 
 def build(reference: str, dockerfile: str, context: bytes, args: Mapping[str, str]) -> None:
-    """Builds a context (a tar) and drops the build stage's image, which would double the disk that is needed."""
+    """Builds an image from a context (a tar). Deletes the build stage's image, which would double the disk usage."""
     given = [f"--build-arg={name}={value}" for name, value in args.items()]
     try:
         options = ["--network=host", "--force-rm", "--no-cache", f"--tag={reference}", f"--file={dockerfile}"]
@@ -67,13 +67,13 @@ def import_root(reference: str, directory: Path) -> None:
         raise DockerError(f"docker import failed: {done.stderr.decode(errors='replace')}")
 
 
-def listed() -> list[str]:
+def list_references() -> list[str]:
     """Every `tuneyard/<name>:<tag>` that the engine holds."""
     return _run("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=tuneyard/*").split()
 
 
 def remove(reference: str) -> bool:
-    """Whether the image is gone: one that a container uses stays."""
+    """Removes an image. Returns False when a container uses it."""
     try:
         _run("image", "rm", reference)
     except DockerError:
@@ -82,7 +82,7 @@ def remove(reference: str) -> bool:
 
 
 def run(reference: str, *command: str, mounts: Mapping[Path, str], user: str, network: str = "none") -> str:
-    """Runs a command in a container, as restricted as in a cluster: no capabilities, read-only root.
+    """Runs a command in a container with the restrictions of a pod: no capabilities, read-only root.
 
     Args:
         mounts: host directory -> `<path in the container>[:ro]`.

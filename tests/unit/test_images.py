@@ -1,6 +1,7 @@
 """The images' catalog, contexts and tags: pure functions of the tree."""
 
 import io
+import json
 import os
 import re
 import sys
@@ -10,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tuneyard_api.registry import BACKENDS, ENGINES
 from tuneyard_cluster import tools
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "images"))
 
-from tuneyard_images import context  # noqa: E402
-from tuneyard_images.catalog import IMAGES, SHIPPED, Image  # noqa: E402
+from tuneyard_images import bake, context  # noqa: E402
+from tuneyard_images.catalog import IMAGES, SHIPPED, Image, with_parents  # noqa: E402
 
 CHOSEN = {"BASE_IMAGE": "debian:bookworm-slim", "VLLM_BUILD": "cpu"}
 
@@ -37,21 +39,25 @@ def names(data: bytes) -> list[str]:
         return archive.getnames()
 
 
-def test_a_context_does_not_depend_on_when_or_by_whom_a_file_was_written(tree: Path) -> None:
-    before = context.pack(tree, ["a"])
+def test_context_is_reproducible(tree: Path) -> None:
+    before = context.pack(context.collect(tree, ["a"]))
     os.utime(tree / "a/src/code.py", (1, 1))
-    assert context.pack(tree, ["a"]) == before
+    assert context.pack(context.collect(tree, ["a"])) == before
 
 
-def test_a_context_holds_what_is_named_and_nothing_that_tools_leave_behind(tree: Path) -> None:
+def test_context_has_no_bytecode(tree: Path) -> None:
     (tree / "a/src/__pycache__").mkdir()
     (tree / "a/src/__pycache__/code.cpython-311.pyc").write_bytes(b"")
-    assert names(context.pack(tree, ["a"], {"extra": (b"1", 0o755)})) == ["a/Dockerfile", "a/src/code.py", "extra"]
+    assert names(context.pack(context.collect(tree, ["a"], {"extra": (b"1", 0o755)}))) == [
+        "a/Dockerfile",
+        "a/src/code.py",
+        "extra",
+    ]
 
 
-def test_a_missing_input_is_named(tree: Path) -> None:
+def test_missing_input_is_named(tree: Path) -> None:
     with pytest.raises(FileNotFoundError, match="a/lock"):
-        context.pack(tree, ["a/lock"])
+        context.collect(tree, ["a/lock"])
 
 
 @pytest.mark.parametrize(
@@ -62,9 +68,9 @@ def test_a_missing_input_is_named(tree: Path) -> None:
         lambda tree: (tree / "a/Dockerfile").write_text("FROM other\n"),
         lambda tree: (tree / "a/src/code.py").chmod(0o755),
     ],
-    ids=["a file's text", "a new file", "the Dockerfile", "the executable bit"],
+    ids=["text of a file", "a new file", "the Dockerfile", "the executable bit"],
 )
-def test_a_tag_follows_its_inputs(tree: Path, change: Callable[[Path], object]) -> None:
+def test_tag_depends_on_files(tree: Path, change: Callable[[Path], object]) -> None:
     before = context.tag(tree, IMAGE, {}, {})
     assert re.fullmatch(r"tuneyard/a:[0-9a-f]{12}", before)
     assert context.tag(tree, IMAGE, {}, {}) == before
@@ -72,22 +78,22 @@ def test_a_tag_follows_its_inputs(tree: Path, change: Callable[[Path], object]) 
     assert context.tag(tree, IMAGE, {}, {}) != before
 
 
-def test_a_tag_follows_its_arguments_and_parents(tree: Path) -> None:
+def test_tag_depends_on_arguments_and_parents(tree: Path) -> None:
     tags = {context.tag(tree, IMAGE, args, parents) for args in ({}, {"A": "1"}) for parents in ({}, {"P": "x:1"})}
     assert len(tags) == 4
 
 
-def test_another_base_gives_every_image_another_tag() -> None:
+def test_base_image_changes_every_tag() -> None:
     one, other = context.tags(ROOT, CHOSEN), context.tags(ROOT, CHOSEN | {"BASE_IMAGE": "registry.example/debian:12"})
     assert not {name for name in one if one[name] == other[name]}
 
 
-def test_the_vllm_build_changes_the_server_alone() -> None:
+def test_vllm_build_changes_only_the_server() -> None:
     cpu, cuda = context.tags(ROOT, CHOSEN), context.tags(ROOT, CHOSEN | {"VLLM_BUILD": "cuda"})
     assert {name for name in cpu if cpu[name] != cuda[name]} == {"server-deps", "server"}
 
 
-def test_the_catalog_is_in_build_order_and_every_file_exists() -> None:
+def test_catalog_is_in_build_order() -> None:
     seen: set[str] = set()
     for image in IMAGES:
         assert set(image.parents.values()) <= seen
@@ -97,7 +103,7 @@ def test_the_catalog_is_in_build_order_and_every_file_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "ours"),
+    ("reference", "expected"),
     [
         ("tuneyard/trainer:0123456789ab", True),
         ("tuneyard/torch:0123456789ab", True),
@@ -106,16 +112,50 @@ def test_the_catalog_is_in_build_order_and_every_file_exists() -> None:
         ("trainer:0123456789ab", False),
     ],
 )
-def test_only_images_of_the_catalog_are_ever_removed(reference: str, ours: bool) -> None:
-    assert context.is_ours(reference) is ours
+def test_only_catalog_images_are_removed(reference: str, expected: bool) -> None:
+    assert context.is_from_catalog(reference) is expected
 
 
-def test_what_runs_in_a_cluster_is_shipped() -> None:
+def test_shipped_images() -> None:
     assert set(SHIPPED) == {"operator", "trainer", "server", "s3", "kueue"}
 
 
-def test_the_clusters_tools_and_the_images_pin_the_same_versions() -> None:
-    """Both put the binary under the same name into the cache."""
+def test_every_role_of_the_registry_is_a_shipped_image() -> None:
+    assert {backend.image for backend in BACKENDS.values()} | {engine.image for engine in ENGINES.values()} <= set(
+        SHIPPED
+    )
+
+
+def test_parents_come_along_in_build_order() -> None:
+    names = [image.name for image in with_parents(["server"])]
+    assert names == ["base", "builder", "torch", "server-deps", "server"]
+    assert with_parents(SHIPPED) == IMAGES
+
+
+def test_bake_builds_the_same_tags_from_the_same_contexts(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    child = Image("b", "a/Dockerfile", files=("a/src",), parents={"BASE_IMAGE": "a"})
+    tags = {"a": "tuneyard/a:0123456789ab", "b": "tuneyard/b:ba9876543210"}
+    arguments = {"a": {"DEBIAN": "debian:12"}, "b": {"BASE_IMAGE": tags["a"]}}
+    folder = tmp_path_factory.mktemp("bake")
+    files = context.collect(tree, ["a"], {"extra": (b"1", 0o755)})
+    bake.write_bake(folder, bake.bake_file([IMAGE, child], tags, arguments), {"a": files, "b": files})
+
+    written = json.loads((folder / "docker-bake.json").read_text())
+    assert written["group"]["default"]["targets"] == ["a", "b"]
+    assert written["target"]["b"] == {
+        "context": "b",
+        "dockerfile": "a/Dockerfile",
+        "contexts": {"tuneyard/a:0123456789ab": "target:a"},
+        "args": {"BASE_IMAGE": "tuneyard/a:0123456789ab"},
+        "tags": ["tuneyard/b:ba9876543210"],
+        "output": ["type=docker"],
+    }
+    for name in ("a", "b"):
+        assert context.collect(folder / name, ["."]) == files
+
+
+def test_cluster_tools_pin_the_same_versions() -> None:
+    """The images and the test cluster share the binaries in the cache."""
     pinned = {image.args["GO_PACKAGE"] for image in IMAGES if "GO_PACKAGE" in image.args}
     assert pinned == {tools.PACKAGES[name] for name in tools.PINNED}
 
@@ -129,16 +169,16 @@ LOCKS = sorted(str(path.relative_to(ROOT / "images")) for path in (ROOT / "image
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_every_pin_of_a_lock_has_hashes(lock: str) -> None:
+def test_every_pin_has_hashes(lock: str) -> None:
     requirements = re.split(r"\n(?=[a-z0-9])", (ROOT / "images" / lock).read_text().strip())
     assert [requirement for requirement in requirements if "--hash=sha256:" not in requirement] == []
 
 
 @pytest.mark.parametrize("lock", [lock for lock in LOCKS if lock.startswith(("trainer/", "server/"))])
-def test_what_lies_in_the_torch_layer_is_in_no_other_lock(lock: str) -> None:
+def test_torch_layer_is_in_no_other_lock(lock: str) -> None:
     assert not set(pins("torch/requirements.lock")) & set(pins(lock))
 
 
-def test_torch_is_pinned_and_the_cpu_server_sees_no_triton() -> None:
+def test_torch_is_pinned_and_cpu_server_has_no_triton() -> None:
     assert pins("torch/requirements.lock")["torch"] == "2.13.0"
     assert "triton" not in pins("torch/requirements.lock") | pins("server/cpu.lock")
