@@ -1,4 +1,4 @@
-"""prepare against a real S3 server: what is wrong is named before anything costs much, what is right becomes rows."""
+"""prepare against a real S3 server: bad input fails with a reason, good input becomes tokenized rows."""
 
 import gzip
 import json
@@ -16,7 +16,8 @@ from support.tinymodel import SHAPES, write_model
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.reasons import ADOPTED, COMPLETED
 from tuneyard_store.schemes.s3 import S3Store
-from tuneyard_trainer.data.shards import IGNORED, read_rows
+from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS
+from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.runtime.stage_runner import Outcome, StageContext, run_stage
 from tuneyard_trainer.stages.train import fetch_rows
 
@@ -85,7 +86,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def spec(data: str = "good.jsonl", **changes: Any) -> FineTuneJobSpec:
-    """A spec whose parts are replaced by `changes`; each has an output of its own."""
+    """A spec with an output of its own; `changes` replace its parts."""
     given: Json = {
         "model": {"uri": f"{ROOT}/models/good"},
         "dataset": {"train": [{"uri": f"{ROOT}/data/{data}"}], "clean": {"minRows": 20}},
@@ -102,11 +103,11 @@ def prepare(given: FineTuneJobSpec, store: S3Store, work: Path) -> tuple[Outcome
 
 
 class Case(NamedTuple):
-    """What is wrong, its reason, and what message and advice must name."""
+    """A wrong spec, the expected reason, and words that message and advice must have."""
 
     spec: FineTuneJobSpec
     reason: str
-    says: list[str]
+    words: list[str]
     credentials: dict[str, str | None] = {}
 
 
@@ -140,10 +141,10 @@ CASES = {
     "template": Case(
         spec(model={"uri": f"{ROOT}/models/no-template"}), "ChatTemplateMissing", ["no-template", "model.chatTemplate"]
     ),
-    "template that is none": Case(
+    "invalid template": Case(
         spec(model={"uri": f"{ROOT}/models/broken-template"}), "InvalidSpec", ["broken-template", "model.chatTemplate"]
     ),
-    "given template that is none": Case(
+    "invalid chatTemplate": Case(
         spec(model={"uri": f"{ROOT}/models/good", "chatTemplate": "{{"}), "InvalidSpec", ["model.chatTemplate"]
     ),
     "format": Case(
@@ -153,7 +154,7 @@ CASES = {
     "prefix without rows": Case(spec("no-such-folder"), "DatasetNotFound", [".jsonl"]),
     "no bytes": Case(spec("empty.jsonl"), "DatasetEmpty", [f"{ROOT}/data/empty.jsonl"]),
     "blank lines": Case(spec("blank.jsonl"), "DatasetEmpty", [f"{ROOT}/data/blank.jsonl"]),
-    "JSON": Case(spec("broken.jsonl"), "InvalidJSON", [f"{ROOT}/data/broken.jsonl", "line 3", "column"]),
+    "invalid JSON": Case(spec("broken.jsonl"), "InvalidJSON", [f"{ROOT}/data/broken.jsonl", "line 3", "column"]),
     "UTF-8": Case(spec("latin1.jsonl"), "InvalidJSON", ["line 2", "UTF-8"]),
     "gzip": Case(spec("cut.jsonl.gz"), "InvalidJSON", ["cut.jsonl.gz", "gzip"]),
     "list": Case(spec("list.jsonl"), "InvalidRow", ["line 1", "list"]),
@@ -184,24 +185,24 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_bad_input_is_named(server: Server, case: Case, tmp_path: Path) -> None:
+def test_bad_input(server: Server, case: Case, tmp_path: Path) -> None:
     outcome, _ = prepare(case.spec, server.store(**case.credentials), tmp_path / "work")
-    told = f"{outcome.message} {outcome.advice}"
-    assert (outcome.reason, outcome.exit_code) == (case.reason, 65), told
-    for words in case.says:
-        assert words in told, told
-    assert outcome.advice.endswith("."), "it says what to do"
+    text = f"{outcome.message} {outcome.advice}"
+    assert (outcome.reason, outcome.exit_code) == (case.reason, 65), text
+    for word in case.words:
+        assert word in text, text
+    assert outcome.advice.endswith("."), "the advice is a sentence"
     for secret in (s3_servers.SECRET_KEY, READER_SECRET):
-        assert secret not in told
+        assert secret not in text
 
 
-def test_a_store_that_is_away_is_tried_again(server: Server, tmp_path: Path) -> None:
-    away = server.store(AWS_ENDPOINT_URL=f"https://localhost:{s3_servers.free_port()}")
-    outcome, _ = prepare(spec(), away, tmp_path / "work")
+def test_unreachable_store(server: Server, tmp_path: Path) -> None:
+    unreachable = server.store(AWS_ENDPOINT_URL=f"https://localhost:{s3_servers.free_port()}")
+    outcome, _ = prepare(spec(), unreachable, tmp_path / "work")
     assert (outcome.reason, outcome.exit_code) == ("StorageUnavailable", 75)
 
 
-def test_rows_become_tokens_and_the_answers_labels(server: Server, tmp_path: Path) -> None:
+def test_tokenized_rows(server: Server, tmp_path: Path) -> None:
     outcome, context = prepare(spec(), server.store(), tmp_path / "work")
     assert outcome.reason == COMPLETED, outcome
     assert outcome.result is not None
@@ -211,16 +212,17 @@ def test_rows_become_tokens_and_the_answers_labels(server: Server, tmp_path: Pat
     assert outcome.result["done"] == []
     train, validation = (read_rows(fetch_rows(context, split)) for split in ("train", "validation"))
     assert (len(train), len(validation)) == (38, 2)
-    assert data["tokens"] == sum(len(row.input_ids) for row in [*train[:], *validation[:]])
+    assert data["tokens"] == sum(len(row[INPUT_IDS]) for row in [*train[:], *validation[:]])
     for row in train[:]:
-        assert len(row.labels) == len(row.input_ids)
-        said = [token for token in row.labels if token != IGNORED]
-        assert 0 < len(said) < len(row.input_ids)
-        assert said == row.input_ids[len(row.input_ids) - 1 - len(said) : -1], "the answer, up to its end-of-turn token"
+        ids, labels = row[INPUT_IDS], row[LABELS]
+        assert len(labels) == len(ids)
+        trained = [token for token in labels if token != IGNORED]
+        assert 0 < len(trained) < len(ids)
+        assert trained == ids[len(ids) - 1 - len(trained) : -1], "the answer, up to its end-of-turn token"
     assert "# Data of contract" in context.store.read(data["reportURI"]).decode()
 
 
-def test_validation_shares_no_row_with_training(server: Server, tmp_path: Path) -> None:
+def test_validation_source(server: Server, tmp_path: Path) -> None:
     given = {"train": [{"uri": f"{ROOT}/data/good.jsonl"}], "clean": {"minRows": 1}}
     apart = spec(dataset=given | {"validation": {"uri": f"{ROOT}/data/folder/two.jsonl.gz"}})
     outcome, context = prepare(apart, server.store(), tmp_path / "work")
@@ -235,7 +237,7 @@ def texts(context: StageContext, split: str) -> list[str]:
     return context.store.read(context.uri("prepare", f"{split}.jsonl")).decode().splitlines()
 
 
-def test_a_folder_is_read_as_one(server: Server, tmp_path: Path) -> None:
+def test_prefix(server: Server, tmp_path: Path) -> None:
     """Every .jsonl and .jsonl.gz below a prefix, and nothing else; the same rows as in one file."""
     for data in ("folder", "folder/"):
         outcome, _ = prepare(spec(data), server.store(), tmp_path / f"work{len(data)}")
@@ -243,18 +245,18 @@ def test_a_folder_is_read_as_one(server: Server, tmp_path: Path) -> None:
         assert outcome.result["dataset"]["rowsKept"] == 40
 
 
-def test_a_second_run_is_adopted_and_names_what_is_done(server: Server, tmp_path: Path) -> None:
+def test_second_run_is_adopted(server: Server, tmp_path: Path) -> None:
     given = spec()
     first, context = prepare(given, server.store(), tmp_path / "first")
     for stage in ("train", "export", "publish"):  # not evaluate, so publish does not count
         context.store.write(context.uri(stage, "stage.json"), b'{"result": {}}')
-    again, _ = prepare(given, server.store(), tmp_path / "again")
-    assert again.reason == ADOPTED
+    second, _ = prepare(given, server.store(), tmp_path / "again")
+    assert second.reason == ADOPTED
     assert first.result is not None
-    assert again.result == first.result | {"done": ["train", "export"]}
+    assert second.result == first.result | {"done": ["train", "export"]}
 
 
-def test_other_data_is_another_run(server: Server, tmp_path: Path) -> None:
+def test_digests_follow_data(server: Server, tmp_path: Path) -> None:
     store, given = server.store(), spec("changing.jsonl")
     digests = []
     for number, content in enumerate((GOOD, GOOD + lines(rows(1, start=99)), GOOD)):
@@ -266,7 +268,7 @@ def test_other_data_is_another_run(server: Server, tmp_path: Path) -> None:
     assert all(digests[0][stage] != digests[1][stage] for stage in digests[0])
 
 
-def test_the_same_data_gives_the_same_bytes(server: Server, tmp_path: Path) -> None:
+def test_same_data_same_bytes(server: Server, tmp_path: Path) -> None:
     """In another output, from another working directory."""
     results = [prepare(spec(), server.store(), tmp_path / name)[0].result for name in ("a", "b")]
     assert results[0] is not None
@@ -275,7 +277,7 @@ def test_the_same_data_gives_the_same_bytes(server: Server, tmp_path: Path) -> N
     assert results[0]["digests"] == results[1]["digests"]
 
 
-def test_a_run_that_was_stopped_goes_on(server: Server, tmp_path: Path) -> None:
+def test_stopped_run_resumes(server: Server, tmp_path: Path) -> None:
     given, work = spec(), tmp_path / "work"
     context = StageContext(stage="prepare", name="contract", spec=given, store=server.store(), work=work)
     work.mkdir()

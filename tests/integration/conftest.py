@@ -22,7 +22,8 @@ from support.tinymodel import TURN_END, TURN_START, byte_tokenizer
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_store.credentials import Credentials
 from tuneyard_store.schemes.s3 import S3Store
-from tuneyard_trainer.data.shards import IGNORED, ShardWriter, TokenizedRow
+from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow
+from tuneyard_trainer.data.shards import ShardWriter
 from tuneyard_trainer.runtime.digests import stage_digests
 from tuneyard_trainer.runtime.stage_runner import Json, StageContext
 
@@ -64,7 +65,7 @@ def token_rows(count: int, seed: int) -> list[TokenizedRow]:
     rows = []
     for _ in range(count):
         ids = [chance.randrange(10, 30) for _ in range(chance.randrange(6, 24))]
-        rows.append(TokenizedRow(ids, [IGNORED] * 3 + ids[3:]))
+        rows.append({INPUT_IDS: ids, LABELS: [IGNORED] * 3 + ids[3:]})
     return rows
 
 

@@ -1,109 +1,107 @@
-"""What is kept of the rows, what is held out, and how rows of tokens lie on disk."""
+"""Cleaning steps, the rows on disk between them and the tokenizer, and the split."""
 
-import gzip
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tuneyard_trainer.data.clean import DUPLICATE, content_key, held_out, spool
-from tuneyard_trainer.data.shards import IGNORED, ShardWriter, TokenizedRow, read_rows
-from tuneyard_trainer.data.source import DataFile, SourceRow, read_json_lines
+from tuneyard_api.kinds.finetunejob import Cleaning
+from tuneyard_trainer.data.cleaning import ROW_STEPS, TOKEN_STEPS
+from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
+from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, length
+from tuneyard_trainer.data.examples import Chat, Message, content_key
+from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.split import Split, held_out
+from tuneyard_trainer.data.spool import spool
+from tuneyard_trainer.data.tokenize import TokenizedExample
 from tuneyard_trainer.runtime.errors import BadInput
 
 KEYS = [bytes([number]) * 16 for number in range(100)]
-URI = "s3://data/x.jsonl"
 
 
-def row(text: str, line: int = 1) -> SourceRow:
-    return SourceRow([{"role": "user", "content": "Why?"}, {"role": "assistant", "content": text}], URI, line)
+def row(answer: str, line: int = 1, split: Split = "train") -> SourceRow:
+    example = Chat((Message("user", "Why?"), Message("assistant", answer)))
+    return SourceRow(example, f"s3://data/x.jsonl, line {line}", split, content_key(example))
 
 
-def test_of_equal_rows_the_first_is_kept(tmp_path: Path) -> None:
-    dropped: Counter[str] = Counter()
-    given_rows = [row("a", 1), row("b", 2), row("a", 3), row("a ", 4)]
-    spooled = spool(given_rows, tmp_path / "clean", dropped, keep_duplicates=False)
-    assert [each.line for each in spooled.rows()] == [1, 2, 4]
-    assert dropped == {DUPLICATE: 1}
-    assert [content_key(each.messages) for each in spooled.rows()] == spooled.keys
+def context(**settings: Any) -> CleaningContext:
+    return CleaningContext(Cleaning.model_validate(settings), max_length=4, dropped=Counter())
 
 
-def test_duplicates_are_kept_on_request(tmp_path: Path) -> None:
-    dropped: Counter[str] = Counter()
-    spooled = spool([row("a", 1), row("a", 2)], tmp_path / "clean", dropped, keep_duplicates=True)
-    assert len(list(spooled.rows())) == len(spooled.keys) == 2
-    assert not dropped
+def kept(rows: Iterable[SourceRow], cleaning: CleaningContext) -> list[str]:
+    """The lines of the rows that are kept."""
+    return [item.where.rsplit(" ", 1)[1] for item in apply_steps(ROW_STEPS, rows, cleaning)]
 
 
-def test_the_key_does_not_depend_on_the_order_of_fields() -> None:
-    turned = [{"content": "Why?", "role": "user"}, {"content": "a", "role": "assistant"}]
-    assert content_key(turned) == content_key(row("a").messages)
+def test_exact_duplicates() -> None:
+    rows = [row("a", 1), row("b", 2), row("a", 3), row("a ", 4)]
+    cleaning = context()
+    assert kept(rows, cleaning) == ["1", "2", "4"]
+    assert cleaning.dropped == {"duplicate": 1}
 
 
-@pytest.mark.parametrize(("fraction", "count"), [(0.05, 5), (0.5, 50), (0.001, 1)])
-def test_a_share_is_held_out(fraction: float, count: int) -> None:
+def test_keep_duplicates() -> None:
+    cleaning = context(exactDuplicates="keep")
+    assert kept([row("a", 1), row("a", 2)], cleaning) == ["1", "2"]
+    assert not cleaning.dropped
+
+
+@pytest.mark.parametrize("duplicates", ["drop", "keep"])
+def test_in_validation(duplicates: str) -> None:
+    cleaning = context(exactDuplicates=duplicates)
+    rows = [row("a", 1, "validation"), row("b", 2, "validation"), row("b", 3), row("c", 4), row("a", 5)]
+    assert kept(rows, cleaning) == ["1", "2", "4"]
+    assert cleaning.dropped == {"inValidation": 2}
+
+
+def tokenized(*labels: int) -> TokenizedExample:
+    return TokenizedExample(row("a", 7), {INPUT_IDS: list(range(len(labels))), LABELS: list(labels)})
+
+
+LONG = tokenized(IGNORED, IGNORED, 1, 2, 3)
+LONG_PROMPT = tokenized(IGNORED, IGNORED, IGNORED, IGNORED, 1, 2)
+SHORT = tokenized(IGNORED, IGNORED, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("policy", "lengths", "dropped"),
+    [("drop", [4], {"tooLong": 2}), ("truncate", [4, 4], {"nothingToTrain": 1})],
+)
+def test_too_long(policy: str, lengths: list[int], dropped: dict[str, int]) -> None:
+    cleaning = context(maxLength=policy)
+    rows = list(apply_steps(TOKEN_STEPS, [SHORT, LONG, LONG_PROMPT], cleaning))
+    assert [length(item.tokens) for item in rows] == lengths
+    assert cleaning.dropped == dropped
+
+
+def test_too_long_fails() -> None:
+    with pytest.raises(BadInput, match=r"line 7: 5 tokens; training\.maxLength is 4"):
+        list(apply_steps(TOKEN_STEPS, [SHORT, LONG], context(maxLength="fail")))
+
+
+def test_first_token_is_not_trained() -> None:
+    cleaning = context()
+    assert not list(apply_steps(TOKEN_STEPS, [tokenized(1, IGNORED)], cleaning))
+    assert cleaning.dropped == {"nothingToTrain": 1}
+
+
+def test_spool(tmp_path: Path) -> None:
+    rows = [row("a", 1, "validation"), row("b\n🚀", 2), row("a", 3)]
+    spooled = spool(rows, tmp_path / "clean")
+    assert list(spooled.rows()) == rows
+    assert len(spooled) == 3
+    assert spooled.validation == {rows[0].key}
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(None, 5), (0.05, 5), (0.5, 50), (0.001, 1)])
+def test_held_out_fraction(fraction: float | None, count: int) -> None:
     assert len(held_out(KEYS, fraction, 42)) == count
 
 
-def test_what_is_held_out_depends_on_content_and_seed_only() -> None:
+def test_held_out_depends_on_content_and_seed() -> None:
     chosen = held_out(KEYS, 0.1, 42)
     assert held_out(reversed(KEYS), 0.1, 42) == chosen
     assert held_out([*KEYS, *KEYS], 0.1, 42) == chosen, "a duplicate counts once"
     assert held_out(KEYS, 0.1, 43) != chosen
-
-
-row_of_tokens = st.lists(st.integers(0, 2**31 - 1)).map(lambda ids: TokenizedRow(ids, [IGNORED, *ids][: len(ids)]))
-
-
-@given(st.lists(row_of_tokens))
-def test_rows_come_back_from_disk(tmp_path_factory: pytest.TempPathFactory, rows: list[TokenizedRow]) -> None:
-    directory = tmp_path_factory.mktemp("rows")
-    writer = ShardWriter()
-    for each in rows:
-        writer.add(each)
-    writer.write(directory)
-    read = read_rows(directory)
-    assert len(read) == len(writer) == len(rows)
-    assert list(read) == rows == read[:]
-    assert read[::-2] == rows[::-2]
-    with pytest.raises(IndexError):
-        read[len(rows)]
-    if rows:
-        assert read[-1] == rows[-1]
-
-
-def json_lines(tmp_path: Path, content: bytes, name: str = "x") -> list[tuple[int, dict[str, object]]]:
-    path = tmp_path / name
-    path.write_bytes(content)
-    return list(read_json_lines(DataFile(URI, path, "")))
-
-
-def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
-    assert json_lines(tmp_path, b'\xef\xbb\xbf{"a": 1}\r\n\n  \n{"b": "\xc3\xa4"}') == [(1, {"a": 1}), (4, {"b": "ä"})]
-    assert json_lines(tmp_path, gzip.compress(b'{"a": 1}\n{"a": 2}\n'), "x.gz") == [(1, {"a": 1}), (2, {"a": 2})]
-
-
-@pytest.mark.parametrize(
-    ("content", "reason", "says"),
-    [
-        (b'{"a": 1}\n{"a" 1}\n', "InvalidJSON", f"{URI}, line 2, column 6"),
-        (b'{"a": 1} {"b": 2}\n', "InvalidJSON", "line 1, column 10"),
-        (b'{"a": "\xff"}\n', "InvalidJSON", "line 1, byte 8"),
-        (b"[" * 200_000, "InvalidJSON", "nested too deeply"),
-        (b"[1]\n", "InvalidRow", "line 1: list"),
-        (b"null\n", "InvalidRow", "line 1: NoneType"),
-    ],
-)
-def test_a_wrong_line_is_named(tmp_path: Path, content: bytes, reason: str, says: str) -> None:
-    with pytest.raises(BadInput) as raised:
-        json_lines(tmp_path, content)
-    assert raised.value.reason == reason
-    assert says in raised.value.message
-
-
-def test_what_is_not_gzip_is_named(tmp_path: Path) -> None:
-    for content in (b'{"a": 1}\n', gzip.compress(b'{"a": 1}\n' * 100)[:-9]):
-        with pytest.raises(BadInput, match="gzip"):
-            json_lines(tmp_path, content, "x.gz")

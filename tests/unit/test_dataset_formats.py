@@ -1,14 +1,19 @@
-"""Row formats: how each becomes messages, how one is recognised, and what is said about a row that is wrong."""
+"""Row formats: detection, the examples that they make, and errors."""
 
 from typing import Any
 
 import pytest
 
-from tuneyard_trainer.data.examples import RowError
-from tuneyard_trainer.data.formats import FORMATS, detect, renamed
+from tuneyard_api.registry import DATA_FORMATS
+from tuneyard_trainer.data.examples import Example, RowError, content
+from tuneyard_trainer.data.formats import detect, load_format, renamed
 
 Row = dict[str, Any]
 ASKED = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+
+
+def read(name: str, row: Row) -> Example:
+    return load_format(name).read(row)
 
 
 @pytest.mark.parametrize(
@@ -25,19 +30,19 @@ ASKED = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "
         ({"system": "Be brief.", "prompt": "Why?", "completion": "So."}, "prompt-completion", None),
     ],
 )
-def test_a_row_is_recognised_and_read(row: Row, name: str, messages: list[Row] | None) -> None:
+def test_detect_and_read(row: Row, name: str, messages: list[Row] | None) -> None:
     assert detect(row) == name
     brief = [{"role": "system", "content": "Be brief."}, *ASKED]
-    assert FORMATS[name].read(row) == (messages or brief)
+    assert content(read(name, row)) == (messages or brief)
 
 
-def test_alpaca_puts_the_input_under_the_instruction() -> None:
+def test_alpaca_input() -> None:
     row = {"instruction": "Translate.", "input": "Hallo", "output": "Hello"}
-    assert FORMATS["alpaca"].read(row)[0]["content"] == "Translate.\n\nHallo"
+    assert content(read("alpaca", row))[0]["content"] == "Translate.\n\nHallo"
 
 
 @pytest.mark.parametrize(
-    ("name", "row", "reason", "says"),
+    ("name", "row", "reason", "expected"),
     [
         ("messages", {"messages": []}, "InvalidRow", "messages"),
         ("messages", {"messages": "Why?"}, "InvalidRow", "messages"),
@@ -57,19 +62,19 @@ def test_alpaca_puts_the_input_under_the_instruction() -> None:
         ("alpaca", {"instruction": " ", "input": "x", "output": "So."}, "InvalidRow", "instruction"),
     ],
 )
-def test_a_wrong_row_is_named(name: str, row: Row, reason: str, says: str) -> None:
+def test_invalid_row(name: str, row: Row, reason: str, expected: str) -> None:
     with pytest.raises(RowError) as raised:
-        FORMATS[name].read(row)
+        read(name, row)
     assert raised.value.reason == reason
-    assert says in raised.value.message
+    assert expected in raised.value.message
     assert raised.value.advice
 
 
-def test_an_unknown_row_is_told_the_known_formats() -> None:
+def test_unknown_format() -> None:
     with pytest.raises(RowError, match="text, title") as raised:
         detect({"title": "a", "text": "b"})
-    for each in FORMATS.values():
-        assert each.shape in raised.value.advice
+    for name in DATA_FORMATS:
+        assert load_format(name).SHAPE in raised.value.advice
 
 
 @pytest.mark.parametrize(
@@ -83,5 +88,5 @@ def test_an_unknown_row_is_told_the_known_formats() -> None:
         ({"prompt": "Why?", "id": 1}, {}, {"prompt": "Why?", "id": 1}),
     ],
 )  # fmt: skip
-def test_columns_are_renamed(row: Row, columns: dict[str, str], named: Row) -> None:
+def test_columns(row: Row, columns: dict[str, str], named: Row) -> None:
     assert renamed(row, columns) == named

@@ -1,1 +1,1 @@
-"""From rows of text to rows of tokens: reading, formats, cleaning, splitting, tokenizing."""
+"""From files to tokens: readers, formats, cleaning, splitting, tokenizing, shards."""

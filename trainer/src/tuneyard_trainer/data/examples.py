@@ -1,18 +1,101 @@
-"""A row as messages, and what can be wrong with one."""
+"""Examples: what a row of data becomes, whatever its file and its format."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from tuneyard_api import reasons
+from tuneyard_api.contracts.artifact import canonical_json
+from tuneyard_trainer.runtime.errors import BadInput, sentence
 
-Message = dict[str, str]
-Messages = list[Message]
+Key = bytes
 
-ROLES: Final = ("system", "user", "assistant")
+KEY_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a chat."""
+
+    role: str
+    content: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields that the chat template reads, such as tool_calls."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"role": self.role, "content": self.content, **self.extra}
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> "Message":
+        extra = {name: value for name, value in given.items() if name not in ("role", "content")}
+        return cls(given["role"], given["content"], extra)
+
+
+Messages = tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation; the assistant's messages are trained."""
+
+    messages: Messages
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Plain text; all of it is trained."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two answers to one prompt, of which the first is preferred."""
+
+    prompt: Messages
+    chosen: Messages
+    rejected: Messages
+
+
+Example = Chat | Text | Preference
+
+# The fields of an example are text or messages, and tell its kind.
+_KINDS: Final[dict[frozenset[str], Callable[..., Example]]] = {
+    frozenset(item.name for item in fields(kind)): kind for kind in (Chat, Text, Preference)
+}
+
+
+def to_json(example: Example) -> dict[str, Any]:
+    """The example as an object of its fields."""
+    values = {item.name: getattr(example, item.name) for item in fields(example)}
+    return {
+        name: value if isinstance(value, str) else [message.to_json() for message in value]
+        for name, value in values.items()
+    }
+
+
+def from_json(given: Mapping[str, Any]) -> Example:
+    """The example that to_json was given."""
+    values = {
+        name: value if isinstance(value, str) else tuple(Message.from_json(message) for message in value)
+        for name, value in given.items()
+    }
+    return _KINDS[frozenset(values)](**values)
+
+
+def content(example: Example) -> Any:
+    """What the example says, as JSON: the messages of a chat, or all fields of another kind."""
+    given = to_json(example)
+    return given["messages"] if isinstance(example, Chat) else given
+
+
+def content_key(example: Example) -> Key:
+    """16 bytes that are equal for examples with the same content."""
+    return hashlib.sha256(canonical_json(content(example))).digest()[:KEY_BYTES]
 
 
 class RowError(Exception):
-    """What is wrong with one row; who reads the file adds where."""
+    """What is wrong with one row; `at` adds where the row is."""
 
     def __init__(self, reason: str, message: str, advice: str) -> None:
         super().__init__(message)
@@ -20,49 +103,6 @@ class RowError(Exception):
         self.message = message
         self.advice = advice
 
-
-def text_of(row: Mapping[str, Any], field: str) -> str:
-    """A field that must hold text; the empty string when it is absent or null.
-
-    Raises:
-        RowError: it holds something else, or half a character (a lone surrogate).
-    """
-    value = row.get(field)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise RowError(
-            reasons.INVALID_ROW,
-            f"the field {field} is {type(value).__name__}, not text",
-            f"Make {field} a string",
-        )
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise RowError(
-            reasons.INVALID_ROW,
-            f"the field {field} holds half a character at position {error.start}",
-            "Write the file as UTF-8 again",
-        ) from error
-    return value
-
-
-def question_and_answer(question: str, answer: str, answer_field: str, question_field: str) -> Messages:
-    """One turn.
-
-    Raises:
-        RowError: one of the two is empty.
-    """
-    if not answer.strip():
-        raise missing_answer(f"the field {answer_field} is missing or empty")
-    if not question.strip():
-        raise RowError(
-            reasons.INVALID_ROW,
-            f"the field {question_field} is missing or empty",
-            f"Add {question_field}, or remove the row",
-        )
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
-def missing_answer(what: str) -> RowError:
-    return RowError(reasons.MISSING_ANSWER, what, "Add the answer, or remove the row")
+    def at(self, where: str) -> BadInput:
+        """The stage's error: `where` is the URI and the line."""
+        return BadInput(self.reason, f"{where}: {self.message}", sentence(self.advice))

@@ -1,22 +1,19 @@
-"""Where rows come from: JSON Lines in the store (.jsonl, .ndjson, both also .gz), one object or all below a prefix."""
+"""The files of a source, one object or all below a prefix, and their rows as examples."""
 
-import codecs
-import gzip
 import hashlib
-import json
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple
 
 from tuneyard_api import reasons
 from tuneyard_api.kinds.finetunejob import DataSource
 from tuneyard_store.store import ObjectInfo, Store
-from tuneyard_trainer.data.examples import Messages, RowError
-from tuneyard_trainer.data.formats import FORMATS, detect, renamed
-from tuneyard_trainer.runtime.errors import BadInput, sentence
+from tuneyard_trainer.data.examples import Example, Key, RowError, content_key
+from tuneyard_trainer.data.formats import detect, load_format, renamed
+from tuneyard_trainer.data.readers import endings, read_rows
+from tuneyard_trainer.data.split import TRAIN, Split
+from tuneyard_trainer.runtime.errors import BadInput
 
-ENDINGS: Final = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 CHUNK_BYTES: Final = 2**20
 
 
@@ -29,46 +26,51 @@ class DataFile(NamedTuple):
 
 
 class SourceRow(NamedTuple):
-    messages: Messages
-    uri: str
-    line: int  # from 1
+    """A row of a source, as the example that it stands for."""
+
+    example: Example
+    where: str
+    """URI and line, for messages."""
+    split: Split
+    key: Key
+    """Equal for rows with the same content."""
 
 
 def find_objects(store: Store, uri: str) -> list[ObjectInfo]:
-    """The object at `uri`, or the JSON Lines below it.
+    """The object at `uri`, or the data files below it.
 
     Raises:
         BadInput: there are none.
     """
     found = list(store.list(uri))
-    exact = [each for each in found if each.uri == uri]
+    exact = [item for item in found if item.uri == uri]
     if exact:
         return exact
-    below = [each for each in found if each.uri.startswith(uri.rstrip("/") + "/") and each.uri.endswith(ENDINGS)]
+    below = [item for item in found if item.uri.startswith(uri.rstrip("/") + "/") and item.uri.endswith(endings())]
     if not below:
         raise BadInput(
             reasons.DATASET_NOT_FOUND,
             f"There is no data at {uri} in {store.endpoint(uri)}",
-            f"Upload it there, or correct the uri: an object, or a prefix with files that end in {', '.join(ENDINGS)}.",
+            f"Upload it there, or correct the uri: an object, or a prefix with files that end in "
+            f"{', '.join(endings())}.",
         )
     return below
 
 
 def fetch(store: Store, uri: str, directory: Path) -> list[DataFile]:
-    """Downloads a source's files and hashes them on the way.
+    """Downloads the files of a source and computes their digests.
 
     Raises:
-        BadInput: there are none, or none has a byte.
+        BadInput: there are none, or all are empty.
     """
     directory.mkdir(parents=True, exist_ok=True)
     objects = find_objects(store, uri)
-    if not any(each.size for each in objects):
+    if not any(item.size for item in objects):
         raise _empty(uri)
-    files: list[DataFile] = []
-    for number, each in enumerate(objects):
-        path = directory / f"{number:05d}{'.gz' if each.uri.endswith('.gz') else ''}"
-        files.append(DataFile(each.uri, path, _download(store, each.uri, path)))
-    return files
+    paths = [directory / f"{number:05d}" for number in range(len(objects))]
+    return [
+        DataFile(item.uri, path, _download(store, item.uri, path)) for item, path in zip(objects, paths, strict=True)
+    ]
 
 
 def _download(store: Store, uri: str, path: Path) -> str:
@@ -80,73 +82,26 @@ def _download(store: Store, uri: str, path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_source(source: DataSource, files: list[DataFile]) -> Iterator[SourceRow]:
-    """The rows of a source, in order.
+def read_source(source: DataSource, files: list[DataFile], split: Split = TRAIN) -> Iterator[SourceRow]:
+    """The rows of a source, in order. With the format `auto`, the first row tells the format of all.
 
     Raises:
-        BadInput: names the uri and the line of the first row that is wrong.
+        BadInput: names the URI and the line of the first row that is wrong; or there are no rows.
     """
-    form: str = source.format
-    count = 0
+    form = None if source.format == "auto" else load_format(source.format)
+    empty = True
     for file in files:
-        for line, row in read_json_lines(file):
+        for row in read_rows(file.path, file.uri):
             try:
-                named = renamed(row, source.columns or {})
-                if form == "auto":
-                    form = detect(named)
-                messages = FORMATS[form].read(named)
+                fields = renamed(row.fields, source.columns or {})
+                form = form or load_format(detect(fields))
+                example = form.read(fields)
             except RowError as error:
-                _fail(file, line, error)
-            count += 1
-            yield SourceRow(messages, file.uri, line)
-    if count == 0:
+                raise error.at(row.where) from error
+            empty = False
+            yield SourceRow(example, row.where, split, content_key(example))
+    if empty:
         raise _empty(source.uri)
-
-
-def _fail(file: DataFile, line: int, error: RowError) -> NoReturn:
-    raise BadInput(error.reason, f"{file.uri}, line {line}: {error.message}", sentence(error.advice)) from error
-
-
-def read_json_lines(file: DataFile) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers, from 1, and rows; blank lines are passed over."""
-    opened: Callable[[Path], Any] = gzip.open if file.path.suffix == ".gz" else (lambda path: path.open("rb"))
-    line = 0
-    try:
-        with opened(file.path) as stream:
-            for line, text in enumerate(stream, start=1):
-                if text.strip():
-                    yield line, parse(text.removeprefix(codecs.BOM_UTF8), file.uri, line)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise BadInput(
-            reasons.INVALID_JSON,
-            f"{file.uri}, after line {line}: not a whole gzip file ({error})",
-            "Compress it with gzip again, or upload it uncompressed.",
-        ) from error
-
-
-def parse(text: bytes, uri: str, line: int) -> dict[str, Any]:
-    """One line as a JSON object.
-
-    Raises:
-        BadInput: it is none; names line and column.
-    """
-    try:
-        row = json.loads(text.decode())
-    except UnicodeDecodeError as error:
-        where, what = f"line {line}, byte {error.start + 1}", "not UTF-8"
-    except json.JSONDecodeError as error:
-        where, what = f"line {line}, column {error.colno}", f"not JSON: {error.msg.removesuffix(' at')}"
-    except RecursionError:
-        where, what = f"line {line}", "nested too deeply"
-    else:
-        if isinstance(row, dict):
-            return row
-        raise BadInput(
-            reasons.INVALID_ROW,
-            f"{uri}, line {line}: {type(row).__name__} instead of an object",
-            "Write one JSON object per line, in {...}.",
-        )
-    raise BadInput(reasons.INVALID_JSON, f"{uri}, {where}: {what}", "Write one JSON object per line, in UTF-8.")
 
 
 def _empty(uri: str) -> BadInput:

@@ -1,12 +1,13 @@
 """Chat templates, rendered as transformers does it: Jinja in a sandbox, with the same extensions, filters and globals.
 
-transformers itself is not used: importing it takes seconds, and torch with it.
+transformers itself is not used, because importing it takes seconds and imports torch.
 """
 
 import json
 from collections.abc import Sequence
 from datetime import date
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import TemplateError, nodes
@@ -14,8 +15,13 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from tuneyard_api import reasons
 from tuneyard_trainer.data.examples import Message
+from tuneyard_trainer.runtime.errors import BadInput
 
+SPECIAL_TOKENS: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+TEMPLATE_FILE: Final = "chat_template.jinja"
+CONFIG_FILE: Final = "tokenizer_config.json"
 # For templates that print the date: always this one (Llama 3's default), so that the same input gives the same tokens.
 TODAY: Final = date(2024, 7, 26)
 
@@ -24,7 +30,7 @@ class ChatTemplate:
     """A compiled template.
 
     Raises:
-        jinja2.TemplateError: it is not Jinja, or it refuses the messages.
+        jinja2.TemplateError: it is not Jinja, or it rejects the messages.
     """
 
     def __init__(self, source: str, special_tokens: dict[str, str]) -> None:
@@ -43,7 +49,7 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         rendered: str = self._template.render(
-            messages=list(messages),
+            messages=[message.to_json() for message in messages],
             tools=None,
             documents=None,
             add_generation_prompt=add_generation_prompt,
@@ -53,7 +59,7 @@ class ChatTemplate:
 
 
 class _Generation(Extension):
-    """{% generation %} marks the assistant's text for transformers; here it only has to be understood."""
+    """{% generation %}, with which transformers finds the assistant's text, is parsed and has no effect here."""
 
     tags = {"generation"}
 
@@ -68,3 +74,55 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) 
 
 def _raise(message: str) -> str:
     raise TemplateError(message)
+
+
+def find_template(directory: Path, given: str | None) -> str | None:
+    """The source of the chat template: the spec's, else the model's template file, else its tokenizer's."""
+    if given:
+        return given
+    if (directory / TEMPLATE_FILE).is_file():
+        return (directory / TEMPLATE_FILE).read_text()
+    configured = _config(directory).get("chat_template")
+    if isinstance(configured, list):  # several templates, each with a name
+        configured = next((item["template"] for item in configured if item.get("name") == "default"), None)
+    return configured if isinstance(configured, str) and configured.strip() else None
+
+
+def load_template(directory: Path, given: str | None, uri: str) -> ChatTemplate:
+    """The chat template, after it has rendered a short chat.
+
+    Raises:
+        BadInput: there is none, or it cannot be rendered.
+    """
+    source = find_template(directory, given)
+    if source is None:
+        raise BadInput(
+            reasons.CHAT_TEMPLATE_MISSING,
+            f"The model at {uri} has no chat template: neither {TEMPLATE_FILE} nor chat_template in {CONFIG_FILE}",
+            "Set model.chatTemplate, or tune a chat model (its name often ends in Instruct).",
+        )
+    template = ChatTemplate(source, special_tokens(directory))
+    try:
+        template.render([Message("user", "a"), Message("assistant", "b")])
+    except TemplateError as error:
+        where = "model.chatTemplate" if given else f"the chat template of {uri}"
+        raise BadInput(
+            reasons.INVALID_SPEC,
+            f"{where} cannot be rendered: {error}",
+            "Correct the Jinja template in model.chatTemplate.",
+        ) from error
+    return template
+
+
+def special_tokens(directory: Path) -> dict[str, str]:
+    """The special tokens that templates refer to by name."""
+    config = _config(directory)
+    found = {name: config.get(name) for name in SPECIAL_TOKENS}
+    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in found.items()}
+    return {name: value for name, value in texts.items() if isinstance(value, str)}
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    path = directory / CONFIG_FILE
+    config: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return config

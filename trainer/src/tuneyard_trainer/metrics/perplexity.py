@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
+from tuneyard_trainer.data.columns import IGNORED
 from tuneyard_trainer.runtime.worker import Json, emit, worker_main
 
 Row = tuple[list[int], list[int]]
 
-IGNORED_LABEL = -100
 BATCH_TOKENS = 1024  # padded tokens per forward pass
 
 
@@ -52,10 +52,10 @@ def score_batch(model: torch.nn.Module, batch: Sequence[Row]) -> tuple[float, in
     device = next(model.parameters()).device
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row, _ in batch], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row, _ in batch], device=device)
-    labels = torch.tensor([[*row, *[IGNORED_LABEL] * (width - len(row))] for _, row in batch], device=device)
+    labels = torch.tensor([[*row, *[IGNORED] * (width - len(row))] for _, row in batch], device=device)
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
     targets = labels[:, 1:]
-    kept = targets != IGNORED_LABEL
+    kept = targets != IGNORED
     nll = torch.nn.functional.cross_entropy(logits[kept].to(torch.float32), targets[kept], reduction="sum")
     return float(nll), int(kept.sum())
 

@@ -1,4 +1,4 @@
-"""Is the base model complete, and do the wanted formats fit it? Answered from a listing and its small files."""
+"""Checks of the base model that need no weights: whether it is complete, and whether the export formats fit it."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -14,14 +14,27 @@ from tuneyard_trainer.runtime.errors import BadInput
 CONFIG: Final = "config.json"
 
 
+def check_model(store: Store, uri: str, formats: Sequence[str], directory: Path) -> dict[str, ObjectInfo]:
+    """The files of the model at `uri` by their path; its small files are downloaded into `directory`.
+
+    Raises:
+        BadInput: the model is incomplete, or a format does not fit it.
+    """
+    files = list_model(store, uri)
+    fetch_config(store, files, directory)
+    check_weights(directory, files, uri)
+    check_formats(directory, formats, uri)
+    return files
+
+
 def list_model(store: Store, uri: str) -> dict[str, ObjectInfo]:
-    """The files of the model that count, by their path.
+    """The files that belong to the model, by their path.
 
     Raises:
         BadInput: there is no model, or it has no weights in safetensors.
     """
     root = uri.rstrip("/") + "/"
-    found = {each.uri.removeprefix(root): each for each in store.list(root)}
+    found = {item.uri.removeprefix(root): item for item in store.list(root)}
     if CONFIG not in found:
         what = f"{root}{CONFIG} does not exist" if found else f"There is no model at {uri} in {store.endpoint(uri)}"
         raise BadInput(
@@ -42,9 +55,9 @@ def list_model(store: Store, uri: str) -> dict[str, ObjectInfo]:
 
 def fetch_config(store: Store, files: dict[str, ObjectInfo], to: Path) -> None:
     """Downloads the model's small files: configuration, tokenizer, template and index."""
-    for name, each in files.items():
+    for name, item in files.items():
         if not name.endswith(".safetensors"):
-            store.download(each.uri, to / name)
+            store.download(item.uri, to / name)
 
 
 def check_weights(directory: Path, names: Iterable[str], uri: str) -> None:
@@ -75,7 +88,7 @@ def check_formats(directory: Path, formats: Sequence[str], uri: str) -> None:
 
 
 def input_columns(config: dict[str, Any]) -> list[int]:
-    """The input widths of the linear layers of a decoder, as its configuration tells them."""
+    """The input widths of the linear layers of a decoder, from its configuration."""
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     head = config.get("head_dim") or (hidden // heads if hidden and heads else None)
     attention = heads * head if heads and head else None

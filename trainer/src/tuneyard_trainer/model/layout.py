@@ -1,4 +1,4 @@
-"""A model directory in the Hugging Face layout: which of its files count, and where they come from."""
+"""A model directory in the Hugging Face layout: its files, copied and downloaded."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from tuneyard_store.store import Store
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-# What a tokenizer, a config or a template consists of. No code, no weights in formats that can run code.
+# Configuration, tokenizer and template. No code, and no weights in formats that can run code.
 CONFIG_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken")
 
 
@@ -19,7 +19,7 @@ def config_files(names: Iterable[str]) -> list[str]:
 
 
 def fresh(directory: Path) -> Path:
-    """An empty directory, whatever an interrupted run on this machine has left in it."""
+    """An empty directory; files of an interrupted run are deleted."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     return directory
@@ -34,7 +34,7 @@ def copy_config_files(source: Path, to: Path, but: Iterable[str] = ()) -> None:
 
 
 def weight_files(directory: Path) -> list[str]:
-    """The shards of a model, in order; an index rules, as some repositories hold the weights twice."""
+    """The weight files of a model, in order: those of the index if there is one, as some models hold weights twice."""
     index = directory / INDEX
     if index.exists():
         return sorted(set(json.loads(index.read_text())["weight_map"].values()))

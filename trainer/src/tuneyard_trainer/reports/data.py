@@ -1,13 +1,18 @@
-"""What became of the data: counts, lengths and two rows as the model sees them."""
+"""The data report: counts, lengths and two sample rows."""
 
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tuneyard_trainer.data.examples import Messages
-from tuneyard_trainer.data.shards import TokenizedRow
-from tuneyard_trainer.data.tokenize import supervised
+from tuneyard_api import reasons
+from tuneyard_api.contracts.results import DatasetSummary
+from tuneyard_trainer.data.cleaning import too_long
+from tuneyard_trainer.data.columns import length, supervised
+from tuneyard_trainer.data.examples import content
+from tuneyard_trainer.data.split import TRAIN, VALIDATION, Split
+from tuneyard_trainer.data.tokenize import TokenizedExample
+from tuneyard_trainer.runtime.errors import BadInput
 
 Json = dict[str, Any]
 
@@ -17,7 +22,7 @@ SAMPLES: Final = 2
 
 @dataclass
 class DataReport:
-    """Counted while the rows go by."""
+    """Counts that grow while the rows are read, cleaned and tokenized."""
 
     min_rows: int
     rows_in: int = 0
@@ -25,7 +30,7 @@ class DataReport:
     rows: Counter[str] = field(default_factory=Counter)  # by split
     supervised: int = 0
     lengths: "array[int]" = field(default_factory=lambda: array("i"))  # tokens of each kept row
-    samples: list[Messages] = field(default_factory=list)
+    samples: list[Any] = field(default_factory=list)  # see examples.content
 
     @property
     def kept(self) -> int:
@@ -35,14 +40,50 @@ class DataReport:
     def tokens(self) -> int:
         return sum(self.lengths)
 
-    def add(self, split: str, tokens: TokenizedRow, messages: Messages) -> None:
+    def add(self, split: Split, row: TokenizedExample) -> None:
+        """Counts a row that is kept."""
         self.rows[split] += 1
-        self.supervised += supervised(tokens)
-        self.lengths.append(len(tokens.input_ids))
+        self.supervised += supervised(row.tokens)
+        self.lengths.append(length(row.tokens))
         if len(self.samples) < SAMPLES:
-            self.samples.append(messages)
+            self.samples.append(content(row.source.example))
+
+    def require_rows(self, kept: int) -> None:
+        """Raises BadInput when fewer rows are kept than dataset.clean.minRows, and says why rows were dropped."""
+        if kept >= self.min_rows:
+            return
+        dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items())) or "none"
+        advice = "Add rows, or lower dataset.clean.minRows."
+        if self.dropped[too_long.REASON] > kept:
+            advice = "Most were too long: raise training.maxLength, or set dataset.clean.maxLength to truncate."
+        raise BadInput(
+            reasons.TOO_FEW_ROWS,
+            f"{kept} rows are left of {self.rows_in} (dropped: {dropped}); dataset.clean.minRows is {self.min_rows}",
+            advice,
+        )
+
+    def require_splits(self) -> None:
+        """Raises BadInput when too few rows are kept, or none for training or for validation."""
+        self.require_rows(self.kept)
+        if min(self.rows[TRAIN], self.rows[VALIDATION]) == 0:
+            raise BadInput(
+                reasons.TOO_FEW_ROWS,
+                f"Of {self.kept} rows {self.rows[TRAIN]} are for training and {self.rows[VALIDATION]} for validation",
+                "Add rows, change dataset.validation or raise training.maxLength.",
+            )
+
+    def dataset(self, digest: str) -> DatasetSummary:
+        """The part that the stage hands on, and that the status shows."""
+        return DatasetSummary(
+            rows_in=self.rows_in,
+            rows_kept=self.kept,
+            dropped=dict(sorted(self.dropped.items())),
+            tokens=self.tokens,
+            digest=digest,
+        )
 
     def summary(self, name: str, digest: str) -> Json:
+        """report.json."""
         return {
             "name": name,
             "digest": digest,
@@ -52,7 +93,7 @@ class DataReport:
             "dropped": dict(sorted(self.dropped.items())),
             "tokens": self.tokens,
             "supervisedTokens": self.supervised,
-            "lengthPercentiles": {str(each): percentile(self.lengths, each) for each in PERCENTILES},
+            "lengthPercentiles": {str(percent): percentile(self.lengths, percent) for percent in PERCENTILES},
             "samples": self.samples,
         }
 
@@ -64,14 +105,14 @@ def percentile(values: "array[int]", percent: int) -> int:
 
 
 def render_markdown(summary: Json) -> str:
-    """The summary for people."""
+    """report.md, from the summary."""
     counts = [
         ("rows read", summary["rowsIn"]),
         *((f"dropped: {reason}", count) for reason, count in summary["dropped"].items()),
         *((f"kept for {split}", count) for split, count in summary["rows"].items()),
         ("tokens", summary["tokens"]),
         ("tokens that are trained", summary["supervisedTokens"]),
-        *((f"tokens per row, percentile {each}", value) for each, value in summary["lengthPercentiles"].items()),
+        *((f"tokens per row, percentile {percent}", value) for percent, value in summary["lengthPercentiles"].items()),
     ]
     table = "\n".join(f"| {name} | {value:,} |" for name, value in counts)
     samples = "\n\n".join(

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from tuneyard_api import reasons
 from tuneyard_store.artifact import fetch_directory
-from tuneyard_trainer.data.shards import TokenizedRow, read_rows
+from tuneyard_trainer.data.columns import INPUT_IDS, LABELS, TokenizedRow
+from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.gates import BASE, TUNED, Verdict, judge, perplexity
 from tuneyard_trainer.model.layout import download_model
 from tuneyard_trainer.reports.evaluation import render_html
@@ -73,7 +74,7 @@ def held_out_rows(rows: Sequence[TokenizedRow], context: StageContext) -> list[t
     """At most maxRows of the validation rows: a sample that is the same for the same seed."""
     wanted = min(len(rows), context.spec.evaluation.max_rows)
     chosen = random.Random(f"held-out/{context.spec.training.seed}").sample(range(len(rows)), wanted)  # noqa: S311
-    return [(list(rows[index].input_ids), list(rows[index].labels)) for index in sorted(chosen)]
+    return [(rows[index][INPUT_IDS], rows[index][LABELS]) for index in sorted(chosen)]
 
 
 def summed_up(measured: dict[str, float], verdict: Verdict) -> Json:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tuneyard_store.artifact import fetch_directory, publish_directory
+from tuneyard_trainer.data.columns import INPUT_IDS
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.model.layout import download_model, fresh
 from tuneyard_trainer.runtime.stage_runner import StageContext
@@ -80,7 +81,7 @@ def quantize(context: StageContext, merged: Path, name: str, span: Span) -> Path
         context.progress.update(percent=span.percent(event["done"] / event["total"]))
 
     calibration = context.spec.export.calibration
-    rows = [list(row.input_ids) for row in read_rows(fetch_rows(context, "train"))]
+    rows = [row[INPUT_IDS] for row in read_rows(fetch_rows(context, "train"))]
     chosen = calibration_rows(rows, calibration.samples, context.spec.training.seed)
     context.progress.update(percent=span.percent(0), message=f"quantizing to {name}")
     context.log.info("quantizing to %s with %d calibration rows", name, len(chosen))

@@ -25,12 +25,12 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Trainer, Trai
 from tuneyard_api import reasons
 from tuneyard_api.kinds.finetunejob import Training
 from tuneyard_trainer.backends.schedule import micro_batch_size, row_order
-from tuneyard_trainer.data.shards import TokenizedRow, read_rows
+from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow, length
+from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, TryAgain
 from tuneyard_trainer.runtime.rendezvous import AGAIN
 from tuneyard_trainer.runtime.worker import Json, emit, worker_main
 
-IGNORED_LABEL = -100
 REPORT_SECONDS = 2.0
 LOSS_WINDOW = 10  # steps: what is reported as the loss is their mean
 # Gloo's words, and those of the store at which all processes meet.
@@ -47,7 +47,7 @@ def fine_tune(job: Json) -> Json | None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
     rows = read_rows(Path(job["rows"]))
-    lengths = [len(row.input_ids) for row in rows]
+    lengths = [length(row) for row in rows]
     order = row_order(lengths, job["steps"], training.effective_batch_size, training.seed)
     model = adapted_model(Path(job["model"]), training)
     watch = Watch([lengths[index] for index in order], training, Path(job["stop_file"]))
@@ -55,7 +55,7 @@ def fine_tune(job: Json) -> Json | None:
         model=model,
         args=training_arguments(training, job),
         train_dataset=Subset(rows, order),
-        data_collator=collate,
+        data_collator=COLLATORS[rows.columns],
         callbacks=[watch],
     )
     trainer.remove_callback(transformers.PrinterCallback)
@@ -198,17 +198,23 @@ def training_arguments(training: Training, job: Json) -> TrainingArguments:
 
 
 def collate(rows: Sequence[TokenizedRow]) -> dict[str, torch.Tensor]:
-    """Pads a micro batch to its longest row; padding is neither attended to nor supervised."""
-    width = max(len(row.input_ids) for row in rows)
+    """Pads a micro batch of chats to its longest row; padding is neither attended to nor supervised."""
+    width = max(len(row[INPUT_IDS]) for row in rows)
 
     def padded(values: list[list[int]], filler: int) -> torch.Tensor:
         return torch.tensor([[*value, *[filler] * (width - len(value))] for value in values], dtype=torch.long)
 
     return {
-        "input_ids": padded([list(row.input_ids) for row in rows], 0),
-        "labels": padded([list(row.labels) for row in rows], IGNORED_LABEL),
-        "attention_mask": padded([[1] * len(row.input_ids) for row in rows], 0),
+        "input_ids": padded([row[INPUT_IDS] for row in rows], 0),
+        "labels": padded([row[LABELS] for row in rows], IGNORED),
+        "attention_mask": padded([[1] * len(row[INPUT_IDS]) for row in rows], 0),
     }
+
+
+# A collator for each kind of example, found by the columns of its rows.
+COLLATORS = {
+    frozenset({INPUT_IDS, LABELS}): collate,
+}
 
 
 def mean_loss(history: list[dict[str, float]]) -> float | None:

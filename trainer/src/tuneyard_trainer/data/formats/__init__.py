@@ -1,49 +1,58 @@
-"""Row formats: a new one is one file and one line here."""
+"""Row formats: a new one is one line in tuneyard_api.registry.DATA_FORMATS and one module here, found by its name."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Protocol, cast
 
 from tuneyard_api import reasons
-from tuneyard_trainer.data.examples import Messages, RowError
-from tuneyard_trainer.data.formats import alpaca, messages, prompt_completion
-
-Row = Mapping[str, Any]
+from tuneyard_api.registry import DATA_FORMATS, module_name
+from tuneyard_trainer.data.examples import Example, RowError
 
 
-class Format(NamedTuple):
-    """Whether a row looks like it, how to make messages of it, and what a row must look like, in words."""
+class Format(Protocol):
+    """A module that makes examples of rows."""
 
-    matches: Callable[[Row], bool]
-    read: Callable[[Row], Messages]
-    shape: str
+    SHAPE: str
+    """What a row looks like, for messages."""
+
+    def matches(self, fields: Mapping[str, Any]) -> bool:
+        """Whether a row has the fields of this format."""
+        ...
+
+    def read(self, fields: Mapping[str, Any]) -> Example:
+        """The example of a row.
+
+        Raises:
+            RowError: a field is missing or wrong.
+        """
+        ...
 
 
-FORMATS: Final[dict[str, Format]] = {
-    "messages": Format(messages.matches, messages.read, messages.SHAPE),
-    "alpaca": Format(alpaca.matches, alpaca.read, alpaca.SHAPE),
-    "prompt-completion": Format(prompt_completion.matches, prompt_completion.read, prompt_completion.SHAPE),
-}
+def load_format(name: str) -> Format:
+    """The module of a format."""
+    return cast(Format, import_module(f"{__name__}.{module_name(name)}"))
 
 
-def detect(row: Row) -> str:
-    """The name of the first format that the row looks like.
+def detect(fields: Mapping[str, Any]) -> str:
+    """The name of the first format whose fields the row has.
 
     Raises:
-        RowError: it looks like none.
+        RowError: no format matches.
     """
-    for name, each in FORMATS.items():
-        if each.matches(row):
+    formats = {name: load_format(name) for name in DATA_FORMATS}
+    for name, form in formats.items():
+        if form.matches(fields):
             return name
-    shapes = "; ".join(each.shape for each in FORMATS.values())
+    shapes = "; ".join(form.SHAPE for form in formats.values())
     raise RowError(
         reasons.INVALID_ROW,
-        f"the fields {', '.join(sorted(map(str, row))) or '(none)'} are of no known format",
+        f"the fields {', '.join(sorted(map(str, fields))) or '(none)'} are of no known format",
         f"Use one of: {shapes}; or map your fields in dataset.train[].columns",
     )
 
 
-def renamed(row: Row, columns: Mapping[str, str]) -> Row:
+def renamed(fields: Mapping[str, Any], columns: Mapping[str, str]) -> Mapping[str, Any]:
     """The row with the format's field names; `columns` maps them to the row's own."""
-    taken = set(columns.values())
-    rest = {name: value for name, value in row.items() if name not in taken}
-    return rest | {field: row[column] for field, column in columns.items() if column in row}
+    mapped = set(columns.values())
+    others = {name: value for name, value in fields.items() if name not in mapped}
+    return others | {name: fields[column] for name, column in columns.items() if column in fields}

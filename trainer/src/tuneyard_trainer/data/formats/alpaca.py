@@ -3,17 +3,18 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tuneyard_trainer.data.examples import Messages, question_and_answer, text_of
+from tuneyard_trainer.data.examples import Chat
+from tuneyard_trainer.data.formats.fields import question_and_answer, text_of
 
 SHAPE: Final = '{"instruction", "input", "output"}'
 
 
-def matches(row: Mapping[str, Any]) -> bool:
-    return "instruction" in row and ("input" in row or "output" in row)
+def matches(fields: Mapping[str, Any]) -> bool:
+    return "instruction" in fields and ("input" in fields or "output" in fields)
 
 
-def read(row: Mapping[str, Any]) -> Messages:
-    instruction, context = text_of(row, "instruction"), text_of(row, "input")
-    # The model's own chat template takes the place of Alpaca's "### Instruction:" headings.
+def read(fields: Mapping[str, Any]) -> Chat:
+    instruction, context = text_of(fields, "instruction"), text_of(fields, "input")
+    # The chat template of the model replaces Alpaca's headings ("### Instruction:").
     question = f"{instruction}\n\n{context}" if instruction.strip() and context.strip() else instruction
-    return question_and_answer(question, text_of(row, "output"), "output", "instruction")
+    return Chat(question_and_answer(question, text_of(fields, "output"), "instruction", "output"))

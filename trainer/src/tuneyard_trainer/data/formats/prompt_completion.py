@@ -1,9 +1,10 @@
-"""prompt-completion: {"prompt": "...", "completion": "..."}, and the other names that these two go by."""
+"""prompt-completion: {"prompt": "...", "completion": "..."}, or other names for these two fields."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tuneyard_trainer.data.examples import Messages, question_and_answer, text_of
+from tuneyard_trainer.data.examples import Chat, Message
+from tuneyard_trainer.data.formats.fields import question_and_answer, text_of
 
 PROMPTS: Final = ("prompt", "question", "instruction", "input")
 COMPLETIONS: Final = ("completion", "answer", "response", "output")
@@ -11,18 +12,18 @@ SYSTEM: Final = "system"
 SHAPE: Final = '{"prompt", "completion"} or {"question", "answer"}'
 
 
-def matches(row: Mapping[str, Any]) -> bool:
-    return any(field in row for field in PROMPTS)
+def matches(fields: Mapping[str, Any]) -> bool:
+    return any(name in fields for name in PROMPTS)
 
 
-def read(row: Mapping[str, Any]) -> Messages:
-    prompt = next((field for field in PROMPTS if field in row), PROMPTS[0])
-    completion = next((field for field in COMPLETIONS if field in row), _partner(prompt))
-    messages = question_and_answer(text_of(row, prompt), text_of(row, completion), completion, prompt)
-    system = text_of(row, SYSTEM)
-    return [{"role": "system", "content": system}, *messages] if system.strip() else messages
+def read(fields: Mapping[str, Any]) -> Chat:
+    prompt = next((name for name in PROMPTS if name in fields), PROMPTS[0])
+    completion = next((name for name in COMPLETIONS if name in fields), _partner(prompt))
+    messages = question_and_answer(text_of(fields, prompt), text_of(fields, completion), prompt, completion)
+    system = text_of(fields, SYSTEM)
+    return Chat((Message("system", system), *messages) if system.strip() else messages)
 
 
 def _partner(prompt: str) -> str:
-    """The field that a person would expect beside `prompt`."""
+    """The field that usually goes with `prompt`, for the message about a missing answer."""
     return COMPLETIONS[PROMPTS.index(prompt)]

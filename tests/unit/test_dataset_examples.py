@@ -1,0 +1,46 @@
+"""Examples of every kind as JSON, and the keys that find duplicates."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuneyard_trainer.data.examples import (
+    Chat,
+    Example,
+    Message,
+    Preference,
+    Text,
+    content,
+    content_key,
+    from_json,
+    to_json,
+)
+
+texts = st.text(st.characters(codec="utf-8"))
+extras = st.dictionaries(st.sampled_from(["name", "tool_calls", "weight"]), st.integers() | st.lists(texts))
+messages = st.lists(st.builds(Message, texts, texts, extras)).map(tuple)
+examples = st.one_of(
+    st.builds(Chat, messages), st.builds(Text, texts), st.builds(Preference, messages, messages, messages)
+)
+
+
+@given(examples)
+def test_json_round_trip(example: Example) -> None:
+    assert from_json(json.loads(json.dumps(to_json(example)))) == example
+
+
+def test_key_of_a_chat_is_stable() -> None:
+    chat = Chat((Message("user", "Why?"), Message("assistant", "ä")))
+    assert content(chat) == [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "ä"}]
+    assert content_key(chat).hex() == "b21316bfc8c7385d898de77b3ff9afde"
+
+
+@given(st.lists(examples, unique_by=lambda example: json.dumps(content(example), sort_keys=True)))
+def test_keys_differ(different: list[Example]) -> None:
+    assert len({content_key(example) for example in different}) == len(different)
+
+
+def test_key_ignores_the_order_of_fields() -> None:
+    one, other = ({"name": "x", "weight": 1}, {"weight": 1, "name": "x"})
+    assert content_key(Chat((Message("user", "a", one),))) == content_key(Chat((Message("user", "a", other),)))

@@ -1,0 +1,62 @@
+"""Tokenized rows on disk: named columns, of equal or of different lengths."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow
+from tuneyard_trainer.data.shards import ShardWriter, read_rows
+
+ids = st.lists(st.integers(0, 2**31 - 1))
+chats = st.lists(ids.map(lambda ids: {INPUT_IDS: ids, LABELS: [IGNORED, *ids][: len(ids)]}))
+preferences = st.lists(st.fixed_dictionaries({"chosen_ids": ids, "rejected_ids": ids, "prompt_ids": ids}))
+
+
+def write(directory: Path, rows: list[TokenizedRow]) -> Path:
+    writer = ShardWriter()
+    for row in rows:
+        writer.add(row)
+    assert len(writer) == len(rows)
+    writer.write(directory)
+    return directory
+
+
+@given(st.one_of(chats, preferences))
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[TokenizedRow]) -> None:
+    read = read_rows(write(tmp_path_factory.mktemp("rows"), rows))
+    assert len(read) == len(rows)
+    assert list(read) == rows == read[:]
+    assert read[::-2] == rows[::-2]
+    with pytest.raises(IndexError):
+        read[len(rows)]
+    if rows:
+        assert read[-1] == rows[-1]
+        assert read.columns == rows[0].keys()
+
+
+def test_files_of_chats(tmp_path: Path) -> None:
+    write(tmp_path, [{INPUT_IDS: [5, 6], LABELS: [IGNORED, 6]}, {INPUT_IDS: [7], LABELS: [7]}])
+    arrays = {path.name: np.load(path) for path in tmp_path.iterdir()}
+    assert {name: array.tolist() for name, array in arrays.items()} == {
+        "input_ids.npy": [5, 6, 7],
+        "labels.npy": [IGNORED, 6, 7],
+        "offsets.npy": [0, 2, 3],
+    }
+    assert {str(array.dtype) for array in arrays.values()} == {"int32", "int64"}
+
+
+def test_files_of_other_lengths(tmp_path: Path) -> None:
+    write(tmp_path, [{"chosen": [1, 2], "rejected": [3]}])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "chosen.npy", "rejected.npy", "offsets.npy", "rejected.offsets.npy"
+    }  # fmt: skip
+
+
+def test_other_columns() -> None:
+    writer = ShardWriter()
+    writer.add({INPUT_IDS: [1], LABELS: [1]})
+    with pytest.raises(ValueError, match="chosen"):
+        writer.add({"chosen": [1]})

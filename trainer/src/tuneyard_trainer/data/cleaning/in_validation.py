@@ -1,0 +1,22 @@
+"""Drops training rows that are in the validation source too: a score on rows that were trained means nothing."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from tuneyard_trainer.data.cleaning.step import CleaningContext
+from tuneyard_trainer.data.examples import Key
+from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.split import VALIDATION
+
+REASON: Final = "inValidation"
+
+
+def apply(rows: Iterable[SourceRow], context: CleaningContext) -> Iterator[SourceRow]:
+    validation: set[Key] = set()
+    for row in rows:
+        if row.split == VALIDATION:
+            validation.add(row.key)
+        elif row.key in validation:
+            context.dropped[REASON] += 1
+            continue
+        yield row

@@ -1,0 +1,18 @@
+"""Drops rows without a token that is trained, such as those that were truncated before the answer."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from tuneyard_trainer.data.cleaning.step import CleaningContext
+from tuneyard_trainer.data.columns import supervised
+from tuneyard_trainer.data.tokenize import TokenizedExample
+
+REASON: Final = "nothingToTrain"
+
+
+def apply(rows: Iterable[TokenizedExample], context: CleaningContext) -> Iterator[TokenizedExample]:
+    for row in rows:
+        if supervised(row.tokens):
+            yield row
+        else:
+            context.dropped[REASON] += 1
