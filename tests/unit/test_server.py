@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from support.servingbuilders import OLD, Scene
 from tuneyard_api import names
 from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_api.kinds.modelserver import Vllm
 from tuneyard_server import cli
-from tuneyard_server.engines import engine_command
+from tuneyard_server.engines import engine_command, load_engine
 from tuneyard_server.engines.base import Command
 from tuneyard_server.engines.vllm import ROUTES, explain, vllm_command
 from tuneyard_server.proxy.config import render
@@ -132,6 +133,19 @@ def test_request_survives_the_command_line() -> None:
     received = EngineRequest.model_validate_json(options.request)
     assert received == request
     assert flags(engine_command(received, SOCKET))["--quote"] == "a'b\"c"
+
+
+def test_operators_commands_are_accepted() -> None:
+    scene = Scene(vllm={"maxModelLen": 64}, resources={"gpus": 0, "limits": {"cpu": "4"}})
+    scene.step()
+    pod = scene.deployment_of(OLD)["spec"]["template"]["spec"]
+    commands = {container["name"]: container["command"] for container in (*pod["initContainers"], *pod["containers"])}
+    options = {name: cli.parser().parse_args(command[1:]) for name, command in commands.items()}
+    assert options["fetch"].digest == OLD
+    assert load_engine(options["proxy"].engine).routes == ROUTES
+    request = EngineRequest.model_validate_json(options["engine"].request)
+    assert request.threads == 4
+    assert flags(engine_command(request, SOCKET))["--max-model-len"] == "64"
 
 
 def test_only_listed_routes_have_a_location() -> None:
