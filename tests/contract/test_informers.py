@@ -117,7 +117,7 @@ def requests(verb: str, code: str = "200") -> float:
     return registry.get_sample_value("api_requests_total", labels) or 0.0
 
 
-async def test_what_happens_is_seen(server: ApiServer, wire: Wire) -> None:
+async def test_changes_are_cached(server: ApiServer, wire: Wire) -> None:
     create(server, "before")
     async with informing() as cache:
         assert labelled(cache, "before") == ""
@@ -128,7 +128,7 @@ async def test_what_happens_is_seen(server: ApiServer, wire: Wire) -> None:
         await until(lambda: labelled(cache, "before") is None)
 
 
-async def test_a_cut_connection_is_resumed_without_a_list(server: ApiServer, wire: Wire) -> None:
+async def test_a_broken_watch_resumes_without_a_list(server: ApiServer, wire: Wire) -> None:
     create(server, "stays")
     create(server, "goes")
     async with informing() as cache:
@@ -138,21 +138,21 @@ async def test_a_cut_connection_is_resumed_without_a_list(server: ApiServer, wir
         server.request("DELETE", f"{JOBS}/goes")
         create(server, "comes")
         await until(lambda: wire.refused > 0)
-        assert labelled(cache, "goes") == "", "nobody has told yet"
+        assert labelled(cache, "goes") == "", "not reported yet"
         wire.mend()
         await until(lambda: labelled(cache, "stays") == "changed-in-the-outage")
         await until(lambda: labelled(cache, "goes") is None and labelled(cache, "comes") == "")
         assert requests("list") == lists
 
 
-async def test_what_went_in_an_outage_that_is_forgotten_is_noticed_by_a_list(server: ApiServer, wire: Wire) -> None:
+async def test_an_expired_version_is_listed_again(server: ApiServer, wire: Wire) -> None:
     """410 Gone: etcd has been compacted, and the API server's watch cache is new."""
     create(server, "stays")
     create(server, "goes")
-    told: list[str] = []
+    changed: list[str] = []
     async with informing() as cache:
         lists = requests("list")
-        cache._on_change = lambda thing: told.append(thing["metadata"]["name"])
+        cache._on_change = lambda obj: changed.append(obj["metadata"]["name"])
         wire.cut()
         server.request("DELETE", f"{JOBS}/goes")
         label(server, "stays", "changed")
@@ -162,10 +162,10 @@ async def test_what_went_in_an_outage_that_is_forgotten_is_noticed_by_a_list(ser
         wire.mend()
         await until(lambda: labelled(cache, "goes") is None and labelled(cache, "stays") == "changed")
         assert requests("list") == lists + 1
-        assert sorted(told) == ["goes", "stays"], "those that follow it are woken"
+        assert sorted(changed) == ["goes", "stays"], "their followers are enqueued"
 
 
-async def test_many_objects_come_in_pages(server: ApiServer, wire: Wire) -> None:
+async def test_long_lists_come_in_pages(server: ApiServer, wire: Wire) -> None:
     await asyncio.to_thread(lambda: [create(server, f"many-{each}") for each in range(1001)])
     before = requests("list")
     async with informing() as cache:
@@ -173,7 +173,7 @@ async def test_many_objects_come_in_pages(server: ApiServer, wire: Wire) -> None
         assert requests("list") == before + 3
 
 
-async def test_a_watch_that_is_refused_from_the_start_is_not_tried_all_the_time(wire: Wire) -> None:
+async def test_a_refused_watch_is_retried_with_a_delay(wire: Wire) -> None:
     kube, cache = connect(), Cache(KINDS)
     wire.cut()
     informer = Informer(kube, Source("FineTuneJob"), cache)
@@ -192,8 +192,8 @@ async def observe(job: Json, _: Context) -> Json:
     return job
 
 
-async def test_a_status_is_written_onto_the_version_that_it_was_made_from(server: ApiServer, wire: Wire) -> None:
-    """A former leader, or one that has not heard of a change, is refused; the next look goes well."""
+async def test_a_stale_writer_is_rejected(server: ApiServer, wire: Wire) -> None:
+    """A status carries the resourceVersion that it was computed from. The next reconcile has the newer one."""
     create(server, "x")
     key = Key("FineTuneJob", "default", "x")
     controller: Controller[Any, None] = Controller(FINE_TUNE_JOB, observe, lambda *_: Plan({"phase": "Training"}))
@@ -211,7 +211,7 @@ async def test_a_status_is_written_onto_the_version_that_it_was_made_from(server
         assert "status" not in server.request("GET", f"{JOBS}/x")
         await Reconciler(kube, cache, [controller], None, HttpClient())(key)
         assert server.request("GET", f"{JOBS}/x")["status"] == {"phase": "Training"}
-        assert (cache.get(*key) or {})["status"] == {"phase": "Training"}, "the answer was put there at once"
+        assert (cache.get(*key) or {})["status"] == {"phase": "Training"}, "the response is cached at once"
         await kube.close()
 
 
@@ -245,14 +245,14 @@ async def text(session: aiohttp.ClientSession, path: str) -> str:
 
 
 def audited(server: ApiServer, since: int, agent: str = "tuneyard-operator") -> list[str]:
-    """What was asked by clients of that name, as VERB URI; a watch counts when it begins, the Lease's renewal never."""
+    """The requests of clients of that name, as VERB URI; a watch counts when it begins, a Lease's renewal never."""
     lines = [json.loads(line) for line in server.audit_log.read_text()[since:].splitlines()]
     asked = [each for each in lines if each["verb"] != "watch" or each["stage"] == "ResponseStarted"]
     asked = [each for each in asked if each.get("objectRef", {}).get("resource") != "leases"]
     return [f"{each['verb']} {each['requestURI']}" for each in asked if each.get("userAgent", "").startswith(agent)]
 
 
-async def test_at_rest_it_asks_and_writes_nothing(server: ApiServer, wire: Wire, unused_tcp_port: int) -> None:
+async def test_no_requests_at_rest(server: ApiServer, wire: Wire, unused_tcp_port: int) -> None:
     create(server, "runs")
     async with operator(unused_tcp_port) as session:
         jobs = "/apis/batch/v1/namespaces/default/jobs"
@@ -260,7 +260,7 @@ async def test_at_rest_it_asks_and_writes_nothing(server: ApiServer, wire: Wire,
         await until(lambda: "status" in server.request("GET", f"{JOBS}/runs"))
         await settled(server)
         since = len(server.audit_log.read_text())
-        # A reconcile that finds nothing to do: the Job's news wake it.
+        # A change of the Job enqueues a reconcile that finds nothing to do.
         before = await text(session, "/metrics")
         (job,) = server.request("GET", jobs)["items"]
         patch = {"metadata": {"annotations": {"seen": "1"}}}
@@ -276,7 +276,7 @@ async def test_at_rest_it_asks_and_writes_nothing(server: ApiServer, wire: Wire,
         server.request("DELETE", f"{jobs}/{job['metadata']['name']}?propagationPolicy=Background")
 
 
-async def test_the_process_ends_at_a_signal_and_kopf_reads_no_object(
+async def test_sigterm_ends_the_process_and_kopf_reads_no_object(
     server: ApiServer, wire: Wire, unused_tcp_port: int
 ) -> None:
     since = len(server.audit_log.read_text())
@@ -305,7 +305,7 @@ async def test_the_process_ends_at_a_signal_and_kopf_reads_no_object(
 
 
 async def settled(server: ApiServer, seconds: float = 3.0) -> None:
-    """Returns when the operator has asked nothing for that long."""
+    """Returns when the operator has sent no request for that long."""
     size, since = -1, time.monotonic()
     async with asyncio.timeout(60):
         while time.monotonic() - since < seconds:
@@ -327,7 +327,7 @@ async def until_async(check: Callable[[], object], seconds: float = 30.0) -> Non
             await asyncio.sleep(0.05)
 
 
-def test_each_kind_that_a_plan_reads_is_watched() -> None:
+def test_each_kind_that_an_observation_reads_is_watched() -> None:
     assert {each.kind for each in SOURCES} == {
         "FineTuneJob", "ModelServer", "Job", "Pod", "Deployment", "Service", "Event",
     }  # fmt: skip

@@ -90,7 +90,7 @@ async def test_exactly_one_of_five_leads(candidate: Candidate, server: ApiServer
     assert spec(server, lease)["leaseTransitions"] == 0
 
 
-async def test_release_hands_over_within_a_second(candidate: Candidate, server: ApiServer, lease: str) -> None:
+async def test_a_release_is_noticed_within_a_second(candidate: Candidate, server: ApiServer, lease: str) -> None:
     first, second = candidate("first"), candidate("second")
     await first.acquire()
     async with running(second.acquire()) as waiting:
@@ -107,10 +107,10 @@ async def test_release_hands_over_within_a_second(candidate: Candidate, server: 
     assert spec(server, lease)["leaseTransitions"] == 1
 
 
-async def test_a_lease_belongs_to_the_deployment_of_its_name(
+async def test_a_lease_is_owned_by_the_deployment_of_its_name(
     candidate: Candidate, server: ApiServer, lease: str
 ) -> None:
-    """An operator that was installed anew takes the Lease over with the new Deployment as its owner."""
+    """A reinstalled operator acquires the Lease with the new Deployment as its owner."""
     owners: list[dict[str, Any]] = []
     for name in ("first", "second"):
         deployment = deploy(server, lease)
@@ -138,23 +138,23 @@ def deploy(server: ApiServer, name: str) -> str:
     return str(made["metadata"]["uid"])
 
 
-async def test_a_released_lease_is_nobodys(candidate: Candidate, server: ApiServer, lease: str) -> None:
+async def test_a_released_lease_has_no_holder(candidate: Candidate, server: ApiServer, lease: str) -> None:
     first = candidate("first")
     await first.acquire()
     await first.release()
     assert (spec(server, lease).get("holderIdentity"), spec(server, lease)["leaseDurationSeconds"]) == ("", 1)
     await candidate("second").acquire()
     await first.release()
-    assert spec(server, lease)["holderIdentity"] == "second", "who does not lead takes nothing away"
+    assert spec(server, lease)["holderIdentity"] == "second", "a process that does not lead releases nothing"
 
 
-async def test_a_silent_holder_is_replaced_after_the_leases_time_and_not_before(candidate: Candidate) -> None:
+async def test_a_lease_that_is_not_renewed_expires(candidate: Candidate) -> None:
     await candidate("first").acquire()
     took, _ = await timed(candidate("second").acquire())
     assert TIMING.lease <= took < TIMING.lease + SLACK
 
 
-async def test_a_label_on_the_lease_is_no_sign_of_life(candidate: Candidate, server: ApiServer, lease: str) -> None:
+async def test_a_new_label_is_no_renewal(candidate: Candidate, server: ApiServer, lease: str) -> None:
     await candidate("first").acquire()
 
     async def label() -> None:
@@ -170,7 +170,7 @@ async def test_a_label_on_the_lease_is_no_sign_of_life(candidate: Candidate, ser
     assert TIMING.lease <= took < TIMING.lease + 3 * TIMING.retry + SLACK
 
 
-async def test_a_holder_survives_that_others_write(candidate: Candidate, server: ApiServer, lease: str) -> None:
+async def test_a_holder_survives_the_writes_of_others(candidate: Candidate, server: ApiServer, lease: str) -> None:
     first = candidate("first")
     await first.acquire()
     path = f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{lease}"
@@ -184,9 +184,7 @@ async def test_a_holder_survives_that_others_write(candidate: Candidate, server:
 
 
 @pytest.mark.parametrize("loss", ["taken", "deleted"])
-async def test_a_holder_that_finds_its_lease_gone_ends(
-    candidate: Candidate, server: ApiServer, lease: str, loss: str
-) -> None:
+async def test_a_holder_stops_without_its_lease(candidate: Candidate, server: ApiServer, lease: str, loss: str) -> None:
     first = candidate("first")
     await first.acquire()
     path = f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{lease}"
@@ -196,7 +194,7 @@ async def test_a_holder_that_finds_its_lease_gone_ends(
     else:
         await asyncio.to_thread(server.request, "DELETE", path)
     took, _ = await timed(first.renew())
-    assert took < TIMING.pause() * 1.2 + SLACK
+    assert took < TIMING.retry_period() * 1.2 + SLACK
     assert not first.leads
 
 
@@ -211,7 +209,7 @@ async def wired(server: ApiServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("cut", [Wire.swallow, Wire.cut], ids=["swallow", "cut"])
-async def test_a_holder_without_an_api_server_gives_up_before_another_one_wins(
+async def test_a_disconnected_holder_stops_before_another_acquires(
     cut: Callable[[Wire], None],
     candidate: Candidate,
     server: ApiServer,
@@ -225,13 +223,13 @@ async def test_a_holder_without_an_api_server_gives_up_before_another_one_wins(
         async with running(first.renew()) as renewing, running(second.acquire()) as waiting:
             await asyncio.sleep(1)
             cut(wire)
-            (gave_up, gave_up_at), (won, won_at) = await asyncio.gather(timed(renewing), timed(waiting))
-    assert gave_up < TIMING.deadline + SLACK
-    assert won_at - gave_up_at > (TIMING.lease - TIMING.deadline) / 2
+            (stopped_after, stopped_at), (won, won_at) = await asyncio.gather(timed(renewing), timed(waiting))
+    assert stopped_after < TIMING.deadline + SLACK
+    assert won_at - stopped_at > (TIMING.lease - TIMING.deadline) / 2
     assert TIMING.lease - 1.2 * TIMING.retry - SLACK < won < TIMING.lease + SLACK
 
 
-async def test_a_holder_survives_a_short_absence_of_the_api_server(
+async def test_a_holder_survives_a_short_outage(
     candidate: Candidate, server: ApiServer, lease: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with wired(server, tmp_path, monkeypatch) as (wire, kube):
@@ -247,7 +245,7 @@ async def test_a_holder_survives_a_short_absence_of_the_api_server(
             assert not waiting.done()
 
 
-async def test_a_standby_survives_that_the_api_server_is_away(
+async def test_a_standby_survives_an_outage(
     candidate: Candidate, server: ApiServer, lease: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with wired(server, tmp_path, monkeypatch) as (wire, kube):
@@ -257,7 +255,7 @@ async def test_a_standby_survives_that_the_api_server_is_away(
             await asyncio.sleep(0.5)
             wire.cut()
             await asyncio.sleep(TIMING.lease + 1)
-            assert not waiting.done(), "it sees nothing, and takes nothing"
+            assert not waiting.done(), "it observes nothing, and acquires nothing"
             wire.mend()
             await asyncio.sleep(1)
             assert not waiting.done()
@@ -266,7 +264,7 @@ async def test_a_standby_survives_that_the_api_server_is_away(
 
 
 async def test_a_standby_costs_no_requests(candidate: Candidate, server: ApiServer, lease: str) -> None:
-    """A look, and one watch of ten minutes; the holder's renewals are all that is left."""
+    """A get and one watch of ten minutes; all other requests are the holder's renewals."""
     holder, standby = candidate("holder"), candidate("standby")
     await holder.acquire()
     async with running(holder.renew()), running(standby.acquire()):
@@ -279,7 +277,7 @@ async def test_a_standby_costs_no_requests(candidate: Candidate, server: ApiServ
     assert (TIMING.lease + 1) / (1.2 * TIMING.retry) - 3 < len(after[before:]) <= (TIMING.lease + 1) / TIMING.retry
 
 
-async def test_nor_where_the_lease_is_older_than_what_the_api_server_remembers(
+async def test_a_standby_costs_no_requests_after_a_compaction(
     candidate: Candidate, server: ApiServer, lease: str
 ) -> None:
     await candidate("holder").acquire()
@@ -294,12 +292,14 @@ async def test_nor_where_the_lease_is_older_than_what_the_api_server_remembers(
 
 
 def verbs(server: ApiServer, lease: str) -> list[str]:
-    """Of the requests for a Lease so far."""
+    """The verbs of all requests for a Lease so far."""
     lines = [json.loads(line) for line in server.audit_log.read_text().splitlines()]
     return [each["verb"] for each in lines if each["objectRef"].get("name") == lease]
 
 
-async def test_the_charts_role_is_enough(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_role_of_the_chart_suffices(
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The election of an installed operator, with the rights of its service account."""
     chart = Path(__file__).parents[2] / "charts" / "tuneyard"
     command = ["helm", "template", "tuneyard", str(chart), "--namespace=default", "--show-only=templates/lease.yaml"]

@@ -1,4 +1,4 @@
-"""A name that somebody else takes just before the operator would: with a real API server."""
+"""Objects with the name of a child that are not the operator's, on a real API server."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -45,7 +45,7 @@ def bot() -> Json:
     return head | {"spec": {"model": model}}
 
 
-async def test_a_service_that_nobody_told_us_of_is_not_taken_over(server: ApiServer, kube: Kube) -> None:
+async def test_an_unknown_service_of_another_owner_is_not_overwritten(server: ApiServer, kube: Kube) -> None:
     before = server.request("POST", SERVICES, theirs())
     cache = Cache(KINDS)
     cache.put(server.request("POST", SERVERS, bot()))
@@ -62,8 +62,8 @@ async def test_a_service_that_nobody_told_us_of_is_not_taken_over(server: ApiSer
     assert server.request("GET", f"{SERVICES}/bot") == before
 
 
-async def test_what_the_operator_before_us_made_is_ours(server: ApiServer, kube: Kube) -> None:
-    """Although we have not heard of it yet."""
+async def test_children_of_an_earlier_process_are_adopted(server: ApiServer, kube: Kube) -> None:
+    """Although the cache does not have them yet."""
     server.request("DELETE", f"{SERVICES}/bot")
     made = server.request("GET", f"{SERVERS}/bot")
     for _ in range(2):
@@ -75,8 +75,8 @@ async def test_what_the_operator_before_us_made_is_ours(server: ApiServer, kube:
     assert owner["uid"] == made["metadata"]["uid"]
 
 
-async def test_children_of_deleted_namesake_are_reused(server: ApiServer, kube: Kube) -> None:
-    """No garbage collector runs here, as one that has missed the deletion."""
+async def test_children_of_a_deleted_object_of_the_same_name_are_adopted(server: ApiServer, kube: Kube) -> None:
+    """No garbage collector runs here, as if it had missed the deletion."""
     server.request("DELETE", f"{SERVERS}/bot")
     made = server.request("POST", SERVERS, bot())
     cache = Cache(KINDS)

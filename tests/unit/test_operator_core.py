@@ -1,4 +1,4 @@
-"""The queue, the table of errors, the log's lines, and what is healthy."""
+"""The work queue, the table of errors, log records, health, and settings."""
 
 import asyncio
 import json
@@ -34,10 +34,10 @@ from tuneyard_operator.settings import Settings, from_environment
         (ApiError(400, "BadRequest", ""), Verdict.GIVE_UP),
         (ApiError(413, "RequestEntityTooLarge", ""), Verdict.GIVE_UP),
         (ApiError(418, "Teapot", "unknown"), Verdict.RETRY),
-        (KeyError("a mistake of ours"), Verdict.RETRY),
+        (KeyError("a defect"), Verdict.RETRY),
     ],
 )
-def test_every_error_has_its_verdict(error: Exception, verdict: Verdict) -> None:
+def test_verdicts(error: Exception, verdict: Verdict) -> None:
     assert classify(error) is verdict
 
 
@@ -51,7 +51,7 @@ async def drain(queue: WorkQueue[str], until: Callable[[], bool]) -> None:
 
 
 class TestWorkQueue:
-    async def test_many_wakes_are_one_look(self) -> None:
+    async def test_a_key_enqueued_many_times_is_worked_on_once(self) -> None:
         seen: list[str] = []
 
         async def work(key: str) -> None:
@@ -63,15 +63,15 @@ class TestWorkQueue:
         await drain(queue, lambda: len(seen) >= 2)
         assert sorted(seen) == ["a", "b"]
 
-    async def test_a_wake_during_the_work_is_not_lost_and_never_works_twice_at_a_time(self) -> None:
-        looks, at_once, most = 0, 0, 0
+    async def test_a_key_enqueued_during_its_work_is_worked_on_again_afterwards(self) -> None:
+        runs, at_once, most = 0, 0, 0
 
         async def work(key: str) -> None:
-            nonlocal looks, at_once, most
+            nonlocal runs, at_once, most
             at_once += 1
             most = max(most, at_once)
-            looks += 1
-            if looks < 4:
+            runs += 1
+            if runs < 4:
                 queue.enqueue(key)
                 queue.enqueue(key)
             await asyncio.sleep(0.005)
@@ -79,10 +79,10 @@ class TestWorkQueue:
 
         queue = WorkQueue(work, workers=4)
         queue.enqueue("a")
-        await drain(queue, lambda: looks >= 4 and at_once == 0)
-        assert (looks, most) == (4, 1)
+        await drain(queue, lambda: runs >= 4 and at_once == 0)
+        assert (runs, most) == (4, 1)
 
-    async def test_one_slow_key_does_not_hold_up_the_others(self) -> None:
+    async def test_a_slow_key_does_not_delay_others(self) -> None:
         seen: list[str] = []
         forever = asyncio.Event()
 
@@ -96,7 +96,7 @@ class TestWorkQueue:
             queue.enqueue(key)
         await drain(queue, lambda: seen == ["a", "b"])
 
-    async def test_a_failure_is_tried_again_and_then_forgotten(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_a_failure_is_retried_and_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         tries = 0
 
         async def work(key: str) -> None:
@@ -110,32 +110,32 @@ class TestWorkQueue:
         await drain(queue, lambda: tries == 2)
         assert "etcd is away" in caplog.text
 
-    async def test_work_says_when_it_wants_to_look_again(self) -> None:
-        looks = 0
+    async def test_work_requeues_after_some_seconds(self) -> None:
+        runs = 0
 
         async def work(key: str) -> float | None:
-            nonlocal looks
-            looks += 1
-            return 0.01 if looks < 3 else None
+            nonlocal runs
+            runs += 1
+            return 0.01 if runs < 3 else None
 
         queue = WorkQueue(work)
         queue.enqueue("a")
-        await drain(queue, lambda: looks == 3)
+        await drain(queue, lambda: runs == 3)
 
-    async def test_the_earlier_of_two_times_counts(self) -> None:
-        looks = 0
+    async def test_the_earlier_of_two_delays_wins(self) -> None:
+        runs = 0
 
         async def work(key: str) -> None:
-            nonlocal looks
-            looks += 1
+            nonlocal runs
+            runs += 1
 
         queue = WorkQueue(work)
         queue.enqueue("a", after=60)
         queue.enqueue("a", after=0.01)
         queue.enqueue("a", after=60)
-        await drain(queue, lambda: looks == 1)
+        await drain(queue, lambda: runs == 1)
 
-    async def test_oldest_sees_a_worker_that_is_stuck(self) -> None:
+    async def test_oldest_reports_a_stuck_worker(self) -> None:
         async def work(key: str) -> None:
             await asyncio.Event().wait()
 
@@ -144,7 +144,7 @@ class TestWorkQueue:
         queue.enqueue("a")
         await drain(queue, lambda: queue.oldest() > 0.02)
 
-    async def test_keys_that_gather_before_the_work_begins_are_not_late(self) -> None:
+    async def test_oldest_ignores_the_time_before_the_work_began(self) -> None:
         async def work(key: str) -> None:
             await asyncio.Event().wait()
 
@@ -152,28 +152,28 @@ class TestWorkQueue:
         queue.enqueue("a")
         gathered = asyncio.get_running_loop().time()
         await asyncio.sleep(0.05)
-        assert queue.oldest() == 0, "a standby does not work"
+        assert queue.oldest() == 0, "a standby does not reconcile"
         running = asyncio.create_task(queue.run())
         await asyncio.sleep(0)
         assert queue.oldest() < asyncio.get_running_loop().time() - gathered - 0.04, "nor is it late when it begins"
         running.cancel()
 
-    async def test_a_conflict_is_looked_at_again_when_the_news_come_and_not_before(self) -> None:
-        looks: list[str] = []
+    async def test_a_failed_key_that_is_enqueued_is_retried_at_once(self) -> None:
+        runs: list[str] = []
 
         async def work(key: str) -> None:
-            looks.append(key)
-            if len(looks) == 1:
+            runs.append(key)
+            if len(runs) == 1:
                 raise ApiError(403, "Forbidden", "exceeded quota")  # its backoff outlasts this test
 
         queue = WorkQueue(work)
         queue.enqueue("a")
-        await drain(queue, lambda: len(looks) == 1 and queue.oldest() == 0)
-        assert looks == ["a"], "the backoff holds"
+        await drain(queue, lambda: len(runs) == 1 and queue.oldest() == 0)
+        assert runs == ["a"], "it waits for its delay"
         queue.enqueue("a")
-        await drain(queue, lambda: len(looks) == 2)
+        await drain(queue, lambda: len(runs) == 2)
 
-    async def test_lanes_are_served_in_turn_and_first_in_first_out(self) -> None:
+    async def test_lanes_are_served_in_turn(self) -> None:
         lanes: Lanes[str] = Lanes()
         for key in ["a1", "a2", "a3", "b1", "b2", "c1"]:
             lanes.put(key[0], key)
@@ -181,8 +181,8 @@ class TestWorkQueue:
         assert [await lanes.get() for _ in range(6)] == ["a1", "b1", "c1", "a2", "b2", "a3"]
         assert lanes.depths() == {}
 
-    async def test_one_that_fails_all_the_time_is_not_tried_all_the_time(self) -> None:
-        """Its own writes wake it, as they do when a status is written for each failure."""
+    async def test_a_failing_key_that_enqueues_itself_waits_for_its_delay(self) -> None:
+        """As when a status is written for each failure, whose change enqueues the key."""
         tries = 0
 
         async def work(key: str) -> None:
@@ -204,18 +204,18 @@ class TestWorkQueue:
         (ApiError(UNREACHABLE, "ClientConnectorError", ""), 1, 30),
         (ApiError(403, "Forbidden", "exceeded quota"), 5, 300),
         (ApiError(500, "InternalError", ""), 0.5, 120),
-        (ValueError("a mistake of ours"), 0.5, 120),
+        (ValueError("a defect"), 0.5, 120),
         (ApiError(429, "TooManyRequests", ""), 1, 60),
     ],
 )
-def test_delays_grow_to_a_limit_and_spread(error: Exception, first: float, longest: float) -> None:
+def test_delays_double_up_to_a_limit_with_jitter(error: Exception, first: float, longest: float) -> None:
     assert [delay(error, failures, 0.5) for failures in (1, 2, 3)] == [first, 2 * first, 4 * first]
     assert delay(error, 5000, 0.5) == longest == rule(error).longest
     assert delay(error, 3, 0.0) < delay(error, 3, 1.0)
 
 
 @pytest.mark.parametrize(("asked", "least", "most"), [(None, 0.75, 1.25), (7.0, 7.0, 8.75), (0.0, 0.75, 1.25)])
-def test_the_api_servers_wish_to_be_left_alone_is_heard(asked: float | None, least: float, most: float) -> None:
+def test_retry_after_is_respected(asked: float | None, least: float, most: float) -> None:
     error = ApiError(429, "TooManyRequests", "", asked)
     assert (delay(error, 1, 0.0), delay(error, 1, 1.0)) == (least, most)
 
@@ -224,20 +224,20 @@ def test_the_api_servers_wish_to_be_left_alone_is_heard(asked: float | None, lea
     ("stuck", "oldest", "problem"),
     [
         ([], 0.0, ""),
-        ([], 1e4, "a reconcile is stuck"),
-        (["Pod", "Event", "Event"], 0.0, "informers of Event, Pod have"),
+        ([], 1e4, "a reconcile has been stuck"),
+        (["Pod", "Event", "Event"], 0.0, "informers of Event, Pod are"),
     ],
 )
-def test_health_means_something(stuck: list[str], oldest: float, problem: str) -> None:
-    said = health.verdict(stuck, oldest)
-    assert problem in said and bool(said) is bool(problem)
+def test_health_verdict(stuck: list[str], oldest: float, problem: str) -> None:
+    found = health.verdict(stuck, oldest)
+    assert problem in found and bool(found) is bool(problem)
 
 
 def record(message: str, *args: object) -> logging.LogRecord:
     return logging.LogRecord("tuneyard", logging.INFO, "x.py", 1, message, args, None)
 
 
-def test_a_line_of_the_log_names_its_object() -> None:
+def test_log_records_name_their_object() -> None:
     with logs.about(Key("FineTuneJob", "team", "x")):
         inside = json.loads(logs.Json().format(record('says "%s"', "é")))
         assert logs.Text().format(record("hello")).endswith("INFO tuneyard: FineTuneJob team/x: hello")
@@ -247,8 +247,8 @@ def test_a_line_of_the_log_names_its_object() -> None:
     assert "object" not in json.loads(logs.Json().format(record("outside")))
 
 
-async def test_lines_of_different_workers_are_about_different_objects(caplog: pytest.LogCaptureFixture) -> None:
-    """A worker's key is its own, although all share a thread."""
+async def test_log_records_of_workers_name_their_own_objects(caplog: pytest.LogCaptureFixture) -> None:
+    """Although all workers share a thread."""
     lines: list[str] = []
 
     async def work(key: str) -> None:

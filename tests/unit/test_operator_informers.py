@@ -1,4 +1,4 @@
-"""How soon an informer that is refused tries again."""
+"""How soon an informer retries after a refusal."""
 
 import asyncio
 from typing import cast
@@ -22,27 +22,27 @@ class Refusing:
 
 
 def pauses(error: ApiError, times: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    taken: list[float] = []
+    slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
-        taken.append(seconds)
-        if len(taken) == times:
+        slept.append(seconds)
+        if len(slept) == times:
             raise asyncio.CancelledError
 
     monkeypatch.setattr("asyncio.sleep", sleep)
     informer = Informer(cast(Kube, Refusing(error)), Source("Pod"), Cache(KINDS))
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(informer.run())
-    return taken
+    return slept
 
 
 @pytest.mark.parametrize("status", [0, 410, 429, 500, 503])
-def test_is_never_blind_for_long(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = pauses(ApiError(status, "Refused", "not now"), 30, monkeypatch)
-    assert taken[0] < 2.0
-    assert max(taken) <= 10.0
-    assert min(taken[10:]) >= 0.6, "nor does it hammer"
+def test_the_delay_between_retries_is_short(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept = pauses(ApiError(status, "Refused", "not now"), 30, monkeypatch)
+    assert slept[0] < 2.0
+    assert max(slept) <= 10.0
+    assert min(slept[10:]) >= 0.6, "but it does not busy-loop"
 
 
-def test_waits_as_long_as_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     assert min(pauses(ApiError(429, "TooManyRequests", "not now", retry_after=60.0), 5, monkeypatch)) >= 60.0

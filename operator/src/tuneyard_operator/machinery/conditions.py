@@ -1,4 +1,4 @@
-"""Standard conditions: the transition time moves only with the status."""
+"""Standard conditions, whose transition time changes only with their status."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from tuneyard_operator.machinery.objects import Json, condition_in
 
 
 class Condition(NamedTuple):
-    """What a condition says now."""
+    """A condition as it is to be written."""
 
     type: str
     status: bool
@@ -24,20 +24,20 @@ def parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def conditions(said: Iterable[Condition], before: Iterable[Json], generation: int, now: datetime) -> list[Json]:
-    """The list for status; a condition that nothing is said about goes."""
+def conditions(wanted: Iterable[Condition], before: Iterable[Json], generation: int, now: datetime) -> list[Json]:
+    """The list for the status. A condition that is not wanted is left out, even if it was there before."""
     before = list(before)
-    return [_condition(each, condition_in(before, each.type), generation, now) for each in said]
+    return [_condition(condition, condition_in(before, condition.type), generation, now) for condition in wanted]
 
 
-def _condition(said: Condition, before: Json, generation: int, now: datetime) -> Json:
-    status = "True" if said.status else "False"
+def _condition(wanted: Condition, before: Json, generation: int, now: datetime) -> Json:
+    status = "True" if wanted.status else "False"
     unchanged = before.get("status") == status
     return {
-        "type": said.type,
+        "type": wanted.type,
         "status": status,
-        "reason": said.reason,
-        "message": said.message,
+        "reason": wanted.reason,
+        "message": wanted.message,
         "observedGeneration": generation,
         "lastTransitionTime": before["lastTransitionTime"] if unchanged else timestamp(now),
     }

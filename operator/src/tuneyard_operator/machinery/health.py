@@ -1,6 +1,7 @@
-"""/healthz: whether this process still does its work (a restart is the remedy), and whether it leads.
+"""The HTTP server of the process.
 
-/readyz, and /metrics for Prometheus.
+/healthz tells whether the process still works (a restart is the remedy) and whether it leads, /readyz whether all
+informers have listed, and /metrics is for Prometheus.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,21 +16,23 @@ STUCK_SECONDS: Final = 180.0  # longer than all timeouts of one reconcile togeth
 def verdict(stuck: Iterable[str], oldest: float) -> str:
     """What is wrong, or an empty string.
 
-    `stuck`: kinds whose informers have stopped trying; `oldest`: seconds for which a key has been waiting for a worker.
-    An API server that is away is not wrong with us: informers and reconciles try again, and that is being alive.
+    `stuck`: kinds whose informers are stuck; `oldest`: seconds for which a key has been waiting for a worker. An API
+    server that is unreachable is not unhealthy: a process whose informers and reconciles retry is alive.
     """
     if kinds := sorted(set(stuck)):
-        return f"the informers of {', '.join(kinds)} have stopped"
+        return f"the informers of {', '.join(kinds)} are stuck"
     if oldest > STUCK_SECONDS:
-        return f"a reconcile is stuck for {oldest:.0f} s"
+        return f"a reconcile has been stuck for {oldest:.0f} s"
     return ""
 
 
 async def serve(
-    port: int, wrong: Callable[[], str], ready: Callable[[], bool], leads: Callable[[], bool]
+    port: int, find_problem: Callable[[], str], ready: Callable[[], bool], leads: Callable[[], bool]
 ) -> web.AppRunner:
+    """Serves until the returned runner is cleaned up. Raises OSError where the port is in use."""
+
     async def healthz(_: web.Request) -> web.Response:
-        problem = wrong()
+        problem = find_problem()
         return web.Response(
             text=problem or ("ok, leads" if leads() else "ok, stands by"), status=503 if problem else 200
         )

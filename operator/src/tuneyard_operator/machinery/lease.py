@@ -1,4 +1,4 @@
-"""What a Lease says, who may take it, and when."""
+"""The record in a Lease, and who may acquire it when."""
 
 import random
 from datetime import UTC, datetime
@@ -8,17 +8,18 @@ from tuneyard_operator.machinery.objects import Json
 
 
 class Timing(NamedTuple):
-    """Seconds. A holder gives up after `deadline`, others wait for `lease`."""
+    """Seconds. A holder that cannot renew stops after `deadline`; candidates wait for `lease`."""
 
     lease: int = 15
     deadline: float = 10.0
     retry: float = 2.0
 
-    def pause(self) -> float:
+    def retry_period(self) -> float:
+        """Seconds between two tries, with jitter."""
         return self.retry * (1 + 0.2 * random.random())  # noqa: S311 - not a secret
 
-    def patience(self) -> float:
-        """For one try: half the deadline leaves room for a second one, on another connection."""
+    def request_timeout(self) -> float:
+        """For one try: half the deadline leaves time for a second one, on another connection."""
         return self.deadline / 2
 
 
@@ -26,10 +27,10 @@ DEFAULT: Final = Timing()
 
 
 class Record(NamedTuple):
-    """A Lease's spec; an empty one where there is no Lease. The times are for people, we only compare them."""
+    """The spec of a Lease, or an empty record without a Lease. Its times are for people, and are only compared."""
 
     holder: str = ""
-    seconds: int = 0  # for which it holds after each renewal
+    seconds: int = 0  # for which it is valid after each renewal
     acquired: str = ""
     renewed: str = ""
     transitions: int = 0
@@ -54,7 +55,7 @@ class Record(NamedTuple):
             "leaseTransitions": self.transitions,
         }
 
-    def taken(self, holder: str, seconds: int) -> Self:
+    def acquired_by(self, holder: str, seconds: int) -> Self:
         now = _time()
         return self._replace(
             holder=holder,
@@ -64,16 +65,16 @@ class Record(NamedTuple):
             transitions=self.transitions + bool(self.acquired),
         )
 
-    def extended(self) -> Self:
+    def renewed_now(self) -> Self:
         return self._replace(renewed=_time())
 
     def released(self) -> Self:
-        """As client-go does: nobody's, and short, for those who look at the duration alone."""
+        """Without a holder and short, as client-go does it, for clients that look at the duration alone."""
         return self._replace(holder="", seconds=1, renewed=_time())
 
 
-def may_take(record: Record, observed_at: float, now: float, identity: str) -> bool:
-    """Whether a candidate may write itself into a record that it has seen unchanged since `observed_at`.
+def may_acquire(record: Record, observed_at: float, now: float, identity: str) -> bool:
+    """Whether a candidate may acquire a Lease whose record it has observed unchanged since `observed_at`.
 
     Both times are seconds of the candidate's own monotonic clock.
     """

@@ -1,4 +1,4 @@
-"""One line for each thing that is told; within a reconcile it carries the object that it is about."""
+"""The format of the log: one line a record. Within a reconcile it names the object that is reconciled."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ FORMATS: Final = ("text", "json")
 
 @contextmanager
 def about(key: Hashable) -> Iterator[None]:
-    """Lines that are logged in this block are about that object."""
+    """Records within the block are about that object."""
     token = _about.set(key)
     try:
         yield
@@ -25,7 +25,7 @@ def about(key: Hashable) -> Iterator[None]:
 
 
 class Json(logging.Formatter):
-    """A JSON object a line; `object` has the kind, namespace and name where there is one."""
+    """A JSON object a line. `object` is the kind, namespace and name of the object that is reconciled."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -44,8 +44,8 @@ class Json(logging.Formatter):
 class Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         key = _about.get()
-        said = f"{key}: {record.getMessage()}" if key is not None else record.getMessage()
-        line = f"{_time(record)} {record.levelname} {record.name}: {said}"
+        message = f"{key}: {record.getMessage()}" if key is not None else record.getMessage()
+        line = f"{_time(record)} {record.levelname} {record.name}: {message}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
