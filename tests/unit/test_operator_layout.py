@@ -1,9 +1,13 @@
-"""The rooms of the operator: few imports between them, and no cycle."""
+"""The operator's rooms have few imports between them and no cycle; its kinds are those of the API."""
 
 from graphlib import TopologicalSorter
 
 import grimp
 import pytest
+
+from tuneyard_api.kinds import KINDS
+from tuneyard_api.names import API_VERSION
+from tuneyard_operator.main import CONTROLLERS
 
 ROOT = "tuneyard_operator"
 MOST_EDGES = 20
@@ -26,3 +30,9 @@ def test_rooms_have_few_imports_between_them(rooms: dict[str, set[str]]) -> None
 
 def test_rooms_have_no_cycle(rooms: dict[str, set[str]]) -> None:
     TopologicalSorter(rooms).prepare()  # raises CycleError, with the cycle
+
+
+def test_each_kind_of_the_api_has_a_controller() -> None:
+    """A kind is one line in the API's registry and one line in main."""
+    controlled = {(each.kind.api_version, each.kind.kind, each.kind.plural) for each in CONTROLLERS}
+    assert controlled == {(API_VERSION, each.kind, each.plural) for each in KINDS}
