@@ -58,7 +58,7 @@ def supervise(
     if stopping.is_set():
         return 0
     message = f"The engine exited with {code}: {explain(last_lines)}"
-    write_termination_message(termination_message(reasons.ENGINE_CRASHED, message, "The engine's log says more."))
+    write_termination_message(termination_message(reasons.ENGINE_CRASHED, message, "See the engine's log."))
     return code if code > 0 else 1
 
 
