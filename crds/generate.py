@@ -67,7 +67,8 @@ def rule_rows(schema: dict[str, Any], path: str) -> Iterator[str]:
     for rule in schema.get("x-kubernetes-validations", []):
         yield f"- `{path or '.'}`: {rule['message']}"
     for name, child in schema.get("properties", {}).items():
-        yield from rule_rows(child, f"{path}.{name}")
+        nested = child.get("items", child) if child.get("type") == "array" else child
+        yield from rule_rows(nested, f"{path}.{name}{'[]' if nested is not child else ''}")
 
 
 def api_md() -> str:

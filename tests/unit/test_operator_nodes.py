@@ -67,7 +67,7 @@ class TestChildren:
         assert environment(job)["MASTER_PORT"] == "29500"
 
     def test_the_longest_name_fits_into_host_names(self) -> None:
-        job = fine_tune_job(resources={"nodes": 64})
+        job = fine_tune_job(resources={"nodes": 64}, training={"effectiveBatchSize": 64})
         job["metadata"]["name"] = "x" * 44
         made = stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), "train", DIGESTS, SETTINGS)
         assert len(f"{name(made)}-63") <= 63
@@ -176,7 +176,7 @@ class TestTheEnd:
 
     def test_one_pod_that_was_taken_is_one_restart(self) -> None:
         """The others ended because of that, and only because of that."""
-        cluster = training(3)
+        cluster = training(3, training={"effectiveBatchSize": 12})
         ends(cluster, 0, 75, LOST)
         ends(cluster, 1, 75, said("Preempted", "Stopped after step 3 of 9."))
         ends(cluster, 2, 75, LOST)

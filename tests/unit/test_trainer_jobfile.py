@@ -31,8 +31,8 @@ def job(**spec: Any) -> Json:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ({"training": {"lora": {"rank": 0}}}, ["spec.training.lora.rank", "greater than or equal to 1", "got 0"]),
-        ({"training": {"backend": "magic"}}, ["spec.training.backend", "'peft'", '"magic"']),
+        ({"training": {"lora": {"rank": 0}}}, ["spec.training.lora.rank", "from 1 to 512", "0 is not valid"]),
+        ({"training": {"backend": "magic"}}, ["spec.training.backend", "write peft", '"magic"']),
         ({"training": {"learningrate": 1}}, ["spec.training.learningrate", "no such field"]),
         ({"model": {}}, ["spec.model.uri", "required"]),
         ({"dataset": {"train": [{"uri": "/data"}]}}, ["spec.dataset.train[0].uri", '"/data"']),

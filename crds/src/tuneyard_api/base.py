@@ -1,34 +1,66 @@
 """What all models share: camelCase on the wire, unknown fields refused, conditions as Kubernetes defines them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema, InitErrorDetails
 
-
-def cel(rule: str, message: str) -> dict[str, str]:
-    """One validation rule in CEL, evaluated by the API server when the object is applied."""
-    return {"rule": rule, "message": message}
-
-
-def validations(*rules: dict[str, str]) -> dict[str, Any]:
-    return {"x-kubernetes-validations": list(rules)}
+from tuneyard_api.quantity import parse_quantity
+from tuneyard_api.rules import Obeys, Rule, check, matches, validations, violated
 
 
 class Model(BaseModel):
-    """A part of a spec or a status."""
+    """A part of a spec or a status. Types are not converted: the API server does not convert them either."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    def rules(cls) -> tuple[Rule, ...]:
+        """What its fields must be like together."""
+        return ()
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        check(type(self).__name__, self, self.rules())
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        json_schema = handler(schema)
+        handler.resolve_ref_schema(json_schema).update(validations(cls.rules()))
+        return json_schema
 
     def wire(self) -> dict[str, Any]:
         """The JSON form, without fields that are not set."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+# The names of most objects (RFC 1123).
+_NAME: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+_NAME_MESSAGE: Final = (
+    "no object can have this name: write small letters, digits, hyphens and dots, with a letter or a digit at both ends"
+)
+ObjectName = Annotated[str, Field(min_length=1, max_length=253), Obeys(matches(_NAME, _NAME_MESSAGE))]
+# The empty name is as good as none: templates write it.
+ObjectNameOrEmpty = Annotated[str, Obeys(matches(f"({_NAME})?", _NAME_MESSAGE))]
+
+
 class SecretRef(Model):
     """A Secret in the object's own namespace."""
 
-    name: str = Field(min_length=1, max_length=253, description="Name of the Secret.")
+    name: ObjectName = Field(description="Name of the Secret.")
 
 
 class Condition(Model):
@@ -51,14 +83,64 @@ S3Uri = Annotated[
     str,
     Field(
         max_length=1024,
-        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$",
         description="s3://bucket/path in the S3-compatible store that the credentials Secret points to.",
+    ),
+    Obeys(
+        matches(
+            r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?",
+            "not a URI of an S3 bucket: write s3://bucket/path, with a bucket of 3 to 63 small letters, digits, dots "
+            "and hyphens",
+            cel=True,
+        )
     ),
 ]
 
-Quantity = Annotated[str | int, Field(json_schema_extra={"x-kubernetes-int-or-string": True})]
-
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+def _check_quantity(value: Any) -> str | int:
+    """Raises ValueError where the API server would refuse a pod that has it."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise violated("not a quantity: write a number such as 2, or text such as '500m' or 16Gi")
+    try:
+        number = parse_quantity(value)
+    except ValueError as error:
+        raise violated("not a quantity: write a number such as 2, 500m or 16Gi") from error
+    if number < 0:
+        raise violated("a pod cannot ask for less than nothing: write 0 or more")
+    quantity: str | int = value
+    return quantity
+
+
+Quantity = Annotated[
+    str | int, BeforeValidator(_check_quantity), Field(json_schema_extra={"x-kubernetes-int-or-string": True})
+]
+
+# https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/
+STANDARD_RESOURCES: Final = ("cpu", "memory", "ephemeral-storage")
+EXTENDED_RESOURCE: Final = matches(
+    r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?",
+    "not an extended resource: write a domain and a name, such as nvidia.com/gpu",
+)
+
+
+def _check_amounts(amounts: dict[str, str | int]) -> dict[str, str | int]:
+    """Raises ValidationError for each name that no pod may ask for."""
+    errors = [
+        InitErrorDetails(
+            type=violated(f"there is no such resource: write {', '.join(STANDARD_RESOURCES)} or domain/name"),
+            loc=(name,),
+            input=quantity,
+        )
+        for name, quantity in amounts.items()
+        if not (name in STANDARD_RESOURCES or name.startswith("hugepages-") or EXTENDED_RESOURCE.accepts(name))
+    ]
+    if errors:
+        raise ValidationError.from_exception_data("resources", errors)
+    return amounts
+
+
+Amounts = Annotated[dict[str, Quantity], AfterValidator(_check_amounts)]
 
 
 class Toleration(Model):
@@ -68,22 +150,59 @@ class Toleration(Model):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     toleration_seconds: int | None = None
 
+    @classmethod
+    def rules(cls) -> tuple[Rule, ...]:
+        return (
+            Rule(
+                "a toleration without a key tolerates every taint: write operator: Exists with it, or a key",
+                lambda toleration: bool(toleration.key) or toleration.operator == "Exists",
+                field="key",
+            ),
+            Rule(
+                "operator Exists takes no value: leave it out, or write operator: Equal",
+                lambda toleration: toleration.operator != "Exists" or not toleration.value,
+                field="value",
+            ),
+            Rule(
+                "only pods that a taint evicts stay for some seconds: write effect: NoExecute, or leave this out",
+                lambda toleration: toleration.toleration_seconds is None or toleration.effect == "NoExecute",
+                field="tolerationSeconds",
+            ),
+        )
+
 
 class Resources(Model):
     """What a pod asks the scheduler for."""
 
     gpus: int = Field(default=1, ge=0, le=64, description="GPUs per pod; 0 runs on the CPU. Default: 1.")
-    gpu_resource_name: str = Field(
+    gpu_resource_name: Annotated[str, Obeys(EXTENDED_RESOURCE)] = Field(
         default="nvidia.com/gpu",
         max_length=253,
         description="The extended resource that stands for a GPU. Default: nvidia.com/gpu.",
     )
-    requests: dict[str, Quantity] | None = Field(default=None, description="cpu, memory, ephemeral-storage requests.")
-    limits: dict[str, Quantity] | None = Field(
+    requests: Amounts | None = Field(default=None, description="cpu, memory, ephemeral-storage requests.")
+    limits: Amounts | None = Field(
         default=None,
         description="Limits; where only limits are given the requests equal them. On the CPU the cpu limit also sets "
         "the number of threads, so that a run can be repeated to the bit.",
     )
     node_selector: dict[str, str] | None = None
     tolerations: list[Toleration] | None = None
-    runtime_class_name: str | None = Field(default=None, description="For example nvidia.")
+    runtime_class_name: ObjectNameOrEmpty | None = Field(default=None, description="For example nvidia.")
+
+    @model_validator(mode="after")
+    def _check_requests(self) -> Self:
+        """A pod that requests more than its limit is refused when the stage begins."""
+        limits, requests = self.limits or {}, self.requests or {}
+        errors = [
+            InitErrorDetails(
+                type=violated(f"{quantity} is more than the limit: write at most {limits[name]}, or raise the limit"),
+                loc=("requests", name),
+                input=quantity,
+            )
+            for name, quantity in requests.items()
+            if name in limits and parse_quantity(quantity) > parse_quantity(limits[name])
+        ]
+        if errors:
+            raise ValidationError.from_exception_data("Resources", errors)
+        return self

@@ -60,7 +60,7 @@ def build_crd(kind: Kind) -> Json:
         "type": "object",
         "description": kind.spec.__doc__,
         "required": ["spec"],
-        "x-kubernetes-validations": kind.rules,
+        "x-kubernetes-validations": [*(rule.wire() for rule in kind.rules if rule.cel), *kind.transitions],
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},

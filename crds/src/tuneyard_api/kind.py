@@ -2,13 +2,19 @@
 
 from typing import Any, Final, NamedTuple
 
-from tuneyard_api.base import Model, cel
+from tuneyard_api.base import Model
 from tuneyard_api.names import GROUP
+from tuneyard_api.rules import Rule
 
 Json = dict[str, Any]
 
 # The name of a child is `<name>-<stage>-<hash>`, which has to fit into a label (63 characters).
-NAME_FITS: Final = cel("size(self.metadata.name) <= 44", "metadata.name may have at most 44 characters")
+NAME_FITS: Final = Rule(
+    "metadata.name may have at most 44 characters",
+    lambda document: len(document["metadata"]["name"]) <= 44,
+    cel="size(self.metadata.name) <= 44",
+    field="metadata.name",
+)
 
 
 class Column(NamedTuple):
@@ -31,7 +37,10 @@ class Kind(NamedTuple):
     spec: type[Model]
     status: type[Model]
     columns: list[Column]
-    rules: list[dict[str, str]]
+    rules: list[Rule]
+    """What name and spec must be like together; their predicates take the whole object."""
+    transitions: tuple[dict[str, str], ...] = ()
+    """Rules that compare with what is stored, in CEL: only the API server can judge them."""
     scale: Json | None = None
 
     @property

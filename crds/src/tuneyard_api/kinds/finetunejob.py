@@ -1,21 +1,24 @@
 """FineTuneJob (ftj): one declarative chain from data to a published, proven model."""
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 from tuneyard_api.base import (
     Model,
+    ObjectName,
+    ObjectNameOrEmpty,
     Resources,
     S3Uri,
     SecretRef,
-    cel,
-    validations,
 )
 from tuneyard_api.kind import AGE, NAME_FITS, Column, Kind
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.registry import ARTIFACT_FORMATS, BACKENDS, DATA_FORMATS, GATES, METRICS, OneOf, described
+from tuneyard_api.rules import Obeys, Rule
 
 # These fields say when a job runs and how long it is kept, not what it does: they may change at any time.
 CHANGEABLE: Final = ("suspend", "ttlSecondsAfterFinished")
@@ -45,15 +48,20 @@ class DataSource(Model):
 class ValidationSource(Model):
     """Rows that are never trained on."""
 
-    model_config = Model.model_config | {
-        "json_schema_extra": validations(
-            cel("has(self.uri) != has(self.fraction)", "validation takes exactly one of uri and fraction")
-        )
-    }
     uri: S3Uri | None = None
     fraction: float | None = Field(
         default=None, gt=0, le=0.5, description="Share of the training rows that is held out. Default: 0.05."
     )
+
+    @classmethod
+    def rules(cls) -> tuple[Rule, ...]:
+        return (
+            Rule(
+                "validation takes exactly one of uri and fraction",
+                lambda validation: (validation.uri is None) != (validation.fraction is None),
+                cel="has(self.uri) != has(self.fraction)",
+            ),
+        )
 
 
 class Cleaning(Model):
@@ -95,11 +103,6 @@ class Checkpoints(Model):
 
 
 class Training(Model):
-    model_config = Model.model_config | {
-        "json_schema_extra": validations(
-            cel("!(has(self.epochs) && has(self.maxSteps))", "training takes epochs or maxSteps, not both"),
-        )
-    }
     backend: Annotated[str, OneOf(BACKENDS)] = Field(
         default="peft", description=f"{described(BACKENDS)} Default: peft."
     )
@@ -129,14 +132,28 @@ class Training(Model):
     seed: int = Field(default=42, ge=0, le=4294967295, description="Default: 42.")
     checkpoints: Checkpoints = Checkpoints()
 
+    @classmethod
+    def rules(cls) -> tuple[Rule, ...]:
+        return (
+            Rule(
+                "training takes epochs or maxSteps, not both",
+                lambda training: training.epochs is None or training.max_steps is None,
+                cel="!(has(self.epochs) && has(self.maxSteps))",
+            ),
+        )
+
 
 class Calibration(Model):
     samples: int = Field(default=256, ge=1, le=4096, description="Training rows shown to the quantizer. Default: 256.")
     max_length: int = Field(default=1024, ge=8, le=32768, description="Tokens per row. Default: 1024.")
 
 
+# The API server checks the same of a list of type set.
+NO_DUPLICATES: Final = Rule("a format stands here twice: write each once", lambda items: len(set(items)) == len(items))
+
+
 class Export(Model):
-    formats: list[Annotated[str, OneOf(ARTIFACT_FORMATS)]] = Field(
+    formats: Annotated[list[Annotated[str, OneOf(ARTIFACT_FORMATS)]], Obeys(NO_DUPLICATES)] = Field(
         default=["bf16"],
         min_length=1,
         max_length=16,
@@ -151,11 +168,6 @@ def _with_bounds(schema: dict[str, Any]) -> None:
     for name, bound in GATES.items():
         schema["properties"][name] = {"type": "number", "exclusiveMinimum": 0, "description": bound.description}
     schema.pop("additionalProperties", None)
-    (rule,) = validations(cel(" + ".join(f"(has(self.{name}) ? 1 : 0)" for name in GATES) + " == 1", ONE_BOUND)).items()
-    schema[rule[0]] = rule[1]
-
-
-ONE_BOUND: Final = f"a gate takes exactly one of {', '.join(GATES)}"
 
 
 class Gate(Model):
@@ -172,13 +184,27 @@ class Gate(Model):
     )
 
     @model_validator(mode="after")
-    def _has_one_bound(self) -> Self:
-        bounds = self.__pydantic_extra__
-        if unknown := [name for name in bounds if name not in GATES]:
-            raise PydanticCustomError("extra_forbidden", "Unknown field {field}", {"field": unknown[0]})
-        if len(bounds) != 1 or not all(isinstance(value, int | float) and value > 0 for value in bounds.values()):
-            raise PydanticCustomError("gate_bound", "{rule}, a number above 0", {"rule": ONE_BOUND})
+    def _check_bounds(self) -> Self:
+        errors = [
+            InitErrorDetails(type="extra_forbidden", loc=(name,), input=value)
+            if name not in GATES
+            else InitErrorDetails(type="greater_than", loc=(name,), input=value, ctx={"gt": 0})
+            for name, value in self.__pydantic_extra__.items()
+            if name not in GATES or value <= 0
+        ]
+        if errors:
+            raise ValidationError.from_exception_data("Gate", errors)
         return self
+
+    @classmethod
+    def rules(cls) -> tuple[Rule, ...]:
+        return (
+            Rule(
+                f"a gate takes exactly one of {', '.join(GATES)}",
+                lambda gate: len(gate.__pydantic_extra__) == 1,
+                cel=" + ".join(f"(has(self.{name}) ? 1 : 0)" for name in GATES) + " == 1",
+            ),
+        )
 
     @property
     def bound(self) -> str:
@@ -257,13 +283,11 @@ class FineTuneJobSpec(Model):
     resources: TrainingResources = Field(
         default=TrainingResources(), description="Of the train stage; the others run on the CPU, in one pod."
     )
-    queue_name: str | None = Field(
+    queue_name: Annotated[ObjectName, Field(max_length=63)] | None = Field(
         default=None,
-        min_length=1,
-        max_length=63,
         description="A LocalQueue of Kueue in the job's namespace: training waits there until it has quota.",
     )
-    priority_class_name: str | None = None
+    priority_class_name: ObjectNameOrEmpty | None = None
     retry_policy: RetryPolicy = RetryPolicy()
     suspend: bool = Field(
         default=False,
@@ -278,13 +302,35 @@ class FineTuneJobSpec(Model):
         "May change at any time. Default: it is kept.",
     )
 
+    @classmethod
+    def rules(cls) -> tuple[Rule, ...]:
+        return (
+            Rule(
+                "the rows of a step are divided among all GPUs: write a multiple of resources.nodes x resources.gpus "
+                "x training.microBatchSize",
+                lambda spec: spec.training.effective_batch_size
+                % (spec.resources.devices * (spec.training.micro_batch_size or 1))
+                == 0,
+                field="training.effectiveBatchSize",
+            ),
+        )
+
 
 # The nodes of a training find each other by host names that are made of the job's name.
-NAMES_A_HOST: Final = cel(
-    "!has(self.spec.resources) || !has(self.spec.resources.nodes) || self.spec.resources.nodes == 1 || "
-    "self.metadata.name.matches('^[a-z][-a-z0-9]*$')",
+NAMES_A_HOST: Final = Rule(
     "with several nodes metadata.name is part of host names: it begins with a letter, and has no dots",
+    lambda document: _nodes(document) == 1 or re.fullmatch("[a-z][-a-z0-9]*", document["metadata"]["name"]) is not None,
+    cel="!has(self.spec.resources) || !has(self.spec.resources.nodes) || self.spec.resources.nodes == 1 || "
+    "self.metadata.name.matches('^[a-z][-a-z0-9]*$')",
+    field="metadata.name",
 )
+
+
+def _nodes(document: Mapping[str, Any]) -> Any:
+    """As it is written, which may be nonsense."""
+    resources = document["spec"].get("resources")
+    return resources.get("nodes", 1) if isinstance(resources, dict) else 1
+
 
 # The phases in which no stage runs.
 RESTING: Final = ("Pending", "Suspended", "Succeeded", "Failed")
@@ -295,11 +341,11 @@ def unchanged_while_running() -> dict[str, str]:
     fields = {info.alias or name: info.is_required() for name, info in FineTuneJobSpec.model_fields.items()}
     same = [_unchanged(field, required) for field, required in fields.items() if field not in CHANGEABLE]
     rests = f"!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in {list(RESTING)}"
-    return cel(
-        f"{rests} || ({' && '.join(same)})",
+    message = (
         f"while the job runs only {' and '.join(CHANGEABLE)} can change. Set suspend: true, and change the rest when "
-        "the phase is Suspended; or delete the job and apply the new one (finished stages are taken over, not rerun)",
+        "the phase is Suspended; or delete the job and apply the new one (finished stages are taken over, not rerun)"
     )
+    return {"rule": f"{rests} || ({' && '.join(same)})", "message": message}
 
 
 def _unchanged(field: str, required: bool) -> str:
@@ -325,5 +371,6 @@ FINE_TUNE_JOB: Final = Kind(
         Column("Reason", ".status.conditions[?(@.type=='Failed')].reason"),
         AGE,
     ],
-    rules=[NAME_FITS, NAMES_A_HOST, unchanged_while_running()],
+    rules=[NAME_FITS, NAMES_A_HOST],
+    transitions=(unchanged_while_running(),),
 )

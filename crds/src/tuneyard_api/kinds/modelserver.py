@@ -1,39 +1,60 @@
 """ModelServer (ms): serves an artifact, verified, behind a guarded OpenAI endpoint."""
 
+import re
 from typing import Annotated, Final
 
 from pydantic import Field
 
-from tuneyard_api.base import ConditionList, Digest, Model, Resources, S3Uri, SecretRef, cel, validations
+from tuneyard_api.base import ConditionList, Model, ObjectName, ObjectNameOrEmpty, Resources, S3Uri, SecretRef
 from tuneyard_api.kind import AGE, NAME_FITS, Column, Kind
 from tuneyard_api.registry import ARTIFACT_FORMATS, ENGINES, STRATEGIES, OneOf, described
+from tuneyard_api.rules import Obeys, Rule, matches
 
 
 class FineTuneJobRef(Model):
     """Follows a FineTuneJob of the same namespace: each release whose gates passed is rolled out."""
 
-    name: str = Field(min_length=1, max_length=253)
+    name: ObjectName
     format: Annotated[str, OneOf(ARTIFACT_FORMATS, "recommended")] = Field(
         default="recommended", description="Which of its artifacts. Default: recommended."
     )
 
 
-class ServedModelSource(Model):
-    model_config = Model.model_config | {
-        "json_schema_extra": validations(
-            cel("has(self.fineTuneJobRef) != has(self.uri)", "model takes exactly one of fineTuneJobRef and uri"),
-            cel(
-                "has(self.uri) == has(self.digest)",
-                "uri needs digest (sha256:…, in the FineTuneJob's status.artifacts), and digest needs uri",
-            ),
+ServedDigest = Annotated[
+    str,
+    Field(max_length=71),
+    Obeys(
+        matches(
+            r"sha256:[0-9a-f]{64}",
+            "not a digest: write sha256: and 64 hexadecimal digits, as in the FineTuneJob's status.artifacts",
+            cel=True,
         )
-    }
+    ),
+]
+
+
+class ServedModelSource(Model):
     fine_tune_job_ref: FineTuneJobRef | None = None
     uri: S3Uri | None = None
-    digest: Digest | None = None
+    digest: ServedDigest | None = None
     secret_ref: SecretRef | None = Field(
         default=None, description="Store access, as in FineTuneJob. Default: the FineTuneJob's own."
     )
+
+    @classmethod
+    def rules(cls) -> tuple[Rule, ...]:
+        return (
+            Rule(
+                "model takes exactly one of fineTuneJobRef and uri",
+                lambda model: (model.fine_tune_job_ref is None) != (model.uri is None),
+                cel="has(self.fineTuneJobRef) != has(self.uri)",
+            ),
+            Rule(
+                "uri needs digest (sha256:…, in the FineTuneJob's status.artifacts), and digest needs uri",
+                lambda model: (model.uri is None) == (model.digest is None),
+                cel="has(self.uri) == has(self.digest)",
+            ),
+        )
 
 
 class Vllm(Model):
@@ -50,12 +71,23 @@ class Vllm(Model):
         description="More vLLM options, without the dashes: {max-num-seqs: '16'}. An empty value is a switch.",
     )
 
+    @classmethod
+    def rules(cls) -> tuple[Rule, ...]:
+        return (
+            Rule(
+                "vLLM's options stand here without the dashes in front: write max-num-seqs, not --max-num-seqs",
+                lambda vllm: not any(option.startswith("-") for option in vllm.extra_args),
+                field="extraArgs",
+            ),
+        )
+
 
 class ApiKeySecretRef(Model):
-    name: str = Field(min_length=1, max_length=253)
-    key: str = Field(
-        default="api-key", min_length=1, max_length=253, description="Key in the Secret. Default: api-key."
-    )
+    name: ObjectName
+    key: Annotated[
+        str,
+        Obeys(matches(r"[-._a-zA-Z0-9]+", "no Secret can have this key: write letters, digits, '-', '_' and '.'")),
+    ] = Field(default="api-key", min_length=1, max_length=253, description="Key in the Secret. Default: api-key.")
 
 
 class Auth(Model):
@@ -79,7 +111,17 @@ class ModelServerSpec(Model):
     rollout: Rollout = Rollout()
     auth: Auth | None = Field(default=None, description="Without it the endpoint is open to whoever reaches it.")
     resources: Resources = Resources()
-    priority_class_name: str | None = None
+    priority_class_name: ObjectNameOrEmpty | None = None
+
+    @classmethod
+    def rules(cls) -> tuple[Rule, ...]:
+        return (
+            Rule(
+                "more GPUs than the pod has: write at most resources.gpus",
+                lambda spec: not spec.resources.gpus or (spec.vllm.tensor_parallel_size or 1) <= spec.resources.gpus,
+                field="vllm.tensorParallelSize",
+            ),
+        )
 
 
 class ServedRevision(Model):
@@ -134,6 +176,13 @@ class ModelServerStatus(Model):
     conditions: ConditionList = []
 
 
+# Not in CEL: the status of a ModelServer of another name, stored before this rule, could no longer be written.
+NAMES_A_SERVICE: Final = Rule(
+    "metadata.name is the name of its Service, too: write small letters, digits and hyphens, with a letter in front",
+    lambda document: re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", document["metadata"]["name"]) is not None,
+    field="metadata.name",
+)
+
 MODEL_SERVER: Final = Kind(
     kind="ModelServer",
     plural="modelservers",
@@ -149,7 +198,7 @@ MODEL_SERVER: Final = Kind(
         Column("Reason", ".status.conditions[?(@.type=='Degraded')].reason"),
         AGE,
     ],
-    rules=[NAME_FITS],
+    rules=[NAME_FITS, NAMES_A_SERVICE],
     scale={
         "specReplicasPath": ".spec.replicas",
         "statusReplicasPath": ".status.replicas",

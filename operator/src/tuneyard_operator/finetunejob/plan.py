@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from tuneyard_api import reasons
 from tuneyard_api.durations import duration
-from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob import FINE_TUNE_JOB, FineTuneJobSpec
 from tuneyard_api.names import LABEL_QUEUE, STAGES, Stage
+from tuneyard_api.validation import explain, problems
 from tuneyard_operator.finetunejob import events
 from tuneyard_operator.finetunejob.children import Before, config_map, stage_job, stage_services
 from tuneyard_operator.finetunejob.observe import (
@@ -50,11 +51,10 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
     if at := ended(job):
         return _over(world, at, now)
     run = read_before(job)
-    try:
-        spec = FineTuneJobSpec.model_validate(job["spec"])
-    except ValidationError as error:
-        run.failure = Failure(reasons.INVALID_SPEC, _describe(error))
+    if invalid := problems(FINE_TUNE_JOB, job):
+        run.failure = Failure(reasons.INVALID_SPEC, f"{explain(invalid)}. Change the spec and apply it again.")
         return _finished(world, run, now)
+    spec = FineTuneJobSpec.model_validate(job["spec"])
     run.suspended = spec.suspend
     if stale := stale_jobs(world):
         run.stages["prepare"].message = f"waits for the pods of the run before it to end: Job {name(stale[0])}"
@@ -218,8 +218,3 @@ def _finished(world: World, run: Run, now: datetime) -> Plan:
 
 def _told(world: World, run: Run, now: datetime) -> Plan:
     return Plan(write_status(world, run, now), events=events.events(read_before(world.job), run))
-
-
-def _describe(error: ValidationError) -> str:
-    problems = [f"spec.{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()]
-    return f"{'; '.join(problems)}. Change the spec and apply it again."

@@ -3,10 +3,9 @@
 from datetime import datetime
 from typing import Final
 
-from pydantic import ValidationError
-
 from tuneyard_api import reasons
-from tuneyard_api.kinds.modelserver import ModelServerSpec, Release
+from tuneyard_api.kinds.modelserver import MODEL_SERVER, ModelServerSpec, Release
+from tuneyard_api.validation import explain, problems
 from tuneyard_operator.machinery.objects import Json, name
 from tuneyard_operator.machinery.plan import Plan, Rejection
 from tuneyard_operator.modelserver.apply import Changes, changes, lacks_pods
@@ -28,11 +27,10 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
     """One step towards the revision that the spec asks for; the same again while nothing has changed."""
     server, revisions = world.server, read_revisions(world)
     status: Json = server.get("status", {})
-    try:
-        spec = ModelServerSpec.model_validate(server["spec"])
-    except ValidationError as error:
-        rollout = stay(Waiting(reasons.INVALID_SPEC, _describe(error)), revisions, status)
-        return _plan(server, revisions, rollout, None, now)
+    if invalid := problems(MODEL_SERVER, server):
+        message = f"{explain(invalid)}. Change the spec and apply it again."
+        return _plan(server, revisions, stay(Waiting(reasons.INVALID_SPEC, message), revisions, status), None, now)
+    spec = ModelServerSpec.model_validate(server["spec"])
     is_name_taken = world.service is not None and not belongs_to_server(world.service, world)
     rejection = Rejection(f"Service {name(server)}", NAME_TAKEN, final=True) if is_name_taken else world.rejection
     target, waiting_for = _target(world, revisions, spec, settings)
@@ -83,8 +81,3 @@ def _requeue_after(revisions: Revisions, rollout: Rollout, needed: Changes) -> f
     is_waiting = rollout.is_progressing or any(revision and lacks_pods(revision) for revision in decided)
     times = (needed.requeue_after, rollout.decision.requeue_after, REQUEUE_SECONDS if is_waiting else None)
     return min((seconds for seconds in times if seconds is not None), default=None)
-
-
-def _describe(error: ValidationError) -> str:
-    problems = [f"spec.{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-    return f"{'; '.join(problems)}. Change the spec and apply it again."

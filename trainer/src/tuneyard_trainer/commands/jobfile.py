@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import yaml
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from tuneyard_api import names, reasons
-from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob import FINE_TUNE_JOB, FineTuneJobSpec
+from tuneyard_api.validation import explain, problems
 from tuneyard_trainer.runtime.errors import BadInput
 
 KIND: Final = "FineTuneJob"
@@ -50,39 +49,12 @@ def read_job_yaml(path: Path) -> FineTuneJob:
 
 
 def parse_job(document: Mapping[str, Any], where: str) -> FineTuneJob:
-    """Raises BadInput with one line per mistake."""
-    try:
-        spec = FineTuneJobSpec.model_validate(document.get("spec"))
-    except ValidationError as error:
-        lines = [describe(each) for each in error.errors(include_url=False)]
-        raise BadInput(
-            reasons.INVALID_SPEC, f"{where}: " + "; ".join(lines), "Correct the fields named above."
-        ) from error
-    problems = check_rules(spec)
-    if problems:
-        raise BadInput(reasons.INVALID_SPEC, f"{where}: " + "; ".join(problems), "Correct the fields named above.")
-    return FineTuneJob(str((document.get("metadata") or {}).get("name") or "finetunejob"), spec)
-
-
-def describe(error: ErrorDetails) -> str:
-    """One mistake: the field's path in the file, what is wrong, what it is."""
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
-    told = {"extra_forbidden": "there is no such field", "missing": "is required"}.get(error["type"])
-    if told:
-        return f"spec{path}: {told}"
-    given = json.dumps(error["input"], default=str)
-    return f"spec{path}: {error['msg'].lower()}, got {given if len(given) < 80 else given[:77] + '...'}"
-
-
-def check_rules(spec: FineTuneJobSpec) -> list[str]:
-    """What the API server checks by the CRD's rules, for those who have none."""
-    problems = []
-    validation, training = spec.dataset.validation, spec.training
-    if (validation.uri is None) == (validation.fraction is None):
-        problems.append("spec.dataset.validation: takes exactly one of uri and fraction")
-    if training.epochs is not None and training.max_steps is not None:
-        problems.append("spec.training: takes epochs or maxSteps, not both")
-    return problems
+    """Raises BadInput that names every mistake."""
+    metadata = document.get("metadata") or {}
+    name = str(metadata.get("name") or "finetunejob")
+    if found := problems(FINE_TUNE_JOB, {**document, "metadata": {"name": name}}):
+        raise BadInput(reasons.INVALID_SPEC, f"{where}: {explain(found)}", "Correct the fields named above.")
+    return FineTuneJob(name, FineTuneJobSpec.model_validate(document["spec"]))
 
 
 def cpu_threads(spec: FineTuneJobSpec) -> int | None:

@@ -1,0 +1,85 @@
+"""Specs for each validation rule that the API server and pydantic share: what breaks it, and what just does not."""
+
+from typing import Any, Final, NamedTuple
+
+Json = dict[str, Any]
+SHA: Final = f"sha256:{'0' * 64}"
+JOB: Final[Json] = {
+    "model": {"uri": "s3://models/m"},
+    "dataset": {"train": [{"uri": "s3://data/d.jsonl"}]},
+    "output": {"uri": "s3://artifacts/a"},
+}
+SERVER: Final[Json] = {"model": {"uri": "s3://artifacts/a", "digest": SHA}}
+SPECS: Final = {"FineTuneJob": JOB, "ModelServer": SERVER}
+
+
+class Verdict(NamedTuple):
+    """`message`: the broken rule's; empty: the spec is accepted."""
+
+    kind: str
+    part: Json  # of the spec, in place of the minimal one's
+    message: str = ""
+    name: str = "x"
+
+    def document(self) -> Json:
+        return {"kind": self.kind, "metadata": {"name": self.name}, "spec": SPECS[self.kind] | self.part}
+
+
+def _validation(**source: Any) -> Json:
+    return {"dataset": JOB["dataset"] | {"validation": source}}
+
+
+def _gates(*gates: Json) -> Json:
+    return {"evaluation": {"gates": list(gates)}}
+
+
+NOT_S3: Final = "not a URI of an S3 bucket: write s3://bucket/path"
+NOT_A_DIGEST: Final = "not a digest: write sha256:"
+ONE_SOURCE: Final = "validation takes exactly one of uri and fraction"
+ONE_LENGTH: Final = "training takes epochs or maxSteps, not both"
+ONE_BOUND: Final = "a gate takes exactly one of maxRatio"
+ONE_MODEL: Final = "model takes exactly one of fineTuneJobRef and uri"
+WITH_DIGEST: Final = "uri needs digest (sha256:…, in the FineTuneJob's status.artifacts), and digest needs uri"
+LONG_NAME: Final = "metadata.name may have at most 44 characters"
+HOST_NAME: Final = "with several nodes metadata.name is part of host names"
+NODES: Final = {"resources": {"nodes": 2}}
+
+VERDICTS: Final = [
+    Verdict("FineTuneJob", {}),
+    Verdict("FineTuneJob", {}, name="x" * 44),
+    Verdict("FineTuneJob", {}, LONG_NAME, name="x" * 45),
+    Verdict("FineTuneJob", NODES, name="a-7b"),
+    Verdict("FineTuneJob", NODES, HOST_NAME, name="7b"),
+    Verdict("FineTuneJob", NODES, HOST_NAME, name="support.v2"),
+    Verdict("FineTuneJob", {"resources": {"nodes": 1}}, name="support.v2"),
+    Verdict("FineTuneJob", {"resources": {}}, name="7b"),
+    Verdict("FineTuneJob", {"model": {"uri": "s3://abc"}}),
+    Verdict("FineTuneJob", {"model": {"uri": "s3://abc/"}}),
+    Verdict("FineTuneJob", {"model": {"uri": "s3://ab"}}, NOT_S3),
+    Verdict("FineTuneJob", {"model": {"uri": "s3://Models/m"}}, NOT_S3),
+    Verdict("FineTuneJob", {"model": {"uri": "models/m"}}, NOT_S3),
+    Verdict("FineTuneJob", {"model": {"uri": "s3://models/m\n"}}, NOT_S3),
+    Verdict("FineTuneJob", {"output": {"uri": "http://artifacts/a"}}, NOT_S3),
+    Verdict("FineTuneJob", {"dataset": {"train": [{"uri": "/data"}]}}, NOT_S3),
+    Verdict("FineTuneJob", _validation(uri="s3://data/v")),
+    Verdict("FineTuneJob", _validation(fraction=0.1)),
+    Verdict("FineTuneJob", _validation(uri="data/v"), NOT_S3),
+    Verdict("FineTuneJob", _validation(), ONE_SOURCE),
+    Verdict("FineTuneJob", _validation(uri="s3://data/v", fraction=0.1), ONE_SOURCE),
+    Verdict("FineTuneJob", {"training": {"epochs": 1}}),
+    Verdict("FineTuneJob", {"training": {"maxSteps": 5}}),
+    Verdict("FineTuneJob", {"training": {"epochs": 1, "maxSteps": 5}}, ONE_LENGTH),
+    Verdict("FineTuneJob", _gates()),
+    Verdict("FineTuneJob", _gates({"against": "base", "maxRatio": 1.5})),
+    Verdict("FineTuneJob", _gates({"against": "base"}), ONE_BOUND),
+    Verdict("ModelServer", {}),
+    Verdict("ModelServer", {}, LONG_NAME, name="x" * 45),
+    Verdict("ModelServer", {"model": {"fineTuneJobRef": {"name": "x"}}}),
+    Verdict("ModelServer", {"model": {}}, ONE_MODEL),
+    Verdict("ModelServer", {"model": {"uri": "s3://abc/b", "digest": SHA, "fineTuneJobRef": {"name": "x"}}}, ONE_MODEL),
+    Verdict("ModelServer", {"model": {"uri": "s3://abc/b"}}, WITH_DIGEST),
+    Verdict("ModelServer", {"model": {"fineTuneJobRef": {"name": "x"}, "digest": SHA}}, WITH_DIGEST),
+    Verdict("ModelServer", {"model": {"uri": "b", "digest": SHA}}, NOT_S3),
+    Verdict("ModelServer", {"model": {"uri": "s3://abc/b", "digest": SHA[:-1]}}, NOT_A_DIGEST),
+    Verdict("ModelServer", {"model": {"uri": "s3://abc/b", "digest": SHA.replace("0", "A")}}, NOT_A_DIGEST),
+]
