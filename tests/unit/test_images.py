@@ -6,10 +6,12 @@ import os
 import re
 import sys
 import tarfile
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tuneyard_api.registry import BACKENDS, ENGINES
 from tuneyard_cluster import tools
@@ -182,3 +184,24 @@ def test_torch_layer_is_in_no_other_lock(lock: str) -> None:
 def test_torch_is_pinned_and_cpu_server_has_no_triton() -> None:
     assert pins("torch/requirements.lock")["torch"] == "2.13.0"
     assert "triton" not in pins("torch/requirements.lock") | pins("server/cpu.lock")
+
+
+@pytest.mark.parametrize(
+    ("name", "locks"),
+    [
+        ("operator", ["operator/requirements.lock"]),
+        ("trainer", ["torch/requirements.lock", "trainer/trainer.lock"]),
+        ("server", ["torch/requirements.lock", "server/cpu.lock"]),
+        ("server", ["torch/requirements.lock", "server/cuda.lock"]),
+    ],
+    ids=["operator", "trainer", "server on CPU", "server on CUDA"],
+)
+def test_locks_have_the_dependencies_of_the_code(name: str, locks: list[str]) -> None:
+    """The code is installed without its dependencies, which must be in the image already."""
+    args = {image.name: image.args for image in IMAGES}[name]
+    projects = [
+        tomllib.loads((ROOT / package / "pyproject.toml").read_text()) for package in str(args["PACKAGES"]).split()
+    ]
+    needed = {Requirement(line).name for project in projects for line in project["project"]["dependencies"]}
+    missing = needed - {name for lock in locks for name in pins(lock)}
+    assert {name for name in missing if not name.startswith("tuneyard-")} == set()
