@@ -18,6 +18,7 @@ class Image:
         parents: build argument -> image that the build starts from or copies from; the hash includes their tags.
         args: build arguments, which the hash includes; `None` stands for a value from the command line.
         shipped: whether it runs in a cluster; the others are needed for the build only.
+        role: whether the Helm chart installs it; the demo and the tests use the other shipped images.
         tool: whether it only installs what locks pin: the hashes of other images then leave out its tag.
     """
 
@@ -27,6 +28,7 @@ class Image:
     parents: dict[str, str] = field(default_factory=dict)
     args: dict[str, str | None] = field(default_factory=dict)
     shipped: bool = False
+    role: bool = False
     tool: bool = False
 
 
@@ -39,6 +41,7 @@ def _code(name: str, deps: str, *packages: str) -> Image:
         parents={"DEPS_IMAGE": deps, "BUILDER_IMAGE": "builder"},
         args={"PACKAGES": " ".join(packages), "ENVIRONMENT": f"/opt/{name}"},
         shipped=True,
+        role=True,
     )
 
 
@@ -84,6 +87,7 @@ IMAGES = (
 
 BY_NAME = {image.name: image for image in IMAGES}
 SHIPPED = tuple(image.name for image in IMAGES if image.shipped)
+ROLES = tuple(image.name for image in IMAGES if image.role)
 
 
 def with_parents(names: Collection[str]) -> tuple[Image, ...]:

@@ -59,6 +59,15 @@ def build(reference: str, dockerfile: str, context: bytes, args: Mapping[str, st
         _run("image", "prune", "--force", "--filter", "label=dev.tuneyard.stage=build")
 
 
+def push(reference: str, remote: str) -> None:
+    """Pushes an image under the reference that it has in a registry."""
+    _run("tag", reference, remote)
+    try:
+        _run("push", "--quiet", remote)
+    finally:
+        remove(remote)
+
+
 def import_root(reference: str, directory: Path) -> None:
     """Makes an image of one layer from a root file system."""
     with subprocess.Popen(["tar", "-C", str(directory), "-c", "."], stdout=subprocess.PIPE) as tar:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from tuneyard_api.registry import BACKENDS, ENGINES
@@ -19,8 +20,8 @@ from tuneyard_cluster import tools
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "images"))
 
-from tuneyard_images import bake, context  # noqa: E402
-from tuneyard_images.catalog import IMAGES, SHIPPED, Image, with_parents  # noqa: E402
+from tuneyard_images import bake, context, references  # noqa: E402
+from tuneyard_images.catalog import IMAGES, ROLES, SHIPPED, Image, with_parents  # noqa: E402
 
 CHOSEN = {"BASE_IMAGE": "debian:bookworm-slim", "VLLM_BUILD": "cpu"}
 
@@ -122,10 +123,20 @@ def test_shipped_images() -> None:
     assert set(SHIPPED) == {"operator", "trainer", "server", "s3", "kueue"}
 
 
-def test_every_role_of_the_registry_is_a_shipped_image() -> None:
+def test_roles_are_those_of_the_registry_and_of_the_chart() -> None:
+    values = yaml.safe_load((ROOT / "charts/tuneyard/values.yaml").read_text())
+    assert set(ROLES) == set(values["images"]) <= set(SHIPPED)
     assert {backend.image for backend in BACKENDS.values()} | {engine.image for engine in ENGINES.values()} <= set(
-        SHIPPED
+        ROLES
     )
+
+
+@pytest.mark.parametrize("registry", ["registry.example.com/tuneyard", "registry.example.com:5000/tuneyard/"])
+def test_pushed_images_are_named_in_the_values_of_the_chart(registry: str) -> None:
+    tags = context.tags(ROOT, CHOSEN)
+    pushed = {role: references.remote(tags[role], registry) for role in ROLES}
+    assert re.fullmatch(r"registry\.example\.com(:5000)?/tuneyard/server:[0-9a-f]{12}", pushed["server"])
+    assert yaml.safe_load(references.helm_values(pushed)) == {"images": pushed}
 
 
 def test_parents_come_along_in_build_order() -> None:
