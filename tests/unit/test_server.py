@@ -12,6 +12,7 @@ import pytest
 from support.servingbuilders import OLD, Scene
 from tuneyard_api import names
 from tuneyard_api.contracts.serving import EngineRequest
+from tuneyard_api.contracts.termination import write_termination_message
 from tuneyard_api.kinds.modelserver import Vllm
 from tuneyard_server import cli
 from tuneyard_server.engines import engine_command, load_engine
@@ -125,6 +126,19 @@ def test_invalid_request_is_bad_input(
     termination = json.loads((tmp_path / "termination").read_text())
     assert termination["reason"] == "InvalidSpec"
     assert termination["message"] == f"The engine's request is not valid: {message}"
+
+
+def test_termination_message_is_written_where_the_kubelet_reads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = tmp_path / "termination-log"
+    monkeypatch.delenv(names.ENV_TERMINATION_LOG, raising=False)
+    monkeypatch.setattr(names, "TERMINATION_LOG", str(log))
+    write_termination_message(b"no kubelet")
+    assert not log.exists()
+    log.touch()
+    write_termination_message(b"crashed")
+    assert log.read_bytes() == b"crashed"
 
 
 def test_request_survives_the_command_line() -> None:

@@ -137,9 +137,13 @@ def termination_message(
 
 
 def write_termination_message(message: bytes) -> None:
-    """Writes the message to the file that the kubelet reads; outside a container it writes nothing."""
-    path = Path(os.environ.get(names.ENV_TERMINATION_LOG, names.TERMINATION_LOG))
-    if path.parent.is_dir():
+    """Writes the message to the file that the kubelet created for it; where there is no kubelet it writes nothing.
+
+    The environment variable TUNEYARD_TERMINATION_LOG names another file.
+    """
+    chosen = os.environ.get(names.ENV_TERMINATION_LOG)
+    path = Path(chosen or names.TERMINATION_LOG)
+    if chosen or path.exists():
         path.write_bytes(message)
 
 
