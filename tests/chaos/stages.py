@@ -9,7 +9,7 @@ from support.operatorbuilders import DATASET, PUBLISHED, said
 from tuneyard_api import names, reasons
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import STAGES, Stage
-from tuneyard_trainer.runtime.digests import stage_digests
+from tuneyard_api.stages import stage_digests
 
 Json = dict[str, Any]
 
@@ -53,7 +53,7 @@ class StageRun(NamedTuple):
     store: Store
     job: Json  # job.json of the ConfigMap
     stage: Stage
-    digests: dict[str, str]  # empty for prepare, which computes them
+    digests: dict[Stage, str]  # empty for prepare, which computes them
     pace: float  # multiplies the time that a stage takes
     progress: Callable[[Json], None]
 
@@ -82,7 +82,7 @@ async def run_stage(run: StageRun) -> End:
     return _done(run, digests, marks, reasons.COMPLETED)
 
 
-def _done(run: StageRun, digests: dict[str, str], marks: dict[Stage, str], reason: str) -> End:
+def _done(run: StageRun, digests: dict[Stage, str], marks: dict[Stage, str], reason: str) -> End:
     result = run.store.marks[marks[run.stage]]
     if run.stage == "prepare":
         result = result | {"digests": digests, "done": _committed(run.store, marks)}

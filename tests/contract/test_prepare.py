@@ -13,13 +13,17 @@ import pytest
 from contract import s3_servers
 from contract.s3_servers import BUCKET, Server
 from support.tinymodel import SHAPES, write_model
+from tuneyard_api.contracts.termination import PrepareReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.names import Stage
 from tuneyard_api.reasons import ADOPTED, COMPLETED
 from tuneyard_store.schemes.s3 import S3Store
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS
+from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
-from tuneyard_trainer.runtime.stage_runner import Outcome, StageContext, run_stage
-from tuneyard_trainer.stages.train import fetch_rows
+from tuneyard_trainer.runtime.context import StageContext
+from tuneyard_trainer.runtime.stage_runner import Outcome
+from tuneyard_trainer.stages import run_stage
 
 ROOT = f"s3://{BUCKET}"
 READER, READER_SECRET = "reader", "reader-secret-0123456789"
@@ -94,6 +98,11 @@ def spec(data: str = "good.jsonl", **changes: Any) -> FineTuneJobSpec:
         "output": {"uri": f"{ROOT}/out/{uuid4().hex}"},
     }
     return FineTuneJobSpec.model_validate(given | changes)
+
+
+def report_of(outcome: Outcome) -> PrepareReport:
+    assert isinstance(outcome.report, PrepareReport), outcome
+    return outcome.report
 
 
 def prepare(given: FineTuneJobSpec, store: S3Store, work: Path) -> tuple[Outcome, StageContext]:
@@ -205,29 +214,27 @@ def test_unreachable_store(server: Server, tmp_path: Path) -> None:
 def test_tokenized_rows(server: Server, tmp_path: Path) -> None:
     outcome, context = prepare(spec(), server.store(), tmp_path / "work")
     assert outcome.reason == COMPLETED, outcome
-    assert outcome.result is not None
-    data = outcome.result["dataset"]
-    assert (data["rowsIn"], data["rowsKept"], data["dropped"]) == (40, 40, {})
-    assert set(outcome.result["digests"]) == {"prepare", "train", "export", "evaluate", "publish"}
-    assert outcome.result["done"] == []
+    report = report_of(outcome)
+    assert (report.dataset.rows_in, report.dataset.rows_kept, report.dataset.dropped) == (40, 40, {})
+    assert set(report.digests) == {"prepare", "train", "export", "evaluate", "publish"}
+    assert report.done == []
     train, validation = (read_rows(fetch_rows(context, split)) for split in ("train", "validation"))
     assert (len(train), len(validation)) == (38, 2)
-    assert data["tokens"] == sum(len(row[INPUT_IDS]) for row in [*train[:], *validation[:]])
+    assert report.dataset.tokens == sum(len(row[INPUT_IDS]) for row in [*train[:], *validation[:]])
     for row in train[:]:
         ids, labels = row[INPUT_IDS], row[LABELS]
         assert len(labels) == len(ids)
         trained = [token for token in labels if token != IGNORED]
         assert 0 < len(trained) < len(ids)
         assert trained == ids[len(ids) - 1 - len(trained) : -1], "the answer, up to its end-of-turn token"
-    assert "# Data of contract" in context.store.read(data["reportURI"]).decode()
+    assert "# Data of contract" in context.store.read(context.uri("prepare", "report.md")).decode()
 
 
 def test_validation_source(server: Server, tmp_path: Path) -> None:
     given = {"train": [{"uri": f"{ROOT}/data/good.jsonl"}], "clean": {"minRows": 1}}
     apart = spec(dataset=given | {"validation": {"uri": f"{ROOT}/data/folder/two.jsonl.gz"}})
     outcome, context = prepare(apart, server.store(), tmp_path / "work")
-    assert outcome.result is not None, outcome
-    assert outcome.result["dataset"]["dropped"] == {"inValidation": 15}
+    assert report_of(outcome).dataset.dropped == {"inValidation": 15}
     train, validation = (set(texts(context, split)) for split in ("train", "validation"))
     assert (len(train), len(validation)) == (25, 15)
     assert not train & validation
@@ -241,19 +248,19 @@ def test_prefix(server: Server, tmp_path: Path) -> None:
     """Every .jsonl and .jsonl.gz below a prefix, and nothing else; the same rows as in one file."""
     for data in ("folder", "folder/"):
         outcome, _ = prepare(spec(data), server.store(), tmp_path / f"work{len(data)}")
-        assert outcome.result is not None, outcome
-        assert outcome.result["dataset"]["rowsKept"] == 40
+        assert report_of(outcome).dataset.rows_kept == 40
 
 
 def test_second_run_is_adopted(server: Server, tmp_path: Path) -> None:
     given = spec()
     first, context = prepare(given, server.store(), tmp_path / "first")
-    for stage in ("train", "export", "publish"):  # not evaluate, so publish does not count
+    stages: list[Stage] = ["train", "export", "publish"]  # not evaluate, so publish does not count
+    for stage in stages:
         context.store.write(context.uri(stage, "stage.json"), b'{"result": {}}')
     second, _ = prepare(given, server.store(), tmp_path / "again")
     assert second.reason == ADOPTED
-    assert first.result is not None
-    assert second.result == first.result | {"done": ["train", "export"]}
+    assert report_of(second) == report_of(first).model_copy(update={"done": ["train", "export"]})
+    assert second.result == first.result
 
 
 def test_digests_follow_data(server: Server, tmp_path: Path) -> None:
@@ -262,19 +269,16 @@ def test_digests_follow_data(server: Server, tmp_path: Path) -> None:
     for number, content in enumerate((GOOD, GOOD + lines(rows(1, start=99)), GOOD)):
         store.write(f"{ROOT}/data/changing.jsonl", content)
         outcome, _ = prepare(given, store, tmp_path / f"work{number}")
-        assert outcome.result is not None, outcome
-        digests.append(outcome.result["digests"])
+        digests.append(report_of(outcome).digests)
     assert digests[0] == digests[2]
     assert all(digests[0][stage] != digests[1][stage] for stage in digests[0])
 
 
 def test_same_data_same_bytes(server: Server, tmp_path: Path) -> None:
     """In another output, from another working directory."""
-    results = [prepare(spec(), server.store(), tmp_path / name)[0].result for name in ("a", "b")]
-    assert results[0] is not None
-    assert results[1] is not None
-    assert results[0]["dataset"]["digest"] == results[1]["dataset"]["digest"]
-    assert results[0]["digests"] == results[1]["digests"]
+    one, other = (report_of(prepare(spec(), server.store(), tmp_path / name)[0]) for name in ("a", "b"))
+    assert one.dataset.digest == other.dataset.digest
+    assert one.digests == other.digests
 
 
 def test_stopped_run_resumes(server: Server, tmp_path: Path) -> None:

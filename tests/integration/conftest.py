@@ -20,12 +20,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from support.tinymodel import TURN_END, TURN_START, byte_tokenizer
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.stages import stage_digests
 from tuneyard_store.credentials import Credentials
 from tuneyard_store.schemes.s3 import S3Store
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow
 from tuneyard_trainer.data.shards import ShardWriter
-from tuneyard_trainer.runtime.digests import stage_digests
-from tuneyard_trainer.runtime.stage_runner import Json, StageContext
+from tuneyard_trainer.runtime.context import StageContext
 
 VOCABULARY = 320
 MODEL_URI = "s3://bucket/model"
@@ -121,7 +121,7 @@ def wait_for(port: int, seconds: float = 20) -> None:
 
 def job_spec(**changes: Any) -> FineTuneJobSpec:
     """A FineTuneJob on the tiny model; `changes` replace parts of its spec."""
-    spec: Json = {
+    spec: dict[str, Any] = {
         "model": {"uri": MODEL_URI},
         "dataset": {"train": [{"uri": "s3://bucket/data.jsonl"}]},
         "training": {

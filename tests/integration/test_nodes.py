@@ -15,10 +15,13 @@ from safetensors.torch import load
 
 from integration.conftest import ContextFactory
 from tuneyard_api import names, reasons
+from tuneyard_api.contracts.results import TrainResult
 from tuneyard_store.schemes.s3 import S3Store
 from tuneyard_trainer.runtime.checkpoints import Checkpoints
+from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.rendezvous import Group
-from tuneyard_trainer.runtime.stage_runner import Outcome, StageContext, run_stage
+from tuneyard_trainer.runtime.stage_runner import Outcome
+from tuneyard_trainer.stages import run_stage
 
 LONG: Final[dict[str, Any]] = {
     "maxSteps": 40,
@@ -45,8 +48,8 @@ def free_ports() -> int:
             return port
 
 
-class Reader(S3Store):
-    """The store of all pods but the first, which alone writes."""
+class ReadOnlyStore(S3Store):
+    """The store of the followers: only the leader writes."""
 
     def write(self, uri: str, data: bytes, content_type: str = "") -> None:
         raise AssertionError(uri)
@@ -59,7 +62,7 @@ class Reader(S3Store):
 
 
 class Pods:
-    """Both pods of a job, which may be run again."""
+    """Both pods of a job, which can run several times."""
 
     def __init__(self, new_context: ContextFactory, place: str, **training: object) -> None:
         self.new_context, self.place, self.training = new_context, place, training
@@ -75,16 +78,16 @@ class Pods:
             context.threads = 1
             if number:
                 assert isinstance(context.store, S3Store)
-                context.store = Reader(context.store.credentials)
+                context.store = ReadOnlyStore(context.store.credentials)
             made.append(context)
         return made
 
-    def go(self, meanwhile: Watcher = lambda contexts: None, nodes: int = 2) -> list[Outcome]:
+    def run(self, meanwhile: Watcher = lambda contexts: None, nodes: int = 2) -> list[Outcome]:
         contexts = self.contexts(nodes)
         with ThreadPoolExecutor(nodes) as pool:
             running: list[Future[Outcome]] = [pool.submit(run_stage, context) for context in contexts]
             meanwhile(contexts)
-            return [each.result(timeout=300) for each in running]
+            return [future.result(timeout=300) for future in running]
 
     @property
     def adapter(self) -> bytes:
@@ -106,40 +109,41 @@ def wait_until(check: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_two_nodes_learn_what_one_learns(new_context: ContextFactory) -> None:
+def test_two_nodes_train_the_same_adapter(new_context: ContextFactory) -> None:
     """The batch is divided, not doubled; only the order in which gradients are added up differs."""
     exact = {"precision": "fp32", "lora": {"rank": 4, "alpha": 8, "dropout": 0.0}}
     one, two = Pods(new_context, "one", **exact), Pods(new_context, "two", **exact)
-    (alone,) = one.go(nodes=1)
-    first, second = two.go()
+    (alone,) = one.run(nodes=1)
+    first, second = two.run()
     assert alone.succeeded, alone
     assert first.succeeded, first
     assert second.succeeded, second
-    assert first.result and alone.result
-    assert first.result["loss"] == pytest.approx(alone.result["loss"], rel=1e-3)
+    assert isinstance(first.result, TrainResult)
+    assert isinstance(alone.result, TrainResult)
+    assert first.result.loss == pytest.approx(alone.result.loss, rel=1e-3)
     weights, expected = load(two.adapter), load(one.adapter)
     for name, tensor in expected.items():
         torch.testing.assert_close(weights[name], tensor, rtol=2e-2, atol=2e-4)
     assert two.files() == {"stage.json", "manifest.json", "adapter_config.json", "adapter_model.safetensors"}
-    assert second.result == first.result, "the second node reads what the first has committed"
+    assert second.result == first.result, "the follower reads what the leader has committed"
 
 
 @pytest.fixture
 def undisturbed(new_context: ContextFactory) -> bytes:
     pods = Pods(new_context, "undisturbed", **LONG)
-    assert all(outcome.succeeded for outcome in pods.go())
+    assert all(outcome.succeeded for outcome in pods.run())
     return pods.adapter
 
 
-def test_what_is_lost_is_gone_on_with_to_the_bit(new_context: ContextFactory, undisturbed: bytes) -> None:
-    """Once a pod is stopped, once one vanishes; dropout makes every process's random state matter."""
+def test_a_disturbed_run_gives_the_same_bytes(new_context: ContextFactory, undisturbed: bytes) -> None:
+    """One pod is stopped, then one vanishes; dropout makes every process's random state matter."""
     pods = Pods(new_context, "disturbed", **LONG)
 
     def stop_the_second(contexts: list[StageContext]) -> None:
-        wait_until(lambda: contexts[1].progress.snapshot().message == "training")
+        wait_until(lambda: contexts[1].progress.report().message == "training")
         contexts[1].stopping.set()
 
-    first, second = pods.go(stop_the_second)
+    first, second = pods.run(stop_the_second)
     assert (first.exit_code, first.reason) == (names.EXIT_TRY_AGAIN, reasons.PEER_LOST)
     assert (second.exit_code, second.reason) == (names.EXIT_TRY_AGAIN, reasons.PREEMPTED)
     stopped = max(pods.checkpoints())
@@ -148,11 +152,11 @@ def test_what_is_lost_is_gone_on_with_to_the_bit(new_context: ContextFactory, un
         wait_until(lambda: max(pods.checkpoints()) > stopped)
         kill_worker(contexts[1].work)
 
-    first, _ = pods.go(kill_the_second)
+    first, _ = pods.run(kill_the_second)
     assert (first.exit_code, first.reason) == (names.EXIT_TRY_AGAIN, reasons.PEER_LOST)
     assert max(pods.checkpoints()) < LONG["maxSteps"]
 
-    assert all(outcome.succeeded for outcome in pods.go())
+    assert all(outcome.succeeded for outcome in pods.run())
     assert pods.adapter == undisturbed
 
 

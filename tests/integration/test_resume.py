@@ -1,6 +1,5 @@
-"""A run that was stopped and went on ends with the same weights as one that was not: every byte of them."""
+"""A run that was stopped and resumed ends with the same weights as an undisturbed run, byte by byte."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,7 +10,9 @@ from typing import Any
 import pytest
 
 from integration.conftest import MODEL_URI, job_spec
-from tuneyard_trainer.runtime.worker import RECORD, environment
+from tuneyard_api.contracts.requests import WORKER_EVENT, TrainOutcome, TrainRequest, WorkerResult
+from tuneyard_trainer.runtime.worker import environment
+from tuneyard_trainer.runtime.worker_main import RECORD
 
 STEPS = 8
 
@@ -22,36 +23,37 @@ class Run:
     def __init__(self, folder: Path, model: Path, rows: Path, **training: Any) -> None:
         self.folder = folder
         self.model, self.rows = model, rows
-        self.result: dict[str, Any] = {}
+        self.outcome = TrainOutcome(steps=0)
         self.folder.mkdir()
-        self.job = {
-            "model": str(model),
-            "model_uri": MODEL_URI,
-            "rows": str(rows / "train"),
-            "training": job_spec(training=training).training.wire(),
-            "steps": STEPS,
-            "gpus": 0,
-            "devices": 1,
-            "resume": None,
-            "checkpoints": str(folder / "checkpoints"),
-            "output": str(folder / "adapter"),
-            "stop_file": str(folder / "stop"),
-            "threads": 2,
-        }
+        self.request = TrainRequest(
+            model=model,
+            model_uri=MODEL_URI,
+            rows=rows / "train",
+            training=job_spec(training=training).training,
+            steps=STEPS,
+            gpus=0,
+            devices=1,
+            checkpoints=folder / "checkpoints",
+            output=folder / "adapter",
+            stop_file=folder / "stop",
+            threads=2,
+        )
 
-    def go(self, *, stop: bool = False, resume: Path | None = None) -> dict[str, Any]:
-        """Trains to the end, or, with stop, one more step; returns the worker's result."""
+    def train(self, *, stop: bool = False, resume: Path | None = None) -> TrainOutcome:
+        """Trains to the end, or, with stop, one more step."""
         (self.folder / "stop").touch() if stop else (self.folder / "stop").unlink(missing_ok=True)
-        job_file = self.folder / "job.json"
-        job_file.write_text(json.dumps(self.job | {"resume": str(resume) if resume else None}))
-        command = [sys.executable, "-m", "tuneyard_trainer.backends.peft.worker", str(job_file)]
+        request_file = self.folder / "request.json"
+        request = self.request.model_copy(update={"resume": resume})
+        request_file.write_text(request.model_dump_json(by_alias=True))
+        command = [sys.executable, "-m", "tuneyard_trainer.backends.peft.worker", str(request_file)]
         done = subprocess.run(
             command, env=environment(os.environ, 2, use_gpus=False), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        events = [json.loads(line[1:]) for line in done.stdout.split("\n") if line.startswith(RECORD)]
-        self.result = events[-1]["result"]
-        return self.result
+        events = [WORKER_EVENT.validate_json(line[1:]) for line in done.stdout.split("\n") if line.startswith(RECORD)]
+        assert isinstance(events[-1], WorkerResult)
+        self.outcome = TrainOutcome.model_validate(events[-1].result)
+        return self.outcome
 
     def checkpoint(self, step: int) -> Path:
         return self.folder / "checkpoints" / f"checkpoint-{step}"
@@ -64,39 +66,39 @@ class Run:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, model: Path, rows: Path) -> Run:
     run = Run(tmp_path_factory.mktemp("resume") / "uninterrupted", model, rows)
-    assert run.go()["steps"] == STEPS
+    assert run.train().steps == STEPS
     return run
 
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory, model: Path, rows: Path) -> Run:
-    """Stopped after its first step, gone on, stopped after its second."""
+    """Stopped after its first step, resumed, and stopped after its second."""
     run = Run(tmp_path_factory.mktemp("resume") / "stopped", model, rows)
-    assert run.go(stop=True)["steps"] == 1
-    assert run.go(stop=True, resume=run.checkpoint(1))["steps"] == 2
+    assert run.train(stop=True).steps == 1
+    assert run.train(stop=True, resume=run.checkpoint(1)).steps == 2
     return run
 
 
 def resumed(stopped: Run, to: Path, without: str | None = None) -> Run:
-    """Goes on from the checkpoint of step 2 to the end, without one of its files."""
+    """Resumes from the checkpoint of step 2 to the end, without one of its files."""
     checkpoint = shutil.copytree(stopped.checkpoint(2), to / "checkpoint-2")
     if without:
         (checkpoint / without).unlink()
     run = Run(to / "run", stopped.model, stopped.rows)
-    assert run.go(resume=checkpoint)["steps"] == STEPS
+    assert run.train(resume=checkpoint).steps == STEPS
     return run
 
 
 def test_the_same_job_gives_the_same_bytes(uninterrupted: Run, tmp_path: Path, model: Path, rows: Path) -> None:
     again = Run(tmp_path / "again", model, rows)
-    again.go()
+    again.train()
     assert again.weights == uninterrupted.weights
 
 
 def test_a_resumed_run_gives_the_same_bytes(uninterrupted: Run, stopped: Run, tmp_path: Path) -> None:
     run = resumed(stopped, tmp_path)
     assert run.weights == uninterrupted.weights
-    assert run.result == uninterrupted.result
+    assert run.outcome == uninterrupted.outcome
 
 
 @pytest.mark.parametrize("part", ["rng_state.pth", "optimizer.pt"])

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_trainer.commands.cli import main
-from tuneyard_trainer.commands.jobfile import cpu_threads, parse_job, read_job_yaml
+from tuneyard_trainer.commands.jobfile import parse_job, read_job_yaml
 from tuneyard_trainer.runtime.errors import BadInput
 
 Json = dict[str, Any]
@@ -72,21 +71,6 @@ def test_a_file_without_one_job_is_refused(tmp_path: Path, text: str, says: str)
     path.write_text(text)
     with pytest.raises(BadInput, match=says):
         read_job_yaml(path)
-
-
-@pytest.mark.parametrize(
-    ("resources", "threads"),
-    [
-        ({}, None),
-        ({"limits": {"cpu": "2"}}, 2),
-        ({"limits": {"cpu": 3}, "requests": {"cpu": "500m"}}, 3),
-        ({"limits": {"cpu": "1500m"}}, 2),
-        ({"limits": {"cpu": "0.5"}}, 1),
-        ({"limits": {"memory": "1Gi"}, "requests": {"cpu": "500m"}}, 1),
-    ],
-)
-def test_threads_follow_the_cpu_limit(resources: Json, threads: int | None) -> None:
-    assert cpu_threads(FineTuneJobSpec.model_validate(job(resources=resources)["spec"])) == threads
 
 
 def test_the_example_is_valid(capsys: pytest.CaptureFixture[str]) -> None:

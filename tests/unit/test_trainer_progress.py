@@ -1,4 +1,4 @@
-"""What /progress and /metrics say."""
+"""The content of /progress and /metrics."""
 
 import json
 from contextlib import closing
@@ -6,7 +6,8 @@ from http.client import HTTPConnection
 
 import pytest
 
-from tuneyard_trainer.runtime.progress import Progress, Snapshot, render_metrics, serve_progress
+from tuneyard_api.contracts.progress import ProgressReport
+from tuneyard_trainer.runtime.progress import Progress, render_metrics, serve_progress
 
 
 class Clock:
@@ -16,44 +17,44 @@ class Clock:
         return self.now
 
 
-def test_updates_name_what_has_changed() -> None:
+def test_an_update_changes_only_its_fields() -> None:
     progress = Progress("train")
     progress.update(step=1, steps=10, loss=2.5, message="training")
     progress.update(step=2, percent=20)
-    now = progress.snapshot()
-    assert (now.step, now.steps, now.loss, now.percent, now.message) == (2, 10, 2.5, 20, "training")
+    report = progress.report()
+    assert (report.step, report.steps, report.loss, report.percent, report.message) == (2, 10, 2.5, 20, "training")
 
 
 @pytest.mark.parametrize(("given", "shown"), [(-1, 0), (33.9, 33), (101, 100)])
-def test_percent_is_a_whole_number_of_a_hundred(given: float, shown: int) -> None:
+def test_percent_is_clamped(given: float, shown: int) -> None:
     progress = Progress("train")
     progress.update(percent=given)  # type: ignore[arg-type]
-    assert progress.snapshot().percent == shown
+    assert progress.report().percent == shown
 
 
-def test_the_rest_takes_as_long_as_what_was_seen() -> None:
+def test_eta_follows_the_mean_speed() -> None:
     clock = Clock()
     progress = Progress("train", clock=clock)
     for step, seconds, eta in [(40, 0, None), (41, 10, 590), (50, 100, 500), (100, 600, 0)]:
         clock.now = seconds  # resumed at step 40: the steps before it took this pod no time
         progress.update(step=step, steps=100)
-        assert progress.snapshot().eta_seconds == eta
+        assert progress.report().eta_seconds == eta
 
 
-def test_a_listener_hears_of_each_change() -> None:
-    heard: list[Snapshot] = []
-    Progress("train", heard.append).update(percent=5)
-    assert [each.percent for each in heard] == [5]
+def test_the_listener_gets_each_report() -> None:
+    reports: list[ProgressReport] = []
+    Progress("train", reports.append).update(percent=5)
+    assert [report.percent for report in reports] == [5]
 
 
-def test_metrics_leave_out_what_is_not_known() -> None:
-    text = render_metrics(Snapshot("train", percent=5, loss=1.5)).decode()
+def test_metrics_omit_unknown_values() -> None:
+    text = render_metrics(ProgressReport(stage="train", percent=5, loss=1.5)).decode()
     assert 'tuneyard_train_loss{stage="train"} 1.5' in text
     assert 'tuneyard_stage_percent{stage="train"} 5.0' in text
     assert "tokens_per_second" not in text
 
 
-def test_it_is_served() -> None:
+def test_http_endpoints() -> None:
     progress = Progress("train")
     progress.update(percent=7, step=1, steps=2)
     server = serve_progress(progress, 0)

@@ -1,33 +1,40 @@
-"""Which artifact is recommended, and what the model card says."""
-
-from typing import Any
+"""The recommended artifact, and the model card."""
 
 import pytest
 import yaml
 
-from tuneyard_api.base import Model
-from tuneyard_api.kinds.finetunejob_status import Artifact, DatasetStatus, GateStatus, Recommended
+from tuneyard_api.contracts.results import (
+    DatasetSummary,
+    EvaluateResult,
+    ExportedArtifact,
+    MeasuredArtifact,
+    Release,
+)
+from tuneyard_api.contracts.termination import PublishReport
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
 from tuneyard_api.kinds.modelserver import ModelServerSpec
+from tuneyard_api.stages import STAGES
+from tuneyard_trainer.commands.local_run import summary
 from tuneyard_trainer.reports.model_card import render_model_card
-from tuneyard_trainer.stages.publish import measured, recommend
+from tuneyard_trainer.stages.publish import recommend, with_perplexity
 
-Json = dict[str, Any]
 PERPLEXITY = {"base": 20.0, "tuned": 5.0, "int8": 5.1, "gptq": 5.4}
+MEASUREMENTS = [Measurement(subject=name, metric="perplexity", value=value) for name, value in PERPLEXITY.items()]
 SIZES = {"bf16": 300_000_000, "int8": 170_000_000, "gptq": 100_000_000}
+DIGEST = "sha256:" + "a" * 64
 
 
-def artifacts(*formats: str) -> list[Json]:
-    plain = [
-        {"format": each, "uri": f"s3://out/{each}", "digest": "sha256:" + "a" * 64, "sizeBytes": SIZES[each]}
-        for each in formats
+def artifacts(*formats: str) -> list[MeasuredArtifact]:
+    exported = [
+        ExportedArtifact(format=name, uri=f"s3://out/{name}", digest=DIGEST, size_bytes=SIZES[name]) for name in formats
     ]
-    return measured(plain, PERPLEXITY)
+    return with_perplexity(exported, MEASUREMENTS)
 
 
-def gate(subject: str, passed: bool) -> Json:
+def gate(subject: str, passed: bool) -> GateStatus:
     against = "base" if subject == "tuned" else "tuned"
-    values = {"metric": "perplexity", "against": against, "subject": subject, "value": 5.0, "limit": 6.0}
-    return values | {"passed": passed}
+    return GateStatus(metric="perplexity", against=against, subject=subject, value=5.0, limit=6.0, passed=passed)
 
 
 ALL = ("bf16", "int8", "gptq")
@@ -41,45 +48,54 @@ ALL = ("bf16", "int8", "gptq")
         (ALL, [gate("tuned", True), gate("int8", False), gate("gptq", False)], "bf16", "the only artifact"),
         (("int8", "gptq"), [gate("int8", True), gate("gptq", False)], "int8", "the only artifact"),
         (ALL, [], "gptq", "smallest of 3"),
-        # onGateFailure: Warn publishes all the same; the best is the least bad.
+        # With onGateFailure: Warn the release is published all the same; the best artifact is the least bad.
         (ALL, [gate("tuned", False), gate("int8", True), gate("gptq", True)], "bf16", "though a gate failed"),
         (("int8", "gptq"), [gate("int8", False), gate("gptq", False)], "int8", "though a gate failed"),
     ],
 )
-def test_the_smallest_that_passed_is_recommended(
-    formats: tuple[str, ...], gates: list[Json], chosen: str, says: str
-) -> None:
+def test_recommendation(formats: tuple[str, ...], gates: list[GateStatus], chosen: str, says: str) -> None:
     recommended = recommend(artifacts(*formats), gates)
-    assert recommended["format"] == chosen
-    assert says in recommended["reason"]
+    assert recommended.format == chosen
+    assert says in recommended.reason
 
 
-def test_bf16_is_as_good_as_the_tuned_model() -> None:
-    assert {each["format"]: each["perplexity"] for each in artifacts(*ALL)} == {"bf16": 5.0, "int8": 5.1, "gptq": 5.4}
+def test_bf16_is_the_tuned_model() -> None:
+    assert {item.format: item.perplexity for item in artifacts(*ALL)} == {"bf16": 5.0, "int8": 5.1, "gptq": 5.4}
 
 
-def release() -> Json:
+@pytest.fixture
+def release() -> Release:
     gates = [gate("tuned", True), gate("gptq", False)]
-    data = {"rowsIn": 1200, "rowsKept": 1150, "dropped": {"duplicate": 50}, "tokens": 98765, "digest": "sha256:1"}
-    return {
-        "name": "support-bot",
-        "spec": {
-            "model": {"uri": "s3://models/a"},
-            "training": {"method": "qlora"},
-            "dataset": {"train": [{"uri": "s3://data/a.jsonl"}]},
-        },
-        "artifacts": artifacts(*ALL),
-        "recommended": recommend(artifacts(*ALL), gates),
-        "perplexity": PERPLEXITY,
-        "gates": gates,
-        "dataset": data | {"reportURI": "s3://out/report.md"},
-        "loss": 1.2345678,
+    spec = {
+        "model": {"uri": "s3://models/a"},
+        "training": {"method": "qlora"},
+        "dataset": {"train": [{"uri": "s3://data/a.jsonl"}]},
+        "output": {"uri": "s3://out"},
     }
+    return Release(
+        name="support-bot",
+        spec=FineTuneJobSpec.model_validate(spec),
+        digests=dict.fromkeys(STAGES, "d" * 64),
+        artifacts=artifacts(*ALL),
+        recommended=recommend(artifacts(*ALL), gates),
+        evaluation=EvaluateResult(measurements=MEASUREMENTS, gates=gates, passed=True, rows=50, tokens=500),
+        dataset=DatasetSummary(rows_in=1200, rows_kept=1150, dropped={"duplicate": 50}, tokens=98765, digest=DIGEST),
+        loss=1.2345678,
+    )
 
 
-def test_the_model_card_tells_where_from_how_good_and_how_to_serve() -> None:
-    card = render_model_card(release())
-    for words in ("s3://models/a", "qlora", "1,150 of 1,200", "98,765", "1.235", "**int8**", "| gptq | perplexity |"):
+def test_model_card(release: Release) -> None:
+    card = render_model_card(release)
+    for words in (
+        "s3://models/a",
+        "qlora",
+        "1,150 of 1,200",
+        "98,765",
+        "1.235",
+        "**int8**",
+        "| gptq | perplexity |",
+        f"s3://out/runs/{'d' * 64}/prepare/report.md",
+    ):
         assert words in card
     example = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
     served = ModelServerSpec.model_validate(example["spec"]).model.fine_tune_job_ref
@@ -87,14 +103,14 @@ def test_the_model_card_tells_where_from_how_good_and_how_to_serve() -> None:
     assert served.name == "support-bot"
 
 
-@pytest.mark.parametrize(
-    ("model", "value"),
-    [
-        (Artifact, release()["artifacts"][0]),
-        (Recommended, release()["recommended"]),
-        (GateStatus, release()["gates"][0]),
-        (DatasetStatus, release()["dataset"]),
-    ],
-)
-def test_a_release_fits_the_status(model: type[Model], value: Json) -> None:
-    model.model_validate(value)
+def test_the_report_of_a_release(release: Release) -> None:
+    report = PublishReport.of(release)
+    assert [item.format for item in report.artifacts] == list(ALL)
+    assert (report.recommended.format, report.evaluation.gates_failed) == ("int8", 1)
+
+
+def test_summary_of_a_local_run(release: Release) -> None:
+    text = summary(release, "s3://out/release.json")
+    assert "int8         170.0      5.1000  " + DIGEST in text
+    assert f'{{uri: s3://out/int8, digest: "{DIGEST}"}}' in text
+    assert "Release: s3://out/release.json" in text

@@ -1,80 +1,33 @@
-"""How a stage says how it ended."""
+"""How a stage ends: exit code, termination message, commit mark."""
 
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tuneyard_api import reasons
+from tuneyard_api.contracts.results import EvaluateResult, ExportResult, PrepareResult, StageMark, TrainResult
+from tuneyard_api.contracts.termination import EvaluateReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
+from tuneyard_api.stages import STAGES
 from tuneyard_store import errors as store_errors
 from tuneyard_store.credentials import Credentials
-from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_store.schemes import open_store
+from tuneyard_trainer.runtime.context import StageContext, stage_of
 from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, StageError, TryAgain, from_store
-from tuneyard_trainer.runtime.stage_runner import (
-    TERMINATION_BYTES,
-    Outcome,
-    StageContext,
-    failure,
-    run_stage,
-    termination_message,
-)
+from tuneyard_trainer.runtime.stage_runner import failure
+from tuneyard_trainer.stages import run_stage
 
 DIGEST = "sha256:" + "0" * 64
-
-
-def told(outcome: Outcome, limit: int = TERMINATION_BYTES) -> dict[str, Any]:
-    message = termination_message(outcome, limit)
-    assert len(message) <= limit
-    document: dict[str, Any] = json.loads(message)
-    return document
-
-
-def test_what_fits_is_told_whole() -> None:
-    outcome = Outcome(65, "InvalidJSON", "s3://b/x, line 3: not JSON.", "Correct it.", {"a": [1]})
-    expected = {"message": outcome.message, "advice": outcome.advice, "result": {"a": [1]}}
-    assert told(outcome) == {"reason": "InvalidJSON"} | expected
-    assert told(Outcome(0, "Completed", "Done.")) == {"reason": "Completed", "message": "Done."}
-
-
-def test_a_long_message_keeps_its_ends() -> None:
-    document = told(Outcome(65, "InvalidSpec", "begins " + "x" * 9000 + " ends", "Correct it."))
-    assert document["message"].startswith("begins x")
-    assert document["message"].endswith("x ends")
-    assert document["advice"] == "Correct it."
-
-
-def test_the_largest_result_of_publish_fits() -> None:
-    """All formats, all gates, the longest uris: what the status needs is still there."""
-    uri = "s3://" + "b" * 63 + "/" + "p" * 300
-    artifacts = [
-        {"format": name, "uri": uri, "digest": DIGEST, "sizeBytes": 10**12, "perplexity": 12.3456}
-        for name in ("bf16", "int8", "gptq")
-    ]
-    gate = {"metric": "perplexity", "against": "base", "subject": "tuned", "value": 1.5, "limit": 2.5, "passed": True}
-    result = {
-        "artifacts": artifacts,
-        "recommended": {"format": "gptq", "uri": uri, "digest": DIGEST, "reason": "smallest of 3 whose gates passed"},
-        "perplexity": dict.fromkeys(("base", "tuned", "int8", "gptq"), 12.3456),
-        "gates": [gate] * 48,
-        "passed": True,
-        "releaseURI": uri,
-        "dataset": {"rowsIn": 1, "rowsKept": 1, "dropped": {}, "tokens": 1, "digest": DIGEST, "reportURI": uri},
-        "loss": 1.25,
+SPEC = FineTuneJobSpec.model_validate(
+    {
+        "model": {"uri": "s3://models/a"},
+        "dataset": {"train": [{"uri": "s3://data/a.jsonl"}]},
+        "output": {"uri": "s3://artifacts/a"},
     }
-    shown = told(Outcome(0, "Completed", f"Written to {uri}.", result=result))["result"]
-    for key in ("artifacts", "recommended", "releaseURI", "loss", "passed"):
-        assert shown[key] == result[key]
-
-
-@given(st.text(), st.text(), st.dictionaries(st.text(max_size=5), st.text(), max_size=8) | st.none())
-def test_it_is_always_whole_json_within_the_limit(message: str, advice: str, result: dict[str, str] | None) -> None:
-    document = told(Outcome(1, "StageCrashed", message * 40, advice * 40, result), limit=4096)
-    assert document["reason"] == "StageCrashed"
+)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +37,7 @@ def test_exit_codes(error: type[StageError], code: int) -> None:
     assert error("Reason", "message").exit_code == code
 
 
-def test_every_error_of_the_store_has_an_exit_code() -> None:
+def test_errors_of_the_store() -> None:
     for kind in [store_errors.StoreError, *store_errors.StoreError.__subclasses__()]:
         error = from_store(kind("what", "do"))
         assert (error.reason, error.message, error.advice) == (kind.reason, "what", "do")
@@ -96,29 +49,111 @@ def test_messages_and_advice_are_sentences() -> None:
     assert str(BadInput("Reason", "Really?")) == "Really?"
 
 
-def test_a_gate_that_failed_tells_what_was_measured() -> None:
-    measured = {"perplexity": {"base": 5.0, "tuned": 6.0}, "gates": [], "passed": False}
-    outcome = failure(BadInput(reasons.GATE_FAILED, "worse", "train longer", measured), logging.getLogger("test"))
-    assert told(outcome) == {
-        "reason": "GateFailed",
-        "message": "worse.",
-        "advice": "train longer.",
-        "result": measured,
-    }
-
-
-def test_what_nobody_expected_is_told_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    spec = FineTuneJobSpec.model_validate(
-        {
-            "model": {"uri": "s3://models/a"},
-            "dataset": {"train": [{"uri": "s3://data/a.jsonl"}]},
-            "output": {"uri": "s3://artifacts/a"},
-        }
+def test_a_failed_gate_reports_its_measurements() -> None:
+    gate = GateStatus(metric="perplexity", against="base", subject="tuned", value=6, limit=5, passed=False)
+    measured = EvaluateResult(
+        measurements=[Measurement(subject="tuned", metric="perplexity", value=6)],
+        gates=[gate],
+        passed=False,
+        rows=1,
+        tokens=1,
     )
-    store = S3Store(Credentials())
-    context = StageContext(stage="train", name="x", spec=spec, store=store, work=tmp_path, digests={})
+    error = BadInput(reasons.GATE_FAILED, "worse", "train longer", EvaluateReport.of(measured))
+    outcome = failure(error, logging.getLogger("test"))
+    assert (outcome.exit_code, outcome.reason, outcome.message) == (65, "GateFailed", "worse.")
+    assert isinstance(outcome.report, EvaluateReport)
+    assert outcome.report.gates == [gate]
+
+
+def context(tmp_path: Path) -> StageContext:
+    return StageContext(stage="train", name="x", spec=SPEC, store=open_store(Credentials()), work=tmp_path)
+
+
+def test_an_unknown_error_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        outcome = run_stage(context)  # without prepare's digests
+        outcome = run_stage(context(tmp_path))  # without prepare's digests
     assert (outcome.exit_code, outcome.reason) == (1, reasons.STAGE_CRASHED)
     assert "KeyError: 'train'" in outcome.message
     assert "Traceback" in caplog.text
+
+
+class Objects:
+    """A store in memory."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: object) -> None:
+        self.content: dict[str, bytes] = {}
+        monkeypatch.setattr(store, "read", self.read)
+        monkeypatch.setattr(store, "write", self.write)
+
+    def read(self, uri: str) -> bytes:
+        if uri not in self.content:
+            raise store_errors.ObjectNotFound(uri, "")
+        return self.content[uri]
+
+    def write(self, uri: str, data: bytes, content_type: str) -> None:
+        self.content[uri] = data
+
+
+@pytest.fixture
+def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[StageContext, Objects]:
+    made = context(tmp_path)
+    made.digests = dict.fromkeys(STAGES, "0" * 64)
+    return made, Objects(monkeypatch, made.store)
+
+
+def test_a_committed_result_is_found_by_its_type(committed: tuple[StageContext, Objects]) -> None:
+    made, objects = committed
+    assert made.find_result(TrainResult) is None
+    with pytest.raises(StageError, match="does not exist"):
+        made.result_of(TrainResult)
+    result = TrainResult(steps=3, loss=1.5, adapter_uri="s3://a/adapter", adapter_digest=DIGEST)
+    made.commit(result)
+    assert made.result_of(TrainResult) == result
+    (mark,) = objects.content.values()
+    assert StageMark[TrainResult].model_validate_json(mark).result == result
+
+
+@pytest.mark.parametrize(
+    ("kind", "old"),
+    [
+        (
+            PrepareResult,
+            {
+                "dataset": {
+                    "rowsIn": 9,
+                    "rowsKept": 8,
+                    "dropped": {"duplicate": 1},
+                    "tokens": 99,
+                    "digest": DIGEST,
+                    "reportURI": "s3://a/report.md",
+                },
+                "totalSteps": 12,
+            },
+        ),
+        (TrainResult, {"steps": 12, "loss": None, "adapterURI": "s3://a/adapter", "adapterDigest": DIGEST}),
+        (
+            ExportResult,
+            {
+                "artifacts": [],
+                "merged": {"format": "bf16", "uri": "s3://a/bf16", "digest": DIGEST, "sizeBytes": 5},
+            },
+        ),
+    ],
+)
+def test_marks_of_version_1_are_read(
+    committed: tuple[StageContext, Objects], kind: type[PrepareResult], old: dict[str, object]
+) -> None:
+    made, objects = committed
+    mark = {"stage": stage_of(kind), "version": 1, "digest": "0" * 64, "result": old}
+    objects.content[made.uri(stage_of(kind), "stage.json")] = json.dumps(mark).encode()
+    assert made.result_of(kind) == kind.model_validate(old)
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"result": {}}', b'{"stage": "train", "version": 1, "digest": "0"}'])
+def test_a_broken_mark_is_named(committed: tuple[StageContext, Objects], text: bytes) -> None:
+    made, objects = committed
+    uri = made.uri("train", "stage.json")
+    objects.content[uri] = text
+    with pytest.raises(StageError, match="is no commit mark") as caught:
+        made.result_of(TrainResult)
+    assert (caught.value.reason, uri in caught.value.advice) == (reasons.ARTIFACT_CORRUPT, True)

@@ -97,6 +97,11 @@ TUNED: Final = "tuned"
 MERGED_FORMAT: Final = "bf16"
 
 
+def subject_of(artifact_format: str) -> str:
+    """The name of an artifact's model in measurements and gates: the merged model is the tuned model itself."""
+    return TUNED if artifact_format == MERGED_FORMAT else artifact_format
+
+
 def described(registry: Mapping[str, Any]) -> str:
     """The entries of a registry in one line, for a field's description."""
     return " ".join(f"{name}: {entry.description}." for name, entry in registry.items())

@@ -87,6 +87,10 @@ class PublishResult(Contract):
     dataset: DatasetSummary
     loss: float | None = None
 
+    @property
+    def recommended_artifact(self) -> MeasuredArtifact:
+        return next(item for item in self.artifacts if item.format == self.recommended.format)
+
 
 class Release(PublishResult):
     """release.json: the result of publish, and where it comes from."""

@@ -1,4 +1,4 @@
-"""The tuneyard command: one stage in a pod, the whole chain on this machine, or a look at a file."""
+"""The tuneyard command: runs one stage in a pod or all stages on this machine, or validates a file."""
 
 import argparse
 import logging
@@ -12,26 +12,21 @@ from pathlib import Path
 from types import FrameType
 
 from tuneyard_api import names
+from tuneyard_api.contracts.termination import termination_message, write_termination_message
 from tuneyard_store.credentials import Credentials, from_environment, load_credentials
 from tuneyard_store.errors import StoreError
 from tuneyard_store.schemes import open_store
 from tuneyard_trainer.commands.jobfile import read_job_json, read_job_yaml
 from tuneyard_trainer.commands.local_run import run_locally
+from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import StageError, from_store
 from tuneyard_trainer.runtime.progress import Progress, serve_progress
 from tuneyard_trainer.runtime.rendezvous import group_from
-from tuneyard_trainer.runtime.stage_runner import (
-    Outcome,
-    StageContext,
-    digests_from,
-    failure,
-    run_stage,
-    termination_message,
-)
+from tuneyard_trainer.runtime.stage_runner import Outcome, digests_from, failure
+from tuneyard_trainer.stages import run_stage
 
 log = logging.getLogger("tuneyard")
 
-TERMINATION_LOG = "/dev/termination-log"
 ENV_PROGRESS_PORT = "TUNEYARD_PROGRESS_PORT"
 
 
@@ -67,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _stage(options: argparse.Namespace) -> int:
-    """Ends with a termination message, whatever happens."""
+    """Writes a termination message, whatever happens."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     logging.getLogger("botocore").setLevel(logging.WARNING)
     stopping = _stop_on(signal.SIGTERM, signal.SIGINT)
@@ -82,7 +77,7 @@ def _stage(options: argparse.Namespace) -> int:
 
 
 def _context(options: argparse.Namespace, progress: Progress, stopping: threading.Event) -> StageContext:
-    """Raises StageError when the job cannot be read or the credentials are not there."""
+    """Raises StageError when the job cannot be read or the credentials are missing."""
     job = read_job_json(options.job)
     secret = job.spec.output.secret_ref
     threads = os.environ.get(names.ENV_THREADS)
@@ -102,7 +97,7 @@ def _context(options: argparse.Namespace, progress: Progress, stopping: threadin
 
 
 def _credentials(directory: Path | None, secret: str = "") -> Credentials:
-    """From a directory, else from the environment."""
+    """The credentials in a directory, else those in the environment."""
     try:
         return load_credentials(directory, secret) if directory else from_environment()
     except StoreError as error:
@@ -110,11 +105,11 @@ def _credentials(directory: Path | None, secret: str = "") -> Credentials:
 
 
 def _write_termination_message(outcome: Outcome) -> None:
-    path = Path(os.environ.get(names.ENV_TERMINATION_LOG, TERMINATION_LOG))
+    message = termination_message(outcome.reason, outcome.message, outcome.advice, outcome.report)
     try:
-        path.write_bytes(termination_message(outcome))
+        write_termination_message(message)
     except OSError as error:
-        log.warning("no termination message at %s: %s", path, error.strerror)
+        log.warning("cannot write the termination message: %s", error)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -122,7 +117,7 @@ def _run(options: argparse.Namespace) -> int:
         job = read_job_yaml(options.file)
         store = open_store(_credentials(options.credentials))
     except StageError as error:
-        return _refused(error)
+        return _reject(error)
     return run_locally(job, store, options.workdir.absolute(), _stop_on(signal.SIGINT, signal.SIGTERM))
 
 
@@ -130,12 +125,12 @@ def _validate(options: argparse.Namespace) -> int:
     try:
         job = read_job_yaml(options.file)
     except StageError as error:
-        return _refused(error)
+        return _reject(error)
     sys.stdout.write(f"{options.file}: FineTuneJob {job.name} is valid.\n")
     return names.EXIT_DONE
 
 
-def _refused(error: StageError) -> int:
+def _reject(error: StageError) -> int:
     sys.stderr.write(f"{error.reason}: {error}\n")
     return error.exit_code
 
@@ -149,8 +144,8 @@ def _stop_on(*signals: signal.Signals) -> threading.Event:
             raise KeyboardInterrupt
         stopping.set()
 
-    for each in signals:
-        signal.signal(each, stop)
+    for handled in signals:
+        signal.signal(handled, stop)
     return stopping
 
 

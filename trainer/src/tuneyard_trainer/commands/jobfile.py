@@ -1,7 +1,6 @@
 """FineTuneJobs in files: read, validated, and their mistakes told in the words of the file."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,7 +14,6 @@ from tuneyard_trainer.runtime.errors import BadInput
 
 KIND: Final = "FineTuneJob"
 MISSING_ADVICE: Final = f"Give a file with a document of apiVersion {names.API_VERSION} and kind {KIND}."
-MILLI: Final = 1000
 
 
 class FineTuneJob(NamedTuple):
@@ -55,13 +53,3 @@ def parse_job(document: Mapping[str, Any], where: str) -> FineTuneJob:
     if found := problems(FINE_TUNE_JOB, {**document, "metadata": {"name": name}}):
         raise BadInput(reasons.INVALID_SPEC, f"{where}: {explain(found)}", "Correct the fields named above.")
     return FineTuneJob(name, FineTuneJobSpec.model_validate(document["spec"]))
-
-
-def cpu_threads(spec: FineTuneJobSpec) -> int | None:
-    """CPU threads of a run: the cpu limit, else the request, rounded up; None: as many as the machine has."""
-    for given in (spec.resources.limits, spec.resources.requests):
-        cpu = (given or {}).get("cpu")
-        if cpu is not None:
-            text = str(cpu)
-            return max(1, math.ceil(int(text[:-1]) / MILLI if text.endswith("m") else float(text)))
-    return None

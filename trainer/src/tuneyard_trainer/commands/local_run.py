@@ -1,4 +1,4 @@
-"""`tuneyard run`: the stages in order on this machine, with the same code as in the cluster, and bars."""
+"""`tuneyard run`: all stages on this machine, by the same code as in the cluster, with progress bars."""
 
 import logging
 import shutil
@@ -13,10 +13,17 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from tuneyard_api import names, reasons
+from tuneyard_api.contracts.progress import ProgressReport
+from tuneyard_api.contracts.results import RELEASE_FILE, PublishResult, stage_uri
+from tuneyard_api.names import Stage
+from tuneyard_api.quantity import cpu_threads
+from tuneyard_api.stages import chain
 from tuneyard_store.store import Store
-from tuneyard_trainer.commands.jobfile import FineTuneJob, cpu_threads
-from tuneyard_trainer.runtime.progress import Progress, Snapshot
-from tuneyard_trainer.runtime.stage_runner import Json, Outcome, StageContext, run_stage
+from tuneyard_trainer.commands.jobfile import FineTuneJob
+from tuneyard_trainer.runtime.context import StageContext
+from tuneyard_trainer.runtime.progress import Progress
+from tuneyard_trainer.runtime.stage_runner import Outcome
+from tuneyard_trainer.stages import run_stage
 
 log = logging.getLogger("tuneyard")
 
@@ -38,79 +45,86 @@ def run_locally(job: FineTuneJob, store: Store, work: Path, stopping: threading.
         console=console,
         disable=not console.is_terminal,
     ) as bars:
-        outcome = _run_stages(job, store, work, stopping, bars)
+        digests, outcome = _run_stages(job, store, work, stopping, bars)
     if not outcome.succeeded:
         _explain(console, outcome, work)
         return outcome.exit_code
-    console.print(summary(job.name, outcome.result or {}), soft_wrap=True, markup=False, highlight=False)
+    if isinstance(outcome.result, PublishResult):
+        release = stage_uri(job.spec.output.uri, digests["publish"], "publish", RELEASE_FILE)
+        console.print(summary(outcome.result, release), soft_wrap=True, markup=False, highlight=False)
     return names.EXIT_DONE
 
 
-def _run_stages(job: FineTuneJob, store: Store, work: Path, stopping: threading.Event, bars: Bars) -> Outcome:
-    digests: dict[str, str] = {}
+def _run_stages(
+    job: FineTuneJob, store: Store, work: Path, stopping: threading.Event, bars: Bars
+) -> tuple[dict[Stage, str], Outcome]:
+    """The digests of the chain, and the outcome of the last stage that ran."""
+    digests: dict[Stage, str] = {}
     outcome = Outcome(names.EXIT_UNKNOWN, reasons.STAGE_CRASHED, "No stage has run.")
-    for stage in names.STAGES:
-        bar = bars.add_task(stage, total=100, detail="")
+    threads = cpu_threads(job.spec.resources.limits, job.spec.resources.requests)
+    for stage in chain(job.spec):
+        bar = bars.add_task(stage.name, total=100, detail="")
         context = StageContext(
-            stage=stage,
+            stage=stage.name,
             name=job.name,
             spec=job.spec,
             store=store,
-            work=work / stage,
+            work=work / stage.name,
             digests=digests,
-            threads=cpu_threads(job.spec),
-            progress=Progress(stage, partial(_show, bars, bar)),
+            threads=threads,
+            progress=Progress(stage.name, partial(_show, bars, bar)),
             stopping=stopping,
             log=log,
         )
         context.work.mkdir(parents=True, exist_ok=True)
         outcome = run_stage(context)
         if not outcome.succeeded:
-            return outcome
+            break
         if outcome.reason == reasons.ADOPTED:
-            bars.update(bar, detail="taken over")
+            bars.update(bar, detail="reused")
         shutil.rmtree(context.work)
         digests = context.digests
-    return outcome
+    return digests, outcome
 
 
-def _show(bars: Bars, bar: TaskID, now: Snapshot) -> None:
-    parts = [now.message or ""]
-    if now.step is not None and now.steps:
-        parts.append(f"step {now.step}/{now.steps}")
-    if now.loss is not None:
-        parts.append(f"loss {now.loss:.4f}")
-    if now.tokens_per_second is not None:
-        parts.append(f"{now.tokens_per_second:.0f} tokens/s")
-    if now.eta_seconds is not None:
-        parts.append(f"{now.eta_seconds // 60}m{now.eta_seconds % 60:02d}s left")
-    bars.update(bar, completed=now.percent, detail="  ".join(part for part in parts if part))
+def _show(bars: Bars, bar: TaskID, report: ProgressReport) -> None:
+    parts = [report.message or ""]
+    if report.step is not None and report.steps:
+        parts.append(f"step {report.step}/{report.steps}")
+    if report.loss is not None:
+        parts.append(f"loss {report.loss:.4f}")
+    if report.tokens_per_second is not None:
+        parts.append(f"{report.tokens_per_second:.0f} tokens/s")
+    if report.eta_seconds is not None:
+        parts.append(f"{report.eta_seconds // 60}m{report.eta_seconds % 60:02d}s left")
+    bars.update(bar, completed=report.percent, detail="  ".join(part for part in parts if part))
 
 
 def _explain(console: Console, outcome: Outcome, work: Path) -> None:
     lines = [f"{outcome.reason}: {outcome.message}", outcome.advice]
     if outcome.exit_code == names.EXIT_TRY_AGAIN:
-        lines.append("The same command goes on from where this one stopped.")
+        lines.append("The same command resumes where this one has stopped.")
     console.print("\n".join(line for line in lines if line), soft_wrap=True, markup=False, highlight=False)
 
 
-def summary(name: str, result: Json) -> str:
+def summary(result: PublishResult, release_uri: str) -> str:
     """The artifacts, and what to type next."""
-    head = f"{'format':<8}{'MB':>10}{'perplexity':>12}  digest and uri"
-    lines = [head]
-    for each in result["artifacts"]:
-        perplexity = "" if each["perplexity"] is None else f"{each['perplexity']:.4f}"
-        lines.append(f"{each['format']:<8}{each['sizeBytes'] / 1e6:>10.1f}{perplexity:>12}  {each['digest']}")
-        lines.append(f"{'':<32}{each['uri']}")
-    chosen = result["recommended"]
+    lines = [f"{'format':<8}{'MB':>10}{'perplexity':>12}  digest and uri"]
+    for artifact in result.artifacts:
+        perplexity = "" if artifact.perplexity is None else f"{artifact.perplexity:.4f}"
+        lines.append(
+            f"{artifact.format:<8}{artifact.size_bytes / 1e6:>10.1f}{perplexity:>12}  {artifact.digest}\n"
+            f"{'':<32}{artifact.uri}"
+        )
+    chosen = result.recommended_artifact
     return "\n".join(
         [
             *lines,
             "",
-            f"Recommended: {chosen['format']}, {chosen['reason']}.",
-            f"Release: {result['releaseURI']}",
+            f"Recommended: {chosen.format}, {result.recommended.reason}.",
+            f"Release: {release_uri}",
             "",
             "Serve it with a ModelServer of this spec.model:",
-            f'  {{uri: {chosen["uri"]}, digest: "{chosen["digest"]}"}}',
+            f'  {{uri: {chosen.uri}, digest: "{chosen.digest}"}}',
         ]
     )

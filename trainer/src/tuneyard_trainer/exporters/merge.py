@@ -1,6 +1,4 @@
-"""Merges an adapter into its base model, one shard at a time. Runs as a worker.
-
-Its job: model (directory of the base), adapter (directory), output (directory), chat_template (text or null).
+"""Merges an adapter into its base model, one shard at a time. The program of a worker process.
 
 W' = W + scale * B A (Hu et al. 2021, arXiv:2106.09685), computed in float32 and rounded once, to bfloat16. The base is
 the one in full precision also after QLoRA: merging into NF4 weights would keep their error, and can go wrong without a
@@ -18,9 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tuneyard_api import reasons
+from tuneyard_api.contracts.requests import ItemsDone, MergeOutcome, MergeRequest
 from tuneyard_trainer.model.layout import INDEX, copy_config_files, weight_files
 from tuneyard_trainer.runtime.errors import BadInput
-from tuneyard_trainer.runtime.worker import Json, emit, worker_main
+from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 PREFIX = "base_model.model."
 
@@ -37,16 +36,16 @@ class Delta(NamedTuple):
         return weight.to(torch.float32) + self.scale * (self.b.to(torch.float32) @ self.a.to(torch.float32))
 
 
-def merge(job: Json) -> Json:
-    """Writes the merged model in bfloat16 and returns {"merged": number of changed weights}."""
-    torch.set_num_threads(job["threads"] or torch.get_num_threads())
-    base, output = Path(job["model"]), Path(job["output"])
+def merge(request: MergeRequest) -> MergeOutcome:
+    """Writes the merged model in bfloat16."""
+    torch.set_num_threads(request.threads or torch.get_num_threads())
+    base, output = request.model, request.output
     copy_config_files(base, output)
     write_config(output)
-    if job["chat_template"] is not None:
-        write_chat_template(output, job["chat_template"])
+    if request.chat_template is not None:
+        write_chat_template(output, request.chat_template)
     shards = weight_files(base)
-    deltas = read_adapter(Path(job["adapter"]))
+    deltas = read_adapter(request.adapter)
     check_complete(deltas, base, shards)
     placed: dict[str, str] = {}
     size = 0
@@ -56,11 +55,11 @@ def merge(job: Json) -> Json:
         (base / shard).unlink()
         placed |= dict.fromkeys(tensors, shard)
         size += sum(tensor.nbytes for tensor in tensors.values())
-        emit("merged", shard=number, shards=len(shards))
+        emit(ItemsDone(done=number, total=len(shards), item=shard))
     if len(shards) > 1:
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(placed.items()))}
         (output / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-    return {"merged": len(deltas)}
+    return MergeOutcome(merged=len(deltas))
 
 
 def read_adapter(directory: Path) -> dict[str, Delta]:
@@ -123,4 +122,4 @@ def write_chat_template(directory: Path, template: str) -> None:
 
 
 if __name__ == "__main__":
-    worker_main(merge)
+    worker_main(MergeRequest, merge)

@@ -1,76 +1,11 @@
-"""Held-out loss of several models, all by the same code.
+"""Perplexity: the exponential of the mean negative log-likelihood per supervised token (in nats)."""
 
-Runs as a worker in the quantizer's environment, which reads every format.
+import math
 
-Its job: models ({subject: directory}), rows (JSON file: [[input_ids, labels], ...]).
-Its result: {subject: {"nll": summed negative log-likelihood in nats, "tokens": supervised tokens}}.
-"""
+from tuneyard_api.contracts.requests import Score
 
-import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-
-import torch
-from transformers import AutoModelForCausalLM
-
-from tuneyard_trainer.data.columns import IGNORED
-from tuneyard_trainer.runtime.worker import Json, emit, worker_main
-
-Row = tuple[list[int], list[int]]
-
-BATCH_TOKENS = 1024  # padded tokens per forward pass
+MAX_MEAN = 700.0  # the exponential of more is not a finite number
 
 
-def score(job: Json) -> Json:
-    torch.set_num_threads(job["threads"] or torch.get_num_threads())
-    rows = json.loads(Path(job["rows"]).read_text())
-    losses: Json = {}
-    for number, (subject, directory) in enumerate(job["models"].items()):
-        emit("scoring", subject=subject, number=number, models=len(job["models"]))
-        losses[subject] = score_model(Path(directory), rows)
-    return losses
-
-
-def score_model(directory: Path, rows: Sequence[Row]) -> Json:
-    model = AutoModelForCausalLM.from_pretrained(
-        directory,
-        dtype=torch.bfloat16,
-        local_files_only=True,
-        device_map={"": 0} if torch.cuda.is_available() else None,
-    ).eval()
-    nll, tokens = 0.0, 0
-    with torch.inference_mode():
-        for batch in batches(rows):
-            batch_nll, batch_tokens = score_batch(model, batch)
-            nll, tokens = nll + batch_nll, tokens + batch_tokens
-    return {"nll": nll, "tokens": tokens}
-
-
-def score_batch(model: torch.nn.Module, batch: Sequence[Row]) -> tuple[float, int]:
-    """Summed negative log-likelihood of the supervised tokens, and their number."""
-    width = max(len(ids) for ids, _ in batch)
-    device = next(model.parameters()).device
-    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row, _ in batch], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row, _ in batch], device=device)
-    labels = torch.tensor([[*row, *[IGNORED] * (width - len(row))] for _, row in batch], device=device)
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-    targets = labels[:, 1:]
-    kept = targets != IGNORED
-    nll = torch.nn.functional.cross_entropy(logits[kept].to(torch.float32), targets[kept], reduction="sum")
-    return float(nll), int(kept.sum())
-
-
-def batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """Rows of like length together, as many as BATCH_TOKENS padded tokens hold."""
-    batch: list[Row] = []
-    for row in sorted(rows, key=lambda row: len(row[0])):
-        if batch and len(row[0]) * (len(batch) + 1) > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
-if __name__ == "__main__":
-    worker_main(score)
+def value(score: Score) -> float:
+    return math.exp(min(score.nll / score.tokens, MAX_MEAN))

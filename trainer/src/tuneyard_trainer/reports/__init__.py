@@ -1,1 +1,1 @@
-"""Reports for people."""
+"""Reports for people, from the templates in templates/."""

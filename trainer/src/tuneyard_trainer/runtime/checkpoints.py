@@ -1,17 +1,14 @@
-"""Checkpoints in the object store: complete (their manifest is there, it is written last) or as good as absent."""
+"""Checkpoints in the object store. A checkpoint without a manifest, which is written last, is ignored."""
 
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tuneyard_store.artifact import fetch_directory, publish_directory
 from tuneyard_store.errors import ArtifactCorrupt
-from tuneyard_store.store import Store
-
-if TYPE_CHECKING:
-    from tuneyard_trainer.runtime.stage_runner import StageContext
+from tuneyard_trainer.runtime.context import StageContext
 
 COMPLETE = re.compile(r"/step-(\d+)/manifest\.json$")
 
@@ -22,16 +19,16 @@ class Checkpoint(NamedTuple):
 
 
 def complete_steps(uris: Iterable[str]) -> list[int]:
-    """The steps that have a complete checkpoint among these objects, newest first."""
+    """The steps of the complete checkpoints among these objects, newest first."""
     return sorted({int(match[1]) for uri in uris if (match := COMPLETE.search(uri))}, reverse=True)
 
 
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, context: "StageContext") -> None:
+    def __init__(self, context: StageContext) -> None:
         self.context = context
-        self.store: Store = context.store
+        self.store = context.store
         self.root = context.uri("train", "checkpoints")
         self.keep = context.spec.training.checkpoints.keep
 
@@ -42,12 +39,12 @@ class Checkpoints:
         return f"{self.root}/step-{step}"
 
     def save(self, directory: Path, step: int) -> None:
-        """Uploads a checkpoint, then removes it here and what is older than the `keep` newest there."""
+        """Uploads a checkpoint, removes it from this machine, and deletes all but the `keep` newest from the store."""
         publish_directory(self.store, directory, self.uri(step), "checkpoint")
         self.context.log.info("checkpoint of step %d is at %s", step, self.uri(step))
         shutil.rmtree(directory)
         for old in self.steps()[self.keep :]:
-            # The manifest goes first: what is being removed is no longer complete.
+            # The manifest is deleted first: a half-deleted checkpoint must not look complete.
             self.store.delete_prefix(f"{self.uri(old)}/manifest.json")
             self.store.delete_prefix(f"{self.uri(old)}/")
 
@@ -62,11 +59,11 @@ class Checkpoints:
         return Checkpoint(step, directory)
 
     def fetch_newest(self, to: Path) -> Checkpoint | None:
-        """Downloads the newest checkpoint that is complete and whole; a damaged one is passed over."""
+        """Downloads the newest complete checkpoint; a damaged one is skipped."""
         for step in self.steps():
             try:
                 return self.fetch(step, to)
             except ArtifactCorrupt as error:
-                self.context.log.warning("checkpoint of step %d is passed over: %s", step, error)
+                self.context.log.warning("checkpoint of step %d is damaged and skipped: %s", step, error)
                 shutil.rmtree(to / f"checkpoint-{step}", ignore_errors=True)
         return None

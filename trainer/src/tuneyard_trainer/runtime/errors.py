@@ -1,31 +1,32 @@
-"""What can end a stage, and with which exit code.
+"""The errors that end a stage, with their exit codes.
 
-StageError          1   a failure that we could not name better
-├── BadInput       65   the data, the spec or the store's setup is wrong: never tried again
-├── TryAgain       75   preempted, or the store is away: tried again, not charged
-└── DoesNotFit     78   too little memory
+StageError          1   a failure without a better name
+├── BadInput       65   the data, the spec or the store's setup is wrong: never retried
+├── TryAgain       75   the pod was preempted, or the store is unavailable: retried, not charged
+└── DoesNotFit     78   not enough memory
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from tuneyard_api import names
+from tuneyard_api import names, reasons
+from tuneyard_api.contracts.termination import StageReport
 from tuneyard_store.errors import StoreError
 
 
 class StageError(Exception):
-    """Names what is wrong (`reason`), says it (`message`: what and where) and what to do (`advice`).
+    """A failure with a reason (one word), a message (what is wrong, and where) and advice (what to do).
 
-    `result` is what the stage has found out all the same.
+    `report` is what the operator is told of the result all the same.
     """
 
     exit_code: ClassVar[int] = names.EXIT_UNKNOWN
 
-    def __init__(self, reason: str, message: str, advice: str = "", result: dict[str, Any] | None = None) -> None:
+    def __init__(self, reason: str, message: str, advice: str = "", report: StageReport | None = None) -> None:
         super().__init__(f"{sentence(message)} {sentence(advice)}".strip())
         self.reason = reason
         self.message = message
         self.advice = advice
-        self.result = result
+        self.report = report
 
 
 class BadInput(StageError):
@@ -41,9 +42,14 @@ class DoesNotFit(StageError):
 
 
 def from_store(error: StoreError) -> StageError:
-    """The stage's error for one of the store's."""
+    """The stage's error for an error of the store."""
     kind = TryAgain if error.transient else BadInput
     return kind(error.reason, error.message, error.advice)
+
+
+def preempted() -> TryAgain:
+    """The error of a stage that was asked to stop before it had finished."""
+    return TryAgain(reasons.PREEMPTED, "The stage was stopped before it had finished.", "It is started again.")
 
 
 def sentence(text: str) -> str:

@@ -1,57 +1,33 @@
-"""How far a stage is: thread-safe state, and a small HTTP server that the operator and Prometheus read it from."""
+"""The progress of a stage: thread-safe state, and a small HTTP server for the operator and Prometheus."""
 
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+
+from tuneyard_api.contracts.progress import ProgressReport
 
 log = logging.getLogger(__name__)
 
 
-class Snapshot(NamedTuple):
-    """One moment of a stage; None: not known."""
-
-    stage: str
-    percent: int = 0
-    step: int | None = None
-    steps: int | None = None
-    loss: float | None = None
-    tokens_per_second: float | None = None
-    eta_seconds: int | None = None
-    message: str | None = None
-
-    def wire(self) -> dict[str, Any]:
-        return {
-            "stage": self.stage,
-            "percent": self.percent,
-            "step": self.step,
-            "steps": self.steps,
-            "loss": self.loss,
-            "tokensPerSecond": self.tokens_per_second,
-            "etaSeconds": self.eta_seconds,
-            "message": self.message,
-        }
-
-
 class Progress:
-    """A stage's progress. Updates name what has changed; the rest stays."""
+    """The progress of a stage; an update names the fields that have changed."""
 
     def __init__(
         self,
         stage: str,
-        listener: Callable[[Snapshot], None] = lambda snapshot: None,
+        listener: Callable[[ProgressReport], None] = lambda report: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lock = threading.Lock()
-        self._snapshot = Snapshot(stage)
+        self._report = ProgressReport(stage=stage)
         self._listener = listener
         self._clock = clock
-        self._first_step: tuple[int, float] | None = None  # the step that was seen first, and when
+        self._first_step: tuple[int, float] | None = None  # the step of the first update, and its time
 
     def update(
         self,
@@ -72,29 +48,30 @@ class Progress:
             "message": message,
         }
         with self._lock:
-            changed = self._snapshot._replace(**{name: value for name, value in given.items() if value is not None})
-            self._snapshot = changed._replace(eta_seconds=self._eta(changed))
-        self._listener(self._snapshot)
+            changed = self._report.model_copy(update={key: value for key, value in given.items() if value is not None})
+            self._report = changed.model_copy(update={"eta_seconds": self._eta(changed)})
+            report = self._report
+        self._listener(report)
 
-    def _eta(self, now: Snapshot) -> int | None:
-        """Seconds until the last step at the speed since the first one that was seen; a resumed run has its own."""
-        if now.step is None or not now.steps:
+    def _eta(self, report: ProgressReport) -> int | None:
+        """Seconds until the last step, at the mean speed since the first update: a resumed run has its own speed."""
+        if report.step is None or not report.steps:
             return None
         if self._first_step is None:
-            self._first_step = now.step, self._clock()
+            self._first_step = report.step, self._clock()
         first, since = self._first_step
-        if now.step <= first:
+        if report.step <= first:
             return None
-        return round((self._clock() - since) / (now.step - first) * (now.steps - now.step))
+        return round((self._clock() - since) / (report.step - first) * (report.steps - report.step))
 
-    def snapshot(self) -> Snapshot:
+    def report(self) -> ProgressReport:
         with self._lock:
-            return self._snapshot
+            return self._report
 
 
 METRICS: Final = {
-    "tuneyard_stage_percent": ("How far the stage is.", "percent"),
-    "tuneyard_train_step": ("Optimizer steps that are done.", "step"),
+    "tuneyard_stage_percent": ("Percent of the stage that is done.", "percent"),
+    "tuneyard_train_step": ("Optimizer steps done.", "step"),
     "tuneyard_train_steps": ("Optimizer steps in all.", "steps"),
     "tuneyard_train_loss": ("Loss of the last step (nats per token).", "loss"),
     "tuneyard_train_tokens_per_second": ("Tokens trained per second.", "tokens_per_second"),
@@ -102,25 +79,25 @@ METRICS: Final = {
 }
 
 
-def render_metrics(snapshot: Snapshot) -> bytes:
-    """The snapshot in the Prometheus text format; what is not known is left out."""
+def render_metrics(report: ProgressReport) -> bytes:
+    """The report in the Prometheus text format, without what is not known."""
     registry = CollectorRegistry()
     for name, (text, field) in METRICS.items():
-        value = getattr(snapshot, field)
+        value = getattr(report, field)
         if value is not None:
-            Gauge(name, text, ["stage"], registry=registry).labels(snapshot.stage).set(value)
+            Gauge(name, text, ["stage"], registry=registry).labels(report.stage).set(value)
     return generate_latest(registry)
 
 
 def serve_progress(progress: Progress, port: int) -> ThreadingHTTPServer | None:
-    """Serves /progress, /metrics and /healthz in the background; a port that is taken does not stop the stage."""
+    """Serves /progress, /metrics and /healthz in the background; a stage goes on where the port is in use."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/progress":
-                self._answer(200, "application/json", json.dumps(progress.snapshot().wire()).encode())
+                self._answer(200, "application/json", progress.report().model_dump_json(by_alias=True).encode())
             elif self.path == "/metrics":
-                self._answer(200, CONTENT_TYPE_LATEST, render_metrics(progress.snapshot()))
+                self._answer(200, CONTENT_TYPE_LATEST, render_metrics(progress.report()))
             elif self.path == "/healthz":
                 self._answer(200, "text/plain", b"ok\n")
             else:
@@ -134,12 +111,12 @@ def serve_progress(progress: Progress, port: int) -> ThreadingHTTPServer | None:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-            """Polling is not worth a log line."""
+            """Requests are not logged."""
 
     try:
         server = ThreadingHTTPServer(("", port), Handler)
     except OSError as error:
-        log.warning("no progress on port %d: %s", port, error)
+        log.warning("cannot serve progress on port %d: %s", port, error)
         return None
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="progress", daemon=True).start()

@@ -1,137 +1,145 @@
-"""Heavy work runs in a process of its own, which is not given the store's credentials; the stage never imports torch.
+"""Heavy work runs in a process of its own, which gets no credentials for the store; a stage never imports torch.
 
-The two talk over the worker's standard output: what follows a record separator (as in RFC 7464) on a line is an event
-in JSON, all else is the worker's log. So it works through torchrun, and in an environment with other libraries.
+See worker_main.py for the worker's side and for how the two talk.
 """
 
 import contextlib
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from tuneyard_api import reasons
-from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, StageError, TryAgain
-from tuneyard_trainer.runtime.rendezvous import AGAIN, ALONE, Group, Peers
+from tuneyard_api.contracts.base import Contract
+from tuneyard_api.contracts.requests import (
+    WORKER_EVENT,
+    CheckpointWritten,
+    ItemsDone,
+    TrainingProgress,
+    WorkerFailed,
+    WorkerRequest,
+    WorkerResult,
+)
+from tuneyard_trainer.runtime.context import StageContext
+from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, StageError, TryAgain, preempted
+from tuneyard_trainer.runtime.rendezvous import RESTART_ADVICE, SINGLE_NODE, Group, Rendezvous
+from tuneyard_trainer.runtime.worker_main import RECORD
 
-if TYPE_CHECKING:
-    from tuneyard_trainer.runtime.stage_runner import StageContext
+ProgressEvent = TrainingProgress | CheckpointWritten | ItemsDone
+EventHandler = Callable[[ProgressEvent], None]
+Outcome = TypeVar("Outcome", bound=Contract)
 
-Json = dict[str, Any]
-EventHandler = Callable[[Json], None]
-
-RECORD: Final = "\x1e"
 FAILURES: Final[dict[str, type[StageError]]] = {
     kind.__name__: kind for kind in (StageError, BadInput, DoesNotFit, TryAgain)
 }
 KILL_AFTER_SECONDS: Final = 20
-LAST_LINES: Final = 100  # torchrun has many last words of its own
+LAST_LINES: Final = 100  # torchrun writes many lines after the cause
 RENDEZVOUS_SECONDS: Final = 3600  # one node may need that much longer to download the model than another
-# What NCCL says in a process that it aborts because another one is gone. (Gloo's processes say it themselves.)
+# What NCCL writes in a process that it aborts because another node is gone. (With Gloo the process itself reports it.)
 PEER_GONE: Final = "ncclRemoteError"
-# What torchrun says of a process of this pod that a signal ended; with SIGTERM it ends the others itself.
+# What torchrun writes of a process that a signal ended; SIGTERM it has sent itself.
 DIED: Final = re.compile(r"Signal (?!15\b)(\d+) \(SIG\w+\) received")
 
 
-class Program(NamedTuple):
-    """A Python module that does heavy work, and the environment variable that names its interpreter, if not ours."""
+@dataclass(frozen=True)
+class Program(Generic[Outcome]):
+    """A Python module that does heavy work."""
 
     module: str
+    outcome: type[Outcome]
+    """What it answers."""
     python_env: str | None = None
+    """The environment variable that names its interpreter; None: the stage's own."""
 
-    def command(self, job_file: Path, processes: int = 1, group: Group = ALONE) -> list[str]:
+    def command(self, request_file: Path, processes: int = 1, group: Group = SINGLE_NODE) -> list[str]:
         python = os.environ.get(self.python_env, sys.executable) if self.python_env else sys.executable
-        several = processes > 1 or group.nodes > 1
-        return [python, *(launcher(processes, group) if several else []), "-m", self.module, str(job_file)]
+        distributed = processes > 1 or group.nodes > 1
+        launcher = torchrun(processes, group) if distributed else []
+        return [python, *launcher, "-m", self.module, str(request_file)]
 
 
-def launcher(processes: int, group: Group) -> list[str]:
-    """torchrun, for the processes of this pod; those of all pods meet at the first one."""
-    started = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+def torchrun(processes: int, group: Group) -> list[str]:
+    """The launcher of this pod's processes; the processes of all pods meet at the leader."""
+    options = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
     if group.nodes == 1:
-        return [*started, "--standalone"]
-    place = [f"--nnodes={group.nodes}", f"--node-rank={group.number}"]
+        return [*options, "--standalone"]
     return [
-        *started,
-        *place,
-        f"--master-addr={group.host}",
+        *options,
+        f"--nnodes={group.nodes}",
+        f"--node-rank={group.node_rank}",
+        f"--master-addr={group.leader_host}",
         f"--master-port={group.port}",
         f"--rdzv-conf=timeout={RENDEZVOUS_SECONDS}",
     ]
 
 
-# --- the stage's side -------------------------------------------------------------------------------------------------
-
-
 def run_worker(
-    context: "StageContext",
-    program: Program,
-    job: Json,
+    context: StageContext,
+    program: Program[Outcome],
+    request: WorkerRequest,
     *,
     on_event: EventHandler = lambda event: None,
     processes: int = 1,
-    peers: Peers | None = None,
+    rendezvous: Rendezvous | None = None,
     stop_file: Path | None = None,
-) -> Json:
-    """Runs one worker to its end and returns its result.
+) -> Outcome:
+    """Runs a worker to its end and returns its outcome.
 
     Args:
-        job: what the worker does; `threads` is added.
-        on_event: is given every event but the result.
-        peers: the other pods; when one is lost the worker is ended.
-        stop_file: how the worker is asked to stop when the pod is; without it it is terminated.
+        request: the worker's input; `threads` is filled in.
+        on_event: called with each progress event.
+        rendezvous: the other pods; when one of them is lost the worker is terminated.
+        stop_file: created to ask the worker to stop when the pod is stopped; without it the worker is terminated.
 
     Raises:
-        StageError: what the worker raised; TryAgain when the pod is stopped, or a peer is lost.
+        StageError: what the worker raised; TryAgain when the pod was stopped or another pod is lost.
     """
-    peers = peers or Peers()
-    job_file = context.work.absolute() / f"{program.module.rsplit('.', 1)[-1]}.json"
-    job_file.write_text(json.dumps(job | {"threads": context.threads}))
+    rendezvous = rendezvous or Rendezvous()
+    request_file = context.work.absolute() / f"{program.module.rsplit('.', 1)[-1]}.json"
+    request = request.model_copy(update={"threads": context.threads})
+    request_file.write_text(request.model_dump_json(by_alias=True))
     started = subprocess.Popen(
-        program.command(job_file, processes, context.group),
+        program.command(request_file, processes, context.group),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         env=environment(os.environ, context.threads, use_gpus=context.spec.resources.gpus > 0),
-        cwd=context.work,  # some libraries write beside themselves, and the root is read-only
+        cwd=context.work,  # some libraries write into the current directory, and the root is read-only
         start_new_session=True,  # Ctrl-C reaches the stage only, which then stops the worker in order
     )
-    with started as process, _stopped_with(context.stopping, peers.lost, process, stop_file):
-        result, last_lines = _follow(process, context, on_event)
-    if result is not None:  # its last words: what goes wrong after them is in taking the process down
+    with started as process, _stopped_with(context.stopping, rendezvous.lost, process, stop_file):
+        ended = _follow(process, context, on_event)
+    if ended.result is not None:  # the work is done; what fails after it is the shutdown of the process
         if process.returncode:
             context.log.warning("%s ended with code %d after its work was done", program.module, process.returncode)
-        return result
+        return program.outcome.model_validate(ended.result)
     if context.stopping.is_set():
-        raise TryAgain(reasons.PREEMPTED, "The stage was stopped before it had finished.", "It will be started again.")
-    if peers.lost.is_set() or any(PEER_GONE in line for line in last_lines):
-        raise TryAgain(reasons.PEER_LOST, "Another node is gone or does not answer.", AGAIN)
-    raise _crash(program.module, process.returncode, last_lines)
+        raise preempted()
+    if rendezvous.lost.is_set() or any(PEER_GONE in line for line in ended.last_lines):
+        raise TryAgain(reasons.PEER_LOST, "Another node is gone or does not answer.", RESTART_ADVICE)
+    raise _crash(program.module, process.returncode, ended.last_lines)
 
 
-def environment(
-    inherited: "os._Environ[str] | dict[str, str]", threads: int | None, *, use_gpus: bool
-) -> dict[str, str]:
-    """The worker's environment: no credentials, no network, the threads that the spec names."""
+def environment(inherited: Mapping[str, str], threads: int | None, *, use_gpus: bool) -> dict[str, str]:
+    """The worker's environment: no credentials, no network, the number of threads of the spec."""
     kept = {key: value for key, value in inherited.items() if not key.startswith("AWS_")}
     fixed = {
         "HF_HUB_OFFLINE": "1",
-        # Threads that wait asleep: spinning ones cost ten times the time where CPUs are shared or limited.
+        # Waiting threads sleep: spinning ones cost ten times the time where CPUs are shared or limited.
         "OMP_WAIT_POLICY": "passive",
-        # What depends on the run, and not on the input, changes an artifact's bytes.
+        # The same input must give the same bytes.
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "PYTHONHASHSEED": "0",
-        # A log that a person reads: no progress bars, no notes from one library's author to another's.
+        # A log for people: no progress bars, no warnings that are meant for developers.
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "ignore",
         "TQDM_DISABLE": "1",
@@ -144,15 +152,20 @@ def environment(
     return kept | fixed
 
 
-def _follow(
-    process: "subprocess.Popen[str]", context: "StageContext", on_event: EventHandler
-) -> tuple[Json | None, list[str]]:
-    """The result and the last lines of the log.
+class _Ended(NamedTuple):
+    """What a worker has left when its output ends."""
+
+    result: dict[str, object] | None
+    last_lines: list[str]
+
+
+def _follow(process: "subprocess.Popen[str]", context: StageContext, on_event: EventHandler) -> _Ended:
+    """Reads the worker's output to its end.
 
     Raises:
-        StageError: one of the processes has failed; of several the one that did not only lose another.
+        StageError: a process has failed; one that knows the cause comes before those that only lost their peer.
     """
-    result: Json | None = None
+    result: dict[str, object] | None = None
     failures: list[StageError] = []
     last_lines: deque[str] = deque(maxlen=LAST_LINES)
     assert process.stdout is not None  # noqa: S101 - it is a pipe
@@ -163,32 +176,33 @@ def _follow(
             context.log.info("%s", text.rstrip())
         if not separator:
             continue
-        event = json.loads(record)
-        if event["event"] == "failed":
-            failures.append(FAILURES[event["kind"]](event["reason"], event["message"], event["advice"]))
-        elif event["event"] == "result":
-            result = event["result"]
-        else:
-            on_event(event)
+        event = WORKER_EVENT.validate_json(record)
+        match event:
+            case WorkerFailed():
+                failures.append(FAILURES[event.kind](event.reason, event.message, event.advice))
+            case WorkerResult():
+                result = event.result
+            case _:
+                on_event(event)
     process.wait()
-    if own := [each for each in failures if each.reason != reasons.PEER_LOST]:
-        raise own[0]
+    if causes := [error for error in failures if error.reason != reasons.PEER_LOST]:
+        raise causes[0]
     if failures and not any(DIED.search(line) for line in last_lines):
         raise failures[0]
-    return result, list(last_lines)
+    return _Ended(result, list(last_lines))
 
 
 @contextlib.contextmanager
 def _stopped_with(
     stopping: threading.Event, lost: threading.Event, process: "subprocess.Popen[str]", stop_file: Path | None
 ) -> Iterator[None]:
-    """Passes a stop on to the worker, and ends it when a peer is lost; no worker outlives the block."""
+    """Passes a stop on to the worker, and terminates it when a peer is lost; no worker outlives the block."""
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(0.5):
             if lost.is_set() or (stopping.is_set() and not stop_file):
-                _end(process)
+                _terminate(process)
                 return
             if stopping.is_set() and stop_file:
                 stop_file.touch()
@@ -200,10 +214,10 @@ def _stopped_with(
     finally:
         done.set()
         watcher.join()
-        _end(process)
+        _terminate(process)
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
+def _terminate(process: "subprocess.Popen[str]") -> None:
     if process.poll() is not None:
         return
     with contextlib.suppress(ProcessLookupError):
@@ -216,8 +230,8 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 def _crash(module: str, code: int, last_lines: list[str]) -> StageError:
-    died = {int(found[1]) for line in last_lines if (found := DIED.search(line))}
-    if signal.SIGKILL in {-code, *died}:
+    signals = {int(found[1]) for line in last_lines if (found := DIED.search(line))}
+    if signal.SIGKILL in {-code, *signals}:
         return DoesNotFit(
             reasons.OUT_OF_MEMORY,
             f"{module} was killed: most likely it needed more memory than the pod may use.",
@@ -226,31 +240,3 @@ def _crash(module: str, code: int, last_lines: list[str]) -> StageError:
     ended = f"signal {-code}" if code < 0 else f"code {code}"
     last = next((line for line in reversed(last_lines) if line.strip()), "no output")
     return StageError(reasons.STAGE_CRASHED, f"{module} ended with {ended}: {last}", "See the pod's log.")
-
-
-# --- the worker's side ------------------------------------------------------------------------------------------------
-
-
-def emit(event: str, **fields: Any) -> None:
-    """Sends one event to the stage."""
-    sys.stdout.write(f"{RECORD}{json.dumps({'event': event, **fields})}\n")
-    sys.stdout.flush()
-
-
-def worker_main(work: Callable[[Json], Json | None]) -> None:
-    """Runs a worker: reads its job, does the work, sends the result or what went wrong."""
-    job = json.loads(Path(sys.argv[1]).read_text())
-    try:
-        result = work(job)
-    except StageError as error:
-        emit("failed", kind=type(error).__name__, reason=error.reason, message=error.message, advice=error.advice)
-        sys.exit(1)
-    except Exception as error:
-        traceback.print_exc()
-        said = traceback.format_exception_only(error)[-1].strip()
-        emit(
-            "failed", kind=StageError.__name__, reason=reasons.STAGE_CRASHED, message=said, advice="See the pod's log."
-        )
-        sys.exit(1)
-    if result is not None:
-        emit("result", result=result)

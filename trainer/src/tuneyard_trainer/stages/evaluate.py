@@ -1,27 +1,33 @@
-"""The evaluate stage: held-out perplexity of base, tuned and every quantized artifact, the gates, and a report."""
+"""The evaluate stage: scores base, tuned and every quantized artifact on held-out rows, and applies the gates."""
 
 import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tuneyard_api import reasons
+from tuneyard_api.contracts.requests import ItemsDone, Score, ScoreOutcome, ScoreRequest
+from tuneyard_api.contracts.results import REPORT_FILES, EvaluateResult, ExportResult
+from tuneyard_api.contracts.termination import EvaluateReport
+from tuneyard_api.registry import BASE, TUNED, subject_of
 from tuneyard_store.artifact import fetch_directory
 from tuneyard_trainer.data.columns import INPUT_IDS, LABELS, TokenizedRow
+from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
-from tuneyard_trainer.gates import BASE, TUNED, Verdict, judge, perplexity
+from tuneyard_trainer.gates import DECIMALS, judge
+from tuneyard_trainer.metrics import measure
 from tuneyard_trainer.model.layout import download_model
 from tuneyard_trainer.reports.evaluation import render_html
+from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput
-from tuneyard_trainer.runtime.stage_runner import StageContext
-from tuneyard_trainer.runtime.worker import Json, Program, run_worker
-from tuneyard_trainer.stages.train import fetch_rows
+from tuneyard_trainer.runtime.stage_runner import StageProgram
+from tuneyard_trainer.runtime.worker import Program, ProgressEvent, run_worker
 
-SCORE: Final = Program("tuneyard_trainer.metrics.perplexity", "TUNEYARD_QUANTIZER_PYTHON")
+SCORE: Final = Program("tuneyard_trainer.metrics.score_worker", ScoreOutcome, "TUNEYARD_QUANTIZER_PYTHON")
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> EvaluateResult:
     """Measures, judges and reports.
 
     Raises:
@@ -32,41 +38,38 @@ def run(context: StageContext) -> dict[str, Any]:
     context.progress.update(percent=0, message="fetching the models")
     models = fetch_models(context)
     rows = held_out_rows(read_rows(fetch_rows(context, "validation")), context)
-
-    def on_event(event: Json) -> None:
-        context.progress.update(percent=100 * event["number"] // event["models"], message=f"scoring {event['subject']}")
-        context.log.info("scoring %s", event["subject"])
-
-    row_file = context.work / "held-out.json"
-    row_file.write_text(json.dumps(rows))
-    job: Json = {"models": {name: str(path) for name, path in models.items()}, "rows": str(row_file)}
-    losses = run_worker(context, SCORE, job, on_event=on_event)
-    measured = {name: perplexity(loss["nll"], loss["tokens"]) for name, loss in losses.items()}
-    verdict = judge(context.spec.evaluation.gates, measured, context.spec.export.formats)
-    result = summed_up(measured, verdict) | {"rows": len(rows), "tokens": losses[BASE]["tokens"]}
-    result |= {"reportURI": write_report(context, result)}
-    for name, value in measured.items():
-        context.log.info("perplexity of %-6s %.4f", name, value)
+    scores = score(context, models, rows)
+    measurements = measure(scores)
+    verdict = judge(context.spec.evaluation.gates, measurements, context.spec.export.formats)
+    result = EvaluateResult(
+        measurements=[item.model_copy(update={"value": round(item.value, DECIMALS)}) for item in measurements],
+        gates=verdict.gates,
+        passed=verdict.passed,
+        rows=len(rows),
+        tokens=scores[BASE].tokens,
+    )
+    report_uri = write_report(context, result)
+    for item in result.measurements:
+        context.log.info("%s of %-6s %.4f", item.metric, item.subject, item.value)
     if verdict.failure and context.spec.evaluation.on_gate_failure == "Block":
         raise BadInput(
             reasons.GATE_FAILED,
-            f"Nothing is published: {verdict.failure}. Report: {result['reportURI']}",
+            f"Nothing is published: {verdict.failure}. Report: {report_uri}",
             "Train longer or on more data, change training.learningRate or training.lora.rank; "
             "or change evaluation.gates, or set evaluation.onGateFailure: Warn.",
-            result,
+            EvaluateReport.of(result),
         )
     return result
 
 
 def fetch_models(context: StageContext) -> dict[str, Path]:
     """Downloads what is measured, verified: base, tuned (the merged model) and each quantized format."""
-    exported = context.result_of("export")
-    artifacts = {TUNED: exported["merged"]}
-    artifacts |= {item["format"]: item for item in exported["artifacts"] if item["format"] != "bf16"}
+    exported = context.result_of(ExportResult)
+    artifacts = {TUNED: exported.merged} | {subject_of(item.format): item for item in exported.artifacts}
     models = {BASE: download_model(context.store, context.spec.model.uri, context.work / "models" / BASE)}
-    for name, item in artifacts.items():
+    for name, artifact in artifacts.items():
         models[name] = context.work / "models" / name
-        fetch_directory(context.store, item["uri"], models[name], item["digest"])
+        fetch_directory(context.store, artifact.uri, models[name], artifact.digest)
     return models
 
 
@@ -77,20 +80,30 @@ def held_out_rows(rows: Sequence[TokenizedRow], context: StageContext) -> list[t
     return [(rows[index][INPUT_IDS], rows[index][LABELS]) for index in sorted(chosen)]
 
 
-def summed_up(measured: dict[str, float], verdict: Verdict) -> Json:
-    return {
-        "perplexity": {name: round(value, 4) for name, value in measured.items()},
-        "gates": [gate.wire() for gate in verdict.gates],
-        "passed": verdict.passed,
-    }
+def score(
+    context: StageContext, models: dict[str, Path], rows: Sequence[tuple[list[int], list[int]]]
+) -> dict[str, Score]:
+    """The summed loss of each model over the rows."""
+    row_file = context.work / "held-out.json"
+    row_file.write_text(json.dumps(rows))
+
+    def on_event(event: ProgressEvent) -> None:
+        if isinstance(event, ItemsDone):
+            context.progress.update(percent=100 * event.done // event.total, message=f"scoring {event.item}")
+            context.log.info("scoring %s", event.item)
+
+    return run_worker(context, SCORE, ScoreRequest(models=models, rows=row_file), on_event=on_event).scores
 
 
-def write_report(context: StageContext, result: Json) -> str:
-    """Uploads report.json and report.html; returns the latter's uri."""
-    document = {"name": context.name, "digest": context.digests["evaluate"]} | result
-    uri = context.uri("evaluate", "report.html")
-    context.store.write(
-        context.uri("evaluate", "report.json"), json.dumps(document, indent=2).encode(), "application/json"
-    )
-    context.store.write(uri, render_html(document).encode(), "text/html; charset=utf-8")
+def write_report(context: StageContext, result: EvaluateResult) -> str:
+    """Uploads report.json and report.html; returns the URI of the latter."""
+    digest, uri = context.digests["evaluate"], context.uri("evaluate", REPORT_FILES["evaluate"])
+    document = {"name": context.name, "digest": digest} | result.wire()
+    text = json.dumps(document, indent=2).encode()
+    context.store.write(context.uri("evaluate", "report.json"), text, "application/json")
+    page = render_html(context.name, digest, result).encode()
+    context.store.write(uri, page, "text/html; charset=utf-8")
     return uri
+
+
+PROGRAM: Final = StageProgram(run)

@@ -9,18 +9,29 @@ import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from tuneyard_api.contracts.requests import (
+    ItemsDone,
+    MergeOutcome,
+    MergeRequest,
+    QuantizeOutcome,
+    QuantizeRequest,
+)
+from tuneyard_api.contracts.results import ExportedArtifact, ExportResult, TrainResult
 from tuneyard_store.artifact import fetch_directory, publish_directory
 from tuneyard_trainer.data.columns import INPUT_IDS
+from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.model.layout import download_model, fresh
-from tuneyard_trainer.runtime.stage_runner import StageContext
-from tuneyard_trainer.runtime.worker import Json, Program, run_worker
-from tuneyard_trainer.stages.train import fetch_rows
+from tuneyard_trainer.runtime.context import StageContext
+from tuneyard_trainer.runtime.stage_runner import StageProgram
+from tuneyard_trainer.runtime.worker import Program, ProgressEvent, run_worker
 
-MERGE: Final = Program("tuneyard_trainer.exporters.merge")
-QUANTIZE: Final = Program("tuneyard_trainer.exporters.llmcompressor.oneshot", "TUNEYARD_QUANTIZER_PYTHON")
+MERGE: Final = Program("tuneyard_trainer.exporters.merge", MergeOutcome)
+QUANTIZE: Final = Program(
+    "tuneyard_trainer.exporters.llmcompressor.oneshot", QuantizeOutcome, "TUNEYARD_QUANTIZER_PYTHON"
+)
 
 
 class Span(NamedTuple):
@@ -33,7 +44,7 @@ class Span(NamedTuple):
         return int(self.begin + self.share * done)
 
 
-def run(context: StageContext) -> dict[str, Any]:
+def run(context: StageContext) -> ExportResult:
     """Publishes each format as an artifact.
 
     Raises:
@@ -51,34 +62,35 @@ def run(context: StageContext) -> dict[str, Any]:
         directory = quantize(context, merged, name, Span(number * share, share))
         artifacts.append(publish(context, directory, name))
         shutil.rmtree(directory)
-    by_format = {artifact["format"]: artifact for artifact in artifacts}
-    return {"artifacts": [by_format[name] for name in formats], "merged": by_format["bf16"]}
+    by_format = {artifact.format: artifact for artifact in artifacts}
+    return ExportResult(artifacts=[by_format[name] for name in formats], merged=by_format["bf16"])
 
 
 def merge(context: StageContext) -> Path:
     """The merged model's directory."""
     base = download_model(context.store, context.spec.model.uri, context.work / "base")
     adapter = context.work / "adapter"
-    trained = context.result_of("train")
-    fetch_directory(context.store, trained["adapterURI"], adapter, trained["adapterDigest"])
+    trained = context.result_of(TrainResult)
+    fetch_directory(context.store, trained.adapter_uri, adapter, trained.adapter_digest)
     output = fresh(context.work / "bf16")
-    job = {"model": str(base), "adapter": str(adapter), "output": str(output)}
-    result = run_worker(
-        context,
-        MERGE,
-        job | {"chat_template": context.spec.model.chat_template},
-        on_event=lambda event: context.log.info("merged shard %d of %d", event["shard"], event["shards"]),
-    )
+    request = MergeRequest(model=base, adapter=adapter, output=output, chat_template=context.spec.model.chat_template)
+
+    def on_event(event: ProgressEvent) -> None:
+        if isinstance(event, ItemsDone):
+            context.log.info("merged shard %d of %d", event.done, event.total)
+
+    outcome = run_worker(context, MERGE, request, on_event=on_event)
     shutil.rmtree(base)
-    context.log.info("merged %d weights", result["merged"])
+    context.log.info("merged %d weights", outcome.merged)
     return output
 
 
 def quantize(context: StageContext, merged: Path, name: str, span: Span) -> Path:
     """The directory of one quantized format."""
 
-    def on_event(event: Json) -> None:
-        context.progress.update(percent=span.percent(event["done"] / event["total"]))
+    def on_event(event: ProgressEvent) -> None:
+        if isinstance(event, ItemsDone):
+            context.progress.update(percent=span.percent(event.done / event.total))
 
     calibration = context.spec.export.calibration
     rows = [row[INPUT_IDS] for row in read_rows(fetch_rows(context, "train"))]
@@ -88,8 +100,10 @@ def quantize(context: StageContext, merged: Path, name: str, span: Span) -> Path
     row_file = context.work / "calibration.json"
     row_file.write_text(json.dumps(chosen))
     output = fresh(context.work / name)
-    job: Json = {"model": str(merged), "format": name, "rows": str(row_file), "output": str(output)}
-    run_worker(context, QUANTIZE, job | {"max_length": calibration.max_length}, on_event=on_event)
+    request = QuantizeRequest(
+        model=merged, format=name, rows=row_file, max_length=calibration.max_length, output=output
+    )
+    run_worker(context, QUANTIZE, request, on_event=on_event)
     return output
 
 
@@ -98,12 +112,14 @@ def calibration_rows(rows: Sequence[list[int]], samples: int, seed: int) -> list
     return random.Random(f"calibration/{seed}").sample(list(rows), min(samples, len(rows)))  # noqa: S311
 
 
-def publish(context: StageContext, directory: Path, name: str) -> Json:
-    """Uploads one artifact and describes it as the contract wants."""
+def publish(context: StageContext, directory: Path, name: str) -> ExportedArtifact:
+    """Uploads one artifact."""
     for path in directory.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes 0600
     uri = context.uri("export", name)
     manifest = publish_directory(context.store, directory, uri, name)
-    size = sum(file.size_bytes for file in manifest.files)
-    context.log.info("published %s: %s, %.1f MB", name, uri, size / 1e6)
-    return {"format": name, "uri": uri, "digest": manifest.digest, "sizeBytes": size}
+    context.log.info("published %s: %s, %.1f MB", name, uri, manifest.size_bytes / 1e6)
+    return ExportedArtifact(format=name, uri=uri, digest=manifest.digest, size_bytes=manifest.size_bytes)
+
+
+PROGRAM: Final = StageProgram(run)

@@ -4,10 +4,12 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from tuneyard_api import reasons
-from tuneyard_api.contracts.results import DatasetSummary
+from tuneyard_api.contracts.results import DatasetSummary, PrepareResult
+from tuneyard_api.names import Stage
+from tuneyard_api.stages import stage_digests
 from tuneyard_store.artifact import describe_directory
 from tuneyard_store.errors import AccessDenied
 from tuneyard_store.store import Store
@@ -22,11 +24,9 @@ from tuneyard_trainer.data.template import load_template
 from tuneyard_trainer.data.tokenize import ExampleTokenizer, tokenize_rows
 from tuneyard_trainer.model.check import check_model
 from tuneyard_trainer.reports.data import DataReport, render_markdown
-from tuneyard_trainer.runtime.digests import stage_digests
-from tuneyard_trainer.runtime.errors import BadInput, TryAgain
-from tuneyard_trainer.runtime.stage_runner import StageContext
-
-Json = dict[str, Any]
+from tuneyard_trainer.runtime.context import StageContext
+from tuneyard_trainer.runtime.errors import BadInput, preempted
+from tuneyard_trainer.runtime.stage_runner import StageProgram
 
 MODEL_DIR: Final = "model"
 DATA_DIR: Final = "data"
@@ -34,7 +34,7 @@ SPOOL_FILE: Final = "clean"
 PROGRESS_ROWS: Final = 500
 
 
-def identify(context: StageContext) -> dict[str, str]:
+def identify(context: StageContext) -> dict[Stage, str]:
     """Checks output, model and template, downloads the data and computes all digests. The cheap checks come first.
 
     Raises:
@@ -62,7 +62,7 @@ def check_output(store: Store, uri: str) -> None:
         ) from error
 
 
-def run(context: StageContext) -> Json:
+def run(context: StageContext) -> PrepareResult:
     """Cleans, splits and tokenizes the data that `identify` has downloaded, and reports on it.
 
     Raises:
@@ -79,10 +79,8 @@ def run(context: StageContext) -> Json:
     shutil.rmtree(output, ignore_errors=True)
     tokenize(context, spooled, cleaning, report, output)
     report.require_splits()
-    dataset = publish(context, report, output)
-    # The URI is not part of the digested content.
-    summary = dataset.wire() | {"reportURI": context.uri("prepare", "report.md")}
-    return {"dataset": summary, "totalSteps": total_steps(spec.training, report.rows[TRAIN])}
+    steps = total_steps(spec.training, report.rows[TRAIN])
+    return PrepareResult(dataset=publish(context, report, output), total_steps=steps)
 
 
 def clean(context: StageContext, cleaning: CleaningContext, report: DataReport) -> Spooled:
@@ -143,7 +141,8 @@ def stoppable(items: Iterable[Item], context: StageContext) -> Iterator[Item]:
     """
     for item in items:
         if context.stopping.is_set():
-            raise TryAgain(
-                reasons.PREEMPTED, "The stage was stopped before it had finished.", "It will be started again."
-            )
+            raise preempted()
         yield item
+
+
+PROGRAM: Final = StageProgram(run=run, identify=identify)

@@ -1,68 +1,88 @@
-"""The publish stage: sums up what the others have made, says which artifact to serve, writes the release."""
+"""The publish stage: sums up the results of the other stages, recommends an artifact, and writes the release."""
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
+from tuneyard_api.contracts.results import (
+    RELEASE_FILE,
+    ArtifactRef,
+    EvaluateResult,
+    ExportedArtifact,
+    ExportResult,
+    MeasuredArtifact,
+    PrepareResult,
+    PublishResult,
+    Recommendation,
+    Release,
+    TrainResult,
+)
+from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
+from tuneyard_api.registry import TUNED, subject_of
 from tuneyard_trainer.reports.model_card import render_model_card
-from tuneyard_trainer.runtime.stage_runner import StageContext
-
-Json = dict[str, Any]
-
-TUNED: Final = "tuned"
+from tuneyard_trainer.runtime.context import StageContext
+from tuneyard_trainer.runtime.stage_runner import StageProgram
 
 
-def run(context: StageContext) -> Json:
-    """Writes the model card and then release.json; runs in seconds and may run again."""
-    prepared, trained, exported, evaluated = (
-        context.result_of(stage) for stage in ("prepare", "train", "export", "evaluate")
+def run(context: StageContext) -> PublishResult:
+    """Writes the model card and then release.json."""
+    trained, evaluated = context.result_of(TrainResult), context.result_of(EvaluateResult)
+    artifacts = with_perplexity(context.result_of(ExportResult).artifacts, evaluated.measurements)
+    release = Release(
+        name=context.name,
+        spec=context.spec,
+        digests=context.digests,
+        adapter=ArtifactRef(uri=trained.adapter_uri, digest=trained.adapter_digest),
+        artifacts=artifacts,
+        recommended=recommend(artifacts, evaluated.gates),
+        evaluation=evaluated,
+        dataset=context.result_of(PrepareResult).dataset,
+        loss=trained.loss,
     )
-    artifacts = measured(exported["artifacts"], evaluated["perplexity"])
-    release_uri = context.uri("publish", "release.json")
-    result = {
-        "artifacts": artifacts,
-        "recommended": recommend(artifacts, evaluated["gates"]),
-        "perplexity": evaluated["perplexity"],
-        "gates": evaluated["gates"],
-        "passed": evaluated["passed"],
-        "reportURI": evaluated.get("reportURI"),
-        "releaseURI": release_uri,
-        "dataset": prepared["dataset"],
-        "loss": trained["loss"],
-    }
-    adapter = {"uri": trained["adapterURI"], "digest": trained["adapterDigest"]}
-    origin = {"name": context.name, "spec": context.spec.wire(), "digests": context.digests, "adapter": adapter}
-    card = render_model_card(origin | result)
-    context.store.write(context.uri("publish", "README.md"), card.encode(), "text/markdown; charset=utf-8")
-    context.store.write(release_uri, json.dumps(origin | result, indent=2).encode(), "application/json")
-    return result
+    card = render_model_card(release).encode()
+    context.store.write(context.uri("publish", "README.md"), card, "text/markdown; charset=utf-8")
+    text = release.model_dump_json(by_alias=True, exclude_none=True, indent=2).encode()
+    context.store.write(context.uri("publish", RELEASE_FILE), text, "application/json")
+    return PublishResult.model_validate(dict(release))
 
 
-def measured(artifacts: Sequence[Json], perplexity: Mapping[str, float]) -> list[Json]:
-    """The artifacts with their perplexity; bf16 is the tuned model itself."""
+def with_perplexity(
+    artifacts: Sequence[ExportedArtifact], measurements: Sequence[Measurement]
+) -> list[MeasuredArtifact]:
+    perplexity = {item.subject: item.value for item in measurements if item.metric == "perplexity"}
     return [
-        each | {"perplexity": perplexity.get(TUNED if each["format"] == "bf16" else each["format"])}
-        for each in artifacts
+        MeasuredArtifact(**dict(artifact), perplexity=perplexity.get(subject_of(artifact.format)))
+        for artifact in artifacts
     ]
 
 
-def recommend(artifacts: Sequence[Json], gates: Sequence[Json]) -> Json:
-    """The smallest artifact whose gates have passed; where none has, the one with the lowest perplexity."""
-    failed = {gate["subject"] for gate in gates if not gate["passed"]}
-    passed = [each for each in artifacts if each["format"] not in failed]
+def recommend(artifacts: Sequence[MeasuredArtifact], gates: Sequence[GateStatus]) -> Recommendation:
+    """The smallest artifact whose gates have passed; where no artifact passed, the one with the lowest perplexity."""
+    failed = {gate.subject for gate in gates if not gate.passed}
+    passed = [artifact for artifact in artifacts if subject_of(artifact.format) not in failed]
     if TUNED in failed or not passed:
-        chosen = min(artifacts, key=lambda each: (each["perplexity"], each["sizeBytes"]))
-        why = f"lowest perplexity ({chosen['perplexity']:.4g}), though a gate failed"
-    else:
-        chosen = min(passed, key=lambda each: (each["sizeBytes"], each["format"]))
-        why = _why_smallest(chosen, passed, failed)
-    return {"format": chosen["format"], "uri": chosen["uri"], "digest": chosen["digest"], "reason": why}
+        chosen = min(artifacts, key=_perplexity_and_size)
+        return Recommendation(
+            format=chosen.format, reason=f"lowest perplexity ({_figure(chosen.perplexity)}), though a gate failed"
+        )
+    chosen = min(passed, key=lambda artifact: (artifact.size_bytes, artifact.format))
+    return Recommendation(format=chosen.format, reason=_why_smallest(chosen, len(passed), failed))
 
 
-def _why_smallest(chosen: Json, passed: Sequence[Json], failed: set[str]) -> str:
-    size = f"{chosen['sizeBytes'] / 1e6:.0f} MB"
+def _perplexity_and_size(artifact: MeasuredArtifact) -> tuple[float, int]:
+    return float("inf") if artifact.perplexity is None else artifact.perplexity, artifact.size_bytes
+
+
+def _why_smallest(chosen: MeasuredArtifact, passed: int, failed: set[str]) -> str:
+    size = f"{chosen.size_bytes / 1e6:.0f} MB"
     skipped = f"; {', '.join(sorted(failed))} failed" if failed else ""
-    if len(passed) == 1:
+    if passed == 1:
         return f"the only artifact whose gates passed ({size}{skipped})"
-    figures = f"{size}, perplexity {chosen['perplexity']:.4g}{skipped}"
-    return f"smallest of {len(passed)} artifacts whose gates passed ({figures})"
+    figures = f"{size}, perplexity {_figure(chosen.perplexity)}{skipped}"
+    return f"smallest of {passed} artifacts whose gates passed ({figures})"
+
+
+def _figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"
+
+
+PROGRAM: Final = StageProgram(run)

@@ -1,133 +1,140 @@
-"""The train stage: the backend makes an adapter; its checkpoints go to the store, so that a stopped run goes on."""
+"""The train stage: the backend trains an adapter; checkpoints in the store let a stopped run resume."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tuneyard_api import reasons
+from tuneyard_api.contracts.requests import CheckpointWritten, TrainingProgress, TrainRequest
+from tuneyard_api.contracts.results import TrainResult
 from tuneyard_store.artifact import publish_directory
 from tuneyard_trainer.backends import BACKENDS
 from tuneyard_trainer.backends.schedule import micro_batch_size, total_steps
+from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.model.layout import download_model, fresh
 from tuneyard_trainer.runtime.checkpoints import Checkpoint, Checkpoints
+from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import TryAgain
-from tuneyard_trainer.runtime.rendezvous import AGAIN, Peers, peers_of
-from tuneyard_trainer.runtime.stage_runner import StageContext
-from tuneyard_trainer.runtime.worker import Json, run_worker
+from tuneyard_trainer.runtime.rendezvous import RESTART_ADVICE, Rendezvous, rendezvous_of
+from tuneyard_trainer.runtime.stage_runner import StageProgram
+from tuneyard_trainer.runtime.worker import ProgressEvent, run_worker
 
-COMMIT_SECONDS: Final = 2.0  # between two looks for the commit mark
+COMMIT_POLL_SECONDS: Final = 2.0
 
 
-def run(context: StageContext) -> dict[str, Any]:
-    """Trains, or goes on from the newest checkpoint.
+def run(context: StageContext) -> TrainResult:
+    """Trains, or resumes from the newest checkpoint.
 
     Raises:
-        TryAgain: the pod was stopped, the checkpoint of the last finished step is in the store; or another one of
-            several nodes is gone.
-        BadInput: the GPU is not visible, the spec does not fit the model, the loss left the finite numbers.
+        TryAgain: the pod was stopped, the checkpoint of the last finished step is in the store; or another node is
+            lost.
+        BadInput: the GPU is not visible, the spec does not fit the model, or the loss is not finite.
         DoesNotFit: out of memory.
     """
-    with peers_of(context.group) as peers:
-        return _run(context, peers)
+    with rendezvous_of(context.group) as rendezvous:
+        return _train(context, rendezvous)
 
 
-def _run(context: StageContext, peers: Peers) -> Json:
-    training, group = context.spec.training, context.group
-    processes = max(1, context.spec.resources.gpus)
-    devices = processes * group.nodes
-    micro_batch_size(training, devices)
+def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
+    training, resources = context.spec.training, context.spec.resources
+    micro_batch_size(training, resources.devices)
     rows = fetch_rows(context, "train")
     steps = total_steps(training, len(read_rows(rows)))
     checkpoints = Checkpoints(context)
     context.progress.update(percent=0, step=0, steps=steps)
-    newest = _agreed_checkpoint(context, peers, checkpoints)
+    checkpoint = _agree_on_checkpoint(context, rendezvous, checkpoints)
     context.progress.update(message="fetching the model")
     model = download_model(context.store, context.spec.model.uri, context.work / "base")
-
-    adapter = fresh(context.work / "adapter")
     stop_file = context.work / "stop"
     stop_file.unlink(missing_ok=True)
-    job: Json = {
-        "model": str(model),
-        "model_uri": context.spec.model.uri,
-        "rows": str(rows),
-        "training": training.wire(),
-        "steps": steps,
-        "gpus": context.spec.resources.gpus,
-        "devices": devices,
-        "resume": str(newest.directory) if newest else None,
-        "checkpoints": str(context.work / "checkpoints"),
-        "output": str(adapter),
-        "stop_file": str(stop_file),
-    }
+    request = TrainRequest(
+        model=model,
+        model_uri=context.spec.model.uri,
+        rows=rows,
+        training=training,
+        steps=steps,
+        gpus=resources.gpus,
+        devices=resources.devices,
+        resume=checkpoint.directory if checkpoint else None,
+        checkpoints=context.work / "checkpoints",
+        output=fresh(context.work / "adapter"),
+        stop_file=stop_file,
+    )
 
-    def on_event(event: Json) -> None:
-        if event["event"] == "checkpoint":
-            checkpoints.save(Path(event["path"]), event["step"])
-        else:
-            report(context, event)
+    def on_event(event: ProgressEvent) -> None:
+        match event:
+            case CheckpointWritten():
+                checkpoints.save(event.path, event.step)
+            case TrainingProgress():
+                _show_progress(context, event)
 
     context.progress.update(message="training")
-    backend = BACKENDS[training.backend]
-    result = run_worker(context, backend, job, on_event=on_event, processes=processes, peers=peers, stop_file=stop_file)
-    if result["steps"] < steps:
+    outcome = run_worker(
+        context,
+        BACKENDS[training.backend],
+        request,
+        on_event=on_event,
+        processes=max(1, resources.gpus),
+        rendezvous=rendezvous,
+        stop_file=stop_file,
+    )
+    if outcome.steps < steps:
         raise TryAgain(
             reasons.PREEMPTED if context.stopping.is_set() else reasons.PEER_LOST,
-            f"Stopped after step {result['steps']} of {steps}; checkpoint: {checkpoints.uri(result['steps'])}",
-            "Nothing to do: the next pod goes on from there.",
+            f"Stopped after step {outcome.steps} of {steps}; checkpoint: {checkpoints.uri(outcome.steps)}",
+            "Nothing to do: the next pod resumes from there.",
         )
-    if not group.leads:
-        return _committed(context, peers)
-    manifest = publish_directory(context.store, adapter, context.uri("train", "adapter"), "adapter")
-    return result | {"adapterURI": context.uri("train", "adapter"), "adapterDigest": manifest.digest}
+    if not context.group.is_leader:
+        return _wait_for_commit(context, rendezvous)
+    return _publish(context, request.output, outcome.steps, outcome.loss)
 
 
-def _agreed_checkpoint(context: StageContext, peers: Peers, checkpoints: Checkpoints) -> Checkpoint | None:
-    """The one from which all pods go on: the newest that the first of them finds."""
+def _agree_on_checkpoint(context: StageContext, rendezvous: Rendezvous, checkpoints: Checkpoints) -> Checkpoint | None:
+    """The checkpoint from which all pods resume: the newest that the leader finds."""
     folder = context.work / "resume"
-    newest = checkpoints.fetch_newest(folder) if context.group.leads else None
+    newest = checkpoints.fetch_newest(folder) if context.group.is_leader else None
     if context.group.nodes > 1:
         context.progress.update(message="waiting for the other nodes")
-        context.log.info("this is number %d of %d nodes", context.group.number, context.group.nodes)
-    step = peers.agree(newest.step if newest else None, context.stopping)
+        context.log.info("node rank %d of %d nodes", context.group.node_rank, context.group.nodes)
+    step = rendezvous.join(newest.step if newest else None, context.stopping)
     if step is not None:
         context.log.info("resuming from the checkpoint of step %d", step)
     return newest or (checkpoints.fetch(step, folder) if step is not None else None)
 
 
-def _committed(context: StageContext, peers: Peers) -> Json:
-    """Waits until the first pod has committed the stage: without the others it could not train again.
+def _publish(context: StageContext, adapter: Path, steps: int, loss: float | None) -> TrainResult:
+    uri = context.uri("train", "adapter")
+    manifest = publish_directory(context.store, adapter, uri, "adapter")
+    return TrainResult(steps=steps, loss=loss, adapter_uri=uri, adapter_digest=manifest.digest)
+
+
+def _wait_for_commit(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
+    """Waits until the leader has committed the stage: without the followers it could not train again.
 
     Raises:
-        TryAgain: it is gone, and has not.
+        TryAgain: the leader is lost before it has committed, or this pod was stopped.
     """
-    while (result := context.mark("train")) is None:
+    while (result := context.find_result(TrainResult)) is None:
         if context.stopping.is_set():
-            raise TryAgain(reasons.PREEMPTED, "The pod was stopped before the adapter was published.", AGAIN)
-        if peers.lost.is_set():
-            raise TryAgain(reasons.PEER_LOST, "The first pod is gone before it has published the adapter.", AGAIN)
-        peers.lost.wait(COMMIT_SECONDS)
+            raise TryAgain(reasons.PREEMPTED, "The pod was stopped before the adapter was published.", RESTART_ADVICE)
+        if rendezvous.lost.is_set():
+            raise TryAgain(reasons.PEER_LOST, "The leader is lost before it has published the adapter.", RESTART_ADVICE)
+        rendezvous.lost.wait(COMMIT_POLL_SECONDS)
     return result
 
 
-def fetch_rows(context: StageContext, split: str) -> Path:
-    """Downloads prepare's tokenized rows (split: train or validation) and returns their directory."""
-    directory = context.work / "rows" / split
-    directory.mkdir(parents=True, exist_ok=True)
-    for item in context.store.list(context.uri("prepare", split) + "/"):
-        context.store.download(item.uri, directory / item.uri.rsplit("/", 1)[1])
-    return directory
-
-
-def report(context: StageContext, event: Json) -> None:
-    """Passes the worker's progress on: to /progress and, as one line, to the log."""
-    step, steps = event["step"], event["steps"]
+def _show_progress(context: StageContext, event: TrainingProgress) -> None:
     context.progress.update(
-        percent=100 * step // steps,
-        step=step,
-        steps=steps,
-        loss=event["loss"],
-        tokens_per_second=event["tokens_per_second"],
+        percent=100 * event.step // event.steps,
+        step=event.step,
+        steps=event.steps,
+        loss=event.loss,
+        tokens_per_second=event.tokens_per_second,
         message="training",
     )
-    context.log.info("step %d/%d  loss %.4f  %.0f tokens/s", step, steps, event["loss"], event["tokens_per_second"])
+    context.log.info(
+        "step %d/%d  loss %.4f  %.0f tokens/s", event.step, event.steps, event.loss, event.tokens_per_second
+    )
+
+
+PROGRAM: Final = StageProgram(run)

@@ -1,7 +1,4 @@
-"""The peft backend: LoRA and QLoRA with transformers' Trainer. Runs as a worker, see tuneyard_trainer.runtime.worker.
-
-Its job: model (directory), model_uri, rows (directory), training (spec), steps, gpus (of this pod), devices (processes
-of all pods), resume (checkpoint directory or null), checkpoints (directory), output (directory), stop_file.
+"""The peft backend: LoRA and QLoRA with transformers' Trainer. The program of a worker process.
 
 A run is repeatable to the bit on a CPU: the order of the rows is a pure function (schedule.row_order), the number of
 threads is fixed, and a checkpoint holds adapter, optimizer, scheduler and random state.
@@ -23,13 +20,14 @@ from torch.utils.data import Subset
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Trainer, TrainerCallback, TrainingArguments
 
 from tuneyard_api import reasons
+from tuneyard_api.contracts.requests import CheckpointWritten, TrainingProgress, TrainOutcome, TrainRequest
 from tuneyard_api.kinds.finetunejob import Training
 from tuneyard_trainer.backends.schedule import micro_batch_size, row_order
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow, length
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, TryAgain
-from tuneyard_trainer.runtime.rendezvous import AGAIN
-from tuneyard_trainer.runtime.worker import Json, emit, worker_main
+from tuneyard_trainer.runtime.rendezvous import RESTART_ADVICE
+from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 REPORT_SECONDS = 2.0
 LOSS_WINDOW = 10  # steps: what is reported as the loss is their mean
@@ -37,30 +35,41 @@ LOSS_WINDOW = 10  # steps: what is reported as the loss is their mean
 PEER_GONE = re.compile(r"Connection (closed|reset) by peer|Broken pipe|Connection was likely closed")
 
 
-def fine_tune(job: Json) -> Json | None:
-    """Trains an adapter into job["output"]; the first process of each pod returns a result, the first of all writes."""
-    training = Training.model_validate(job["training"])
-    _check_gpus(job["gpus"])
-    torch.set_num_threads(job["threads"] or torch.get_num_threads())
+def fine_tune(request: TrainRequest) -> TrainOutcome | None:
+    """Trains an adapter. The first process of each pod returns an outcome; the first process of all writes it."""
+    training = request.training
+    _check_gpus(request.gpus)
+    torch.set_num_threads(request.threads or torch.get_num_threads())
     transformers.set_seed(training.seed)
     # Kernels without a deterministic form only warn: CUDA has some, the CPU has none that are used here.
     torch.use_deterministic_algorithms(True, warn_only=True)
 
-    rows = read_rows(Path(job["rows"]))
+    rows = read_rows(request.rows)
     lengths = [length(row) for row in rows]
-    order = row_order(lengths, job["steps"], training.effective_batch_size, training.seed)
-    model = adapted_model(Path(job["model"]), training)
-    watch = Watch([lengths[index] for index in order], training, Path(job["stop_file"]))
+    order = row_order(lengths, request.steps, training.effective_batch_size, training.seed)
+    model = adapted_model(request.model, training)
+    watch = Watch([lengths[index] for index in order], training, request.stop_file)
     trainer = Trainer(
         model=model,
-        args=training_arguments(training, job),
+        args=training_arguments(request),
         train_dataset=Subset(rows, order),
         data_collator=COLLATORS[rows.columns],
         callbacks=[watch],
     )
     trainer.remove_callback(transformers.PrinterCallback)
+    _train(trainer, request.resume)
+    if not trainer.is_local_process_zero():
+        return None
+    state = trainer.state
+    if state.global_step == request.steps and trainer.is_world_process_zero():
+        save_adapter(model, request.output, request.model_uri)
+    return TrainOutcome(steps=state.global_step, loss=mean_loss(state.log_history))
+
+
+def _train(trainer: Trainer, resume: Path | None) -> None:
+    """Raises DoesNotFit when the GPU's memory is used up, and TryAgain when another node is lost."""
     try:
-        trainer.train(resume_from_checkpoint=job["resume"])
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except torch.OutOfMemoryError as error:
         raise DoesNotFit(
             reasons.OUT_OF_MEMORY,
@@ -70,14 +79,9 @@ def fine_tune(job: Json) -> Json | None:
         ) from error
     except RuntimeError as error:
         if PEER_GONE.search(str(error)):
-            raise TryAgain(reasons.PEER_LOST, f"Another node is gone: {str(error).splitlines()[0]}", AGAIN) from error
+            lost = f"Another node is gone: {str(error).splitlines()[0]}"
+            raise TryAgain(reasons.PEER_LOST, lost, RESTART_ADVICE) from error
         raise
-    if not trainer.is_local_process_zero():
-        return None
-    state = trainer.state
-    if state.global_step == job["steps"] and trainer.is_world_process_zero():
-        save_adapter(model, Path(job["output"]), job["model_uri"])
-    return {"steps": state.global_step, "loss": mean_loss(state.log_history)}
 
 
 def _check_gpus(wanted: int) -> None:
@@ -162,18 +166,18 @@ def save_adapter(model: PeftModel, directory: Path, model_uri: str) -> None:
 # --- Trainer ----------------------------------------------------------------------------------------------------------
 
 
-def training_arguments(training: Training, job: Json) -> TrainingArguments:
-    devices = job["devices"]
+def training_arguments(request: TrainRequest) -> TrainingArguments:
+    training, devices = request.training, request.devices
     micro = micro_batch_size(training, devices)
     return TrainingArguments(
-        output_dir=job["checkpoints"],
-        max_steps=job["steps"],
+        output_dir=str(request.checkpoints),
+        max_steps=request.steps,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=training.effective_batch_size // (micro * devices),
         train_sampling_strategy="sequential",  # the data set is the order
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.scheduler if training.scheduler != "constant" else "constant_with_warmup",
-        warmup_steps=round(training.warmup_ratio * job["steps"]),
+        warmup_steps=round(training.warmup_ratio * request.steps),
         weight_decay=0.0,
         max_grad_norm=1.0,
         optim="adamw_torch",
@@ -251,7 +255,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         gather_random_states(path, args.process_index)
         if state.is_world_process_zero:
-            emit("checkpoint", step=state.global_step, path=str(path))
+            emit(CheckpointWritten(step=state.global_step, path=path))
         elif state.is_local_process_zero:
             shutil.rmtree(path)
 
@@ -269,11 +273,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self.reported_at = now
             tokens = sum(self.row_tokens[(state.global_step - 1) * self.batch : state.global_step * self.batch])
             emit(
-                "progress",
-                step=state.global_step,
-                steps=state.max_steps,
-                loss=mean_loss(state.log_history),
-                tokens_per_second=tokens / max(now - self.step_started_at, 1e-6),
+                TrainingProgress(
+                    step=state.global_step,
+                    steps=state.max_steps,
+                    loss=mean_loss(state.log_history) or 0.0,
+                    tokens_per_second=tokens / max(now - self.step_started_at, 1e-6),
+                )
             )
 
 
@@ -298,4 +303,4 @@ def agreed(flag: bool) -> bool:
 
 
 if __name__ == "__main__":
-    worker_main(fine_tune)
+    worker_main(TrainRequest, fine_tune)

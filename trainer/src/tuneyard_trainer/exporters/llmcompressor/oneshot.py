@@ -1,12 +1,8 @@
-"""Quantizes a model directory with llmcompressor. Runs as a worker in the quantizer's environment.
-
-Its job: model (directory, bf16), format, rows (JSON file: lists of token ids), max_length (tokens), output (directory).
-"""
+"""Quantizes a model directory with llmcompressor. The program of a worker process in the quantizer's environment."""
 
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,23 +11,24 @@ from llmcompressor import oneshot
 from loguru import logger
 from transformers import AutoModelForCausalLM
 
+from tuneyard_api.contracts.requests import ItemsDone, QuantizeOutcome, QuantizeRequest
 from tuneyard_trainer.exporters.llmcompressor import QUANTIZATIONS
 from tuneyard_trainer.model.layout import copy_config_files
-from tuneyard_trainer.runtime.worker import Json, emit, worker_main
+from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 
-def quantize(job: Json) -> Json:
+def quantize(request: QuantizeRequest) -> QuantizeOutcome:
     torch.manual_seed(0)
-    torch.set_num_threads(job["threads"] or torch.get_num_threads())
-    source, output = Path(job["model"]), Path(job["output"])
-    rows = [row[: job["max_length"]] for row in json.loads(Path(job["rows"]).read_text())]
+    torch.set_num_threads(request.threads or torch.get_num_threads())
+    source, output = request.model, request.output
+    rows = [row[: request.max_length] for row in json.loads(request.rows.read_text())]
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, local_files_only=True)
     logger.add(layer_counter(len(quantized_layers(model))), level="INFO", format="{message}")
     oneshot(
         model=model,
-        recipe=QUANTIZATIONS[job["format"]].recipe({layer.in_features for layer in quantized_layers(model)}),
+        recipe=QUANTIZATIONS[request.format].recipe({layer.in_features for layer in quantized_layers(model)}),
         dataset=Dataset.from_list([{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows]),
-        max_seq_length=job["max_length"],
+        max_seq_length=request.max_length,
         num_calibration_samples=len(rows),
         shuffle_calibration_samples=False,
         # One pass over the layers for all modifiers together.
@@ -41,7 +38,7 @@ def quantize(job: Json) -> Json:
     # How it was made is in config.json; the recipe would repeat it as YAML that only Python reads.
     (output / "recipe.yaml").unlink(missing_ok=True)
     copy_config_files(source, output, but=("config.json",))
-    return {}
+    return QuantizeOutcome()
 
 
 def quantized_layers(model: torch.nn.Module) -> list[Any]:
@@ -58,10 +55,10 @@ def layer_counter(total: int) -> Callable[[str], None]:
         nonlocal done
         if found := re.search(r"Quantizing (\d+) module", message):
             done += int(found[1])
-            emit("quantizing", done=done, total=total)
+            emit(ItemsDone(done=done, total=total))
 
     return on_message
 
 
 if __name__ == "__main__":
-    worker_main(quantize)
+    worker_main(QuantizeRequest, quantize)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
-from tuneyard_api.names import STAGES
-from tuneyard_trainer.runtime.digests import stage_digests
+from tuneyard_api.names import STAGES, Stage
+from tuneyard_api.stages import stage_digests
 
 Json = dict[str, Any]
 
@@ -18,7 +18,7 @@ MINIMAL: Json = {
 SOURCES: Json = {"model": [["config.json", 10, "etag"]], "data": {"train-0": [["s3://data/a.jsonl", "00"]]}}
 
 
-def digests(sources: Json = SOURCES, **changes: Any) -> dict[str, str]:
+def digests(sources: Json = SOURCES, **changes: Any) -> dict[Stage, str]:
     return stage_digests(FineTuneJobSpec.model_validate(MINIMAL | changes), sources)
 
 
