@@ -52,8 +52,10 @@ class CachedKind(NamedTuple):
 
     def owners(self, obj: Json) -> tuple[Key, ...]:
         """The owners that the object's labels name."""
-        labels = obj["metadata"].get("labels", {}) if self.owner_labels else {}
-        return tuple(Key(kind, namespace(obj), labels[key]) for key, kind in self.owner_labels if labels.get(key))
+        labels = obj["metadata"].get("labels")
+        if not labels or not self.owner_labels:
+            return ()
+        return tuple([Key(kind, namespace(obj), labels[key]) for key, kind in self.owner_labels if labels.get(key)])
 
     def owner_keys(self, obj: Json) -> tuple[Key, ...]:
         """All keys by which the object is found: its owners, and the objects that it refers to."""
@@ -225,7 +227,8 @@ class Cache:
 
     def _notify(self, obj: Json) -> None:
         rules = self._kinds[obj["kind"]]
-        for key in (*((key_of(obj),) if rules.reconciled else ()), *rules.owners(obj)):
+        keys = (key_of(obj), *rules.owners(obj)) if rules.reconciled else rules.owners(obj)
+        for key in keys:
             if (key.namespace, key.name) in self._entries[key.kind]:
                 self._last_events[key] = time.monotonic()
             else:

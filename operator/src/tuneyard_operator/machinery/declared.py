@@ -81,6 +81,8 @@ def cached_kinds(controllers: Controllers) -> dict[str, CachedKind]:
 def enqueue_requests(obj: Json, kinds: Mapping[str, CachedKind], cache: Reader) -> list[Key]:
     """The keys to reconcile after a change of an object: its own, its owners', and those that a watch maps it to."""
     kind = kinds[obj["kind"]]
-    mapped = (key for enqueue in kind.enqueue for key in enqueue(obj, cache))
-    own = (key_of(obj),) if kind.reconciled else ()
-    return list(dict.fromkeys((*own, *kind.owners(obj), *mapped)))
+    keys = (key_of(obj), *kind.owners(obj)) if kind.reconciled else kind.owners(obj)
+    if not kind.enqueue:
+        return list(keys)
+    mapped = [key for enqueue in kind.enqueue for key in enqueue(obj, cache)]
+    return list(dict.fromkeys((*keys, *mapped)))
