@@ -189,6 +189,17 @@ def test_rejection_is_reported() -> None:
     assert "exceeded quota" in condition_in(step.status["conditions"], "Degraded")["message"]
 
 
+def test_ready_revision_does_not_serve_without_a_service() -> None:
+    scene = Scene()
+    scene.step()
+    scene.becomes_ready(OLD)
+    rejection = Rejection("Service bot", "exceeded quota", final=False)
+    scene.world = scene.world._replace(service=None, rejection=rejection)
+    step = scene.plan(30)
+    assert "served" not in step.status
+    assert says(step, "Available") == ("False", "Refused")
+
+
 def test_serving_revision_is_not_rolled_back() -> None:
     scene = serving()
     scene.deployment_of(OLD)["status"] = {"replicas": 1}

@@ -1,0 +1,137 @@
+"""A new rollout strategy is one module and its lines in the two tables, a new engine one line of the registry."""
+
+import json
+
+import pytest
+
+from support.operatorbuilders import NOW, SETTINGS
+from support.servingbuilders import Scene
+from support.simulatedserving import DIGESTS, KINDS, ServedWorld, direct
+from tuneyard_api import registry
+from tuneyard_api.kinds.modelserver import RolloutStatus
+from tuneyard_operator.machinery.conditions import parse_time, timestamp
+from tuneyard_operator.machinery.objects import Json, condition, is_condition_true
+from tuneyard_operator.machinery.plan import Plan
+from tuneyard_operator.modelserver.plan import plan
+from tuneyard_operator.modelserver.strategies import STRATEGIES
+from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
+
+
+def recreate(situation: Situation) -> Decision:
+    """Stops the pods of the old revision, pauses for two minutes, and starts the new one."""
+    target, serving = situation.target, situation.serving
+    if target is None:
+        return Decision({}, {})
+    if serving in (None, target):
+        return Decision({target: 100}, {target: situation.replicas})
+    old = {name: 0 for name in situation.revisions if name != target}
+    if any(situation.revisions[name].existing for name in old):
+        return Decision({str(serving): 100}, old, state(situation, "Stopping"))
+    if situation.state and situation.state.phase == "Starting":
+        return Decision({target: 100}, {target: situation.replicas}, situation.state)
+    paused = state(situation, "Paused")
+    seconds = 120 - (situation.now - parse_time(str(paused.since))).total_seconds()
+    if seconds > 0:
+        return Decision({str(serving): 100}, old, paused, requeue_after=seconds)
+    return Decision({target: 100}, {target: situation.replicas}, state(situation, "Starting"))
+
+
+def state(situation: Situation, phase: str) -> RolloutStatus:
+    """The stored state, or a new one where another phase begins."""
+    if situation.state and situation.state.phase == phase:
+        return situation.state
+    return RolloutStatus(revision=str(situation.target), phase=phase, since=timestamp(situation.now))
+
+
+def reconcile(world: ServedWorld) -> Plan:
+    world.hears(*KINDS)
+    step = world.plan()
+    world.act(step)
+    world.write(step)
+    world.everybody_moves()
+    return step
+
+
+def digests_of_pods(world: ServedWorld) -> set[str]:
+    return {pod["digest"] for deployment in world.deployments for pod in world.pods_of(deployment)}
+
+
+@pytest.fixture
+def recreating(monkeypatch: pytest.MonkeyPatch) -> ServedWorld:
+    """A ModelServer that serves its first revision, with the strategy Recreate."""
+    monkeypatch.setitem(registry.STRATEGIES, "Recreate", registry.Strategy("the old revision is stopped first"))
+    monkeypatch.setitem(STRATEGIES, "Recreate", recreate)
+    world = ServedWorld(direct(0), replicas=1)
+    world.change({"rollout": {"strategy": "Recreate"}})
+    for _ in range(10):
+        reconcile(world)
+    assert is_condition_true(world.server, "Available")
+    assert "rollout" not in world.server["status"]
+    return world
+
+
+def test_strategy_from_one_module(recreating: ServedWorld) -> None:
+    world = recreating
+    world.change({"model": direct(1)})
+    phases: list[str] = []
+    for _ in range(40):
+        step = reconcile(world)
+        phases.append(step.status.get("rollout", {}).get("phase", ""))
+        assert len(digests_of_pods(world)) <= 1, "the revisions run one after the other"
+        world.wait(step.requeue_after or 0)
+    assert list(dict.fromkeys(phases)) == ["Stopping", "Paused", "Starting", ""]
+    assert digests_of_pods(world) == {DIGESTS[1]}
+    assert world.server["status"]["served"]["digest"] == DIGESTS[1]
+    assert condition(world.server, "Progressing")["reason"] == "Completed"
+
+
+def test_state_of_a_strategy_belongs_to_one_target(recreating: ServedWorld) -> None:
+    world = recreating
+    world.change({"model": direct(1)})
+    for _ in range(4):
+        reconcile(world)
+    first = world.server["status"]["rollout"]
+    assert first["phase"] == "Paused"
+    world.change({"vllm": {"maxModelLen": 1}})  # a spec that cannot be read
+    reconcile(world)
+    assert world.server["status"]["rollout"] == first
+    world.wait(60)
+    world.change({"model": direct(2), "vllm": {}})
+    reconcile(world)
+    second = world.server["status"]["rollout"]
+    assert second["revision"] != first["revision"]
+    assert second["since"] == timestamp(world.now)
+
+
+@pytest.mark.parametrize(
+    ("traffic", "message"),
+    [
+        ({"a": 60, "b": 30}, "must sum to 100"),
+        ({"a": 120, "b": -20}, "must sum to 100"),
+        ({"a": 90, "b": 10}, "a Service sends all of it to one revision"),
+    ],
+)
+def test_weights_that_cannot_be_applied(traffic: dict[str, int], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STRATEGIES, "Surge", lambda _: Decision(traffic, {}))
+    with pytest.raises(ValueError, match=message):
+        Scene().plan()
+
+
+def test_strategy_asks_for_a_requeue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STRATEGIES, "Surge", lambda _: Decision({}, {}, requeue_after=3))
+    assert Scene().plan().requeue_after == 3
+
+
+def test_every_registered_strategy_is_implemented() -> None:
+    assert STRATEGIES.keys() == registry.STRATEGIES.keys()
+
+
+def test_engine_from_one_registry_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.ENGINES, "llama-cpp", registry.Engine("llama.cpp", image="llama"))
+    settings = SETTINGS.model_copy(update={"images": {"llama": "llama:1"}})
+    children = plan(Scene(engine="llama-cpp").world, settings, NOW).apply
+    pod: Json = next(child for child in children if child["kind"] == "Deployment")["spec"]["template"]["spec"]
+    containers = {container["name"]: container for container in pod["containers"]}
+    assert containers["engine"]["image"] == "llama:1"
+    assert json.loads(containers["engine"]["command"][-1])["engine"] == "llama-cpp"
+    assert containers["proxy"]["command"][-2:] == ["--engine", "llama-cpp"]
