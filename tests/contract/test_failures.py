@@ -1,4 +1,4 @@
-"""How pods end on an API server with Kubernetes' own Job controller, and what a FineTuneJob says of it."""
+"""How a FineTuneJob reports the end of pods, on an API server with Kubernetes' own Job controller."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -31,14 +31,14 @@ def operator(server: ApiServer) -> AbstractContextManager[Program]:
 
 
 def failure(server: ApiServer, name: str) -> Json:
-    """Its condition, once it has failed."""
+    """The condition Failed of a FineTuneJob, once it has failed."""
     wait_until(lambda: status(server, name).get("phase") == "Failed", f"{name} has failed", 20, every=0.2)
     (found,) = [each for each in status(server, name)["conditions"] if each["type"] == "Failed"]
     return dict(found)
 
 
-def take_away(server: ApiServer, pod: Json) -> None:
-    """Returns when it is gone."""
+def evict(server: ApiServer, pod: Json) -> None:
+    """Deletes a pod and waits until it does not exist."""
     remove(server, pod)
     wait_until(lambda: is_gone(server, f"{PODS}/{pod['metadata']['name']}"), "the pod is gone", 20, every=0.2)
 
@@ -51,29 +51,29 @@ def is_gone(server: ApiServer, path: str) -> bool:
     return False
 
 
-def test_a_pod_that_is_taken_away_as_soon_as_it_has_failed_was_heard(server: ApiServer) -> None:
+def test_a_pod_deleted_right_after_its_failure_is_observed(server: ApiServer) -> None:
     with operator(server) as running:
         running.wait_ready()
-        apply(server, "heard")
-        prepare(server, "heard")
-        pod = begin(server, "heard", "train")
+        apply(server, "observed")
+        prepare(server, "observed")
+        pod = begin(server, "observed", "train")
         end(server, pod, EXIT_DOES_NOT_FIT, said("OutOfMemory", "The model needs 90 GiB", "Lower the batch size"))
-        take_away(server, pod)
-        found = failure(server, "heard")
+        evict(server, pod)
+        found = failure(server, "observed")
         assert (found["reason"], found["message"]) == ("OutOfMemory", "The model needs 90 GiB. Lower the batch size.")
 
 
-def test_a_pod_that_nobody_heard_is_named_with_its_exit_code(server: ApiServer) -> None:
+def test_an_unobserved_pod_is_reported_with_its_exit_code(server: ApiServer) -> None:
     with operator(server) as running:
         running.wait_ready()
-        apply(server, "unheard")
-        prepare(server, "unheard")
-        pod = begin(server, "unheard", "train")
+        apply(server, "unobserved")
+        prepare(server, "unobserved")
+        pod = begin(server, "unobserved", "train")
     end(server, pod, EXIT_DOES_NOT_FIT, said("OutOfMemory", "The model needs 90 GiB", "Lower the batch size"))
-    take_away(server, pod)
+    evict(server, pod)
     with operator(server) as running:
         running.wait_ready()
-        found = failure(server, "unheard")
+        found = failure(server, "unobserved")
         assert found["reason"] == "ReasonLost", found
         assert f"involvedObject.name={pod['metadata']['name']}" in found["message"]
         assert "failed with exit code 78" in found["message"]
@@ -81,10 +81,10 @@ def test_a_pod_that_nobody_heard_is_named_with_its_exit_code(server: ApiServer) 
 
 def preempt(server: ApiServer, pod: Json, finished_at: str = "") -> None:
     end(server, pod, EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"), finished_at)
-    take_away(server, pod)
+    evict(server, pod)
 
 
-def test_a_training_that_is_preempted_often_is_not_kept_waiting(server: ApiServer) -> None:
+def test_a_job_with_many_preemptions_is_recreated(server: ApiServer) -> None:
     with operator(server) as running:
         running.wait_ready()
         apply(server, "preempted")

@@ -1,4 +1,4 @@
-"""Why a stage failed, also when the pod that knew it is gone."""
+"""Why a stage failed, even when the pod with the reason has been deleted."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ GATE: Json = {
 
 
 def at(stage: Stage) -> Cluster:
-    """A job whose stage has its Job, and no pod yet."""
+    """A FineTuneJob whose stage has a Job without a pod."""
     cluster = Cluster()
     if stage == "prepare":
         cluster.step()
@@ -33,7 +33,7 @@ def at(stage: Stage) -> Cluster:
 
 
 def failed(cluster: Cluster, stage: Stage, reason: str = "BackoffLimitExceeded", message: str = "") -> Cluster:
-    """The Job's controller says so, as Kubernetes 1.34 does."""
+    """With the condition that the Job controller of Kubernetes 1.34 writes."""
     cluster.job_is(stage, "Failed", failed=1)
     words = message or "Job has reached the specified backoff limit"
     cluster.job_of(stage)["status"]["conditions"][0] |= {"reason": reason, "message": words}
@@ -45,8 +45,8 @@ def refused_input(cluster: Cluster, stage: Stage, pod: str, code: int = EXIT_BAD
     return failed(cluster, stage, "PodFailurePolicy", words)
 
 
-class TestAPodThatIsGone:
-    """Its last words were seen: the Job's controller keeps it for a second and more."""
+class TestDeletedPod:
+    """Its termination message was observed: the Job controller keeps a failed pod for at least a second."""
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_is_remembered(self, stage: Stage) -> None:
@@ -60,8 +60,8 @@ class TestAPodThatIsGone:
         FineTuneJobStatus.model_validate(cluster.status)
 
     @pytest.mark.parametrize(("kind", "code"), [("Failed", EXIT_BAD_INPUT), ("Complete", 0)])
-    def test_is_waited_for_where_the_job_is_heard_first(self, kind: str, code: int) -> None:
-        """They are watched separately, and one of the watches may lag behind."""
+    def test_is_waited_for_where_the_job_is_observed_first(self, kind: str, code: int) -> None:
+        """Jobs and pods are watched separately, and one of the watches may lag."""
         cluster = at("prepare").running("prepare").job_is("prepare", kind)
         assert cluster.step().delete == []
         assert cluster.stage("prepare")["state"] == "Running"
@@ -69,7 +69,7 @@ class TestAPodThatIsGone:
         cluster.exited("prepare", code, said("InvalidJSON", result=None if code else result)).step()
         assert cluster.stage("prepare")["state"] == ("Failed" if code else "Succeeded")
 
-    def test_leaves_what_its_gates_measured(self) -> None:
+    def test_its_gates_stay_in_the_status(self) -> None:
         cluster = at("evaluate").running("evaluate")
         measured = {"perplexity": {"base": 10.0, "tuned": 9.0}, "gates": [GATE], "passed": False}
         cluster.exited("evaluate", EXIT_BAD_INPUT, said("GateFailed", "9.0 > 7.0", result=measured)).step()
@@ -77,7 +77,7 @@ class TestAPodThatIsGone:
         assert cluster.condition("Failed")["reason"] == "GateFailed"
         assert cluster.status["evaluation"]["gates"] == [GATE]
 
-    def test_is_remembered_although_an_older_one_is_still_there(self) -> None:
+    def test_the_latest_is_remembered(self) -> None:
         cluster = at("train").running("train").exited("train", EXIT_UNKNOWN, said("StageCrashed", "first"))
         cluster.step()
         cluster.running("train").exited("train", EXIT_UNKNOWN, said("OutOfMemory", "second")).step()
@@ -85,7 +85,7 @@ class TestAPodThatIsGone:
         failed(cluster, "train").step()
         assert cluster.condition("Failed")["reason"] == "OutOfMemory"
 
-    def test_is_why_the_next_one_is_waited_for(self) -> None:
+    def test_is_the_reason_of_the_wait(self) -> None:
         cluster = at("train").running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"))
         cluster.step()
         cluster.pods.pop()
@@ -93,8 +93,8 @@ class TestAPodThatIsGone:
         assert cluster.stage("train")["message"].startswith("starts again after Preempted: SIGTERM at step 5.")
 
 
-class TestAPodThatNobodySaw:
-    def test_of_training_is_said_to_be_lost_with_what_is_known(self) -> None:
+class TestUnobservedPod:
+    def test_of_training_is_reported_with_its_exit_code(self) -> None:
         cluster = refused_input(at("train"), "train", "x-train-kq7z2", EXIT_DOES_NOT_FIT)
         cluster.step()
         found = cluster.condition("Failed")
@@ -107,13 +107,13 @@ class TestAPodThatNobodySaw:
         ):
             assert words in found["message"], found
 
-    def test_is_not_confused_with_an_earlier_one(self) -> None:
+    def test_is_not_an_earlier_one(self) -> None:
         cluster = at("train").running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"))
         cluster.step()
         refused_input(cluster, "train", "x-train-another").step()
         assert cluster.condition("Failed")["reason"] == "ReasonLost"
 
-    def test_of_a_job_that_gave_up_names_the_job(self) -> None:
+    def test_of_a_failed_job_is_reported_with_the_job(self) -> None:
         cluster = failed(at("train"), "train")
         cluster.step()
         found = cluster.condition("Failed")
@@ -122,7 +122,7 @@ class TestAPodThatNobodySaw:
         assert "kubectl get events -n team and" in found["message"]
 
     @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "train"])
-    def test_of_a_stage_without_a_gpu_says_it_again(self, stage: Stage) -> None:
+    def test_of_a_cpu_stage_restarts_the_stage(self, stage: Stage) -> None:
         cluster = refused_input(at(stage), stage, "x-gone")
         step = cluster.step()
         assert [each["metadata"]["labels"]["tuneyard.dev/stage"] for each in step.delete] == [stage]
@@ -133,16 +133,16 @@ class TestAPodThatNobodySaw:
         refused_input(cluster, stage, name(cluster.pods[-1])).step()
         assert cluster.condition("Failed")["reason"] == "InvalidJSON"
 
-    def test_is_not_asked_where_the_job_itself_knows(self) -> None:
+    def test_does_not_matter_where_the_job_has_the_reason(self) -> None:
         cluster = failed(at("train"), "train", "DeadlineExceeded", "Job was active longer than specified deadline")
         cluster.step()
         assert cluster.condition("Failed")["reason"] == "StageCrashed"
         assert "DeadlineExceeded: Job was active longer" in cluster.condition("Failed")["message"]
 
 
-class TestAPodWhoseContainerSaidNothing:
+class TestContainerWithoutMessage:
     @pytest.mark.parametrize("container", [None, {"terminated": {"exitCode": 137, "message": ""}}])
-    def test_says_what_its_node_said(self, container: Json | None) -> None:
+    def test_the_message_of_the_node_is_reported(self, container: Json | None) -> None:
         cluster = at("train").pod(
             "train", container, phase="Failed", reason="Evicted", message="ephemeral local storage usage exceeds 1Gi."
         )
@@ -153,7 +153,7 @@ class TestAPodWhoseContainerSaidNothing:
         assert "kubectl describe pod -n team" in found["message"]
 
     @pytest.mark.parametrize("status", [{}, {"container": {"terminated": {"exitCode": 137, "message": ""}}}])
-    def test_says_who_took_it_away(self, status: dict[str, Any]) -> None:
+    def test_the_preemption_is_reported(self, status: dict[str, Any]) -> None:
         why = {"type": "DisruptionTarget", "status": "True", "message": "PodGC: node no longer exists"}
         cluster = at("train").pod("train", phase="Failed", conditions=[why], **status)
         cluster.step()
@@ -162,7 +162,7 @@ class TestAPodWhoseContainerSaidNothing:
 
 
 def preempted(cluster: Cluster) -> Cluster:
-    """A pod of training runs, is taken away and is gone, as after a drain."""
+    """A pod of training runs, is preempted and deleted, as by a drain."""
     cluster.running("train").step()
     cluster.exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM")).step()
     cluster.pods.pop()
@@ -171,7 +171,7 @@ def preempted(cluster: Cluster) -> Cluster:
 
 
 def crashed(cluster: Cluster, times: int) -> Cluster:
-    """The Job's controller has charged so many of this Job's pods; crashed pods stay."""
+    """The Job controller has counted so many failed pods of this Job; crashed pods remain."""
     cluster.running("train").step()
     cluster.exited("train", EXIT_UNKNOWN, said("StageCrashed", "KeyError: 'x'")).step()
     cluster.job_of("train").setdefault("status", {})["failed"] = times
@@ -188,25 +188,25 @@ def suspended_and_resumed(cluster: Cluster) -> Cluster:
 
 
 class TestRestarts:
-    def test_count_every_pod_that_was_taken_away(self) -> None:
+    def test_count_every_preempted_pod(self) -> None:
         cluster = preempted(preempted(preempted(at("train"))))
         assert cluster.status["restarts"] == {"preempted": 3, "failed": 0}
         assert cluster.stage("train")["restarts"] == 3
 
-    def test_count_a_pod_that_stays_once(self) -> None:
+    def test_count_a_remaining_pod_once(self) -> None:
         cluster = at("train").running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
         for _ in range(3):
             cluster.step()
         preempted(cluster)
         assert cluster.status["restarts"] == {"preempted": 2, "failed": 0}
 
-    def test_count_a_crash_as_nothing_else_although_its_job_has_not_counted_it(self) -> None:
+    def test_do_not_count_a_crash_as_a_preemption(self) -> None:
         cluster = at("train").running("train").exited("train", EXIT_UNKNOWN, said("StageCrashed"))
         cluster.step()
         assert cluster.status["restarts"]["preempted"] == 0
         assert cluster.stage("train")["restarts"] == 1
 
-    def test_go_on_after_a_resume(self) -> None:
+    def test_continue_after_a_resume(self) -> None:
         cluster = crashed(preempted(at("train")), 1)
         suspended_and_resumed(cluster)
         assert cluster.status["restarts"] == {"preempted": 1, "failed": 1}, "the suspension is nobody's failure"
@@ -214,7 +214,7 @@ class TestRestarts:
         assert cluster.status["restarts"] == {"preempted": 2, "failed": 2}
         assert cluster.stage("train")["restarts"] == 4
 
-    def test_of_the_stages_are_added_up(self) -> None:
+    def test_are_the_sum_of_the_stages(self) -> None:
         cluster = crashed(preempted(at("train")), 1)
         cluster.running("train").exited("train", 0, said("Completed"))
         cluster.job_is("train", "Complete", succeeded=1, failed=1).step()
@@ -223,7 +223,7 @@ class TestRestarts:
         cluster.step()
         assert cluster.status["restarts"] == {"preempted": 1, "failed": 2}
 
-    def test_count_a_crash_of_which_is_heard_when_its_stage_has_succeeded(self) -> None:
+    def test_count_a_crash_that_is_observed_late(self) -> None:
         cluster = at("export").completed("export")
         cluster.job_of("export")["status"]["failed"] = 1
         cluster.step()
@@ -231,7 +231,7 @@ class TestRestarts:
         cluster.step()
         assert cluster.status["restarts"] == {"preempted": 0, "failed": 2}
 
-    def test_of_a_job_that_gave_up_are_those_that_it_was_charged(self) -> None:
+    def test_of_a_failed_job_are_those_it_was_charged(self) -> None:
         cluster = failed(at("train"), "train")
         cluster.job_of("train")["status"]["failed"] = 4
         cluster.step()
@@ -246,10 +246,10 @@ def storage_away(cluster: Cluster) -> Cluster:
     return cluster
 
 
-class TestPatience:
-    """The Job's controller waits 10, 20, 40, 80 ... 600 s after each pod that has ended, whoever is to blame."""
+class TestBackoff:
+    """The Job controller waits 10, 20, 40, 80 ... 600 s after each failed pod, whatever the reason."""
 
-    def test_what_is_waited_for_is_said(self) -> None:
+    def test_the_delay_is_reported(self) -> None:
         cluster = preempted(at("train"))
         assert cluster.stage("train")["message"].endswith("The next pod comes within 10s.")
         cluster = preempted(preempted(cluster))
@@ -257,7 +257,7 @@ class TestPatience:
         cluster.pod("train", phase="Pending").step()
         assert "within" not in cluster.stage("train")["message"], "it has come"
 
-    def test_a_job_that_lost_four_pods_is_made_again(self) -> None:
+    def test_a_job_with_four_preempted_pods_is_recreated(self) -> None:
         cluster = preempted(preempted(preempted(at("train"))))
         before = cluster.job_of("train")
         cluster.running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
@@ -270,12 +270,12 @@ class TestPatience:
         assert cluster.stage("train")["message"].endswith("The next pod comes within 10s.")
         assert cluster.status["restarts"] == {"preempted": 5, "failed": 0}
 
-    def test_a_pod_that_has_come_all_the_same_is_left_alone(self) -> None:
+    def test_a_job_with_a_new_pod_is_kept(self) -> None:
         cluster = preempted(preempted(preempted(at("train"))))
         cluster.running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
         assert cluster.pod("train", phase="Pending").step().delete == []
 
-    def test_a_place_in_a_queue_is_kept(self) -> None:
+    def test_a_queued_job_is_kept(self) -> None:
         cluster = Cluster(queueName="gpus").prepared()
         cluster.job_of("train")["spec"]["suspend"] = False
         for _ in range(4):
@@ -284,28 +284,28 @@ class TestPatience:
             cluster.pods.pop()
         assert cluster.stage("train")["message"].endswith("The next pod comes within 1m20s.")
 
-    def test_a_job_of_which_a_pod_crashed_waits(self) -> None:
-        """Its retries would be counted anew, and the log of what crashed would go."""
+    def test_a_job_with_a_crashed_pod_is_kept(self) -> None:
+        """A new Job would count its retries from zero, and the log of the crash would be deleted."""
         cluster = crashed(preempted(preempted(preempted(at("train")))), 1)
         assert cluster.stage("train")["message"].endswith("The next pod comes within 1m20s.")
         cluster.running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
         assert cluster.step().delete == []
 
-    def test_a_store_that_is_away_is_given_its_time(self) -> None:
+    def test_a_job_that_waits_for_the_store_is_kept(self) -> None:
         cluster = storage_away(storage_away(storage_away(at("train"))))
         assert storage_away(cluster).stage("train")["message"].endswith("The next pod comes within 1m20s.")
 
-    def test_never_lasts_longer_than_ten_minutes(self) -> None:
+    def test_is_limited_to_ten_minutes(self) -> None:
         cluster = at("train")
         for _ in range(9):
             storage_away(cluster)
         assert cluster.stage("train")["message"].endswith("The next pod comes within 10m00s.")
 
 
-class TestAJobThatNobodyStarts:
-    """Its controller expects a pod that has come and gone unseen: no event will come, and no pod."""
+class TestStalledJob:
+    """Its controller expects a pod that was deleted unobserved: there will be neither an event nor a pod."""
 
-    def test_a_job_that_nobody_starts_is_made_again(self) -> None:
+    def test_a_stalled_job_is_recreated(self) -> None:
         cluster = forgotten(450.0)
         before = cluster.job_of("train")
         step = cluster.step()
@@ -316,12 +316,12 @@ class TestAJobThatNobodyStarts:
         assert cluster.stage("train")["state"] == "Pending"
         assert cluster.step().create
 
-    def test_is_looked_at_again(self) -> None:
+    def test_is_requeued(self) -> None:
         cluster = preempted(at("train"))
         cluster.exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
         assert cluster.step().requeue_after == 10.0, "a pod that has ended wakes nobody"
 
-    def test_is_given_what_its_controller_waits_anyhow(self) -> None:
+    def test_is_recreated_only_after_its_own_backoff(self) -> None:
         assert forgotten(410.0).step().delete == []
         cluster = storage_away(storage_away(storage_away(forgotten(0.0))))
         cluster.silence = 450.0
@@ -329,27 +329,27 @@ class TestAJobThatNobodyStarts:
         cluster.silence = 470.0
         assert cluster.step().delete
 
-    def test_is_made_again_too_where_an_old_warning_says_why(self) -> None:
-        """It stays for an hour, also where the controller has stopped trying; a new one is news."""
+    def test_is_recreated_in_spite_of_an_old_warning(self) -> None:
+        """A warning is kept for an hour, even where the controller has stopped retrying; a new one is an event."""
         cluster = forgotten(450.0)
         cluster.warnings = {uid(cluster.job_of("train")): "FailedCreate: connection refused"}
         assert cluster.step().delete
 
-    def test_is_left_alone_while_it_is_suspended(self) -> None:
+    def test_is_kept_while_it_is_suspended(self) -> None:
         cluster = forgotten(9000.0)
         cluster.job_of("train")["spec"]["suspend"] = True
         assert cluster.step().delete == []
 
-    def test_is_left_alone_while_a_pod_is_on_its_way(self) -> None:
+    def test_is_kept_while_a_pod_is_pending(self) -> None:
         assert forgotten(9000.0).pod("train", phase="Pending").step().delete == []
 
-    def test_is_left_alone_while_no_controller_has_seen_it(self) -> None:
+    def test_is_kept_while_no_controller_has_observed_it(self) -> None:
         cluster = forgotten(9000.0)
         cluster.job_of("train")["status"] = {}
         assert cluster.step().delete == [], "another one would fare no better"
 
 
-def test_a_job_that_somebody_deleted_is_not_said_to_run_when_it_is_made_again() -> None:
+def test_a_deleted_job_is_pending_until_it_runs_again() -> None:
     cluster = at("train").running("train")
     cluster.step()
     assert cluster.stage("train")["state"] == "Running"
@@ -360,7 +360,7 @@ def test_a_job_that_somebody_deleted_is_not_said_to_run_when_it_is_made_again() 
 
 
 def forgotten(seconds: float) -> Cluster:
-    """A training without a pod of which nothing was heard for so long."""
+    """A training without a pod, and without an event for so many seconds."""
     cluster = at("train")
     cluster.job_of("train")["status"] = {"startTime": "2030-01-02T03:04:00Z"}
     cluster.step()
