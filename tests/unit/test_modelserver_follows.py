@@ -126,6 +126,17 @@ def test_followed_job_lifetime_changed() -> None:
     assert says(step, "Progressing") == ("False", "Completed")
 
 
+def test_release_with_a_failed_gate() -> None:
+    """The list of gates was shortened, and the failed one is not part of it."""
+    scene = following()
+    evaluation = {"gates": [{"passed": True}], "gatesPassed": 15, "gatesFailed": 1}
+    scene.world = scene.world._replace(job=job(artifacts=[RELEASE], recommended=RELEASE, evaluation=evaluation))
+    step = scene.step(60)
+    assert (step.apply, step.delete) == ([], [])
+    assert says(step, "Progressing") == ("False", "GateFailed")
+    assert says(step, "Available") == ("True", "Serving")
+
+
 def test_reference_replaced() -> None:
     scene = following()
     scene.server["spec"]["model"] = {"uri": "s3://artifacts/x", "digest": NEW}
