@@ -63,7 +63,7 @@ def test_objects(store: S3Store, tmp_path: Path) -> None:
     assert store.read(uri) == b"hello"
     store.download(uri, tmp_path / "deep" / "file")
     assert (tmp_path / "deep" / "file").read_bytes() == b"hello"
-    assert [(each.uri, each.size) for each in store.list(f"{ROOT}/round/")] == [(uri, 5)]
+    assert [(item.uri, item.size) for item in store.list(f"{ROOT}/round/")] == [(uri, 5)]
     store.delete_prefix(f"{ROOT}/round/")
     assert not store.exists(uri)
     assert list(store.list(f"{ROOT}/round/")) == []
@@ -84,7 +84,7 @@ def test_multipart_upload(store: S3Store, tmp_path: Path) -> None:
 
 
 def test_list_pages(store: S3Store) -> None:
-    assert [each.key for each in store.list(f"{ROOT}/many/")] == [f"many/{number:04}" for number in range(MANY)]
+    assert [item.key for item in store.list(f"{ROOT}/many/")] == [f"many/{number:04}" for number in range(MANY)]
     store.delete_prefix(f"{ROOT}/many/")
     assert list(store.list(f"{ROOT}/many/")) == []
 

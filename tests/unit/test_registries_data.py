@@ -1,23 +1,32 @@
-"""A data reader and a data format are one module and one line in a registry each."""
+"""A data reader, a compression, a data format, a cleaning step and a kind of example: one module and one line each."""
 
 import csv
 import io
+import lzma
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
 import pytest
 
-from tuneyard_api.kinds.finetunejob import DataSource
+from support.tinymodel import byte_tokenizer, write_model
+from tuneyard_api.kinds.finetunejob import Cleaning, DataSource
 from tuneyard_api.registry import DATA_FORMATS, DataFormat
 from tuneyard_store.store import ObjectInfo
 from tuneyard_trainer.data import formats
-from tuneyard_trainer.data.examples import Chat, Message
+from tuneyard_trainer.data.cleaning import ROW_STEPS, TOKEN_STEPS
+from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
+from tuneyard_trainer.data.columns import INPUT_IDS, LABELS, TokenizedRow
+from tuneyard_trainer.data.compression import COMPRESSIONS
+from tuneyard_trainer.data.examples import Chat, Message, Text, content, content_key
 from tuneyard_trainer.data.readers import READERS
 from tuneyard_trainer.data.readers.row import Row
-from tuneyard_trainer.data.source import DataFile, find_objects, read_source
+from tuneyard_trainer.data.source import DataFile, SourceRow, find_objects, read_source
+from tuneyard_trainer.data.template import ChatTemplate, load_template
+from tuneyard_trainer.data.tokenize import TOKENIZERS, ExampleTokenizer, tokenize_rows
 from tuneyard_trainer.runtime.errors import BadInput
 
 EXPECTED = Chat((Message("user", "Why?"), Message("assistant", "So.")))
@@ -60,9 +69,9 @@ class Listing:
         return (ObjectInfo(item, item, 1, "") for item in self.uris if item.startswith(uri))
 
 
-def data_file(tmp_path: Path, name: str, content: str) -> DataFile:
+def data_file(tmp_path: Path, name: str, content: str | bytes) -> DataFile:
     path = tmp_path / "file"
-    path.write_text(content)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
     return DataFile(f"s3://data/{name}", path, "")
 
 
@@ -86,6 +95,17 @@ def test_errors_of_a_reader_name_its_unit(tmp_path: Path, monkeypatch: pytest.Mo
         list(read_source(source(), [file]))
 
 
+def test_add_compression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    xz = module("xz", NAME="xz", ERRORS=(lzma.LZMAError, EOFError), open_file=lzma.open)
+    monkeypatch.setitem(COMPRESSIONS, ".xz", xz)
+    whole = lzma.compress(b'{"prompt": "Why?", "completion": "So."}\n')
+    file = data_file(tmp_path, "rows.jsonl.xz", whole)
+    assert [row.example for row in read_source(source(), [file])] == [EXPECTED]
+    file.path.write_bytes(whole[:-9])
+    with pytest.raises(BadInput, match="not a whole xz file"):
+        list(read_source(source(), [file]))
+
+
 @pytest.mark.parametrize("name", ["auto", "share-gpt"])
 def test_add_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(DATA_FORMATS, "share-gpt", DataFormat("conversations"))
@@ -101,3 +121,33 @@ def test_each_name_has_a_module() -> None:
         assert callable(form.matches)
         assert callable(form.read)
         assert form.SHAPE
+
+
+def test_add_cleaning_step() -> None:
+    def apply(rows: Iterable[SourceRow], context: CleaningContext) -> Iterator[SourceRow]:
+        for row in rows:
+            if "secret" in str(content(row.example)):
+                context.dropped["secret"] += 1
+            else:
+                yield row
+
+    step: Any = module("no_secrets", apply=apply)
+    texts = ("one", "a secret", "one", "two")
+    rows = [SourceRow(Text(text), "", "train", content_key(Text(text))) for text in texts]
+    context = CleaningContext(Cleaning(), max_length=10, dropped=Counter())
+    kept = [row.example for row in apply_steps((*ROW_STEPS, step), rows, context)]
+    assert kept == [Text("one"), Text("two")]
+    assert context.dropped == {"duplicate": 1, "secret": 1}
+
+
+def test_add_kind_of_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tokenize(text: Text, template: ChatTemplate, tokenizer: Any) -> TokenizedRow:
+        ids = tokenizer.encode(text.text).ids
+        return {INPUT_IDS: ids, LABELS: ids}
+
+    monkeypatch.setitem(TOKENIZERS, Text, tokenize)
+    model = write_model(tmp_path / "model")
+    tokenizer = ExampleTokenizer(model, load_template(model, None, "s3://models/tiny"), "s3://models/tiny")
+    row = SourceRow(Text("abc"), "", "train", b"")
+    (tokenized,) = apply_steps(TOKEN_STEPS, tokenize_rows([row], tokenizer), CleaningContext(Cleaning(), 10, Counter()))
+    assert byte_tokenizer().decode(tokenized.tokens[LABELS]) == "abc"

@@ -1,4 +1,4 @@
-"""The store's pure parts: addresses, credentials, the naming of errors, manifests."""
+"""Without a server: URIs, credentials, errors, manifests, and the choice of a store by scheme."""
 
 import hashlib
 import inspect
@@ -46,7 +46,7 @@ def answer(code: str, status: int, operation: str = "PutObject") -> ClientError:
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "expected", "told"),
+    ("code", "status", "expected", "word"),
     [
         ("NoSuchBucket", 404, errors.BucketNotFound, "bucket"),
         ("NoSuchKey", 404, errors.ObjectNotFound, URI),
@@ -63,10 +63,10 @@ def answer(code: str, status: int, operation: str = "PutObject") -> ClientError:
         ("EntityTooLarge", 400, errors.StoreError, "EntityTooLarge"),
     ],
 )
-def test_responses_to_errors(code: str, status: int, expected: type[errors.StoreError], told: str) -> None:
+def test_responses_to_errors(code: str, status: int, expected: type[errors.StoreError], word: str) -> None:
     named = named_error(answer(code, status), URI, CREDENTIALS)
     assert type(named) is expected
-    assert told in str(named)
+    assert word in str(named)
     assert "https://store.example:9000" in named.message
 
 
@@ -82,7 +82,7 @@ def every_botocore_error() -> Iterator[type[BotoCoreError]]:
 
 
 class AnyField(dict[str, str]):
-    """Stands for whatever an error's text wants to know, and it wants to know a secret."""
+    """Every field that an error's text may have; its value is the secret."""
 
     def __missing__(self, field: str) -> str:
         return SECRET
@@ -93,7 +93,7 @@ def test_botocore_errors(kind: type[BotoCoreError]) -> None:
     error = kind.__new__(kind)
     Exception.__init__(error, kind.fmt.format_map(AnyField()) if hasattr(kind, "fmt") else SECRET)
     named = named_error(error, URI, CREDENTIALS)
-    assert named.reason != "StorageError", "a reason of its own"
+    assert named.reason != "StorageError", "it has a reason of its own"
     assert named.message
     assert named.advice
     assert SECRET not in str(named)
@@ -147,7 +147,7 @@ def test_default_endpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "word"),
     [
         ({"AWS_ACCESS_KEY_ID": ""}, "AWS_ACCESS_KEY_ID"),
         ({"AWS_SECRET_ACCESS_KEY": " \n"}, "AWS_SECRET_ACCESS_KEY"),
@@ -155,8 +155,8 @@ def test_default_endpoint(tmp_path: Path) -> None:
         ({"AWS_S3_ADDRESSING_STYLE": "Path"}, "virtual"),
     ],
 )
-def test_invalid_secret(tmp_path: Path, files: dict[str, str], told: str) -> None:
-    with pytest.raises(errors.CredentialsMissing, match=told) as caught:
+def test_invalid_secret(tmp_path: Path, files: dict[str, str], word: str) -> None:
+    with pytest.raises(errors.CredentialsMissing, match=word) as caught:
         load_credentials(secret(tmp_path, **files), name="s3-credentials")
     assert "Secret s3-credentials" in caught.value.message
     assert SECRET not in str(caught.value)

@@ -1,1 +1,1 @@
-"""Artifacts in S3-compatible storage."""
+"""Object stores by URI scheme, and artifacts with manifests."""

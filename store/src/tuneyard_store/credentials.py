@@ -1,4 +1,4 @@
-"""Access to the object store, as the files of a Secret or as AWS_* environment variables."""
+"""Credentials of the object store, from the files of a Secret or from AWS_* environment variables."""
 
 import os
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ VARIABLES: Final = (
 
 @dataclass(frozen=True)
 class Credentials:
-    """What opens a store; without an endpoint it is AWS's own, without keys the ambient chain of boto3 is asked."""
+    """Keys and endpoint of a store. Without an endpoint it is AWS; without keys, boto3's default chain finds them."""
 
     access_key: str | None = None
     secret_key: str | None = field(default=None, repr=False)
@@ -33,13 +33,17 @@ class Credentials:
     region: str = DEFAULT_REGION
     addressing_style: AddressingStyle = "auto"
     ca_file: Path | None = None
-    """PEM bundle that is trusted in addition to the system's."""
+    """A PEM bundle that is trusted in addition to the system's certificates."""
 
 
 def load_credentials(directory: Path, name: str = "") -> Credentials:
-    """Reads the files of a mounted Secret; `name` is the Secret's, for the messages.
+    """Reads the files of a mounted Secret.
 
-    Raises CredentialsMissing when the directory, or one of the two keys, is not there.
+    Args:
+        name: the Secret's, for messages.
+
+    Raises:
+        CredentialsMissing: the directory or one of the two keys is missing, or a value is invalid.
     """
     secret = f"Secret {name}" if name else f"{directory}"
     if not directory.is_dir() or not any(directory.iterdir()):
@@ -57,7 +61,7 @@ def load_credentials(directory: Path, name: str = "") -> Credentials:
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Credentials:
-    """Reads the AWS_* variables; AWS_CA_BUNDLE names the additional PEM bundle."""
+    """Reads the AWS_* variables; AWS_CA_BUNDLE is the path of the additional PEM bundle."""
     bundle = environ.get("AWS_CA_BUNDLE")
     return _credentials(
         {name: environ[name] for name in VARIABLES if environ.get(name)}, "the environment", bundle and Path(bundle)
@@ -66,15 +70,15 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Credentials:
 
 def _credentials(found: Mapping[str, str], source: str, ca_file: Path | str | None) -> Credentials:
     endpoint = found.get("AWS_ENDPOINT_URL")
-    # Few stores on-prem have a wildcard DNS name for their buckets.
+    # Few on-premises stores have a wildcard DNS name for their buckets.
     style = found.get("AWS_S3_ADDRESSING_STYLE", "path" if endpoint else "auto")
     if style not in get_args(AddressingStyle):
         raise CredentialsMissing(
-            f"{source} says AWS_S3_ADDRESSING_STYLE={style}", "Write path, virtual or auto, or leave it out."
+            f"{source} has AWS_S3_ADDRESSING_STYLE={style}", "Write path, virtual or auto, or leave it out."
         )
     if endpoint and not endpoint.startswith(("http://", "https://")):
         raise CredentialsMissing(
-            f"{source} says AWS_ENDPOINT_URL={endpoint}", "Write a URL that begins with https:// or http://."
+            f"{source} has AWS_ENDPOINT_URL={endpoint}", "Write a URL that begins with https:// or http://."
         )
     return Credentials(
         access_key=found.get("AWS_ACCESS_KEY_ID"),

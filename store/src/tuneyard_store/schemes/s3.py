@@ -103,7 +103,7 @@ class S3Store:
         )
 
     def _bundle(self) -> str | bool:
-        """The system's certificates and the private CA in one file, as boto3 accepts only one."""
+        """One file with the system's certificates and the private CA, because boto3 accepts only one."""
         if self.credentials.ca_file is None:
             return ssl.get_default_verify_paths().cafile or True
         system = ssl.get_default_verify_paths().cafile
@@ -273,7 +273,7 @@ def _response_error(error: ClientError, uri: str, endpoint: str) -> errors.Store
         )
     if key := WRONG_CREDENTIALS.get(code):
         return errors.InvalidCredentials(
-            f"{endpoint} refused the credentials for {uri} ({code})",
+            f"{endpoint} rejected the credentials for {uri} ({code})",
             f"Check {key} in the credentials Secret.",
         )
     if code == "AccessDenied" or status == 403:

@@ -58,7 +58,7 @@ def render(template: ChatTemplate, messages: Messages) -> Rendered:
     except TemplateError as error:
         raise RowError(
             reasons.INVALID_ROW,
-            f"the chat template refuses the messages: {error}",
+            f"the chat template rejects the messages: {error}",
             "Change the roles or their order, or set model.chatTemplate",
         ) from error
     if not spans:
