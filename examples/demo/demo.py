@@ -19,6 +19,8 @@ from rich.table import Table
 
 from demo import diagnosis, objectstore
 from demo.kubectl import apply, condition, get, is_condition_true, kubectl, port_forward, wait_until
+from tuneyard_api.contracts.progress import progress_text
+from tuneyard_api.kinds.finetunejob_status import EvaluationStatus, Progress
 from tuneyard_store.artifact import publish_directory
 from tuneyard_store.store import Store
 
@@ -135,15 +137,9 @@ def follow_job() -> Json:
 
 def progress_line(job: Json) -> str:
     status = job.get("status", {})
-    progress = status.get("progress", {})
-    parts = [status.get("phase", "Pending")]
-    parts += [f"{progress['percent']}%"] if "percent" in progress else []
-    parts += [f"step {progress['step']}/{progress['steps']}"] if progress.get("steps") else []
-    parts += [f"loss {progress['loss']:.3f}"] if "loss" in progress else []
-    parts += [f"{progress['tokensPerSecond']:.0f} tokens/s"] if "tokensPerSecond" in progress else []
-    parts += [f"ETA {progress['eta']}"] if "eta" in progress else []
-    parts += [progress["message"]] if progress.get("message") else []
-    return "  ".join(parts)
+    phase: str = status.get("phase", "Pending")
+    progress = status.get("progress")
+    return f"{phase}  {progress_text(Progress.model_validate(progress))}" if progress else phase
 
 
 def held_out_rows(s3: Store, job: Json, count: int = 4) -> list[Row]:
@@ -207,7 +203,13 @@ def show_answers(rows: list[Row], before: list[str], after: list[str]) -> None:
 
 
 def perplexity(job: Json, subject: str) -> float:
-    return float(job["status"]["evaluation"]["perplexity"][subject])
+    return perplexities(job)[subject]
+
+
+def perplexities(job: Json) -> dict[str, float]:
+    """By subject: base, tuned, and each quantized format."""
+    evaluation = EvaluationStatus.model_validate(job["status"]["evaluation"])
+    return {each.subject: each.value for each in evaluation.measurements if each.metric == "perplexity"}
 
 
 def show_losses(job: Json) -> None:
@@ -216,7 +218,7 @@ def show_losses(job: Json) -> None:
         table.add_column(column)
     sizes = {artifact["format"]: artifact["sizeBytes"] for artifact in job["status"]["artifacts"]}
     base = perplexity(job, "base")
-    for subject, value in job["status"]["evaluation"]["perplexity"].items():
+    for subject, value in perplexities(job).items():
         size = f"{sizes[subject] / 1e6:.0f} MB" if subject in sizes else ""
         table.add_row(subject, f"{value:.2f}", f"{value / base - 1:+.0%}", size)
     console.print(table)

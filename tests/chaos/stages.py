@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from support.operatorbuilders import DATASET, PUBLISHED, said
 from tuneyard_api import names, reasons
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
-from tuneyard_api.names import STAGES, Stage
+from tuneyard_api.names import Stage
 from tuneyard_api.stages import stage_digests
 
 Json = dict[str, Any]
@@ -63,7 +63,7 @@ async def run_stage(run: StageRun) -> End:
     spec = FineTuneJobSpec.model_validate(run.job["spec"])
     data = spec.dataset.train[0].uri
     digests = run.digests or stage_digests(spec, {"data": data, "name": run.job["metadata"]["name"]})
-    marks = {stage: f"{spec.output.uri}/runs/{digests[stage]}/{stage}/stage.json" for stage in STAGES}
+    marks = {stage: f"{spec.output.uri}/runs/{digests[stage]}/{stage}/stage.json" for stage in digests}
     if run.store.away:
         return STORE_AWAY
     if marks[run.stage] in run.store.marks:
@@ -92,7 +92,7 @@ def _done(run: StageRun, digests: dict[Stage, str], marks: dict[Stage, str], rea
 def _committed(store: Store, marks: dict[Stage, str]) -> list[Stage]:
     """After prepare, up to the first that is not."""
     done: list[Stage] = []
-    for stage in STAGES[1:]:
+    for stage in list(marks)[1:]:
         if marks[stage] not in store.marks:
             break
         done.append(stage)
@@ -101,5 +101,5 @@ def _committed(store: Store, marks: dict[Stage, str]) -> list[Stage]:
 
 def _result(stage: Stage, spec: FineTuneJobSpec) -> Json:
     if stage == "prepare":
-        return {"dataset": DATASET, "totalSteps": PARTS}
+        return {"dataset": DATASET}
     return PUBLISHED if stage == "publish" else {}

@@ -13,7 +13,8 @@ from support.operatorbuilders import SETTINGS
 from tuneyard_api.base import SecretRef
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.modelserver import ModelServerSpec, Release
-from tuneyard_api.names import API_VERSION, STAGES, Stage
+from tuneyard_api.names import API_VERSION, Stage
+from tuneyard_api.stages import STAGES
 from tuneyard_operator.finetunejob.children import stage_job
 from tuneyard_operator.modelserver.children import pod_spec
 

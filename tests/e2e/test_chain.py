@@ -77,7 +77,8 @@ def test_kubectl_wait_sees_the_end(chain: Json, namespace: str) -> None:
 
 
 def test_every_artifact_was_measured_and_the_tuned_model_learned(chain: Json) -> None:
-    perplexity = chain["status"]["evaluation"]["perplexity"]
+    measurements = chain["status"]["evaluation"]["measurements"]
+    perplexity = {each["subject"]: each["value"] for each in measurements if each["metric"] == "perplexity"}
     assert perplexity.keys() >= {"base", "tuned", "int8", "gptq"}
     assert perplexity["tuned"] < 0.7 * perplexity["base"], perplexity
     assert perplexity["tuned"] * 0.9 < perplexity["int8"] < perplexity["base"], perplexity

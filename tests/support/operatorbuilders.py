@@ -5,7 +5,9 @@ from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from tuneyard_api.names import STAGES, Stage
+from tuneyard_api.contracts.progress import ProgressReport
+from tuneyard_api.names import Stage
+from tuneyard_api.stages import STAGES
 from tuneyard_operator.finetunejob.children import job_name, labels
 from tuneyard_operator.finetunejob.observe import World
 from tuneyard_operator.finetunejob.plan import plan
@@ -16,17 +18,34 @@ from tuneyard_operator.settings import Settings
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 SETTINGS = Settings(trainer_image="trainer:1", server_image="server:1")
-DIGESTS: dict[str, str] = {stage: f"{index}" * 64 for index, stage in enumerate(STAGES)}
+CHAIN: tuple[Stage, ...] = tuple(STAGES)
+DIGESTS: dict[str, str] = {stage: f"{index}" * 64 for index, stage in enumerate(CHAIN)}
 DATASET = {"rowsIn": 10, "rowsKept": 9, "dropped": {"duplicate": 1}, "tokens": 90, "digest": "d" * 64}
-ARTIFACT = {"format": "bf16", "uri": "s3://out/a", "digest": f"sha256:{'a' * 64}", "sizeBytes": 7, "perplexity": 3.5}
-PUBLISHED = {
-    "artifacts": [ARTIFACT],
-    "recommended": {**{key: ARTIFACT[key] for key in ("format", "uri", "digest")}, "reason": "the only one"},
-    "perplexity": {"base": 9.0, "tuned": 3.0},
-    "gates": [],
-    "passed": True,
-    "releaseURI": "s3://out/release.json",
-    "dataset": DATASET,
+BUILT = {"format": "bf16", "digest": f"sha256:{'a' * 64}", "sizeBytes": 7, "perplexity": 3.5}
+EXPORT_URI = f"s3://out/runs/{DIGESTS['export']}/export"
+# As the status shows it.
+ARTIFACT = BUILT | {"uri": f"{EXPORT_URI}/bf16"}
+
+
+def measurements(**perplexity: float) -> list[Json]:
+    """What evaluate measured, by subject."""
+    return [{"subject": subject, "metric": "perplexity", "value": value} for subject, value in perplexity.items()]
+
+
+def evaluated(measured: list[Json], gates: list[Json] | None = None) -> Json:
+    """The report of evaluate."""
+    gates = gates or []
+    failed = sum(not gate["passed"] for gate in gates)
+    counts = {"gatesPassed": len(gates) - failed, "gatesFailed": failed}
+    return {"measurements": measured, "gates": gates, **counts}
+
+
+# The reports of prepare and publish.
+PREPARED: Json = {"digests": DIGESTS, "done": [], "dataset": DATASET}
+PUBLISHED: Json = {
+    "artifacts": [BUILT],
+    "recommended": {"format": "bf16", "reason": "the only one"},
+    "evaluation": evaluated(measurements(base=9.0, tuned=3.0)),
     "loss": 1.23456789,
 }
 
@@ -65,9 +84,9 @@ class Cluster:
         self.jobs: list[Json] = []
         self.pods: list[Json] = []
         self.services: list[Json] = []
-        self.progress: Json | None = None
+        self.progress: ProgressReport | None = None
         self.since_write = 60.0
-        self.silence = 0.0
+        self.idle = 0.0
         self.warnings: dict[str, str] = {}
         self.rejection: Rejection | None = None
         self.now = NOW
@@ -81,7 +100,7 @@ class Cluster:
             self.pods,
             self.progress,
             self.since_write,
-            self.silence,
+            self.idle,
             warnings=self.warnings,
             rejection=self.rejection,
             services=self.services,
@@ -151,7 +170,7 @@ class Cluster:
         return self
 
     def running(self, stage: Stage, **answer: Any) -> Self:
-        self.progress = {"stage": stage, **answer} if answer else None
+        self.progress = ProgressReport.model_validate({"stage": stage, **answer}) if answer else None
         return self.pod(stage, {"running": {"startedAt": "2030-01-02T03:04:05Z"}}, phase="Running")
 
     def exited(self, stage: Stage, code: int, message: str = "", reason: str = "Error") -> Self:
@@ -188,7 +207,7 @@ class Cluster:
     def prepared(self, *done: str) -> Self:
         """The chain up to the end of prepare."""
         self.step()
-        self.completed("prepare", {"digests": DIGESTS, "done": list(done), "dataset": DATASET, "totalSteps": 4})
+        self.completed("prepare", PREPARED | {"done": list(done)})
         self.step()
         return self
 

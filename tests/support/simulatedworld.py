@@ -9,7 +9,8 @@ from typing import Any, Final
 from support.operatorbuilders import DATASET, NOW, PUBLISHED, SETTINGS, fine_tune_job, said
 from tuneyard_api import names
 from tuneyard_api.kinds.finetunejob import CHANGEABLE, RESTING
-from tuneyard_api.names import STAGES, Stage
+from tuneyard_api.names import Stage
+from tuneyard_api.stages import STAGES
 from tuneyard_operator.finetunejob.children import FAILURE_POLICY
 from tuneyard_operator.finetunejob.observe import World
 from tuneyard_operator.finetunejob.plan import plan
@@ -78,8 +79,8 @@ class SimulatedWorld:
     def observed(self, rejection: Rejection | None = None) -> World:
         assert self.job
         self.heard_at = self.now if self.changed else self.heard_at
-        since_write, silence = ((self.now - at).total_seconds() for at in (self.written_at, self.heard_at))
-        return World(self.job, self.jobs, self.pods, since_write=since_write, silence=silence, rejection=rejection)
+        since_write, idle = ((self.now - at).total_seconds() for at in (self.written_at, self.heard_at))
+        return World(self.job, self.jobs, self.pods, since_write=since_write, idle=idle, rejection=rejection)
 
     def plan(self, rejection: Rejection | None = None) -> Plan:
         return plan(self.observed(rejection), SETTINGS, self.now)
@@ -246,7 +247,7 @@ class SimulatedWorld:
         if stage != "prepare":
             return None
         done = [each for each in STAGES if digests.get(each) in self.store]
-        return {"digests": digests, "done": done, "dataset": DATASET, "totalSteps": 4}
+        return {"digests": digests, "done": done, "dataset": DATASET}
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import RenderableType
 
-from support.operatorbuilders import ARTIFACT, NOW, PUBLISHED, Cluster, said
+from support.operatorbuilders import ARTIFACT, BUILT, NOW, PUBLISHED, Cluster, evaluated, measurements, said
 from tuneyard_api.durations import duration
 from tuneyard_api.kinds.modelserver import ModelServerStatus
 from tuneyard_cli import screen
@@ -24,6 +24,7 @@ GATES = [
     {"metric": "perplexity", "against": "base", "subject": "tuned", "value": 3.0, "limit": 6.3, "passed": True},
     {"metric": "perplexity", "against": "tuned", "subject": "gptq", "value": 4.0, "limit": 3.3, "passed": False},
 ]
+EXACT_MATCH = [{"subject": "tuned", "metric": "exactMatch", "value": 0.5}]
 DIGEST = f"sha256:{'b' * 64}"
 
 
@@ -73,9 +74,9 @@ def waiting(message: str) -> Json:
 
 def published() -> Json:
     cluster = new_job().prepared("train", "export", "evaluate")
-    smaller = ARTIFACT | {"format": "gptq", "uri": "s3://out/b", "digest": DIGEST, "sizeBytes": 105_300_000}
-    perplexity = {"base": 9.0, "tuned": 3.0, "gptq": 4.0}
-    result = PUBLISHED | {"artifacts": [ARTIFACT, smaller], "gates": GATES, "perplexity": perplexity}
+    smaller = BUILT | {"format": "gptq", "digest": DIGEST, "sizeBytes": 105_300_000}
+    evaluation = evaluated(measurements(base=9.0, tuned=3.0, gptq=4.0) + EXACT_MATCH, GATES)
+    result = PUBLISHED | {"artifacts": [BUILT, smaller], "evaluation": evaluation}
     cluster.completed("publish", result)
     cluster.step()
     return cluster.job
@@ -109,7 +110,7 @@ def test_a_waiting_job_says_why_and_what_to_do() -> None:
 
 
 def test_a_job_that_nobody_has_seen_asks_for_the_operator() -> None:
-    assert "Does it run?" in why(new_job().job)[0]
+    assert "Is it running?" in why(new_job().job)[0]
     changed = failed()
     changed["metadata"]["generation"] = 2
     assert "has changed" in why(changed)[0]
@@ -118,10 +119,12 @@ def test_a_job_that_nobody_has_seen_asks_for_the_operator() -> None:
 def test_a_finished_job_shows_what_it_made() -> None:
     text = shown(render_job(published(), NOW))
     assert why(published()) == []
-    assert line(text, "train ") == "train Adopted taken over from an earlier run"
+    assert line(text, "train ") == "train Adopted reused from an earlier run"
     assert line(text, "Perplexity") == "Perplexity base 9.0000, tuned 3.0000 (-66.7 %), gptq 4.0000 (-55.6 %)"
     assert line(text, "Gates") == "Gates passed perplexity of tuned 3.0000, against base at most 6.3000"
     assert line(text, "failed") == "failed perplexity of gptq 4.0000, against tuned at most 3.3000"
+    assert line(text, "ExactMatch") == "ExactMatch tuned 0.5000"
+    assert "1 of 2 gates passed" in text
     assert line(text, "Recommended") == "Recommended bf16: the only one"
     assert str(ARTIFACT["digest"]) in text
 
@@ -132,14 +135,16 @@ def test_a_report_is_markdown_for_a_pull_request() -> None:
     text = markdown(report)
     assert text.startswith("### team/x: Succeeded, 1 of 2 gates passed\n")
     assert "| base | 9.0000 |  |\n| tuned | 3.0000 | -66.7 % |\n" in text
-    assert "| gptq against tuned | 4.0000 | 3.3000 | **failed** |" in text
+    assert "| model | perplexity (lower is better) | against base |" in text
+    assert "| tuned | 0.5000 |  |" in text
+    assert "| perplexity of gptq against tuned | 4.0000 | 3.3000 | **failed** |" in text
     assert f"| gptq | 105.3 MB | 3.5000 | `{DIGEST}` |" in text
-    assert "Recommended: **bf16**, the only one. `s3://out/a`" in text
+    assert f"Recommended: **bf16**, the only one. `{ARTIFACT['uri']}`" in text
 
 
 def test_a_job_that_a_gate_failed_has_a_report_without_artifacts() -> None:
     cluster = new_job().prepared("train", "export")
-    result = {"perplexity": {"base": 9.0, "tuned": 12.0}, "gates": [GATES[0] | {"value": 12.0, "passed": False}]}
+    result = evaluated(measurements(base=9.0, tuned=12.0), [GATES[0] | {"value": 12.0, "passed": False}])
     cluster.running("evaluate").exited("evaluate", 65, said("GateFailed", "worse", "Train longer", result))
     cluster.job_is("evaluate", "Failed")
     cluster.step()
@@ -185,14 +190,14 @@ def test_a_server_at_rest_shows_what_is_served() -> None:
     assert line(text, "ModelServer") == "ModelServer team/bot Available"
     assert line(text, "Served") == "Served revision aaaa1111, bf16, s3://out/a"
     assert line(text, "Replicas") == "Replicas 2 of 2 ready"
-    assert "Coming" not in text
+    assert "Rollout" not in text
     assert "Failed" not in text
 
 
 def test_a_rollout_shows_what_is_coming() -> None:
     coming = told("Progressing", "True", "RollingOut", "revision bbbb2222 is coming up: pod b: Unschedulable: no GPU")
     text = shown(render_server(model_server(conditions=[AVAILABLE, coming], **READY)))
-    assert line(text, "Coming") == "Coming revision bbbb2222 is coming up: pod b: Unschedulable: no GPU"
+    assert line(text, "Rollout") == "Rollout revision bbbb2222 is coming up: pod b: Unschedulable: no GPU"
     assert "spec.resources" in text
 
 
@@ -206,7 +211,7 @@ def test_a_revision_that_was_taken_back_is_told_with_its_reason() -> None:
     assert line(text, "Failed:") == f"Failed: ArtifactCorrupt: {CORRUPT}"
     assert text.count(CORRUPT) == 1
     assert DIGEST in text
-    assert "goes on being served" in text
+    assert "still served" in text
 
 
 def test_a_server_that_waits_for_its_job_says_so_once() -> None:
@@ -214,7 +219,7 @@ def test_a_server_that_waits_for_its_job_says_so_once() -> None:
     waits = [told(kind, "False", "WaitingForFineTuneJob", message) for kind in ("Available", "Progressing")]
     text = shown(render_server(model_server(conditions=waits)))
     assert line(text, "ModelServer") == "ModelServer team/bot Pending"
-    assert line(text, "Coming") == f"Coming WaitingForFineTuneJob: {message}"
+    assert line(text, "Rollout") == f"Rollout WaitingForFineTuneJob: {message}"
     assert text.count(message) == 1
 
 
@@ -232,7 +237,7 @@ def test_the_table_has_a_line_for_each() -> None:
     assert line(text, "Failed") == "team x Failed 4m00s InvalidJSON"
     assert line(text, "Succeeded") == "team x Succeeded bf16 4m00s"
     assert line(text, "Available") == "team bot Available bf16 2/2 4m00s"
-    assert line(text, "Pending").startswith("team bot Pending 4m00s The operator has not looked at it yet.")
+    assert line(text, "Pending").startswith("team bot Pending 4m00s The operator has not observed it yet.")
 
 
 def test_an_empty_table_says_so() -> None:

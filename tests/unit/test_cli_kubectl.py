@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.operatorbuilders import PUBLISHED, Cluster, said
-from tuneyard_api.names import STAGES
+from support.operatorbuilders import CHAIN, PUBLISHED, Cluster, said
 from tuneyard_cli import screen
 from tuneyard_cli.kubectl import NOT_INSTALLED, KubectlError, NotFound, Unavailable, explain
 from tuneyard_cli.logs import follow_logs, is_over, print_logs
@@ -114,7 +113,7 @@ def test_logs_come_in_the_order_of_the_stages_and_of_their_pods() -> None:
     cluster = Scripted((RUNNING, [*pods, pod("export", 4, "waiting")], logs))
     cluster.find("", "")
     written: list[str] = []
-    assert print_logs(cluster, RUNNING, STAGES, written.append) == 3
+    assert print_logs(cluster, RUNNING, CHAIN, written.append) == 3
     assert [line for line in written if "==>" not in line] == ["prepare-1\n", "train-2\n", "train-3\n"]
     assert written[0] == "==> prepare, pod prepare-1\n"
     assert print_logs(cluster, RUNNING, ["export"], written.append) == 0
@@ -135,7 +134,7 @@ def test_following_goes_from_pod_to_pod_and_prints_each_line_once() -> None:
         ),
     )
     written: list[str] = []
-    follow_logs(cluster, "x", STAGES, written.append, pause=0)
+    follow_logs(cluster, "x", CHAIN, written.append, pause=0)
     assert cluster.read.count("prepare-0") == 1, "what has ended is not read again"
     assert written == [
         "==> prepare, pod prepare-0\n",
@@ -161,7 +160,7 @@ def test_following_one_stage_ends_with_it() -> None:
 def test_what_an_earlier_spec_ended_is_not_over() -> None:
     before = failed_run()
     changed = before | {"metadata": before["metadata"] | {"generation": 2}}
-    for wanted in (STAGES, ["prepare"]):
+    for wanted in (CHAIN, ["prepare"]):
         assert is_over(before, wanted)
         assert not is_over(changed, wanted)
 
@@ -178,7 +177,7 @@ def test_waiting_outlasts_an_api_server_that_is_away() -> None:
 
     ended = wait_for_end(look, 5, lambda job, remark: remarks.append(remark), pause=0)
     assert ended == ENDED
-    assert remarks == ["asks again: away", "", ""]
+    assert remarks == ["retrying: away", "", ""]
 
 
 def test_waiting_ends_in_time_and_with_the_job() -> None:

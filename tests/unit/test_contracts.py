@@ -92,8 +92,8 @@ def test_a_failed_gate_survives(failing: str | None) -> None:
 def test_publish_names_every_artifact() -> None:
     read = PublishReport.model_validate(sent(PublishReport.of(published(FORMATS[3]))).result)
     assert [artifact.format for artifact in read.artifacts] == FORMATS
-    assert read.evaluation.gates_failed == 16
-    assert read.recommended.format == FORMATS[0]
+    assert read.evaluation and read.evaluation.gates_failed == 16
+    assert read.recommended and read.recommended.format == FORMATS[0]
 
 
 def test_a_small_report_is_sent_whole() -> None:

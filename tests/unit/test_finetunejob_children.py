@@ -7,8 +7,9 @@ import pytest
 
 from support.operatorbuilders import DIGESTS, SETTINGS, fine_tune_job
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
-from tuneyard_api.names import STAGES, Stage
+from tuneyard_api.names import Stage
 from tuneyard_api.runs import revision
+from tuneyard_api.stages import STAGES
 from tuneyard_operator.finetunejob.children import config_map, config_name, job_name, stage_job
 from tuneyard_operator.machinery.objects import Json
 

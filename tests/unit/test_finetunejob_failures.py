@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.operatorbuilders import Cluster, finish, said, stages_with_jobs
+from support.operatorbuilders import Cluster, evaluated, finish, measurements, said, stages_with_jobs
 from tuneyard_operator.machinery.objects import Json
 from tuneyard_operator.machinery.plan import Rejection
 
@@ -51,7 +51,7 @@ class TestFailure:
 
     def test_a_failed_gate_shows_the_measured_values(self) -> None:
         gate = {"metric": "perplexity", "against": "base", "subject": "tuned", "value": 9.0, "limit": 7.0}
-        result = {"perplexity": {"base": 10.0, "tuned": 9.0}, "gates": [gate | {"passed": False}], "passed": False}
+        result = evaluated(measurements(base=10.0, tuned=9.0), [gate | {"passed": False}])
         cluster = Cluster().prepared()
         finish(cluster, "train", "export")
         cluster.running("evaluate").exited("evaluate", 65, said("GateFailed", "9.0 > 7.0", result=result))
@@ -59,6 +59,7 @@ class TestFailure:
         cluster.step()
         assert cluster.condition("Failed")["reason"] == "GateFailed"
         assert cluster.status["evaluation"]["gates"][0]["passed"] is False
+        assert cluster.status["evaluation"]["gatesFailed"] == 1
         assert stages_with_jobs(cluster) == ["prepare", "train", "export", "evaluate"]
 
     def test_a_result_of_another_version_is_a_failure_with_advice(self) -> None:

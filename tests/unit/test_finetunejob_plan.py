@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from support.operatorbuilders import ARTIFACT, DIGESTS, Cluster, finish, said, stages_with_jobs
+from support.operatorbuilders import ARTIFACT, CHAIN, DIGESTS, Cluster, finish, measurements, said, stages_with_jobs
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
-from tuneyard_api.names import STAGES
 
 
 class TestChain:
@@ -23,7 +22,7 @@ class TestChain:
         cluster = Cluster().prepared()
         assert stages_with_jobs(cluster) == ["prepare", "train"]
         finish(cluster, "train", "export", "evaluate")
-        assert stages_with_jobs(cluster) == list(STAGES)
+        assert stages_with_jobs(cluster) == list(CHAIN)
         assert cluster.status["phase"] == "Publishing"
         finish(cluster, "publish")
         assert cluster.status["phase"] == "Succeeded"
@@ -31,10 +30,11 @@ class TestChain:
         assert not cluster.condition("Failed")
         assert cluster.status["artifacts"] == [ARTIFACT]
         assert cluster.status["recommended"]["format"] == "bf16"
-        assert cluster.status["evaluation"]["perplexity"] == {"base": 9.0, "tuned": 3.0}
-        assert cluster.status["releaseURI"] == "s3://out/release.json"
+        assert cluster.status["evaluation"]["measurements"] == measurements(base=9.0, tuned=3.0)
+        assert cluster.status["evaluation"]["reportURI"].endswith("/evaluate/report.html")
+        assert cluster.status["releaseURI"] == f"s3://out/runs/{DIGESTS['publish']}/publish/release.json"
 
-    @pytest.mark.parametrize("finished", range(len(STAGES) + 1))
+    @pytest.mark.parametrize("finished", range(len(CHAIN) + 1))
     def test_a_second_look_does_nothing(self, finished: int) -> None:
         """The operator may be killed and started at any time; the status is one that the API takes."""
         cluster = Cluster()
@@ -42,7 +42,7 @@ class TestChain:
             cluster.prepared()
         else:
             cluster.step()
-        finish(cluster, *STAGES[1:finished])
+        finish(cluster, *CHAIN[1:finished])
         again = cluster.plan()
         assert again.status == cluster.status
         assert (again.apply, again.create, again.delete, again.events) == ([], [], [], [])
@@ -73,7 +73,7 @@ class TestChain:
     def test_digests_go_to_every_later_stage(self) -> None:
         cluster = Cluster().prepared()
         finish(cluster, "train", "export", "evaluate")
-        for stage in STAGES[1:]:
+        for stage in CHAIN[1:]:
             (container,) = cluster.job_of(stage)["spec"]["template"]["spec"]["containers"]
             variables = {each["name"]: each["value"] for each in container["env"]}
             assert json.loads(variables["TUNEYARD_DIGESTS"]) == DIGESTS
@@ -107,7 +107,7 @@ class TestChain:
 
     def test_a_changed_spec_starts_over_when_the_old_jobs_are_gone(self) -> None:
         cluster = Cluster().prepared()
-        finish(cluster, *STAGES[1:])
+        finish(cluster, *CHAIN[1:])
         old = list(cluster.jobs)
         plan = cluster.changed(training={"maxSteps": 7}).plan()
         assert plan.delete == old
@@ -128,7 +128,7 @@ class TestChain:
         plan = cluster.step()
         assert (plan.delete, plan.create) == (before.jobs, [])
         assert "to end: Job" in cluster.stage("prepare")["message"]
-        finish(cluster.prepared(), *STAGES[1:])
+        finish(cluster.prepared(), *CHAIN[1:])
         cluster.jobs += before.jobs
         assert cluster.step().delete == before.jobs, "also when nothing else is left to do"
         assert cluster.status["phase"] == "Succeeded"

@@ -5,9 +5,12 @@ import math
 import pytest
 
 from support.operatorbuilders import SETTINGS, Cluster, said
+from tuneyard_api.contracts.progress import ProgressReport
+from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus, Progress, StageStatus
 from tuneyard_operator.finetunejob.progress import progress_status
 from tuneyard_operator.machinery.objects import Json
 
+BEFORE = FineTuneJobStatus(stages=[StageStatus(name="train", state="Running")], progress=Progress(percent=40))
 UNSCHEDULABLE = {
     "type": "PodScheduled",
     "status": "False",
@@ -80,10 +83,8 @@ class TestProgress:
         [(41, 1, 40), (44, 14.9, 40), (45, 1, 45), (35, 1, 35), (41, 15, 41), (40, math.inf, 40)],
     )
     def test_is_written_at_five_percent_or_fifteen_seconds(self, percent: int, since: float, shown: int) -> None:
-        before = {"stages": [{"name": "train", "state": "Running"}], "progress": {"percent": 40}}
-        status = progress_status({"stage": "train", "percent": percent}, "train", before, since)
-        assert status == {"percent": shown}
+        status = progress_status(ProgressReport(stage="train", percent=percent), "train", BEFORE, since)
+        assert status == Progress(percent=shown)
 
     def test_survives_a_stage_that_does_not_answer_for_a_while(self) -> None:
-        before = {"stages": [{"name": "train", "state": "Running"}], "progress": {"percent": 40}}
-        assert progress_status(None, "train", before, 100) == {"percent": 40}
+        assert progress_status(None, "train", BEFORE, 100) == Progress(percent=40)

@@ -6,10 +6,20 @@ from typing import Any
 
 import pytest
 
-from support.operatorbuilders import DIGESTS, PUBLISHED, SETTINGS, Cluster, fine_tune_job, said, stages_with_jobs
+from support.operatorbuilders import (
+    CHAIN,
+    DIGESTS,
+    PREPARED,
+    PUBLISHED,
+    SETTINGS,
+    Cluster,
+    fine_tune_job,
+    said,
+    stages_with_jobs,
+)
 from tuneyard_api.kinds.finetunejob import CHANGEABLE, FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
-from tuneyard_api.names import LABEL_QUEUE, STAGES, Stage
+from tuneyard_api.names import LABEL_QUEUE, Stage
 from tuneyard_api.runs import revision
 from tuneyard_operator.finetunejob.children import config_map, stage_job
 from tuneyard_operator.machinery.objects import Json, name
@@ -17,7 +27,7 @@ from tuneyard_operator.machinery.objects import Json, name
 
 def finished(**spec: Any) -> Cluster:
     cluster = Cluster(**spec).prepared()
-    for stage in STAGES[1:]:
+    for stage in CHAIN[1:]:
         cluster.completed(stage, PUBLISHED if stage == "publish" else None)
         cluster.step()
     return cluster
@@ -157,7 +167,7 @@ class TestSuspend:
         cluster.gone(cluster.job_of("train"))
         cluster.step()
         assert cluster.status["phase"] == "Suspended"
-        assert cluster.condition("Suspended")["message"] == "Set spec.suspend to false to go on."
+        assert cluster.condition("Suspended")["message"] == "Set spec.suspend to false to resume."
         assert cluster.stage("prepare")["state"] == "Succeeded"
         assert cluster.stage("train") == {"name": "train", "state": "Pending", "digest": DIGESTS["train"]}
         assert "progress" not in cluster.status
@@ -194,7 +204,7 @@ class TestSuspend:
         cluster.running("prepare").exited("prepare", 0, said("Completed"))
         assert cluster.changed(suspend=True).step().delete == []
         cluster.pods.clear()
-        cluster.completed("prepare", {"digests": DIGESTS, "done": [], "dataset": PUBLISHED["dataset"]})
+        cluster.completed("prepare", PREPARED)
         cluster.step()
         assert cluster.stage("prepare")["state"] == "Succeeded"
         assert cluster.status["phase"] == "Suspended"
@@ -239,7 +249,7 @@ class TestLifetime:
 
 
 class TestQueue:
-    @pytest.mark.parametrize("stage", STAGES)
+    @pytest.mark.parametrize("stage", CHAIN)
     def test_only_training_stands_in_it(self, stage: Stage) -> None:
         job = fine_tune_job(queueName="gpus")
         built = stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), stage, DIGESTS, SETTINGS)
@@ -307,7 +317,7 @@ class TestOperator:
         (export,) = cluster.step().create
         assert export["spec"]["template"]["spec"]["containers"][0]["image"] == "trainer:2"
 
-    @pytest.mark.parametrize("stage", STAGES)
+    @pytest.mark.parametrize("stage", CHAIN)
     def test_an_operator_that_is_away_holds_up_no_deletion(self, stage: Stage) -> None:
         """Children go by their owner references, and nothing waits for us: there is no finalizer."""
         job = fine_tune_job()

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from support.operatorbuilders import DIGESTS, SETTINGS, Cluster, fine_tune_job, said
+from tuneyard_api.contracts.progress import ProgressReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
-from tuneyard_api.names import ANNOTATION_INDEX, STAGES, Stage
+from tuneyard_api.names import ANNOTATION_INDEX, Stage
+from tuneyard_api.stages import STAGES
 from tuneyard_operator.finetunejob.children import FAILURE_POLICY, labels, stage_job, stage_services
 from tuneyard_operator.finetunejob.observe import running_pod_ip
 from tuneyard_operator.machinery.objects import Json, name
@@ -142,7 +144,7 @@ class TestWaiting:
         cluster = training()
         for number in (1, 0):
             runs(cluster, number)
-        cluster.progress = {"stage": "train", "percent": 40}
+        cluster.progress = ProgressReport(stage="train", percent=40)
         cluster.step()
         assert cluster.stage("train")["state"] == "Running"
         assert "message" not in cluster.stage("train")
@@ -182,8 +184,8 @@ class TestTheEnd:
         ends(cluster, 2, 75, LOST)
         cluster.step()
         assert cluster.status["restarts"] == {"preempted": 1, "failed": 0}
-        assert cluster.stage("train")["message"].startswith("starts again after Preempted: Stopped after step 3 of 9.")
-        assert sum("was taken away" in each for each in cluster.told) == 1
+        assert cluster.stage("train")["message"].startswith("restarts after Preempted: Stopped after step 3 of 9.")
+        assert sum("was preempted" in each for each in cluster.told) == 1
 
     def test_the_cause_is_told_by_who_knows_it(self) -> None:
         """Whoever ends last: the others only know that they have lost a peer."""
@@ -198,7 +200,7 @@ class TestTheEnd:
         cluster = training()
         ends(cluster, 0, 75, LOST)
         cluster.step()
-        assert cluster.stage("train")["message"].startswith("starts again after PeerLost")
+        assert cluster.stage("train")["message"].startswith("restarts after PeerLost")
 
     def test_one_loss_is_counted_once_in_whichever_order_its_pods_end(self) -> None:
         """They need not be of the same second, by which the status tells what it has counted."""

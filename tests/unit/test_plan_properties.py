@@ -17,8 +17,8 @@ from support.simulatedworld import SimulatedWorld, variant
 from tuneyard_api import names
 from tuneyard_api.kinds.finetunejob import RESTING
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
-from tuneyard_api.names import STAGES
 from tuneyard_api.runs import revision
+from tuneyard_api.stages import STAGES
 from tuneyard_operator.machinery.objects import Json, is_deleting, label, name, owned_by, uid
 from tuneyard_operator.machinery.plan import Plan, Rejection
 

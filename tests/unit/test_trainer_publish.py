@@ -106,6 +106,7 @@ def test_model_card(release: Release) -> None:
 def test_the_report_of_a_release(release: Release) -> None:
     report = PublishReport.of(release)
     assert [item.format for item in report.artifacts] == list(ALL)
+    assert report.recommended and report.evaluation
     assert (report.recommended.format, report.evaluation.gates_failed) == ("int8", 1)
 
 

@@ -1,4 +1,4 @@
-"""What to do about a state that its message alone does not tell."""
+"""What to do about a state whose message does not say it."""
 
 from typing import Final
 
@@ -9,18 +9,18 @@ ADVICE: Final = {
     "ImagePullBackOff": "The node does not get the image: look at images and imagePullSecrets in the chart's values.",
     "FailedMount": "A Secret that the spec names is missing in this namespace.",
     "CreateContainerConfigError": "A Secret that the spec names, or a key of it, is missing in this namespace.",
-    "violates PodSecurity": "The namespace's Pod Security level refuses the pod.",
+    "violates PodSecurity": "The namespace's Pod Security level rejects the pod.",
 }
-AGAIN: Final = (
+APPLY_AGAIN: Final = (
     "Change the spec and apply it again. Where the spec was right, delete the job and apply it again. "
-    "Stages that are done are taken over, not run again."
+    "Finished stages are reused."
 )
-UNSEEN: Final = (
-    "The operator has not looked at it yet. Does it run? kubectl get deployments -A -l app.kubernetes.io/name=tuneyard"
+UNOBSERVED: Final = (
+    "The operator has not observed it yet. Is it running? kubectl get deployments -A -l app.kubernetes.io/name=tuneyard"
 )
-OUTDATED: Final = "The spec has changed since; the operator has not looked at it yet."
+OUTDATED: Final = "The spec has changed since; the operator has not observed the change yet."
 
 
 def advice_on(message: str) -> list[str]:
-    """At most one sentence."""
+    """At most one sentence of advice."""
     return [advice for words, advice in ADVICE.items() if words in message][:1]

@@ -9,12 +9,12 @@ from rich.text import Text
 
 from tuneyard_cli import screen, server
 from tuneyard_cli.durations import since
-from tuneyard_cli.job import progress_text
+from tuneyard_cli.job import progress_of
 from tuneyard_cli.objects import Json, condition, current_stage, is_condition_true, name, namespace, status
 
 
 def render_list(jobs: Sequence[Json], servers: Sequence[Json], now: datetime) -> RenderableType:
-    """A table for each kind that there is."""
+    """One table for each kind that has objects."""
     tables = [_jobs(jobs, now)] if jobs else []
     tables += [_servers(servers, now)] if servers else []
     if not tables:
@@ -32,32 +32,32 @@ def _jobs(jobs: Sequence[Json], now: datetime) -> Table:
 
 
 def note(job: Json) -> str:
-    """What there is to say in a few words."""
+    """Why the job failed or waits, or its progress."""
     if is_condition_true(job, "Failed"):
         return str(condition(job, "Failed")["reason"])
     stage = current_stage(job)
     if stage is None:
         return ""
-    if stage["state"] == "Running" and (progress := status(job).get("progress")):
-        return progress_text(progress)
+    if stage["state"] == "Running" and (progress := progress_of(job)):
+        return progress
     return str(stage.get("message", ""))
 
 
 def _servers(servers: Sequence[Json], now: datetime) -> Table:
     table = screen.table("NAMESPACE", "MODELSERVER", "STATE", "SERVED", "READY", "AGE", "")
-    for each in sorted(servers, key=_place):
-        here = status(each)
+    for item in sorted(servers, key=_place):
+        here = status(item)
         served = here.get("served", {})
         ready = f"{here.get('readyReplicas', 0)}/{here['replicas']}" if "replicas" in here else ""
         shown = served.get("format") or served.get("revision", "")
-        said = server.coming(each) or "".join(server.trouble(each)[:1])
-        table.add_row(*_place(each), screen.state(server.state(each)), shown, ready, _age(each, now), said)
+        remark = server.rollout(item) or "".join(server.trouble(item)[:1])
+        table.add_row(*_place(item), screen.state(server.state(item)), shown, ready, _age(item, now), remark)
     return table
 
 
-def _place(thing: Json) -> tuple[str, str]:
-    return namespace(thing), name(thing)
+def _place(obj: Json) -> tuple[str, str]:
+    return namespace(obj), name(obj)
 
 
-def _age(thing: Json, now: datetime) -> str:
-    return since(thing["metadata"]["creationTimestamp"], now)
+def _age(obj: Json, now: datetime) -> str:
+    return since(obj["metadata"]["creationTimestamp"], now)

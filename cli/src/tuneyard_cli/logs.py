@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
-from tuneyard_api.names import LABEL_STAGE, STAGES
+from tuneyard_api.names import LABEL_STAGE
+from tuneyard_api.stages import STAGES
 from tuneyard_cli.kubectl import FINE_TUNE_JOBS, NotFound, Unavailable
-from tuneyard_cli.objects import Json, has_ended, is_seen, name, stages, status
+from tuneyard_cli.objects import Json, has_ended, is_observed, name, stages, status
 
 CONTAINER: Final = "stage"
 PAUSE_SECONDS: Final = 2.0
@@ -15,7 +16,7 @@ Write = Callable[[str], None]
 
 
 class Cluster(Protocol):
-    """What is asked of kubectl."""
+    """What the logs need of kubectl."""
 
     def find(self, kind: str, name: str) -> Json | None: ...
     def pods(self, job: str) -> list[Json]: ...
@@ -23,7 +24,7 @@ class Cluster(Protocol):
 
 
 class Printer:
-    """Prints each line of each pod once, however often it is asked to."""
+    """Prints each line of each pod once, although logs are read again."""
 
     def __init__(self, cluster: Cluster, write: Write) -> None:
         self._cluster = cluster
@@ -40,11 +41,11 @@ class Printer:
                     self._write(line)
                     self._printed[key] = number + 1
         except NotFound:
-            return  # deleted between two looks
+            return  # the pod was deleted meanwhile
 
 
 def print_logs(cluster: Cluster, job: Json, wanted: Sequence[str], write: Write) -> int:
-    """All that is there now; returns of how many pods."""
+    """Prints the logs that exist now, and returns the number of their pods."""
     printer = Printer(cluster, write)
     pods = started(cluster.pods(name(job)), wanted)
     for pod in pods:
@@ -53,36 +54,37 @@ def print_logs(cluster: Cluster, job: Json, wanted: Sequence[str], write: Write)
 
 
 def follow_logs(cluster: Cluster, job: str, wanted: Sequence[str], write: Write, pause: float = PAUSE_SECONDS) -> None:
-    """Goes on until the job, or the last of the wanted stages, has ended."""
+    """Prints logs until the job, or the last of the wanted stages, has ended."""
     printer = Printer(cluster, write)
-    whole: set[str] = set()  # pods whose last line was read
+    complete: set[str] = set()  # pods whose last line was read
     ended = False
     while not ended:
         try:
             ended = is_over(cluster.find(FINE_TUNE_JOBS, job), wanted)
             for pod in started(cluster.pods(job), wanted):
-                if (key := pod["metadata"]["uid"]) not in whole:
+                if (key := pod["metadata"]["uid"]) not in complete:
                     printer.print(pod, "-f")
                     if "terminated" in container_state(pod):
-                        whole.add(key)
+                        complete.add(key)
         except Unavailable:
-            ended = False  # the log goes on where it stopped
+            ended = False  # the log is continued where it stopped
         if not ended:
             time.sleep(pause)
 
 
 def is_over(job: Json | None, wanted: Sequence[str]) -> bool:
-    """No pod of these stages will come any more."""
+    """Whether no further pod of these stages will start."""
     if job is None or has_ended(job):
         return True
-    last = next(each for each in stages(job) if each["name"] == wanted[-1])
-    return is_seen(job) and last["state"] in ("Succeeded", "Adopted", "Failed")
+    states = {stage["name"]: stage["state"] for stage in stages(job)}
+    return is_observed(job) and states.get(wanted[-1], "Succeeded") in ("Succeeded", "Adopted", "Failed")
 
 
 def started(pods: Sequence[Json], wanted: Sequence[str]) -> list[Json]:
     """The pods of these stages that have a log, in the order in which they ran."""
     found = [pod for pod in pods if stage_of(pod) in wanted and container_state(pod).keys() & {"running", "terminated"}]
-    return sorted(found, key=lambda pod: (STAGES.index(stage_of(pod)), pod["metadata"]["creationTimestamp"]))
+    order: dict[str, int] = {stage: index for index, stage in enumerate(STAGES)}
+    return sorted(found, key=lambda pod: (order[stage_of(pod)], pod["metadata"]["creationTimestamp"]))
 
 
 def stage_of(pod: Json) -> str:
@@ -91,5 +93,5 @@ def stage_of(pod: Json) -> str:
 
 def container_state(pod: Json) -> Json:
     listed = status(pod).get("containerStatuses", [])
-    state: Json = next((each.get("state", {}) for each in listed if each["name"] == CONTAINER), {})
+    state: Json = next((container.get("state", {}) for container in listed if container["name"] == CONTAINER), {})
     return state

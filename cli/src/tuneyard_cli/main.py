@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Final, NoReturn
 
-from tuneyard_api.names import STAGES
+from tuneyard_api.stages import STAGES
 from tuneyard_cli import screen
 from tuneyard_cli.durations import parse_duration
 from tuneyard_cli.job import render_job, why
@@ -64,12 +64,14 @@ def _parser() -> argparse.ArgumentParser:
     cluster.add_argument("--kubeconfig", help="default: as for kubectl")
 
     parser = Parser(
-        prog="kubectl tuneyard", description="FineTuneJobs and ModelServers at one look.", parents=[cluster]
+        prog="kubectl tuneyard", description="FineTuneJobs and ModelServers on one screen.", parents=[cluster]
     )
     parser.add_argument("--version", action="version", version=f"kubectl-tuneyard {version('tuneyard-cli')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    look = commands.add_parser("status", parents=[cluster], help="how far it is, why it waits or failed, what it made")
+    look = commands.add_parser(
+        "status", parents=[cluster], help="its stages and progress, why it waits or failed, its artifacts"
+    )
     which = look.add_mutually_exclusive_group()
     which.add_argument("name", nargs="?", help="of a FineTuneJob or a ModelServer; without it a table of all")
     which.add_argument("-A", "--all-namespaces", action="store_true", help="the table of all namespaces")
@@ -77,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     logs = commands.add_parser("logs", parents=[cluster], help="the logs of all its stages, in order")
     logs.add_argument("name", help="of a FineTuneJob")
-    logs.add_argument("--stage", choices=STAGES, help="only this stage's")
+    logs.add_argument("--stage", choices=list(STAGES), help="only this stage's")
     logs.add_argument("-f", "--follow", action="store_true", help="from stage to stage, until it has ended")
     logs.set_defaults(command=_logs)
 
@@ -116,10 +118,10 @@ def _status(kubectl: Kubectl, options: argparse.Namespace) -> int:
     shown += [render_server(server)] if server else []
     if not shown:
         raise NotFound(f'there is no FineTuneJob and no ModelServer "{options.name}" in this namespace')
-    for number, each in enumerate(shown):
+    for number, part in enumerate(shown):
         if number:
             console.print()
-        console.print(each)
+        console.print(part)
     return DONE
 
 
@@ -132,7 +134,7 @@ def _job(kubectl: Kubectl, name: str) -> Json:
 
 def _logs(kubectl: Kubectl, options: argparse.Namespace) -> int:
     job = _job(kubectl, options.name)
-    wanted = [options.stage] if options.stage else STAGES
+    wanted = [options.stage] if options.stage else list(STAGES)
     if options.follow:
         follow_logs(kubectl, options.name, wanted, _write)
     elif not print_logs(kubectl, job, wanted, _write):

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
-from tuneyard_cli.job import against_base, dataset_text
+from tuneyard_cli.evaluation import against_base, better, by_metric, gates_text
+from tuneyard_cli.job import dataset_text
 from tuneyard_cli.objects import Json, name, namespace, status
 
 KEYS = ("phase", "dataset", "evaluation", "artifacts", "recommended", "releaseURI")
 
 
 def evaluation_report(job: Json) -> Json | None:
-    """What the status says of it; None while nothing was measured."""
+    """The evaluation and what belongs to it, from the status; None while nothing was measured."""
     here = status(job)
     if "evaluation" not in here:
         return None
@@ -20,25 +21,23 @@ def evaluation_report(job: Json) -> Json | None:
 
 
 def markdown(report: Json) -> str:
-    """GitHub's dialect."""
+    """In GitHub's dialect of Markdown."""
     return "\n\n".join(_blocks(report)) + "\n"
 
 
 def _blocks(report: Json) -> Iterator[str]:
     evaluation = report["evaluation"]
-    gates = evaluation.get("gates", [])
-    passed = sum(gate["passed"] for gate in gates)
-    verdict = f"{passed} of {len(gates)} gates passed" if gates else "no gates"
+    verdict = gates_text(evaluation) or "no gates"
     yield f"### {report['namespace']}/{report['name']}: {report['phase']}, {verdict}"
-    yield f"Base model `{report['model']}`. Held-out perplexity; lower is better."
-    if measured := evaluation.get("perplexity"):
-        rows = [(model, f"{value:.4f}", against_base(model, measured)) for model, value in measured.items()]
-        yield _table(("model", "perplexity", "against base"), rows)
-    if gates:
+    yield f"Base model `{report['model']}`. Measured on held-out rows."
+    for metric, values in by_metric(evaluation).items():
+        rows = [(model, f"{value:.4f}", against_base(model, values)) for model, value in values.items()]
+        yield _table(("model", f"{metric} ({better(metric)} is better)", "against base"), rows)
+    if gates := evaluation.get("gates"):
         yield _table(("gate", "measured", "limit", ""), [_gate(gate) for gate in gates])
     recommended = report.get("recommended", {})
     if artifacts := report.get("artifacts"):
-        listed = [_artifact(each, recommended.get("format", "")) for each in artifacts]
+        listed = [_artifact(artifact, recommended.get("format", "")) for artifact in artifacts]
         yield _table(("artifact", "size", "perplexity", "digest"), listed)
     if recommended:
         yield f"Recommended: **{recommended['format']}**, {recommended['reason']}. `{recommended['uri']}`"
@@ -48,7 +47,12 @@ def _blocks(report: Json) -> Iterator[str]:
 
 def _gate(gate: Json) -> tuple[str, ...]:
     verdict = "passed" if gate["passed"] else "**failed**"
-    return f"{gate['subject']} against {gate['against']}", f"{gate['value']:.4f}", f"{gate['limit']:.4f}", verdict
+    return (
+        f"{gate['metric']} of {gate['subject']} against {gate['against']}",
+        f"{gate['value']:.4f}",
+        f"{gate['limit']:.4f}",
+        verdict,
+    )
 
 
 def _artifact(artifact: Json, recommended: str) -> tuple[str, ...]:

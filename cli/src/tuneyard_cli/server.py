@@ -1,4 +1,4 @@
-"""A ModelServer at one look: what is served, what is coming, what has failed. Pure functions."""
+"""A ModelServer on one screen: what is served, what is rolled out, what has failed. Pure functions."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,17 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tuneyard_cli import screen
-from tuneyard_cli.advice import OUTDATED, UNSEEN, advice_on
-from tuneyard_cli.objects import Json, condition, is_condition_true, is_seen, name, namespace, says, status
+from tuneyard_cli.advice import OUTDATED, UNOBSERVED, advice_on
+from tuneyard_cli.objects import (
+    Json,
+    condition,
+    is_condition_true,
+    is_observed,
+    name,
+    namespace,
+    reason_and_message,
+    status,
+)
 
 
 def render_server(server: Json) -> RenderableType:
@@ -23,7 +32,7 @@ def render_server(server: Json) -> RenderableType:
 
 
 def state(server: Json) -> str:
-    """One word: Pending until a revision was seen, then Available, Degraded or Unavailable."""
+    """One word: Pending until a revision is served, then Available, Degraded or Unavailable."""
     if is_condition_true(server, "Available"):
         return "Degraded" if is_condition_true(server, "Degraded") else "Available"
     if is_condition_true(server, "Degraded"):
@@ -31,30 +40,30 @@ def state(server: Json) -> str:
     return "Unavailable" if "served" in status(server) else "Pending"
 
 
-def coming(server: Json) -> str:
-    """The revision that comes up, or why none does; empty when the wanted one is served."""
+def rollout(server: Json) -> str:
+    """The revision that is rolled out, or why none is; empty when the wanted one is served."""
     progressing = condition(server, "Progressing")
     if progressing.get("status") == "True":
         return str(progressing["message"])
     if is_condition_true(server, "Degraded") or progressing.get("reason") == "Completed":
         return ""
-    return says(progressing)
+    return reason_and_message(progressing)
 
 
 def trouble(server: Json) -> list[str]:
-    """What has failed or keeps it from serving, and what to do; each thing once."""
+    """What has failed or prevents serving, and what to do; nothing twice."""
     if not status(server):
-        return [UNSEEN]
-    outdated = [] if is_seen(server) else [OUTDATED]
+        return [UNOBSERVED]
+    outdated = [] if is_observed(server) else [OUTDATED]
     degraded, available = condition(server, "Degraded"), condition(server, "Available")
     lines = []
     if degraded.get("status") == "True":
-        lines.append(f"Failed: {says(degraded)}")
+        lines.append(f"Failed: {reason_and_message(degraded)}")
         if available.get("status") == "True":
-            lines.append("What was served before goes on being served.")
-    elif available.get("status") == "False" and says(available) != coming(server):
-        lines.append(f"Not available: {says(available)}")
-    return [*outdated, *lines, *advice_on(" ".join([*lines, coming(server)]))]
+            lines.append("The previous revision is still served.")
+    elif available.get("status") == "False" and reason_and_message(available) != rollout(server):
+        lines.append(f"Not available: {reason_and_message(available)}")
+    return [*outdated, *lines, *advice_on(" ".join([*lines, rollout(server)]))]
 
 
 def _facts(server: Json) -> Iterator[tuple[str, RenderableType]]:
@@ -65,13 +74,13 @@ def _facts(server: Json) -> Iterator[tuple[str, RenderableType]]:
         yield "Served", revision_text(served)
         yield "", served["digest"]
         yield "Replicas", f"{here.get('readyReplicas', 0)} of {here.get('replicas', 0)} ready"
-    if next_one := coming(server):
-        yield "Coming", next_one
+    if rolled_out := rollout(server):
+        yield "Rollout", rolled_out
     if failed := here.get("failed"):
         yield "Failed", f"revision {failed['revision']}"
         yield "", failed["digest"]
     if previous := here.get("previous"):
-        yield "Before", revision_text(previous)
+        yield "Previous", revision_text(previous)
 
 
 def revision_text(revision: Json) -> str:

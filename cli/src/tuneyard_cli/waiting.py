@@ -1,4 +1,4 @@
-"""Waits for a FineTuneJob to end, and shows how far it is."""
+"""Waits for a FineTuneJob to end, and shows its progress."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,23 +18,23 @@ PAUSE_SECONDS: Final = 2.0
 Show = Callable[[Json, str], None]
 
 
-def wait_for_end(look: Callable[[], Json], seconds: float, show: Show, pause: float = PAUSE_SECONDS) -> Json:
-    """The job, once it has ended.
+def wait_for_end(read: Callable[[], Json], seconds: float, show: Show, pause: float = PAUSE_SECONDS) -> Json:
+    """Returns the job once it has ended.
 
-    Raises TimeoutError when that has taken longer than `seconds`, and what `look` raises; but when the API server is
-    away after it was there, it is asked again. `show` is given the job and what there is to say besides.
+    Raises TimeoutError after `seconds`, and what `read` raises at first. Later an API server that does not answer is
+    asked again. `show` is called with the job and a remark, which may be empty.
     """
     deadline = time.monotonic() + seconds
-    job = look()
+    job = read()
     while not has_ended(job):
         if time.monotonic() >= deadline:
             raise TimeoutError
         time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
         try:
-            job = look()
+            job = read()
             show(job, "")
         except Unavailable as error:
-            show(job, f"asks again: {error}")
+            show(job, f"retrying: {error}")
         except NotFound as error:
             raise NotFound("it was deleted") from error
     return job
@@ -42,7 +42,7 @@ def wait_for_end(look: Callable[[], Json], seconds: float, show: Show, pause: fl
 
 @contextmanager
 def shown_on(console: Console) -> Iterator[Show]:
-    """Progress: in place on a terminal, a line for each change elsewhere."""
+    """Shows the job in place on a terminal, and elsewhere one line for each change."""
     if not console.is_terminal:
         yield Lines(console)
         return
@@ -53,21 +53,21 @@ def shown_on(console: Console) -> Iterator[Show]:
 
 
 class Lines:
-    """Prints where the job is, when that has changed."""
+    """Prints phase and stage of the job when they have changed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last = ""
 
     def __call__(self, job: Json, remark: str) -> None:
-        line = remark or where(job)
+        line = remark or phase_and_stage(job)
         if line != self._last:
             self._console.print(f"{datetime.now(UTC):%H:%M:%SZ} {line}")
         self._last = line
 
 
-def where(job: Json) -> str:
-    """Phase and stage, without what changes all the time."""
+def phase_and_stage(job: Json) -> str:
+    """Phase and stage, without the progress, which changes all the time."""
     phase = status(job).get("phase", "Pending")
     stage = current_stage(job)
     if stage is None:

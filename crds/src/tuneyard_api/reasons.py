@@ -49,8 +49,20 @@ SUSPENDED: Final = "Suspended"
 STAGE_CRASHED: Final = "StageCrashed"
 # A result that does not fit into a termination message.
 RESULT_TOO_LARGE: Final = "ResultTooLarge"
-# A failure whose reason went with its pod.
+# What a pod said is lost: it was gone before an operator read it.
 REASON_LOST: Final = "ReasonLost"
+RESULT_LOST: Final = "ResultLost"
+
+# Events of a FineTuneJob.
+RESUMED: Final = "Resumed"
+STAGE_STARTED: Final = "StageStarted"
+STAGE_WAITING: Final = "StageWaiting"
+STAGE_PREEMPTED: Final = "StagePreempted"
+STAGE_COMPLETED: Final = "StageCompleted"
+STAGE_ADOPTED: Final = "StageAdopted"
+STAGE_FAILED: Final = "StageFailed"
+DATASET_READY: Final = "DatasetReady"
+SUCCEEDED: Final = "Succeeded"
 
 # A ModelServer waits for a release that it may serve.
 WAITING_FOR_FINE_TUNE_JOB: Final = "WaitingForFineTuneJob"

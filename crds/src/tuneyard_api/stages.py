@@ -21,6 +21,7 @@ from tuneyard_api.contracts.termination import EvaluateReport, PrepareReport, Pu
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import Phase
 from tuneyard_api.names import Stage
+from tuneyard_api.registry import BACKENDS
 
 SpecPart = Callable[[FineTuneJobSpec], dict[str, Any]]
 
@@ -48,6 +49,10 @@ class StageDefinition(NamedTuple):
     is_needed: Callable[[FineTuneJobSpec], bool] = lambda spec: True
     on_gpu: bool = False
     """Whether it runs with spec.resources; all others run on the CPU, in one pod."""
+    has_checkpoints: bool = False
+    """Whether it resumes from checkpoints, which no two of its pods may write at once."""
+    image: Callable[[FineTuneJobSpec], str] = lambda spec: "trainer"
+    """The role of its image in the operator's settings."""
     queued: bool = False
     """Whether its Job waits in spec.queueName."""
     adoptable: bool = True
@@ -91,6 +96,8 @@ STAGES: Final[dict[Stage, StageDefinition]] = {
             result=TrainResult,
             is_needed=lambda spec: bool(spec.dataset.train),
             on_gpu=True,
+            has_checkpoints=True,
+            image=lambda spec: BACKENDS[spec.training.backend].image,
             queued=True,
             grace_seconds=120,  # to finish a step and write a checkpoint
         ),

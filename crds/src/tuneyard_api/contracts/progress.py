@@ -3,6 +3,8 @@
 from pydantic import Field
 
 from tuneyard_api.contracts.base import Contract
+from tuneyard_api.durations import duration
+from tuneyard_api.kinds.finetunejob_status import Progress
 
 
 class ProgressReport(Contract):
@@ -16,3 +18,28 @@ class ProgressReport(Contract):
     tokens_per_second: float | None = None
     eta_seconds: int | None = None
     message: str | None = None
+
+    def status(self) -> Progress:
+        """The progress as a FineTuneJob's status shows it."""
+        return Progress(
+            percent=self.percent,
+            step=self.step,
+            steps=self.steps,
+            loss=round(self.loss, 4) if self.loss is not None else None,
+            tokens_per_second=round(self.tokens_per_second, 1) if self.tokens_per_second is not None else None,
+            eta=duration(self.eta_seconds) if self.eta_seconds is not None else None,
+            message=self.message,
+        )
+
+
+def progress_text(progress: Progress) -> str:
+    """One line, for example: 43 %, step 17/40, loss 1.2346, 1200 tokens/s, 4m10s left."""
+    parts = [
+        f"{progress.percent} %",
+        f"step {progress.step}/{progress.steps}" if progress.step is not None and progress.steps else "",
+        f"loss {progress.loss:.4f}" if progress.loss is not None else "",
+        f"{progress.tokens_per_second:.0f} tokens/s" if progress.tokens_per_second is not None else "",
+        f"{progress.eta} left" if progress.eta is not None else "",
+        progress.message or "",
+    ]
+    return ", ".join(filter(None, parts))

@@ -74,8 +74,8 @@ class PublishReport(Contract):
     """What the operator needs of publish."""
 
     artifacts: list[PublishedArtifact]
-    recommended: Recommendation
-    evaluation: EvaluateReport
+    recommended: Recommendation | None = Field(default=None, description="None: the job exports nothing.")
+    evaluation: EvaluateReport | None = Field(default=None, description="None: the job evaluates nothing.")
     loss: float | None = None
 
     @classmethod
@@ -89,7 +89,7 @@ class PublishReport(Contract):
 
     def reduced(self) -> Iterator[Self]:
         """Versions with less detail of the evaluation."""
-        for evaluation in self.evaluation.reduced():
+        for evaluation in self.evaluation.reduced() if self.evaluation else ():
             yield self.model_copy(update={"evaluation": evaluation})
 
 
@@ -103,6 +103,12 @@ class Termination(Contract):
     message: str = ""
     advice: str = ""
     result: dict[str, Any] | None = Field(default=None, description="The stage's report, in its JSON form.")
+
+    @property
+    def text(self) -> str:
+        """Message and advice as sentences."""
+        parts = filter(None, (self.message.strip(), self.advice.strip()))
+        return " ".join(part if part.endswith((".", "!", "?")) else f"{part}." for part in parts)
 
     @classmethod
     def parse(cls, text: str) -> Self | None:

@@ -25,8 +25,12 @@ class StageStatus(Model):
     state: StageState
     job: str | None = Field(default=None, description="The child Job.")
     digest: str | None = None
-    adopted: bool | None = Field(default=None, description="True when an earlier run's output was taken over.")
+    adopted: bool | None = Field(default=None, description="True when an earlier run's output is reused.")
     restarts: int | None = Field(default=None, description="Pods that ended without finishing the stage.")
+    reruns: int | None = Field(
+        default=None,
+        description="Times that the stage was run again because its pod was gone before an operator saw its result.",
+    )
     started_at: str | None = None
     finished_at: str | None = None
     message: str | None = None
@@ -89,8 +93,12 @@ class GateStatus(Model):
 
 
 class EvaluationStatus(Model):
-    perplexity: dict[str, float] = {}
-    gates: list[GateStatus] = []
+    measurements: list[Measurement] = []
+    gates: list[GateStatus] = Field(
+        default=[], description="Failed ones first. Of very many gates only the first are listed; the report has all."
+    )
+    gates_passed: int = Field(default=0, description="Of all gates, listed or not.")
+    gates_failed: int = Field(default=0, description="Of all gates, listed or not.")
     report_uri: str | None = Field(default=None, alias="reportURI")
 
 

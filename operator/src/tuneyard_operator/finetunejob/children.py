@@ -1,4 +1,4 @@
-"""The objects of a FineTuneJob: an immutable ConfigMap, one Job per stage, and a Service where several pods train."""
+"""The children of a FineTuneJob: an immutable ConfigMap, one Job per stage, and a Service where several pods train."""
 
 import json
 from collections.abc import Mapping
@@ -7,17 +7,17 @@ from typing import Final, NamedTuple
 from tuneyard_api import names
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import Stage
+from tuneyard_api.quantity import cpu_threads
 from tuneyard_api.runs import revision, run_spec
+from tuneyard_api.stages import STAGES
 from tuneyard_operator.finetunejob import nodes
 from tuneyard_operator.machinery.objects import Json, name, namespace, owner_reference
 from tuneyard_operator.pods import images, podspec
 from tuneyard_operator.settings import Settings
 
 CONTAINER: Final = "stage"
-# Long enough to finish a step and write a checkpoint.
-GRACE_SECONDS: Final[dict[Stage, int]] = {"train": 120}
 
-# Bad input is final; preemption is not charged; anything else counts against backoffLimit.
+# Bad input is final; preemption is not charged; any other failure counts against backoffLimit.
 FAILURE_POLICY: Final[list[Json]] = [
     {
         "action": "FailJob",
@@ -44,9 +44,9 @@ def config_name(job: Json) -> str:
 
 
 def labels(job: Json, stage: Stage | None = None) -> dict[str, str]:
-    staged = {names.LABEL_STAGE: stage} if stage else {}
+    """Of the children of a FineTuneJob, or of those of one stage."""
     run = {names.LABEL_FINETUNEJOB: name(job), names.LABEL_REVISION: revision(job)}
-    return {**names.MANAGED_BY, **run, **staged}
+    return {**names.MANAGED_BY, **run, **({names.LABEL_STAGE: stage} if stage else {})}
 
 
 def config_map(job: Json) -> Json:
@@ -67,16 +67,18 @@ def config_map(job: Json) -> Json:
 
 
 class Before(NamedTuple):
-    """What the status had counted when a Job was created; the Job counts from zero."""
+    """What the status had counted when a Job was created; the Job itself counts from zero."""
 
     failed: int = 0  # pods of all stages that were charged
     restarts: int = 0  # of this stage
+    reruns: int = 0  # of this stage
 
 
-NOTHING: Final = Before()
+NOTHING_BEFORE: Final = Before()
 
 
 def counted_before(job: Json) -> Before:
+    """Reads the annotation of a stage's Job."""
     return Before(**json.loads(job["metadata"].get("annotations", {}).get(names.ANNOTATION_BEFORE, "{}")))
 
 
@@ -86,10 +88,10 @@ def stage_job(
     stage: Stage,
     digests: Mapping[str, str],
     settings: Settings,
-    before: Before = NOTHING,
+    before: Before = NOTHING_BEFORE,
 ) -> Json:
-    """The batch/v1 Job of one stage; `digests` are prepare's, and empty for prepare itself."""
-    queue = spec.queue_name if stage == "train" else None
+    """The batch/v1 Job of one stage; `digests` are those that prepare computed, and empty for prepare itself."""
+    queue = spec.queue_name if STAGES[stage].queued else None
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -101,7 +103,7 @@ def stage_job(
             "ownerReferences": [owner_reference(job)],
         },
         "spec": {
-            **({"suspend": True} if queue else {}),  # Kueue's from now on: it lets the Job go when there is quota
+            **({"suspend": True} if queue else {}),  # Kueue sets it to false when there is quota
             **nodes.completion(nodes.pods_of(spec, stage), spec.retry_policy.backoff_limit),
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": FAILURE_POLICY},
@@ -114,7 +116,7 @@ def stage_job(
 
 
 def stage_services(job: Json, spec: FineTuneJobSpec, stage: Stage) -> list[Json]:
-    """What the pods of a stage need to find each other: nothing, or one headless Service of the Job's name."""
+    """By which several pods of a stage find each other: one headless Service with the Job's name. Empty for one pod."""
     if nodes.pods_of(spec, stage) == 1:
         return []
     owner = owner_reference(job)
@@ -122,7 +124,8 @@ def stage_services(job: Json, spec: FineTuneJobSpec, stage: Stage) -> list[Json]
 
 
 def _pod(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, str], settings: Settings) -> Json:
-    resources = spec.resources if stage == "train" else podspec.without_gpu(spec.resources)
+    definition = STAGES[stage]
+    resources = spec.resources if definition.on_gpu else podspec.without_gpu(spec.resources)
     config = {"name": "job", "configMap": {"name": config_name(job)}}
     mounted = [
         (config, {"name": "job", "mountPath": names.JOB_DIR, "readOnly": True}),
@@ -133,7 +136,7 @@ def _pod(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, s
     ]
     container = {
         "name": CONTAINER,
-        "image": images.image(settings, images.TRAINER),
+        "image": images.image(settings, definition.image(spec)),
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["tuneyard", "stage", stage],
         "env": _environment(job, spec, stage, digests),
@@ -149,7 +152,7 @@ def _pod(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, s
         **podspec.image_settings(settings),
         **podspec.placement(resources, spec.priority_class_name),
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": GRACE_SECONDS.get(stage, 30),
+        "terminationGracePeriodSeconds": definition.grace_seconds,
         "securityContext": podspec.POD_SECURITY,
         "containers": [container],
         "volumes": [volume for volume, _ in mounted],
@@ -160,8 +163,8 @@ def _environment(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mappin
     variables = {"HOME": "/tmp"}  # noqa: S108
     if digests:
         variables[names.ENV_DIGESTS] = json.dumps(dict(digests), sort_keys=True)
-    if count := podspec.threads(spec.resources):
-        variables[names.ENV_THREADS] = str(count)
+    if threads := cpu_threads(spec.resources.limits, spec.resources.requests):
+        variables[names.ENV_THREADS] = str(threads)
     if nodes.pods_of(spec, stage) > 1:
         variables |= nodes.rendezvous_environment(job_name(job, stage))
     return [{"name": key, "value": value} for key, value in variables.items()]

@@ -3,7 +3,10 @@
 from datetime import datetime
 from typing import Final
 
+from pydantic import ValidationError
+
 from tuneyard_api import names
+from tuneyard_api.contracts.progress import ProgressReport
 from tuneyard_operator.finetunejob import metrics
 from tuneyard_operator.finetunejob.observe import World, is_suspended, own_jobs, pods_wanted, running_pod_ip
 from tuneyard_operator.finetunejob.plan import plan
@@ -25,7 +28,7 @@ async def observe(job: Json, context: Context) -> World:
         pods=cluster.children("Pod", key),
         services=cluster.children("Service", key),
         since_write=context.since_write,
-        silence=cluster.seconds_since_last_event(key),
+        idle=cluster.seconds_since_last_event(key),
     )
     return world._replace(warnings=_warnings(context, world), progress=await _progress(context.http, world))
 
@@ -43,13 +46,17 @@ def _lacks_pod(job: Json, pods: list[Json], now: datetime) -> bool:
     return not finished and not is_suspended(job) and age > POD_SECONDS and count < pods_wanted(job)
 
 
-async def _progress(http: JsonReader, world: World) -> Json | None:
-    """The answer of the running stage; None where none runs or it does not answer."""
+async def _progress(http: JsonReader, world: World) -> ProgressReport | None:
+    """The progress of the running stage; None where no stage runs, or it does not answer."""
     address = running_pod_ip(world)
     if not address:
         return None
     host = f"[{address}]" if ":" in address else address
-    return await http.get_json(f"http://{host}:{names.PROGRESS_PORT}/progress")
+    answer = await http.get_json(f"http://{host}:{names.PROGRESS_PORT}/progress")
+    try:
+        return ProgressReport.model_validate(answer) if answer else None
+    except ValidationError:  # an image of another version
+        return None
 
 
 def phase(job: Json) -> str:

@@ -1,58 +1,65 @@
-"""The events of a FineTuneJob: what has changed between two looks."""
+"""The events of a FineTuneJob: what has changed since the last status."""
 
 from collections.abc import Iterator
+from typing import Final
 
+from tuneyard_api import reasons
 from tuneyard_api.durations import duration
-from tuneyard_api.names import STAGES
-from tuneyard_operator.finetunejob.status import Run, StageRecord
+from tuneyard_operator.finetunejob.run import Run, StageRecord
 from tuneyard_operator.machinery.conditions import parse_time
 from tuneyard_operator.machinery.events import Event
 
-LAST = 90
+# Orders of events of the same second; the events of the stage with index i lie between 10 i and 10 i + 9.
+PER_STAGE: Final = 10
+LAST: Final = 90
 
 
 def events(before: Run, after: Run) -> list[Event]:
-    told = [
+    stages = [
         event
-        for index, stage in enumerate(STAGES)
-        for event in _stage(before.stages[stage], after.stages[stage], index * 10, after)
+        for index, record in enumerate(after.stages.values())
+        for event in _stage(before.stages[record.name], record, index * PER_STAGE)
     ]
-    return [*_pause(before, after), *told, *_end(after)]
+    return [*_suspension(before, after), *stages, *_dataset(before, after), *_end(after)]
 
 
-def _pause(before: Run, after: Run) -> Iterator[Event]:
+def _suspension(before: Run, after: Run) -> Iterator[Event]:
     if after.suspended and not before.suspended:
-        yield Event("Suspended", "spec.suspend is true: what runs is stopped, nothing new begins", 0)
+        yield Event(reasons.SUSPENDED, "spec.suspend is true: the running stage is stopped, and no other starts", 0)
     if before.suspended and not after.suspended:
-        yield Event("Resumed", "spec.suspend is false: the job goes on where it stopped", 0)
+        yield Event(reasons.RESUMED, "spec.suspend is false: the job resumes where it stopped", 0)
 
 
-def _stage(before: StageRecord, after: StageRecord, order: int, run: Run) -> Iterator[Event]:
+def _stage(before: StageRecord, after: StageRecord, order: int) -> Iterator[Event]:
     name = after.name
     if after.state in ("Running", "Succeeded", "Failed") and before.state == "Pending":
-        yield Event("StageStarted", f"{name}: started, Job {after.job}", order)
-    for pod in after.lost:
-        yield Event("StagePreempted", f"{name}: pod {pod} was taken away, another one goes on", order + 3)
+        yield Event(reasons.STAGE_STARTED, f"{name}: started, Job {after.job}", order)
+    for pod in after.preempted_pods:
+        yield Event(reasons.STAGE_PREEMPTED, f"{name}: pod {pod} was preempted, another pod resumes", order + 3)
     if after.state == "Pending" and after.message and after.message != before.message:
-        yield Event("StageWaiting", f"{name}: {after.message}", order + 2, True)
+        yield Event(reasons.STAGE_WAITING, f"{name}: {after.message}", order + 2, True)
     if after.state != before.state:
-        yield from _changed(after, order, run)
+        yield from _new_state(after, order + 7)
 
 
-def _changed(after: StageRecord, order: int, run: Run) -> Iterator[Event]:
-    name = after.name
-    if after.state == "Succeeded":
-        yield Event("StageCompleted", f"{name}: completed{_took(after)}", order + 7)
-        if name == "prepare" and (dataset := run.kept.get("dataset")):
-            kept, total = dataset["rowsKept"], dataset["rowsIn"]
-            yield Event("DatasetReady", f"{kept} of {total} rows kept, {dataset['tokens']} tokens", order + 8)
-    if after.state == "Adopted":
-        yield Event("StageAdopted", f"{name}: taken over from an earlier run, {(after.digest or '')[:12]}", order + 7)
-    if after.state == "Failed":
-        yield Event("StageFailed", f"{name}: {after.message}", order + 7, True)
+def _new_state(record: StageRecord, order: int) -> Iterator[Event]:
+    name = record.name
+    if record.state == "Succeeded":
+        yield Event(reasons.STAGE_COMPLETED, f"{name}: completed{_elapsed(record)}", order)
+    if record.state == "Adopted":
+        digest = (record.digest or "")[:12]
+        yield Event(reasons.STAGE_ADOPTED, f"{name}: reused from an earlier run, {digest}", order)
+    if record.state == "Failed":
+        yield Event(reasons.STAGE_FAILED, f"{name}: {record.message}", order, True)
 
 
-def _took(record: StageRecord) -> str:
+def _dataset(before: Run, after: Run) -> Iterator[Event]:
+    if (dataset := after.dataset) and not before.dataset:
+        kept = f"{dataset.rows_kept} of {dataset.rows_in} rows kept, {dataset.tokens} tokens"
+        yield Event(reasons.DATASET_READY, kept, 8)
+
+
+def _elapsed(record: StageRecord) -> str:
     if not (record.started_at and record.finished_at):
         return ""
     seconds = (parse_time(record.finished_at) - parse_time(record.started_at)).total_seconds()
@@ -62,6 +69,7 @@ def _took(record: StageRecord) -> str:
 def _end(run: Run) -> Iterator[Event]:
     if run.failure:
         yield Event(run.failure.reason, run.failure.message, LAST, True)
-    elif run.succeeded:
-        recommended = run.kept.get("recommended", {})
-        yield Event("Succeeded", f"{recommended.get('format')} is recommended: {recommended.get('uri')}", LAST)
+    elif run.recommended:
+        yield Event(reasons.SUCCEEDED, f"{run.recommended.format} is recommended: {run.recommended.uri}", LAST)
+    elif run.is_successful:
+        yield Event(reasons.SUCCEEDED, f"published: {run.release_uri}", LAST)

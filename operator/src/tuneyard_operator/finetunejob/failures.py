@@ -1,7 +1,7 @@
 """Pods that ended before their stage was done: how they ended, and what is still known when they are gone.
 
-A pod that has ended stays until the Job's controller has counted it: a second and more, even where it was deleted. So
-an operator that is there sees how each one ended, and the status remembers the last.
+A pod that has ended stays until the Job controller has counted it: for a second or longer, even where it was deleted.
+So a running operator sees how each pod ended, and the status remembers the last one.
 """
 
 import re
@@ -9,14 +9,16 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from tuneyard_api import names, reasons
+from tuneyard_api.contracts.termination import Termination
+from tuneyard_api.kinds.finetunejob_status import LastFailure
 from tuneyard_operator.finetunejob.children import CONTAINER
 from tuneyard_operator.machinery.objects import Json, condition, is_condition_true, is_deleting, name, namespace
-from tuneyard_operator.pods.termination import Outcome, outcome, pod_outcome, terminated
+from tuneyard_operator.pods.termination import pod_failure, terminated, termination
 
-# A Job fails for these because of its pods; for any other reason it can say itself why.
-BY_ITS_PODS: Final = ("BackoffLimitExceeded", "PodFailurePolicy", "MaxFailedIndexesExceeded", "FailedIndexes")
-# In the Job controller's words: "Container stage for pod team/x-train-0 failed with exit code 65 matching ..."
-NAMED: Final = re.compile(r"pod \S+/(\S+) failed with exit code (\d+)")
+# The reasons of a Job's condition Failed that follow from its pods. Any other reason explains the failure by itself.
+CAUSED_BY_PODS: Final = ("BackoffLimitExceeded", "PodFailurePolicy", "MaxFailedIndexesExceeded", "FailedIndexes")
+# The Job controller writes "Container stage for pod team/x-train-0 failed with exit code 65 matching ..."
+FAILED_POD: Final = re.compile(r"pod \S+/(\S+) failed with exit code (\d+)")
 MEANING: Final = {
     names.EXIT_BAD_INPUT: "bad data or configuration, or a gate failed",
     names.EXIT_DOES_NOT_FIT: "it does not fit",
@@ -28,47 +30,53 @@ FIRST_DELAY: Final = 10.0
 LONGEST_DELAY: Final = 600.0
 
 
-def delay(ended: int) -> float:
-    """Seconds before a Job of which so many pods have ended early gets its next one, whoever is to blame."""
+def backoff(ended: int) -> float:
+    """Seconds before a Job of which so many pods have ended early gets its next one, whatever the cause."""
     return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (ended - 1)) if ended else 0.0
 
 
 class EndedEarly(NamedTuple):
-    """One such pod."""
+    """One pod that ended before its stage was done."""
 
     pod: str
-    created_at: str  # by the API server's clock: tells which of a stage's pods was the last
-    outcome: Outcome
-    taken: bool = False  # through no fault of its own: the Job is not charged
+    created_at: str  # by the API server's clock; it orders the pods of a stage
+    termination: Termination
+    is_preempted: bool = False  # the Job is not charged for it
 
-    def wire(self) -> Json:
-        said = {"reason": self.outcome.reason, "message": self.outcome.text}
-        return {"pod": self.pod, "createdAt": self.created_at, **said}
+    def status(self) -> LastFailure:
+        return LastFailure(
+            pod=self.pod,
+            created_at=self.created_at,
+            reason=self.termination.reason,
+            message=self.termination.text,
+        )
 
 
-def remembered(entry: Json) -> EndedEarly:
-    """As `wire` has written it."""
-    return EndedEarly(entry["pod"], entry["createdAt"], Outcome(entry["reason"], entry.get("message", "")))
+def from_status(failure: LastFailure) -> EndedEarly:
+    """Reads what EndedEarly.status wrote."""
+    return EndedEarly(failure.pod, failure.created_at, Termination(reason=failure.reason, message=failure.message))
 
 
 def ended_early(pods: Sequence[Json]) -> tuple[EndedEarly, ...]:
-    """The last one last. Of several that train together those that lost a peer do not know why; the peer does.
+    """The pods that ended early, in the order in which they were created.
 
-    They are heard only where nobody else will say more: otherwise one loss would be counted as two.
+    Of several pods that train together, those that lost a peer do not know the cause; the peer does. They count only
+    where no other pod will say more: otherwise one disruption would be counted twice.
     """
-    ended = sorted(filter(None, map(_ended_early, pods)), key=lambda each: each.created_at)
-    knowing = [each for each in ended if each.outcome.reason != reasons.PEER_LOST]
-    return tuple(knowing or ([] if any(map(lives, pods)) else ended[-1:]))
+    ended = sorted(filter(None, map(_ended_early, pods)), key=lambda pod: pod.created_at)
+    knowing = [pod for pod in ended if pod.termination.reason != reasons.PEER_LOST]
+    return tuple(knowing or ([] if any(map(is_active, pods)) else ended[-1:]))
 
 
 def _ended_early(pod: Json) -> EndedEarly | None:
-    if lives(pod) or _has_succeeded(pod):
+    if is_active(pod) or _has_succeeded(pod):
         return None
-    taken = _was_taken(pod)
-    return EndedEarly(name(pod), pod["metadata"]["creationTimestamp"], _said(pod, taken), taken)
+    preempted = _is_preempted(pod)
+    return EndedEarly(name(pod), pod["metadata"]["creationTimestamp"], _termination(pod, preempted), preempted)
 
 
-def lives(pod: Json) -> bool:
+def is_active(pod: Json) -> bool:
+    """Whether the pod has not ended."""
     return not terminated(pod, CONTAINER) and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
 
 
@@ -76,51 +84,54 @@ def _has_succeeded(pod: Json) -> bool:
     return terminated(pod, CONTAINER).get("exitCode") == names.EXIT_DONE or pod["status"].get("phase") == "Succeeded"
 
 
-def _said(pod: Json, taken: bool) -> Outcome:
-    silent = Outcome(reasons.STAGE_CRASHED, f"Pod {name(pod)} ended before its container began")
-    said = outcome(pod, CONTAINER) or pod_outcome(pod) or silent
-    if not taken or said.reason != reasons.STAGE_CRASHED:
-        return said
+def _termination(pod: Json, preempted: bool) -> Termination:
+    unknown = Termination(reason=reasons.STAGE_CRASHED, message=f"Pod {name(pod)} ended before its container started")
+    found = termination(pod, CONTAINER) or pod_failure(pod) or unknown
+    if not preempted or found.reason != reasons.STAGE_CRASHED:
+        return found
     why = condition(pod, "DisruptionTarget").get("message", "")
-    return Outcome(reasons.PREEMPTED, f"Pod {name(pod)} was taken away: {why}".rstrip(": "))
+    return Termination(reason=reasons.PREEMPTED, message=f"Pod {name(pod)} was disrupted: {why}".rstrip(": "))
 
 
-def _was_taken(pod: Json) -> bool:
-    """By the rules of FAILURE_POLICY, so that we count as the Job's controller does."""
+def _is_preempted(pod: Json) -> bool:
+    """By the rules of FAILURE_POLICY, so that the operator counts as the Job controller does."""
     code = terminated(pod, CONTAINER).get("exitCode")
     return code == names.EXIT_TRY_AGAIN or (code not in MEANING and is_condition_true(pod, "DisruptionTarget"))
 
 
-def lost(pods: Iterable[Json]) -> tuple[str, ...]:
-    """Pods that were taken away, or are about to be; and not those that only lost such a one."""
+def preempted_pods(pods: Iterable[Json]) -> tuple[str, ...]:
+    """Pods that were preempted or are being deleted; not those that ended only because they lost such a peer."""
     unfinished = (pod for pod in pods if terminated(pod, CONTAINER).get("exitCode") != names.EXIT_DONE)
-    taken = (pod for pod in unfinished if is_deleting(pod) or _was_taken(pod))
+    preempted = (pod for pod in unfinished if is_deleting(pod) or _is_preempted(pod))
     return tuple(
-        name(pod) for pod in taken if (said := outcome(pod, CONTAINER)) is None or said.reason != reasons.PEER_LOST
+        name(pod)
+        for pod in preempted
+        if (ended := termination(pod, CONTAINER)) is None or ended.reason != reasons.PEER_LOST
     )
 
 
-def cause(job: Json, last: EndedEarly | None) -> Outcome:
-    """Why a Job has failed, where `last` is its last pod that was seen to end early."""
+def cause(job: Json, last: EndedEarly | None) -> Termination:
+    """Why a Job has failed; `last` is its last pod that was seen to end early."""
     failed = condition(job, "Failed")
-    why, words = failed.get("reason", ""), failed.get("message", "")
-    if why not in BY_ITS_PODS:
-        return Outcome(reasons.STAGE_CRASHED, f"Job {name(job)} failed: {why}: {words}".rstrip(": "))
-    named = NAMED.search(words)
+    reason, message = failed.get("reason", ""), failed.get("message", "")
+    if reason not in CAUSED_BY_PODS:
+        text = f"Job {name(job)} failed: {reason}: {message}".rstrip(": ")
+        return Termination(reason=reasons.STAGE_CRASHED, message=text)
+    named = FAILED_POD.search(message)
     if last and (named is None or named[1] == last.pod):
-        return last.outcome
-    return _lost(job, named[1], int(named[2])) if named else _lost(job)
+        return last.termination
+    return _unknown_cause(job, named[1], int(named[2])) if named else _unknown_cause(job)
 
 
-def _lost(job: Json, pod: str = "", code: int | None = None) -> Outcome:
-    """Nobody saw how its pods ended."""
+def _unknown_cause(job: Json, pod: str = "", code: int | None = None) -> Termination:
+    """The pods of a failed Job are gone, and no operator saw how they ended."""
     failed = condition(job, "Failed")
     message = f"Job {name(job)} failed: {failed['reason']}: {failed.get('message', '')}".rstrip(": ")
     meaning = f", which means: {MEANING[code]}" if code in MEANING else ""
     events = f"kubectl get events -n {namespace(job)}" + (f" --field-selector involvedObject.name={pod}" if pod else "")
-    return Outcome(
-        reasons.REASON_LOST,
-        f"{message}{meaning}. Its pods are gone, and nobody saw what they said",
-        f"See {events} and, where logs are collected, the log of {pod or 'its pods'}. To see the reason again, delete "
-        "the FineTuneJob and apply it again: what was done before is taken over.",
+    return Termination(
+        reason=reasons.REASON_LOST,
+        message=f"{message}{meaning}. Its pods are gone, and no operator saw how they ended",
+        advice=f"See {events} and, where logs are collected, the log of {pod or 'its pods'}. To see the reason again, "
+        "delete the FineTuneJob and apply it again: finished stages are reused.",
     )

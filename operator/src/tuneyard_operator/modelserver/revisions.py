@@ -16,7 +16,7 @@ from tuneyard_operator.machinery.objects import (
 )
 from tuneyard_operator.modelserver.children import ENGINE, FETCH, PROXY
 from tuneyard_operator.modelserver.observe import World
-from tuneyard_operator.pods.termination import container_status, outcome, stuck_message, terminated
+from tuneyard_operator.pods.termination import container_status, stuck_message, terminated, termination
 
 # How often each container may fail before its revision has failed, in the order in which failures are reported.
 MAX_FAILURES: Final[Mapping[str, int]] = {FETCH: 2, ENGINE: 3, PROXY: 3}
@@ -123,7 +123,7 @@ def _failure(pod: Json, container: str) -> Trouble | None:
     status = container_status(pod, container)
     ended = terminated(pod, container, last=True)
     is_ready = status.get("ready") and "running" in status.get("state", {})
-    failed = outcome(pod, container, last=True)
+    failed = termination(pod, container, last=True)
     if failed is None or ended.get("exitCode") == 0 or is_ready:
         return None
     is_crash = container == ENGINE and failed.reason == reasons.STAGE_CRASHED

@@ -1,7 +1,5 @@
-"""What all our pods have in common: Pod Security `restricted`, credentials as files, resources."""
+"""What all pods of the operator have in common: Pod Security `restricted`, credentials as files, resources."""
 
-import math
-from decimal import Decimal
 from typing import Final
 
 from tuneyard_api.base import Resources, SecretRef
@@ -28,13 +26,13 @@ NO_TOKEN: Final[Json] = {"automountServiceAccountToken": False, "enableServiceLi
 
 
 def scratch(volume: str, path: str, *, memory: bool = False) -> tuple[Json, Json]:
-    """(volume, mount) of an empty folder."""
+    """(volume, mount) of an empty directory."""
     medium: Json = {"medium": "Memory"} if memory else {}
     return {"name": volume, "emptyDir": medium}, {"name": volume, "mountPath": path}
 
 
 def credentials(secret: SecretRef | None) -> list[tuple[Json, Json]]:
-    """The Secret as files. Optional, so that the pod itself can say which Secret is missing."""
+    """(volume, mount) of the Secret. It is optional: the pod starts without it, and says which Secret is missing."""
     if secret is None:
         return []
     volume = {"name": "s3", "secret": {"secretName": secret.name, "optional": True, "defaultMode": 0o440}}
@@ -47,42 +45,31 @@ def image_settings(settings: Settings) -> Json:
 
 
 def placement(resources: Resources, priority_class: str | None) -> Json:
-    """Where the pod may run."""
+    """The fields of a pod's spec that say where it may run."""
     tolerations = [toleration.wire() for toleration in resources.tolerations or []]
-    chosen = {
+    fields = {
         "nodeSelector": resources.node_selector,
         "tolerations": tolerations,
         "runtimeClassName": resources.runtime_class_name,
         "priorityClassName": priority_class,
     }
-    return {key: value for key, value in chosen.items() if value}
+    return {key: value for key, value in fields.items() if value}
 
 
 def container_resources(resources: Resources) -> Json:
-    """With the GPUs, which are always limits."""
+    """Requests and limits; GPUs are limits, as Kubernetes wants it of extended resources."""
     gpus = {resources.gpu_resource_name: str(resources.gpus)} if resources.gpus else {}
-    chosen = {"requests": resources.requests or {}, "limits": (resources.limits or {}) | gpus}
-    return {key: {name: str(value) for name, value in each.items()} for key, each in chosen.items() if each}
+    fields = {"requests": resources.requests or {}, "limits": (resources.limits or {}) | gpus}
+    return {
+        field: {resource: str(quantity) for resource, quantity in quantities.items()}
+        for field, quantities in fields.items()
+        if quantities
+    }
 
 
 def without_gpu(resources: Resources) -> Resources:
-    """The same cpu and memory on a node without GPUs; selectors and tolerations are the GPU node's."""
+    """The same cpu and memory, without what chooses a node with GPUs: GPUs, selector, tolerations, runtime class."""
     if not resources.gpus:
         return resources
-    nowhere = {"node_selector": None, "tolerations": None, "runtime_class_name": None}
-    return resources.model_copy(update={"gpus": 0, **nowhere})
-
-
-def threads(resources: Resources) -> int | None:
-    """CPU threads: the cpu limit, else the request, rounded up; None where neither is given."""
-    cpu = (resources.limits or {}).get("cpu") or (resources.requests or {}).get("cpu")
-    return math.ceil(cores(cpu)) if cpu is not None else None
-
-
-SUFFIXES: Final = {"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "k": Decimal(1000)}
-
-
-def cores(quantity: str | int) -> Decimal:
-    """A cpu quantity as a number: 500m is 0.5."""
-    text = str(quantity)
-    return Decimal(text[:-1]) * SUFFIXES[text[-1]] if text[-1] in SUFFIXES else Decimal(text)
+    placement = {"node_selector": None, "tolerations": None, "runtime_class_name": None}
+    return resources.model_copy(update={"gpus": 0, **placement})
