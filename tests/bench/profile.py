@@ -1,8 +1,8 @@
 """A profile of a program by py-spy. `python -m bench.profile FILE` prints the functions that take the most time."""
 
+import argparse
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,5 +57,11 @@ def _table(title: str, counted: Counter[str], total: int) -> str:
     return table([["function", title], *rows])
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.profile", description=__doc__)
+    parser.add_argument("file", type=Path, help="py-spy's raw samples, as bench.scale --profile writes them")
+    print(top(parser.parse_args().file))
+
+
 if __name__ == "__main__":
-    print(top(Path(sys.argv[1])))
+    main()
