@@ -1,6 +1,6 @@
-"""Two S3 servers on loopback, over TLS with a private CA: what the store must get on with.
+"""Two S3 servers on loopback, over TLS with a private CA, for the contract tests of the store.
 
-versitygw has accounts and AWS's error codes; rclone's is another implementation, with its own idea of errors.
+versitygw has accounts and AWS's error codes; rclone is another implementation, with errors of its own.
 """
 
 import json
@@ -27,7 +27,7 @@ CACHE: Final = Path(os.environ.get("TUNEYARD_CACHE", Path.home() / ".cache" / "t
 
 
 class Server(NamedTuple):
-    """A running server, and what opens it."""
+    """A running server."""
 
     name: str
     port: int
@@ -115,7 +115,7 @@ def running(name: str, folder: Path, command: Callable[[Path, int], list[str]]) 
 
 
 def write_many(folder: Path) -> None:
-    """Objects that are there from the start, more than a listing's page: as many uploads would take a minute."""
+    """Writes more objects than one page of a listing holds, as files: as many uploads would take a minute."""
     folder.mkdir(parents=True)
     for number in range(MANY):
         (folder / f"{number:04}").write_text("small")

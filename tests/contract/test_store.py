@@ -123,7 +123,7 @@ def test_replaced_artifact(store: S3Store, artifact: Path, tmp_path: Path) -> No
         fetch_directory(store, f"{ROOT}/replaced", tmp_path / "to", before.digest)
     assert before.digest in caught.value.message
     assert after.digest in caught.value.message
-    assert not (tmp_path / "to").exists(), "nothing is downloaded that is not wanted"
+    assert not (tmp_path / "to").exists(), "nothing was downloaded"
 
 
 def test_missing_file(store: S3Store, artifact: Path, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_read_only_account(versitygw: Server) -> None:
     s3_servers.add_reader(versitygw, "reader", "reader-secret-0123456789")
     owner = versitygw.store()
     owner.write(f"{ROOT}/readable", b"hello")
-    client = owner._client  # policies are nothing that the store does
+    client = owner._client  # the store itself sets no policies
     client.put_bucket_policy(Bucket=BUCKET, Policy=s3_servers.read_only_policy("reader"))
     reader = versitygw.store(AWS_ACCESS_KEY_ID="reader", AWS_SECRET_ACCESS_KEY="reader-secret-0123456789")
     assert reader.read(f"{ROOT}/readable") == b"hello"
