@@ -1,4 +1,4 @@
-"""What surrounds a ModelServer: Deployment controller, kubelet, store, users and orphaned_pods, one move at a time."""
+"""What surrounds a ModelServer: Deployment controller, kubelet, store and users, one step at a time."""
 
 import json
 from copy import deepcopy
@@ -30,10 +30,10 @@ from tuneyard_operator.modelserver.revisions import ROLLED_OUT
 from tuneyard_operator.pods.termination import container_status, terminated
 
 KINDS: Final = ("ModelServer", "Deployment", "Pod", "Service", "FineTuneJob")
-EXPECTS: Final = timedelta(minutes=5)
-DIGESTS: Final = [f"sha256:{each * 64}" for each in "abc"]
+EXPECTATION_TIMEOUT: Final = timedelta(minutes=5)
+DIGESTS: Final = [f"sha256:{item * 64}" for item in "abc"]
 FOLLOWS: Final[Json] = {"fineTuneJobRef": {"name": "tune"}}
-THEIRS: Final[Json] = {
+FOREIGN_SERVICE: Final[Json] = {
     "kind": "Service",
     "metadata": {"name": "bot", "namespace": "team", "uid": "theirs"},
     "spec": {"selector": {"app": "another"}},
@@ -45,19 +45,19 @@ def direct(number: int) -> Json:
 
 
 class ServedWorld:
-    """What is there, what the operator has heard of it, and what can happen to it."""
+    """The objects of a cluster, the operator's cache of them, and everything that can happen to them."""
 
     def __init__(self, model: Json, replicas: int) -> None:
         self._numbers = count(1)
         self.now = NOW
-        self.heard_at = NOW
-        self.forgotten: dict[str, datetime] = {}  # since when a Deployment's controller waits for pods that are gone
-        self.broken: dict[str, str] = {}  # why an artifact cannot be had, by its digest
-        self.verified: set[str] = set()  # digests that a pod has found to be right
+        self.last_event_at = NOW
+        self.stalled: dict[str, datetime] = {}  # since when a controller expects pods that are gone
+        self.broken: dict[str, str] = {}  # why an artifact cannot be fetched, by its digest
+        self.verified: set[str] = set()  # digests that a pod has verified
         self.store_answers = self.registry_answers = self.nodes_have_room = self.engine_works = True
-        self.there: dict[str, list[Json]] = {kind: [] for kind in KINDS}
-        self.heard: dict[str, list[Json]] = {kind: [] for kind in KINDS}
-        self.news: set[str] = set()
+        self.objects: dict[str, list[Json]] = {kind: [] for kind in KINDS}
+        self.cached: dict[str, list[Json]] = {kind: [] for kind in KINDS}
+        self.unobserved: set[str] = set()
         server: Json = {
             "apiVersion": names.API_VERSION,
             "kind": "ModelServer",
@@ -68,24 +68,24 @@ class ServedWorld:
 
     # The operator.
 
-    def hears(self, *kinds: str) -> None:
-        """Its cache catches up."""
-        if self.news & set(kinds):
-            self.heard_at = self.now
+    def sync_cache(self, *kinds: str) -> None:
+        """The operator's cache catches up with the cluster."""
+        if self.unobserved & set(kinds):
+            self.last_event_at = self.now
         for kind in kinds:
-            self.heard[kind] = deepcopy(self.there[kind])
-            self.news.discard(kind)
+            self.cached[kind] = deepcopy(self.objects[kind])
+            self.unobserved.discard(kind)
 
     def observed(self, rejection: Rejection | None = None) -> World:
-        heard = self.heard
-        follows = "fineTuneJobRef" in heard["ModelServer"][0]["spec"]["model"]
+        cached = self.cached
+        follows = "fineTuneJobRef" in cached["ModelServer"][0]["spec"]["model"]
         return World(
-            heard["ModelServer"][0],
-            heard["Deployment"],
-            heard["Pod"],
-            next(iter(heard["Service"]), None),
-            next(iter(heard["FineTuneJob"]), None) if follows else None,
-            seconds_since_last_event=(self.now - self.heard_at).total_seconds(),
+            cached["ModelServer"][0],
+            cached["Deployment"],
+            cached["Pod"],
+            next(iter(cached["Service"]), None),
+            next(iter(cached["FineTuneJob"]), None) if follows else None,
+            seconds_since_last_event=(self.now - self.last_event_at).total_seconds(),
             rejection=rejection,
         )
 
@@ -93,88 +93,88 @@ class ServedWorld:
         return plan(self.observed(rejection), SETTINGS, self.now)
 
     def act(self, step: Plan) -> None:
-        """As the reconciler does: what it has written it has heard, too, and that is no news."""
-        news = set(self.news)
-        for each in step.delete:
-            if found := self.find("Deployment", name(each)):
-                self.goes(found)
-                self._is_heard(found)
+        """Carries a plan out, as the reconciler does: its own writes are in its cache and do not enqueue."""
+        unobserved = set(self.unobserved)
+        for item in step.delete:
+            if found := self.find("Deployment", name(item)):
+                self.mark_deleting(found)
+                self._put_in_cache(found)
             else:
-                self.heard["Deployment"].remove(each)
-        for each in step.apply:
-            self._is_heard(self._applied(each))
-        self.news = news
+                self.cached["Deployment"].remove(item)
+        for item in step.apply:
+            self._put_in_cache(self._applied(item))
+        self.unobserved = unobserved
 
     def write(self, step: Plan) -> bool:
-        """The status; refused where it was made from an older version."""
-        heard = self.heard["ModelServer"][0]
-        if step.status == heard.get("status", {}):
+        """Writes the status; False where it was planned from an older version."""
+        cached = self.cached["ModelServer"][0]
+        if step.status == cached.get("status", {}):
             return True
-        if heard["metadata"]["resourceVersion"] != self.server["metadata"]["resourceVersion"]:
+        if cached["metadata"]["resourceVersion"] != self.server["metadata"]["resourceVersion"]:
             return False
         self.server["status"] = json.loads(json.dumps(step.status))
         self._number(self.server)
-        self._is_heard(self.server)
+        self._put_in_cache(self.server)
         return True
 
     def _applied(self, wanted: Json) -> Json:
-        there = self.find(wanted["kind"], name(wanted))
-        if there is None:
-            self.forgotten.pop(name(wanted), None)
+        existing = self.find(wanted["kind"], name(wanted))
+        if existing is None:
+            self.stalled.pop(name(wanted), None)
             return self._add(deepcopy(wanted) | {"status": {}})
-        if there["spec"] != wanted["spec"]:
-            there["metadata"]["generation"] += 1
-        there["spec"] = deepcopy(wanted["spec"])
-        there["metadata"] |= deepcopy(wanted["metadata"])
-        if self.now - self.forgotten.get(name(there), self.now) > EXPECTS:
-            del self.forgotten[name(there)]
-        self._changed(there)
-        return there
+        if existing["spec"] != wanted["spec"]:
+            existing["metadata"]["generation"] += 1
+        existing["spec"] = deepcopy(wanted["spec"])
+        existing["metadata"] |= deepcopy(wanted["metadata"])
+        if self.now - self.stalled.get(name(existing), self.now) > EXPECTATION_TIMEOUT:
+            del self.stalled[name(existing)]
+        self._changed(existing)
+        return existing
 
-    def _is_heard(self, thing: Json) -> None:
-        kind = thing["kind"]
-        self.heard_at = self.now
-        self.heard[kind] = [each for each in self.heard[kind] if name(each) != name(thing)] + [deepcopy(thing)]
+    def _put_in_cache(self, obj: Json) -> None:
+        kind = obj["kind"]
+        self.last_event_at = self.now
+        self.cached[kind] = [item for item in self.cached[kind] if name(item) != name(obj)] + [deepcopy(obj)]
 
-    # What is there.
+    # The cluster.
 
     @property
     def server(self) -> Json:
-        return self.there["ModelServer"][0]
+        return self.objects["ModelServer"][0]
 
     @property
     def service(self) -> Json | None:
-        return next(iter(self.there["Service"]), None)
+        return next(iter(self.objects["Service"]), None)
 
     @property
     def deployments(self) -> list[Json]:
-        return [each for each in self.there["Deployment"] if not is_deleting(each)]
+        return [item for item in self.objects["Deployment"] if not is_deleting(item)]
 
     def find(self, kind: str, called: str) -> Json | None:
-        return next((each for each in self.there[kind] if name(each) == called), None)
+        return next((item for item in self.objects[kind] if name(item) == called), None)
 
     def pods_of(self, deployment: Json) -> list[Json]:
-        return [pod for pod in self.there["Pod"] if owned_by(pod, uid(deployment)) and not is_deleting(pod)]
+        return [pod for pod in self.objects["Pod"] if owned_by(pod, uid(deployment)) and not is_deleting(pod)]
 
-    def working(self) -> list[Json]:
-        """Pods that the kubelet has something to do for."""
-        return [pod for pod in self.there["Pod"] if not is_deleting(pod) and not is_condition_true(pod, "Ready")]
+    def starting_pods(self) -> list[Json]:
+        """Pods that are not ready yet."""
+        return [pod for pod in self.objects["Pod"] if not is_deleting(pod) and not is_condition_true(pod, "Ready")]
 
-    def ready(self) -> list[Json]:
-        return [pod for pod in self.there["Pod"] if not is_deleting(pod) and is_condition_true(pod, "Ready")]
+    def ready_pods(self) -> list[Json]:
+        return [pod for pod in self.objects["Pod"] if not is_deleting(pod) and is_condition_true(pod, "Ready")]
 
-    def _add(self, thing: Json) -> Json:
-        thing["metadata"] = {"generation": 1} | thing["metadata"] | {"uid": f"uid-{next(self._numbers)}"}
-        self.there[thing["kind"]].append(thing)
-        self._changed(thing)
-        return thing
+    def _add(self, obj: Json) -> Json:
+        obj["metadata"] = {"generation": 1} | obj["metadata"] | {"uid": f"uid-{next(self._numbers)}"}
+        self.objects[obj["kind"]].append(obj)
+        self._changed(obj)
+        return obj
 
-    def _changed(self, thing: Json) -> None:
-        self._number(thing)
-        self.news.add(thing["kind"])
+    def _changed(self, obj: Json) -> None:
+        self._number(obj)
+        self.unobserved.add(obj["kind"])
 
-    def _number(self, thing: Json) -> None:
-        thing["metadata"]["resourceVersion"] = str(next(self._numbers))
+    def _number(self, obj: Json) -> None:
+        obj["metadata"]["resourceVersion"] = str(next(self._numbers))
 
     # The user, and the FineTuneJob.
 
@@ -205,7 +205,7 @@ class ServedWorld:
         self._follow({"phase": "Training"})
 
     def _follow(self, status: Json) -> None:
-        self.there["FineTuneJob"] = []
+        self.objects["FineTuneJob"] = []
         job = self._add(
             {
                 "kind": "FineTuneJob",
@@ -218,14 +218,14 @@ class ServedWorld:
     # The Deployment controller.
 
     def settle(self, deployment: Json) -> None:
-        """Starts and ends pods, and counts them."""
+        """Creates and deletes pods, and counts them."""
         wanted = deployment["spec"]["replicas"]
-        if name(deployment) not in self.forgotten:
+        if name(deployment) not in self.stalled:
             for _ in range(wanted - len(self.pods_of(deployment))):
                 self._start_pod(deployment)
         own = sorted(self.pods_of(deployment), key=lambda pod: not is_condition_true(pod, "Ready"))
         for pod in own[wanted:]:
-            self.goes(pod)
+            self.mark_deleting(pod)
         counts = self._counts(deployment)
         status = counts | {"conditions": [self._rollout(deployment, done=counts["readyReplicas"] == wanted)]}
         if status != deployment["status"]:
@@ -239,14 +239,14 @@ class ServedWorld:
         counts = {"replicas": len(pods), "readyReplicas": ready, "availableReplicas": ready}
         return {"observedGeneration": generation} | counts
 
-    def forget(self, deployment: Json) -> None:
-        """Its pods go, and its ReplicaSet expects them for five minutes; after those only a change makes it look."""
+    def stall(self, deployment: Json) -> None:
+        """Its pods are deleted. Its ReplicaSet expects them for five minutes; later only a change triggers it."""
         for pod in self.pods_of(deployment):
-            self.goes(pod)
-        self.forgotten[name(deployment)] = self.now
+            self.mark_deleting(pod)
+        self.stalled[name(deployment)] = self.now
 
     def _rollout(self, deployment: Json, *, done: bool) -> Json:
-        """Once it was complete, the loss of pods does not count as a lack of progress."""
+        """A Deployment that was complete once does not miss its deadline when it loses pods."""
         before: Json = condition(deployment, "Progressing")
         if done or before.get("reason") == ROLLED_OUT:
             return {"type": "Progressing", "status": "True", "reason": ROLLED_OUT}
@@ -275,45 +275,47 @@ class ServedWorld:
         if not is_condition_true(pod, "PodScheduled"):
             self._schedule(pod)
         elif not fetched and not self.registry_answers and not terminated(pod, FETCH, last=True):
-            self._says(pod, FETCH, {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
+            self._set_container(pod, FETCH, {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
         elif not fetched:
             self._fetch(pod)
         elif self.engine_works:
-            self._says(pod, ENGINE, {"running": {}}, ready=True)
-            self._holds(pod, "Ready", "True")
+            self._set_container(pod, ENGINE, {"running": {}}, ready=True)
+            self._set_condition(pod, "Ready", "True")
         else:
-            self._ends(pod, ENGINE, 1, "RuntimeError: no")
+            self._terminate(pod, ENGINE, 1, "RuntimeError: no")
         self._changed(pod)
 
     def crash(self, pod: Json) -> None:
         """The engine of a pod that was ready."""
-        self._ends(pod, ENGINE, 1, "RuntimeError: no")
-        self._holds(pod, "Ready", "False")
+        self._terminate(pod, ENGINE, 1, "RuntimeError: no")
+        self._set_condition(pod, "Ready", "False")
         self._changed(pod)
 
     def _schedule(self, pod: Json) -> None:
         if self.nodes_have_room:
-            self._holds(pod, "PodScheduled", "True")
+            self._set_condition(pod, "PodScheduled", "True")
             pod["status"]["podIP"] = "10.0.0.9"
         else:
-            self._holds(pod, "PodScheduled", "False", reason="Unschedulable", message="Insufficient nvidia.com/gpu")
+            self._set_condition(
+                pod, "PodScheduled", "False", reason="Unschedulable", message="Insufficient nvidia.com/gpu"
+            )
 
     def _fetch(self, pod: Json) -> None:
         if not self.store_answers:
-            self._ends(pod, FETCH, names.EXIT_TRY_AGAIN, said(reasons.STORAGE_UNAVAILABLE, "no answer"))
+            self._terminate(pod, FETCH, names.EXIT_TRY_AGAIN, said(reasons.STORAGE_UNAVAILABLE, "no answer"))
         elif reason := self.broken.get(pod["digest"]):
-            self._ends(pod, FETCH, names.EXIT_BAD_INPUT, said(reason, "model.safetensors", "Publish again."))
+            self._terminate(pod, FETCH, names.EXIT_BAD_INPUT, said(reason, "model.safetensors", "Publish again."))
         else:
             self.verified.add(pod["digest"])
-            self._ends(pod, FETCH, 0, "")
+            self._terminate(pod, FETCH, 0, "")
 
-    def _ends(self, pod: Json, container: str, code: int, message: str) -> None:
+    def _terminate(self, pod: Json, container: str, code: int, message: str) -> None:
         before = container_status(pod, container)
         tried = bool(terminated(pod, container, last=True)) or "running" in before.get("state", {})
         restarts = before.get("restartCount", 0) + tried
-        self._says(pod, container, {"terminated": {"exitCode": code, "message": message}}, restarts=restarts)
+        self._set_container(pod, container, {"terminated": {"exitCode": code, "message": message}}, restarts=restarts)
 
-    def _says(
+    def _set_container(
         self, pod: Json, container: str, state: Json, *, ready: bool = False, restarts: int | None = None
     ) -> None:
         before = container_status(pod, container)
@@ -324,71 +326,71 @@ class ServedWorld:
         pod["status"][kind] = [said | {"restartCount": count}]
 
     @staticmethod
-    def _holds(pod: Json, kind: str, status: str, **why: str) -> None:
-        others = [each for each in pod["status"]["conditions"] if each["type"] != kind]
+    def _set_condition(pod: Json, kind: str, status: str, **why: str) -> None:
+        others = [item for item in pod["status"]["conditions"] if item["type"] != kind]
         pod["status"]["conditions"] = [*others, {"type": kind, "status": status, **why}]
 
-    # Strangers, and the garbage collector.
+    # Other users, and the garbage collector.
 
-    def goes(self, thing: Json) -> None:
-        thing["metadata"].setdefault("deletionTimestamp", timestamp(self.now))
-        if thing["kind"] == "Deployment":
-            for pod in self.pods_of(thing):
-                self.goes(pod)
-        self._changed(thing)
+    def mark_deleting(self, obj: Json) -> None:
+        obj["metadata"].setdefault("deletionTimestamp", timestamp(self.now))
+        if obj["kind"] == "Deployment":
+            for pod in self.pods_of(obj):
+                self.mark_deleting(pod)
+        self._changed(obj)
 
     def collect(self) -> None:
-        """What was deleted is gone."""
+        """Removes the objects that are being deleted."""
         for kind in ("Deployment", "Pod"):
-            left = [each for each in self.there[kind] if not is_deleting(each)]
-            if len(left) < len(self.there[kind]):
-                self.there[kind] = left
-                self.news.add(kind)
+            left = [item for item in self.objects[kind] if not is_deleting(item)]
+            if len(left) < len(self.objects[kind]):
+                self.objects[kind] = left
+                self.unobserved.add(kind)
 
     def replace_service(self, *services: Json) -> None:
-        self.there["Service"] = [deepcopy(each) for each in services]
-        self.news.add("Service")
+        self.objects["Service"] = [deepcopy(item) for item in services]
+        self.unobserved.add("Service")
 
     def redirect_service(self) -> None:
-        """Somebody writes another selector."""
+        """Another user changes the selector."""
         if self.service:
             self.service["spec"]["selector"] = {"app": "another"}
             self._changed(self.service)
 
-    def forget_job(self) -> None:
-        self.there["FineTuneJob"] = []
-        self.news.add("FineTuneJob")
+    def delete_job(self) -> None:
+        self.objects["FineTuneJob"] = []
+        self.unobserved.add("FineTuneJob")
 
     def scale(self, deployment: Json, replicas: int) -> None:
-        """By hand, against the operator."""
+        """Another user scales a Deployment."""
         deployment["spec"]["replicas"] = replicas
         deployment["metadata"]["generation"] += 1
         self._changed(deployment)
 
     def heal(self) -> None:
-        """All but the artifacts is as it should be, and orphaned_pods take back what has our name."""
-        if THEIRS in self.there["Service"]:
+        """Everything but broken artifacts works again, and a foreign Service is deleted."""
+        if FOREIGN_SERVICE in self.objects["Service"]:
             self.replace_service()
         self.store_answers = self.registry_answers = self.nodes_have_room = self.engine_works = True
 
-    def everybody_moves(self) -> None:
-        """Who tries again and again in vain is left out after some time."""
+    def controllers_run(self) -> None:
+        """One step of every controller. A pod whose artifact is broken stops retrying."""
         self.collect()
-        for pod in self.working():
-            in_vain = terminated(pod, FETCH).get("exitCode") == names.EXIT_BAD_INPUT
-            if not in_vain or pod["digest"] not in self.broken or container_status(pod, FETCH)["restartCount"] < 4:
+        for pod in self.starting_pods():
+            is_bad = pod["digest"] in self.broken and terminated(pod, FETCH).get("exitCode") == names.EXIT_BAD_INPUT
+            if not is_bad or container_status(pod, FETCH)["restartCount"] < 4:
                 self.advance(pod)
-        for each in self.deployments:
-            self.settle(each)
+        for item in self.deployments:
+            self.settle(item)
 
-    def is_at_work(self) -> bool:
+    def has_work(self) -> bool:
         """The Deployment controller or the kubelet has something to do."""
-        return bool(self.working()) or any(map(self._is_unsettled, self.deployments))
+        return bool(self.starting_pods()) or any(map(self._is_unsettled, self.deployments))
 
     def _is_unsettled(self, deployment: Json) -> bool:
         short = len(self.pods_of(deployment)) != int(deployment["spec"]["replicas"])
         uncounted = not is_subset(deployment["status"], self._counts(deployment))
-        return uncounted or (short and name(deployment) not in self.forgotten)
+        return uncounted or (short and name(deployment) not in self.stalled)
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -396,12 +398,12 @@ class ServedWorld:
     # For the properties.
 
     def selected(self, among: dict[str, list[Json]]) -> str | None:
-        """The revision that our Service points to, in `there` or `heard`."""
-        ours = [each for each in among["Service"] if owned_by(each, uid(self.server))]
+        """The revision that the ModelServer's Service selects, in `objects` or `cached`."""
+        ours = [item for item in among["Service"] if owned_by(item, uid(self.server))]
         revision: str | None = ours[0]["spec"]["selector"].get(names.LABEL_REVISION) if ours else None
         return revision
 
     def revision(self, called: str | None) -> Json | None:
-        """Its Deployment, as far as the operator has heard."""
-        of = (each for each in self.heard["Deployment"] if label(each, names.LABEL_REVISION) == called)
-        return next((each for each in of if not is_deleting(each)), None)
+        """Its Deployment in the operator's cache."""
+        of = (item for item in self.cached["Deployment"] if label(item, names.LABEL_REVISION) == called)
+        return next((item for item in of if not is_deleting(item)), None)

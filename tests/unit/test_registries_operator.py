@@ -44,11 +44,11 @@ def state(situation: Situation, phase: str) -> RolloutStatus:
 
 
 def reconcile(world: ServedWorld) -> Plan:
-    world.hears(*KINDS)
+    world.sync_cache(*KINDS)
     step = world.plan()
     world.act(step)
     world.write(step)
-    world.everybody_moves()
+    world.controllers_run()
     return step
 
 

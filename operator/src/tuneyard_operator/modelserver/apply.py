@@ -33,20 +33,18 @@ def changes(
     Args:
         retire_seconds: how long a revision is kept after the Service was switched to another one.
     """
-    decision = rollout.decision
-    selected = selected_revision(decision.traffic)
-    switched_at = _switched_at(world.service, revisions.selected, selected, now)
-    # A Deployment that is being deleted is not written to. It is created again afterwards.
-    wanted = _deployments(world, revisions, rollout, spec, now)
-    apply = [child for child in wanted if name(child) not in revisions.deleting]
-    if selected:
-        front = service(world.server, selected, switched_at or now)
-        apply += [] if world.service and matches(world.service, front) else [front]
-    old = [found.deployment for revision, found in revisions.existing.items() if revision not in decision.replicas]
-    kept_for = retire_seconds - (now - (switched_at or now)).total_seconds()
-    if old and kept_for <= 0:
-        return Changes(apply, old, None)
-    return Changes(apply, [], kept_for if old and selected else None)
+    selected = selected_revision(rollout.decision.traffic)
+    switched_at = _switched_at(world.service, revisions.selected, selected, now) or now
+    apply = [*_deployments(world, revisions, rollout, spec, now), *_service(world, selected, switched_at)]
+    replaced = [
+        revision.deployment
+        for revision in revisions.existing.values()
+        if revision.name not in rollout.decision.replicas
+    ]
+    kept_for = retire_seconds - (now - switched_at).total_seconds()
+    if replaced and kept_for <= 0:
+        return Changes(apply, replaced, None)
+    return Changes(apply, [], kept_for if replaced and selected else None)
 
 
 def selected_revision(traffic: Mapping[str, int]) -> str | None:
@@ -64,16 +62,27 @@ def selected_revision(traffic: Mapping[str, int]) -> str | None:
 def _deployments(
     world: World, revisions: Revisions, rollout: Rollout, spec: ModelServerSpec, now: datetime
 ) -> Iterator[Json]:
-    """The Deployments that differ from what was decided."""
+    """The Deployments that differ from what was decided.
+
+    One that is being deleted is not written to. It is created again when it is gone.
+    """
     for revision, replicas in rollout.decision.replicas.items():
         existing = revisions.get(revision)
         child = _deployment(world.server, existing, rollout, spec, revision, replicas)
-        if child is None:
+        if child is None or name(child) in revisions.deleting:
             continue
         if existing is None or not matches(existing.deployment, child):
             yield child
         elif lacks_pods(existing) and world.seconds_since_last_event > STALLED_SECONDS:
             yield nudged(child, now)
+
+
+def _service(world: World, selected: str | None, switched_at: datetime) -> Iterator[Json]:
+    """The Service, where it differs from what was decided."""
+    if selected:
+        child = service(world.server, selected, switched_at)
+        if world.service is None or not matches(world.service, child):
+            yield child
 
 
 def _deployment(
@@ -90,12 +99,12 @@ def lacks_pods(revision: Revision) -> bool:
     return revision.counts.existing < revision.counts.desired
 
 
-def _switched_at(there: Json | None, selected: str | None, wanted: str | None, now: datetime) -> datetime | None:
+def _switched_at(existing: Json | None, selected: str | None, wanted: str | None, now: datetime) -> datetime | None:
     """When the Service was switched to the wanted revision.
 
     None where it was not, or where the time lies in the future because the clock that wrote it was wrong.
     """
-    if there is None or wanted is None or selected != wanted:
+    if existing is None or wanted is None or selected != wanted:
         return None
-    since = there["metadata"].get("annotations", {}).get(SWITCHED_AT)
+    since = existing["metadata"].get("annotations", {}).get(SWITCHED_AT)
     return parse_time(since) if since and parse_time(since) <= now + CLOCK_SKEW else None
