@@ -11,6 +11,7 @@ import pytest
 
 from integration.conftest import MODEL_URI, job_spec
 from tuneyard_api.contracts.requests import WORKER_EVENT, TrainOutcome, TrainRequest, WorkerResult
+from tuneyard_trainer.backends.peft.backend import native_config
 from tuneyard_trainer.runtime.worker import environment
 from tuneyard_trainer.runtime.worker_main import RECORD
 
@@ -25,7 +26,7 @@ class Run:
         self.model, self.rows = model, rows
         self.outcome = TrainOutcome(steps=0)
         self.folder.mkdir()
-        self.request = TrainRequest(
+        request = TrainRequest(
             model=model,
             model_uri=MODEL_URI,
             rows=rows / "train",
@@ -38,6 +39,7 @@ class Run:
             stop_file=folder / "stop",
             threads=2,
         )
+        self.request = native_config(request)
 
     def train(self, *, stop: bool = False, resume: Path | None = None) -> TrainOutcome:
         """Trains to the end, or, with stop, one more step."""

@@ -1,10 +1,11 @@
-"""Which formats fit which shapes."""
+"""Artifact formats and the shapes that they fit."""
 
 import pytest
 
 from tuneyard_api.registry import ARTIFACT_FORMATS
-from tuneyard_trainer.exporters.llmcompressor import QUANTIZATIONS, misfit
-from tuneyard_trainer.exporters.llmcompressor.gptq import group_size
+from tuneyard_trainer.exporters import check_formats, format_of
+from tuneyard_trainer.exporters.formats.gptq import group_size
+from tuneyard_trainer.runtime.errors import BadInput
 
 
 @pytest.mark.parametrize(
@@ -17,12 +18,12 @@ from tuneyard_trainer.exporters.llmcompressor.gptq import group_size
         ([16], None),
     ],
 )
-def test_the_group_size_follows_from_the_shapes(columns: list[int], size: int | None) -> None:
+def test_group_size(columns: list[int], size: int | None) -> None:
     assert group_size(columns) == size
 
 
-def test_a_model_that_gptq_does_not_fit_is_told_why() -> None:
-    message = misfit("gptq", [4096, 100])
+def test_gptq_misfit() -> None:
+    message = format_of("gptq").misfit([4096, 100])
     assert message is not None
     assert "divisible by 32" in message
     assert "100" in message
@@ -30,9 +31,12 @@ def test_a_model_that_gptq_does_not_fit_is_told_why() -> None:
 
 
 def test_int8_and_bf16_fit_every_shape() -> None:
-    assert misfit("int8", [100]) is None
-    assert misfit("bf16", [100]) is None
+    assert format_of("int8").misfit([100]) is None
+    assert format_of("bf16").misfit([100]) is None
 
 
-def test_every_format_of_the_api_can_be_made() -> None:
-    assert set(ARTIFACT_FORMATS) == {"bf16", *QUANTIZATIONS}
+def test_check_formats() -> None:
+    check_formats(ARTIFACT_FORMATS, [4096], "s3://models/a")
+    check_formats(ARTIFACT_FORMATS, [], "s3://models/a")  # unknown shapes
+    with pytest.raises(BadInput, match=r"s3://models/a.*Remove gptq from export\.formats"):
+        check_formats(ARTIFACT_FORMATS, [100], "s3://models/a")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from support.memorystore import MemoryStore
 from tuneyard_api import reasons
 from tuneyard_api.contracts.results import EvaluateResult, ExportResult, PrepareResult, StageMark, TrainResult
 from tuneyard_api.contracts.termination import EvaluateReport
@@ -13,8 +14,6 @@ from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
 from tuneyard_api.stages import STAGES
 from tuneyard_store import errors as store_errors
-from tuneyard_store.credentials import Credentials
-from tuneyard_store.schemes import open_store
 from tuneyard_trainer.runtime.context import StageContext, stage_of
 from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, StageError, TryAgain, from_store
 from tuneyard_trainer.runtime.stage_runner import failure
@@ -66,7 +65,7 @@ def test_a_failed_gate_reports_its_measurements() -> None:
 
 
 def context(tmp_path: Path) -> StageContext:
-    return StageContext(stage="train", name="x", spec=SPEC, store=open_store(Credentials()), work=tmp_path)
+    return StageContext(stage="train", name="x", spec=SPEC, store=MemoryStore(), work=tmp_path)
 
 
 def test_an_unknown_error_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -77,39 +76,22 @@ def test_an_unknown_error_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "Traceback" in caplog.text
 
 
-class Objects:
-    """A store in memory."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: object) -> None:
-        self.content: dict[str, bytes] = {}
-        monkeypatch.setattr(store, "read", self.read)
-        monkeypatch.setattr(store, "write", self.write)
-
-    def read(self, uri: str) -> bytes:
-        if uri not in self.content:
-            raise store_errors.ObjectNotFound(uri, "")
-        return self.content[uri]
-
-    def write(self, uri: str, data: bytes, content_type: str) -> None:
-        self.content[uri] = data
-
-
 @pytest.fixture
-def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[StageContext, Objects]:
-    made = context(tmp_path)
-    made.digests = dict.fromkeys(STAGES, "0" * 64)
-    return made, Objects(monkeypatch, made.store)
+def committed(tmp_path: Path) -> tuple[StageContext, MemoryStore]:
+    made, store = context(tmp_path), MemoryStore()
+    made.digests, made.store = dict.fromkeys(STAGES, "0" * 64), store
+    return made, store
 
 
-def test_a_committed_result_is_found_by_its_type(committed: tuple[StageContext, Objects]) -> None:
-    made, objects = committed
+def test_a_committed_result_is_found_by_its_type(committed: tuple[StageContext, MemoryStore]) -> None:
+    made, store = committed
     assert made.find_result(TrainResult) is None
     with pytest.raises(StageError, match="does not exist"):
         made.result_of(TrainResult)
     result = TrainResult(steps=3, loss=1.5, adapter_uri="s3://a/adapter", adapter_digest=DIGEST)
     made.commit(result)
     assert made.result_of(TrainResult) == result
-    (mark,) = objects.content.values()
+    (mark,) = store.objects.values()
     assert StageMark[TrainResult].model_validate_json(mark).result == result
 
 
@@ -141,19 +123,19 @@ def test_a_committed_result_is_found_by_its_type(committed: tuple[StageContext, 
     ],
 )
 def test_marks_of_version_1_are_read(
-    committed: tuple[StageContext, Objects], kind: type[PrepareResult], old: dict[str, object]
+    committed: tuple[StageContext, MemoryStore], kind: type[PrepareResult], old: dict[str, object]
 ) -> None:
-    made, objects = committed
+    made, store = committed
     mark = {"stage": stage_of(kind), "version": 1, "digest": "0" * 64, "result": old}
-    objects.content[made.uri(stage_of(kind), "stage.json")] = json.dumps(mark).encode()
+    store.objects[made.uri(stage_of(kind), "stage.json")] = json.dumps(mark).encode()
     assert made.result_of(kind) == kind.model_validate(old)
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b'{"result": {}}', b'{"stage": "train", "version": 1, "digest": "0"}'])
-def test_a_broken_mark_is_named(committed: tuple[StageContext, Objects], text: bytes) -> None:
-    made, objects = committed
+def test_a_broken_mark_is_named(committed: tuple[StageContext, MemoryStore], text: bytes) -> None:
+    made, store = committed
     uri = made.uri("train", "stage.json")
-    objects.content[uri] = text
+    store.objects[uri] = text
     with pytest.raises(StageError, match="is no commit mark") as caught:
         made.result_of(TrainResult)
     assert (caught.value.reason, uri in caught.value.advice) == (reasons.ARTIFACT_CORRUPT, True)

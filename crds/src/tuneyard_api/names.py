@@ -38,6 +38,9 @@ TERMINATION_LOG: Final = "/dev/termination-log"  # the kubelet's default termina
 ENV_DIGESTS: Final = "TUNEYARD_DIGESTS"
 ENV_THREADS: Final = "TUNEYARD_THREADS"
 ENV_TERMINATION_LOG: Final = "TUNEYARD_TERMINATION_LOG"
+ENV_PROGRESS_PORT: Final = "TUNEYARD_PROGRESS_PORT"
+# The trainer image's interpreter with llmcompressor.
+ENV_QUANTIZER_PYTHON: Final = "TUNEYARD_QUANTIZER_PYTHON"
 # Of the pods of several nodes, as torchrun has them; the last is set by Kubernetes.
 ENV_MASTER_ADDR: Final = "MASTER_ADDR"
 ENV_MASTER_PORT: Final = "MASTER_PORT"

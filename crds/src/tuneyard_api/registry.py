@@ -102,6 +102,11 @@ def subject_of(artifact_format: str) -> str:
     return TUNED if artifact_format == MERGED_FORMAT else artifact_format
 
 
+def format_measured(subject: str) -> str:
+    """The artifact format of a measured model: base and tuned have the merged model's."""
+    return MERGED_FORMAT if subject in (BASE, TUNED) else subject
+
+
 def described(registry: Mapping[str, Any]) -> str:
     """The entries of a registry in one line, for a field's description."""
     return " ".join(f"{name}: {entry.description}." for name, entry in registry.items())

@@ -27,8 +27,6 @@ from tuneyard_trainer.stages import run_stage
 
 log = logging.getLogger("tuneyard")
 
-ENV_PROGRESS_PORT = "TUNEYARD_PROGRESS_PORT"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: see tuneyard_api.names."""
@@ -67,7 +65,7 @@ def _stage(options: argparse.Namespace) -> int:
     logging.getLogger("botocore").setLevel(logging.WARNING)
     stopping = _stop_on(signal.SIGTERM, signal.SIGINT)
     progress = Progress(options.stage)
-    serve_progress(progress, int(os.environ.get(ENV_PROGRESS_PORT, names.PROGRESS_PORT)))
+    serve_progress(progress, int(os.environ.get(names.ENV_PROGRESS_PORT, names.PROGRESS_PORT)))
     try:
         outcome = run_stage(_context(options, progress, stopping))
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Held-out loss of several models, all by the same code. The program of a worker process.
+"""The worker that computes the held-out loss of several models with transformers.
 
 It runs in the quantizer's environment, which reads every format.
 """
@@ -59,7 +59,7 @@ def score_batch(model: torch.nn.Module, batch: Sequence[Row]) -> tuple[float, in
 
 
 def batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """Rows of like length together, as many as BATCH_TOKENS padded tokens hold."""
+    """Batches of rows of similar length, with at most BATCH_TOKENS padded tokens unless a single row has more."""
     batch: list[Row] = []
     for row in sorted(rows, key=lambda row: len(row[0])):
         if batch and len(row[0]) * (len(batch) + 1) > BATCH_TOKENS:

@@ -1,29 +1,27 @@
-"""Checks of the base model that need no weights: whether it is complete, and whether the export formats fit it."""
+"""Checks of the base model that need no weights: whether it is complete, and its shapes."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from tuneyard_api import reasons
 from tuneyard_store.store import ObjectInfo, Store
-from tuneyard_trainer.exporters.llmcompressor import misfit
 from tuneyard_trainer.model.layout import INDEX, SINGLE, config_files
 from tuneyard_trainer.runtime.errors import BadInput
 
 CONFIG: Final = "config.json"
 
 
-def check_model(store: Store, uri: str, formats: Sequence[str], directory: Path) -> dict[str, ObjectInfo]:
+def check_model(store: Store, uri: str, directory: Path) -> dict[str, ObjectInfo]:
     """The files of the model at `uri` by their path; its small files are downloaded into `directory`.
 
     Raises:
-        BadInput: the model is incomplete, or a format does not fit it.
+        BadInput: the model is incomplete.
     """
     files = list_model(store, uri)
     fetch_config(store, files, directory)
     check_weights(directory, files, uri)
-    check_formats(directory, formats, uri)
     return files
 
 
@@ -73,22 +71,9 @@ def check_weights(directory: Path, names: Iterable[str], uri: str) -> None:
         )
 
 
-def check_formats(directory: Path, formats: Sequence[str], uri: str) -> None:
-    """Raises BadInput when a quantized format does not fit the model's shapes."""
-    config = json.loads((directory / CONFIG).read_text())
-    columns = input_columns(config)
-    for name in formats:
-        reason = misfit(name, columns) if columns else None
-        if reason:
-            raise BadInput(
-                reasons.FORMAT_DOES_NOT_FIT,
-                f"{reason} ({uri})",
-                f"Remove {name} from export.formats, or tune another model.",
-            )
-
-
-def input_columns(config: dict[str, Any]) -> list[int]:
-    """The input widths of the linear layers of a decoder, from its configuration."""
+def input_columns(directory: Path) -> list[int]:
+    """The input widths of the linear layers of a decoder, from its configuration; empty where they are unknown."""
+    config: dict[str, Any] = json.loads((directory / CONFIG).read_text())
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     head = config.get("head_dim") or (hidden // heads if hidden and heads else None)
     attention = heads * head if heads and head else None

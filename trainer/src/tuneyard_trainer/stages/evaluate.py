@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -10,11 +11,12 @@ from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import ItemsDone, Score, ScoreOutcome, ScoreRequest
 from tuneyard_api.contracts.results import REPORT_FILES, EvaluateResult, ExportResult
 from tuneyard_api.contracts.termination import EvaluateReport
-from tuneyard_api.registry import BASE, TUNED, subject_of
+from tuneyard_api.registry import BASE, TUNED, format_measured, subject_of
 from tuneyard_store.artifact import fetch_directory
 from tuneyard_trainer.data.columns import INPUT_IDS, LABELS, TokenizedRow
 from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
+from tuneyard_trainer.exporters import format_of
 from tuneyard_trainer.gates import DECIMALS, judge
 from tuneyard_trainer.metrics import measure
 from tuneyard_trainer.model.layout import download_model
@@ -23,8 +25,6 @@ from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput
 from tuneyard_trainer.runtime.stage_runner import StageProgram
 from tuneyard_trainer.runtime.worker import Program, ProgressEvent, run_worker
-
-SCORE: Final = Program("tuneyard_trainer.metrics.score_worker", ScoreOutcome, "TUNEYARD_QUANTIZER_PYTHON")
 
 
 def run(context: StageContext) -> EvaluateResult:
@@ -83,16 +83,23 @@ def held_out_rows(rows: Sequence[TokenizedRow], context: StageContext) -> list[t
 def score(
     context: StageContext, models: dict[str, Path], rows: Sequence[tuple[list[int], list[int]]]
 ) -> dict[str, Score]:
-    """The summed loss of each model over the rows."""
+    """The summed loss of each model over the rows, by the scorer of its format."""
     row_file = context.work / "held-out.json"
     row_file.write_text(json.dumps(rows))
+    by_scorer: dict[Program[ScoreOutcome], dict[str, Path]] = defaultdict(dict)
+    for subject, directory in models.items():
+        by_scorer[format_of(format_measured(subject)).scorer][subject] = directory
+    scores: dict[str, Score] = {}
 
     def on_event(event: ProgressEvent) -> None:
         if isinstance(event, ItemsDone):
-            context.progress.update(percent=100 * event.done // event.total, message=f"scoring {event.item}")
+            percent = 100 * (len(scores) + event.done) // len(models)
+            context.progress.update(percent=percent, message=f"scoring {event.item}")
             context.log.info("scoring %s", event.item)
 
-    return run_worker(context, SCORE, ScoreRequest(models=models, rows=row_file), on_event=on_event).scores
+    for scorer, scored in by_scorer.items():
+        scores |= run_worker(context, scorer, ScoreRequest(models=scored, rows=row_file), on_event=on_event).scores
+    return {subject: scores[subject] for subject in models}
 
 
 def write_report(context: StageContext, result: EvaluateResult) -> str:

@@ -13,7 +13,8 @@ from tuneyard_api.stages import stage_digests
 from tuneyard_store.artifact import describe_directory
 from tuneyard_store.errors import AccessDenied
 from tuneyard_store.store import Store
-from tuneyard_trainer.backends.schedule import micro_batch_size, total_steps
+from tuneyard_trainer.backends import check_training
+from tuneyard_trainer.backends.schedule import total_steps
 from tuneyard_trainer.data.cleaning import ROW_STEPS, TOKEN_STEPS
 from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
 from tuneyard_trainer.data.dataset import fetch_dataset, fetched_dataset, read_dataset, write_splits
@@ -22,7 +23,8 @@ from tuneyard_trainer.data.split import TRAIN, held_out
 from tuneyard_trainer.data.spool import Spooled, spool
 from tuneyard_trainer.data.template import load_template
 from tuneyard_trainer.data.tokenize import ExampleTokenizer, tokenize_rows
-from tuneyard_trainer.model.check import check_model
+from tuneyard_trainer.exporters import check_formats
+from tuneyard_trainer.model.check import check_model, input_columns
 from tuneyard_trainer.reports.data import DataReport, render_markdown
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, preempted
@@ -41,9 +43,10 @@ def identify(context: StageContext) -> dict[Stage, str]:
         BadInput: what is wrong, where, and what to do.
     """
     spec, directory = context.spec, context.work / MODEL_DIR
-    micro_batch_size(spec.training, spec.resources.devices)
+    check_training(spec)
     check_output(context.store, spec.output.uri)
-    files = check_model(context.store, spec.model.uri, spec.export.formats, directory)
+    files = check_model(context.store, spec.model.uri, directory)
+    check_formats(spec.export.formats, input_columns(directory), spec.model.uri)
     load_template(directory, spec.model.chat_template, spec.model.uri)
     context.progress.update(percent=5, message="fetching the data")
     data = fetch_dataset(context.store, spec.dataset, context.work / DATA_DIR)

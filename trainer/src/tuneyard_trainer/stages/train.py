@@ -7,8 +7,8 @@ from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import CheckpointWritten, TrainingProgress, TrainRequest
 from tuneyard_api.contracts.results import TrainResult
 from tuneyard_store.artifact import publish_directory
-from tuneyard_trainer.backends import BACKENDS
-from tuneyard_trainer.backends.schedule import micro_batch_size, total_steps
+from tuneyard_trainer.backends import backend_of, check_training
+from tuneyard_trainer.backends.schedule import total_steps
 from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.model.layout import download_model, fresh
@@ -37,7 +37,8 @@ def run(context: StageContext) -> TrainResult:
 
 def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
     training, resources = context.spec.training, context.spec.resources
-    micro_batch_size(training, resources.devices)
+    check_training(context.spec)
+    backend = backend_of(training.backend)
     rows = fetch_rows(context, "train")
     steps = total_steps(training, len(read_rows(rows)))
     checkpoints = Checkpoints(context)
@@ -71,8 +72,8 @@ def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
     context.progress.update(message="training")
     outcome = run_worker(
         context,
-        BACKENDS[training.backend],
-        request,
+        backend.worker,
+        backend.native_config(request),
         on_event=on_event,
         processes=max(1, resources.gpus),
         rendezvous=rendezvous,

@@ -1,4 +1,4 @@
-"""The peft backend: LoRA and QLoRA with transformers' Trainer. The program of a worker process.
+"""The worker of the peft backend: LoRA and QLoRA with transformers' Trainer.
 
 A run is repeatable to the bit on a CPU: the order of the rows is a pure function (schedule.row_order), the number of
 threads is fixed, and a checkpoint holds adapter, optimizer, scheduler and random state.
@@ -20,9 +20,10 @@ from torch.utils.data import Subset
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Trainer, TrainerCallback, TrainingArguments
 
 from tuneyard_api import reasons
-from tuneyard_api.contracts.requests import CheckpointWritten, TrainingProgress, TrainOutcome, TrainRequest
+from tuneyard_api.contracts.requests import CheckpointWritten, TrainingProgress, TrainOutcome
 from tuneyard_api.kinds.finetunejob import Training
-from tuneyard_trainer.backends.schedule import micro_batch_size, row_order
+from tuneyard_trainer.backends.peft.backend import PeftRequest
+from tuneyard_trainer.backends.schedule import row_order
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow, length
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, TryAgain
@@ -30,12 +31,12 @@ from tuneyard_trainer.runtime.rendezvous import RESTART_ADVICE
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 REPORT_SECONDS = 2.0
-LOSS_WINDOW = 10  # steps: what is reported as the loss is their mean
-# Gloo's words, and those of the store at which all processes meet.
+LOSS_WINDOW = 10  # steps whose mean loss is reported
+# What Gloo and torch's rendezvous store write when another process is gone.
 PEER_GONE = re.compile(r"Connection (closed|reset) by peer|Broken pipe|Connection was likely closed")
 
 
-def fine_tune(request: TrainRequest) -> TrainOutcome | None:
+def fine_tune(request: PeftRequest) -> TrainOutcome | None:
     """Trains an adapter. The first process of each pod returns an outcome; the first process of all writes it."""
     training = request.training
     _check_gpus(request.gpus)
@@ -47,14 +48,14 @@ def fine_tune(request: TrainRequest) -> TrainOutcome | None:
     rows = read_rows(request.rows)
     lengths = [length(row) for row in rows]
     order = row_order(lengths, request.steps, training.effective_batch_size, training.seed)
-    model = adapted_model(request.model, training)
-    watch = Watch([lengths[index] for index in order], training, request.stop_file)
+    model = adapted_model(request)
+    callback = StageCallback([lengths[index] for index in order], training, request.stop_file)
     trainer = Trainer(
         model=model,
         args=training_arguments(request),
         train_dataset=Subset(rows, order),
         data_collator=COLLATORS[rows.columns],
-        callbacks=[watch],
+        callbacks=[callback],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     _train(trainer, request.resume)
@@ -99,15 +100,16 @@ def _check_gpus(wanted: int) -> None:
 # --- model ------------------------------------------------------------------------------------------------------------
 
 
-def adapted_model(directory: Path, training: Training) -> PeftModel:
-    """The base model with a fresh adapter. QLoRA holds the base in NF4 with double quantization (arXiv:2305.14314)."""
+def adapted_model(request: PeftRequest) -> PeftModel:
+    """The base model with a new adapter. QLoRA holds the base in NF4 with double quantization (arXiv:2305.14314)."""
+    training = request.training
     dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
     quantization = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
     on_gpu = torch.cuda.is_available()
     base = AutoModelForCausalLM.from_pretrained(
-        directory,
+        request.model,
         dtype=dtype,
         quantization_config=quantization if training.method == "qlora" else None,
         device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if on_gpu else None,
@@ -118,26 +120,15 @@ def adapted_model(directory: Path, training: Training) -> PeftModel:
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=training.gradient_checkpointing)
     elif training.gradient_checkpointing:
         base.enable_input_require_grads()
-    return get_peft_model(base, lora_config(training, base))
-
-
-def lora_config(training: Training, base: torch.nn.Module) -> LoraConfig:
-    lora = training.lora
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=target_modules(lora.target_modules, base),
-        use_rslora=lora.variant == "rslora",
-        task_type="CAUSAL_LM",
-    )
+    modules = target_modules(training.lora.target_modules, base)
+    return get_peft_model(base, LoraConfig(**request.lora_config, target_modules=modules))
 
 
 def target_modules(names: list[str], base: torch.nn.Module) -> str | list[str]:
-    """What LoraConfig takes.
+    """The target_modules of LoraConfig.
 
     Raises:
-        BadInput: a name is of no linear layer, or of the head.
+        BadInput: a name is not that of a linear layer, or is that of the head.
     """
     if names == ["all-linear"]:
         return "all-linear"
@@ -146,19 +137,19 @@ def target_modules(names: list[str], base: torch.nn.Module) -> str | list[str]:
     if unknown := [name for name in names if name not in linear]:
         raise BadInput(
             reasons.INVALID_SPEC,
-            f"training.lora.targetModules: {', '.join(unknown)} is no linear layer of this model that can be adapted",
+            f"training.lora.targetModules: {', '.join(unknown)} is not an adaptable linear layer of this model",
             f"Write [all-linear], or names of: {', '.join(sorted(linear))}.",
         )
     return sorted(names)
 
 
 def save_adapter(model: PeftModel, directory: Path, model_uri: str) -> None:
-    """Writes adapter_model.safetensors and adapter_config.json: the same bytes for the same weights."""
+    """Writes adapter_model.safetensors and adapter_config.json, always the same bytes for the same weights."""
     model.save_pretrained(directory)
     (directory / "README.md").unlink(missing_ok=True)
     path = directory / "adapter_config.json"
     config: dict[str, Any] = json.loads(path.read_text()) | {"base_model_name_or_path": model_uri}
-    # peft holds the names in a set, whose order changes from run to run.
+    # peft holds the names in a set, whose order differs between processes.
     config = {key: sorted(value) if key == "target_modules" else value for key, value in config.items()}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
@@ -166,38 +157,13 @@ def save_adapter(model: PeftModel, directory: Path, model_uri: str) -> None:
 # --- Trainer ----------------------------------------------------------------------------------------------------------
 
 
-def training_arguments(request: TrainRequest) -> TrainingArguments:
-    training, devices = request.training, request.devices
-    micro = micro_batch_size(training, devices)
+def training_arguments(request: PeftRequest) -> TrainingArguments:
+    on_gpu = torch.cuda.is_available()
     return TrainingArguments(
-        output_dir=str(request.checkpoints),
-        max_steps=request.steps,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=training.effective_batch_size // (micro * devices),
-        train_sampling_strategy="sequential",  # the data set is the order
-        learning_rate=training.learning_rate,
-        lr_scheduler_type=training.scheduler if training.scheduler != "constant" else "constant_with_warmup",
-        warmup_steps=round(training.warmup_ratio * request.steps),
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        optim="adamw_torch",
-        bf16=training.precision == "bf16",
-        activation_checkpointing=training.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing else None,
-        seed=training.seed,
-        use_cpu=not torch.cuda.is_available(),
-        ddp_backend="gloo" if devices > 1 and not torch.cuda.is_available() else None,
-        # Divide by the supervised tokens of the whole step, over all micro batches and devices.
-        average_tokens_across_devices=True,
-        ddp_find_unused_parameters=False,
-        save_strategy="no",  # Watch decides, by the clock
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        **request.training_arguments,
+        use_cpu=not on_gpu,
+        ddp_backend="gloo" if request.devices > 1 and not on_gpu else None,
+        dataloader_pin_memory=on_gpu,
     )
 
 
@@ -222,13 +188,13 @@ COLLATORS = {
 
 
 def mean_loss(history: list[dict[str, float]]) -> float | None:
-    """The mean over the last steps; the history is part of a checkpoint, so a resumed run reports the same."""
+    """The mean loss of the last steps. The history is part of a checkpoint, so a resumed run reports the same loss."""
     losses = [entry["loss"] for entry in history if "loss" in entry][-LOSS_WINDOW:]
     return sum(losses) / len(losses) if losses else None
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
-    """Reports progress, asks for a checkpoint when it is time, and stops after the step in which it was asked to."""
+class StageCallback(TrainerCallback):  # type: ignore[misc]
+    """Reports progress, saves a checkpoint by the clock, and stops after the current step when the stop file exists."""
 
     def __init__(self, row_tokens: list[int], training: Training, stop_file: Path) -> None:
         self.batch = training.effective_batch_size
@@ -246,9 +212,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step >= state.max_steps:
             return
-        stop = agreed(self.stop_file.exists())
+        stop = any_process(self.stop_file.exists())
         control.should_training_stop |= stop
-        control.should_save |= stop or agreed(time.monotonic() - self.saved_at >= self.save_every)
+        control.should_save |= stop or any_process(time.monotonic() - self.saved_at >= self.save_every)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.saved_at = time.monotonic()
@@ -283,7 +249,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
 
 def gather_random_states(checkpoint: Path, process: int) -> None:
-    """Brings every process's random state into the first one's checkpoint; nodes have no disk in common."""
+    """Collects the random states of all processes in the checkpoint of process 0; the nodes share no disk."""
     if not torch.distributed.is_initialized():
         return
     states: list[bytes] = [b""] * torch.distributed.get_world_size()
@@ -293,8 +259,8 @@ def gather_random_states(checkpoint: Path, process: int) -> None:
             (checkpoint / f"rng_state_{index}.pth").write_bytes(state)
 
 
-def agreed(flag: bool) -> bool:
-    """True when any of the processes says so: all of them save and stop at the same step."""
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process, so that all of them save and stop at the same step."""
     if not torch.distributed.is_initialized():
         return flag
     votes = torch.tensor(int(flag), device="cuda" if torch.cuda.is_available() else "cpu")
@@ -303,4 +269,4 @@ def agreed(flag: bool) -> bool:
 
 
 if __name__ == "__main__":
-    worker_main(TrainRequest, fine_tune)
+    worker_main(PeftRequest, fine_tune)

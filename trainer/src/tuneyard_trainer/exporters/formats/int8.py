@@ -1,17 +1,18 @@
-"""INT8 W8A8: weights per channel by GPTQ, activations per token at run time, outliers moved into the weights first by
-SmoothQuant (Xiao et al. 2022, arXiv:2211.10438)."""
+"""INT8 W8A8: weights per channel by GPTQ, activations per token at run time.
+
+SmoothQuant (Xiao et al. 2022, arXiv:2211.10438) moves outliers into the weights first. A scale per channel fits every
+shape.
+"""
 
 from collections.abc import Iterable
 from typing import Any, Final
 
-from tuneyard_trainer.exporters.llmcompressor.gptq import BATCH, BLOCK_SIZE
+from tuneyard_trainer.exporters.base import ArtifactFormat
+from tuneyard_trainer.exporters.formats.gptq import BATCH, BLOCK_SIZE
+from tuneyard_trainer.exporters.llmcompressor import quantize
+from tuneyard_trainer.metrics.scorers import TRANSFORMERS
 
 SMOOTHING: Final = 0.8  # llmcompressor's own W8A8 examples
-
-
-def misfit(columns: Iterable[int]) -> str | None:
-    """Never: a scale per channel fits every shape."""
-    return None
 
 
 def recipe(columns: Iterable[int]) -> list[Any]:
@@ -24,3 +25,6 @@ def recipe(columns: Iterable[int]) -> list[Any]:
             targets="Linear", scheme="W8A8", ignore=["lm_head"], block_size=BLOCK_SIZE, batched_quantization=BATCH
         ),
     ]
+
+
+FORMAT: Final = ArtifactFormat(export=quantize, scorer=TRANSFORMERS, recipe=recipe)

@@ -1,4 +1,4 @@
-"""Quantizes a model directory with llmcompressor. The program of a worker process in the quantizer's environment."""
+"""The worker that quantizes a model directory with llmcompressor, in the quantizer's environment."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from loguru import logger
 from transformers import AutoModelForCausalLM
 
 from tuneyard_api.contracts.requests import ItemsDone, QuantizeOutcome, QuantizeRequest
-from tuneyard_trainer.exporters.llmcompressor import QUANTIZATIONS
+from tuneyard_trainer.exporters import format_of
 from tuneyard_trainer.model.layout import copy_config_files
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
@@ -22,11 +22,14 @@ def quantize(request: QuantizeRequest) -> QuantizeOutcome:
     torch.set_num_threads(request.threads or torch.get_num_threads())
     source, output = request.model, request.output
     rows = [row[: request.max_length] for row in json.loads(request.rows.read_text())]
+    recipe = format_of(request.format).recipe
+    if recipe is None:
+        raise ValueError(f"the format {request.format} has no recipe for llmcompressor")
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, local_files_only=True)
     logger.add(layer_counter(len(quantized_layers(model))), level="INFO", format="{message}")
     oneshot(
         model=model,
-        recipe=QUANTIZATIONS[request.format].recipe({layer.in_features for layer in quantized_layers(model)}),
+        recipe=recipe({layer.in_features for layer in quantized_layers(model)}),
         dataset=Dataset.from_list([{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows]),
         max_seq_length=request.max_length,
         num_calibration_samples=len(rows),
@@ -35,7 +38,7 @@ def quantize(request: QuantizeRequest) -> QuantizeOutcome:
         pipeline="sequential",
     )
     model.save_pretrained(output, save_compressed=True)
-    # How it was made is in config.json; the recipe would repeat it as YAML that only Python reads.
+    # config.json has the quantization; recipe.yaml would repeat it.
     (output / "recipe.yaml").unlink(missing_ok=True)
     copy_config_files(source, output, but=("config.json",))
     return QuantizeOutcome()
@@ -48,7 +51,7 @@ def quantized_layers(model: torch.nn.Module) -> list[Any]:
 
 
 def layer_counter(total: int) -> Callable[[str], None]:
-    """Turns llmcompressor's log into progress; should its wording change, there is none."""
+    """Turns llmcompressor's log into progress; with another wording there is no progress, and no error."""
     done = 0
 
     def on_message(message: str) -> None:

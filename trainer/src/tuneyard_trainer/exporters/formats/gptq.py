@@ -3,20 +3,24 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
+from tuneyard_trainer.exporters.base import ArtifactFormat
+from tuneyard_trainer.exporters.llmcompressor import quantize
+from tuneyard_trainer.metrics.scorers import TRANSFORMERS
+
 # Largest first: fewer scales, smaller files. 128 is what the field publishes; 32 is what the kernels need at least.
 GROUP_SIZES: Final = (128, 64, 32)
 
-# Columns that are updated together. The result is the same but for rounding; on a CPU small blocks stay in the cache.
+# Columns that are updated together: results differ by rounding only, and on a CPU small blocks stay in the cache.
 BLOCK_SIZE: Final = 32
-# How a group's scale is found: by the least squared error. From the range of the values alone, a tuned SmolLM2-135M
-# loses 13 % of perplexity instead of 7 %.
+# The scale of a group minimises the squared error. Scales from the range of the values cost a tuned SmolLM2-135M 13 %
+# of perplexity instead of 7 %.
 OBSERVER: Final = "memoryless_mse"
-# Layers of one shape that are quantized at once: gate and up, key and value.
+# Layers of the same shape that are quantized together, such as gate and up, or key and value.
 BATCH: Final = 8
 
 
 def group_size(columns: Iterable[int]) -> int | None:
-    """The largest group that divides the input columns of every linear layer; None when there is none."""
+    """The largest group that divides the input columns of every linear layer; None where no group does."""
     widths = set(columns)
     return next((size for size in GROUP_SIZES if all(width % size == 0 for width in widths)), None)
 
@@ -42,3 +46,6 @@ def recipe(columns: Iterable[int]) -> list[Any]:
     }
     groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
     return [GPTQModifier(config_groups=groups, ignore=["lm_head"], block_size=BLOCK_SIZE, batched_quantization=BATCH)]
+
+
+FORMAT: Final = ArtifactFormat(export=quantize, scorer=TRANSFORMERS, misfit=misfit, recipe=recipe)

@@ -1,0 +1,28 @@
+"""What a training backend is.
+
+The name, the training methods and the image of a backend are its line in tuneyard_api.registry.BACKENDS; everything
+else is the BACKEND of its module, backends/<name>/backend.py. Only its worker imports torch.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tuneyard_api.contracts.requests import TrainOutcome, TrainRequest
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_trainer.runtime.worker import Program
+
+
+class Backend(NamedTuple):
+    """A library that trains an adapter."""
+
+    worker: Program[TrainOutcome]
+    """The worker program, and the environment variable that names its interpreter.
+
+    It trains by `native_config`'s request. It emits TrainingProgress, and CheckpointWritten for each checkpoint that it
+    has written below request.checkpoints. Once request.stop_file exists it writes a checkpoint and stops; from
+    request.resume it goes on with step, data order, optimizer and random state.
+    """
+    check: Callable[[FineTuneJobSpec], None]
+    """Raises BadInput for a spec that the backend cannot train; prepare calls it, before a GPU is asked for."""
+    native_config: Callable[[TrainRequest], TrainRequest]
+    """The request in the backend's own words: a subclass of TrainRequest with the settings of its library."""

@@ -1,0 +1,82 @@
+"""The peft backend without torch: what it checks, and the settings of transformers' Trainer and of PEFT."""
+
+from typing import Final
+
+from pydantic import Field, JsonValue
+
+from tuneyard_api.contracts.requests import TrainOutcome, TrainRequest
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec, Training
+from tuneyard_trainer.backends.base import Backend
+from tuneyard_trainer.backends.schedule import micro_batch_size
+from tuneyard_trainer.runtime.worker import Program
+
+
+class PeftRequest(TrainRequest):
+    """Train a LoRA or QLoRA adapter."""
+
+    training_arguments: dict[str, JsonValue] = Field(
+        description="Of transformers.TrainingArguments, without those that depend on the device."
+    )
+    lora_config: dict[str, JsonValue] = Field(description="Of peft.LoraConfig, without target_modules.")
+
+
+def check(spec: FineTuneJobSpec) -> None:
+    """Raises BadInput when the batch cannot be divided among the devices."""
+    micro_batch_size(spec.training, spec.resources.devices)
+
+
+def native_config(request: TrainRequest) -> PeftRequest:
+    return PeftRequest(
+        **dict(request),
+        training_arguments=training_arguments(request),
+        lora_config=lora_config(request.training),
+    )
+
+
+def training_arguments(request: TrainRequest) -> dict[str, JsonValue]:
+    training = request.training
+    micro = micro_batch_size(training, request.devices)
+    constant = training.scheduler == "constant"
+    return {
+        "output_dir": str(request.checkpoints),
+        "max_steps": request.steps,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": training.effective_batch_size // (micro * request.devices),
+        "train_sampling_strategy": "sequential",  # the data set is in the order of the run
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": "constant_with_warmup" if constant else training.scheduler,
+        "warmup_steps": round(training.warmup_ratio * request.steps),
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "optim": "adamw_torch",
+        "bf16": training.precision == "bf16",
+        "activation_checkpointing": training.gradient_checkpointing,
+        "activation_checkpointing_kwargs": {"use_reentrant": False} if training.gradient_checkpointing else None,
+        "seed": training.seed,
+        # Divide by the supervised tokens of the whole step, over all micro batches and devices.
+        "average_tokens_across_devices": True,
+        "ddp_find_unused_parameters": False,
+        "save_strategy": "no",  # the callback decides, by the clock
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+    }
+
+
+def lora_config(training: Training) -> dict[str, JsonValue]:
+    lora = training.lora
+    return {
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "use_rslora": lora.variant == "rslora",
+        "task_type": "CAUSAL_LM",
+    }
+
+
+BACKEND: Final = Backend(
+    worker=Program("tuneyard_trainer.backends.peft.worker", TrainOutcome), check=check, native_config=native_config
+)

@@ -1,0 +1,1 @@
+"""The artifact formats: one module each, with a FORMAT."""
