@@ -195,9 +195,10 @@ def test_a_server_at_rest_shows_what_is_served() -> None:
 
 
 def test_a_rollout_shows_what_is_coming() -> None:
-    coming = told("Progressing", "True", "RollingOut", "revision bbbb2222 is being rolled out: pod b: no GPU")
+    message = "revision bbbb2222 is being rolled out: pod b: Unschedulable: no GPU"
+    coming = told("Progressing", "True", "RollingOut", message)
     text = shown(render_server(model_server(conditions=[AVAILABLE, coming], **READY)))
-    assert line(text, "Rollout") == "Rollout revision bbbb2222 is being rolled out: pod b: no GPU"
+    assert line(text, "Rollout") == f"Rollout {message}"
     assert "spec.resources" in text
 
 
