@@ -154,6 +154,7 @@ def test_every_field_is_checked() -> None:
 
 
 @pytest.mark.parametrize("field", OTHERS)
+@pytest.mark.lifecycle("changed-while-running")
 def test_a_field_cannot_change_come_or_go_while_the_job_runs(field: str) -> None:
     name = f"fixed-{field.lower()}"
     running(name)

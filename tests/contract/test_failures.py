@@ -51,6 +51,7 @@ def is_gone(server: ApiServer, path: str) -> bool:
     return False
 
 
+@pytest.mark.lifecycle("failed-pod-deleted")
 def test_a_pod_deleted_right_after_its_failure_is_observed(server: ApiServer) -> None:
     with operator(server) as running:
         running.wait_ready()
@@ -63,6 +64,7 @@ def test_a_pod_deleted_right_after_its_failure_is_observed(server: ApiServer) ->
         assert (found["reason"], found["message"]) == ("OutOfMemory", "The model needs 90 GiB. Lower the batch size.")
 
 
+@pytest.mark.lifecycle("reason-lost")
 def test_an_unobserved_pod_is_reported_with_its_exit_code(server: ApiServer) -> None:
     with operator(server) as running:
         running.wait_ready()
@@ -84,6 +86,7 @@ def preempt(server: ApiServer, pod: Json, finished_at: str = "") -> None:
     evict(server, pod)
 
 
+@pytest.mark.lifecycle("preempted-often")
 def test_a_job_with_many_preemptions_is_recreated(server: ApiServer) -> None:
     with operator(server) as running:
         running.wait_ready()

@@ -34,6 +34,7 @@ def begun(server: ApiServer, name: str) -> list[Json]:
     return pods
 
 
+@pytest.mark.lifecycle("nodes-missing")
 def test_the_pods_have_names_and_wait_for_each_other(server: ApiServer) -> None:
     apply(server, "waits", resources=TWO)
     prepare(server, "waits")
@@ -69,6 +70,7 @@ def test_a_lost_pod_takes_the_others_with_it_and_nobody_is_charged(server: ApiSe
     assert status(server, "lost")["restarts"] == {"preempted": 1, "failed": 0}
 
 
+@pytest.mark.lifecycle("node-crashed")
 def test_who_crashes_too_often_fails_the_job_with_the_cause(server: ApiServer) -> None:
     apply(server, "crashes", resources=TWO, retryPolicy={"backoffLimit": 1})
     prepare(server, "crashes")

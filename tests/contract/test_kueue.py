@@ -159,6 +159,7 @@ def test_of_several_nodes_none_begins_before_there_is_room_for_all(server: ApiSe
     wait_until(lambda: training(server, "pair")["state"] == "Succeeded", "it has trained", 20, every=0.2)
 
 
+@pytest.mark.lifecycle("quota-taken-back")
 def test_a_preempted_training_goes_on_after_the_urgent_one(server: ApiServer) -> None:
     apply_queued(server, "patient")
     prepare(server, "patient")

@@ -102,6 +102,7 @@ def test_describe_tells_the_story_in_events(chain: Json, namespace: str) -> None
     assert positions == sorted(positions), story
 
 
+@pytest.mark.lifecycle("reapplied")
 def test_applying_it_again_adopts_everything(chain: Json, namespace: str) -> None:
     kubectl("delete", "ftj", JOB, "-n", namespace, "--wait")
     wait_until(lambda: not items("pods", namespace), "the pods are gone", 180)

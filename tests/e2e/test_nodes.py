@@ -48,6 +48,7 @@ def test_both_pods_ran_at_the_same_time(seen: Seen) -> None:
     assert {pod["status"]["phase"] for pod in seen.together} == {"Running"}
 
 
+@pytest.mark.lifecycle("node-stopped")
 def test_both_go_on_from_the_checkpoint_and_nobody_is_charged(seen: Seen) -> None:
     assert resumed_from(seen.log) >= 5
     assert seen.ended["status"]["restarts"] == {"preempted": 1, "failed": 0}, stage(seen.ended, "train")

@@ -49,6 +49,7 @@ def test_a_suspended_job_holds_nothing_and_says_how_to_go_on(seen: Seen) -> None
     assert "spec.suspend" in said["message"]
 
 
+@pytest.mark.lifecycle("resumed")
 def test_it_goes_on_from_its_checkpoint_uncharged(seen: Seen) -> None:
     assert resumed_from(seen.log) >= 5
     assert seen.ended["status"]["restarts"].get("failed", 0) == 0
@@ -59,6 +60,7 @@ def test_what_was_done_is_not_done_again(seen: Seen) -> None:
     assert len(stage_pods(JOB, NAMESPACE, "prepare")) == 1
 
 
+@pytest.mark.lifecycle("lifetime-over")
 def test_it_is_deleted_when_its_time_is_over_and_its_artifacts_stay(seen: Seen) -> None:
     change(ttlSecondsAfterFinished=0)
     kubectl("wait", "--for=delete", f"ftj/{JOB}", "-n", NAMESPACE, "--timeout=60s")

@@ -33,6 +33,11 @@ MODEL_URI = "s3://bucket/model"
 ContextFactory = Callable[..., StageContext]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """These tests run without pyproject.toml, which declares the marker."""
+    config.addinivalue_line("markers", "lifecycle(*rows): shows these rows of docs/lifecycle.md")
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two layers, tied embeddings, several shards."""

@@ -135,6 +135,7 @@ def undisturbed(new_context: ContextFactory) -> bytes:
     return pods.adapter
 
 
+@pytest.mark.lifecycle("node-stopped", "node-crashed")
 def test_a_disturbed_run_gives_the_same_bytes(new_context: ContextFactory, undisturbed: bytes) -> None:
     """One pod is stopped, then one vanishes; dropout makes every process's random state matter."""
     pods = Pods(new_context, "disturbed", **LONG)

@@ -39,6 +39,7 @@ class SimulatedWorld:
         self.jobs: list[Json] = []
         self.pods: list[Json] = []
         self.store: set[str] = set()  # digests of stages that are committed
+        self.chain: tuple[Stage, ...] = tuple(STAGES)
         self.forgotten: set[str] = set()  # uids of Jobs whose controller expects a pod that has come and gone
         self.now = self.written_at = self.heard_at = NOW
         self.apply(spec)
@@ -236,18 +237,33 @@ class SimulatedWorld:
         """What prepare computes for the spec."""
         assert self.job
         training = self.job["spec"].get("training")
-        return {stage: (hash8([stage, None if stage == "prepare" else training]) * 8) for stage in STAGES}
+        return {stage: (hash8([stage, None if stage == "prepare" else training]) * 8) for stage in self.chain}
 
     def _result(self, pod: Json) -> Json | None:
         stage = label(pod, names.LABEL_STAGE)
         digests = self.digests() if self.job else {}
         self.store.add(digests.get(stage, ""))
         if stage == "publish":
-            return PUBLISHED
+            return PUBLISHED if "export" in self.chain else {"artifacts": []}
         if stage != "prepare":
             return None
-        done = [each for each in STAGES if digests.get(each) in self.store]
+        done = [stage for stage in self.chain if digests.get(stage) in self.store]
         return {"digests": digests, "done": done, "dataset": DATASET}
+
+    # All of them.
+
+    def everybody_moves(self) -> None:
+        """What was deleted is gone, and all Jobs advance by one step."""
+        for job in [job for job in self.jobs if is_deleting(job)]:
+            self.collect(job)
+        for job in [job for job in self.unfinished() if job["spec"].get("suspend")]:
+            self.admit(job)
+        for pod in self.running():
+            self.end_pod(pod, 0)
+        for job in self.unfinished():
+            self.settle(job)
+        for job in self.startable():
+            self.start_pod(job)
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

@@ -8,12 +8,13 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from tuneyard_api import names, reasons
+from tuneyard_api import reasons
 from tuneyard_api.crd import build_crd
 from tuneyard_api.kinds import KINDS
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.kinds.modelserver import ModelServerSpec
+from tuneyard_api.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 MINIMAL: dict[str, Any] = {
@@ -124,7 +125,7 @@ def test_columns_point_into_the_status() -> None:
 
 def test_stages_of_the_status_are_the_stages_of_the_chain() -> None:
     (stages,) = [node for path, node in nodes(schema_of("FineTuneJob")) if path == ".status.stages[].name"]
-    assert tuple(stages["enum"]) == names.STAGES
+    assert stages["enum"] == list(STAGES)
 
 
 def test_reasons_are_camel_case_and_unique() -> None:

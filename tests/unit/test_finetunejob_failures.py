@@ -62,13 +62,6 @@ class TestFailure:
         assert cluster.status["evaluation"]["gatesFailed"] == 1
         assert stages_with_jobs(cluster) == ["prepare", "train", "export", "evaluate"]
 
-    def test_a_result_of_another_version_is_a_failure_with_advice(self) -> None:
-        cluster = Cluster()
-        cluster.step()
-        cluster.completed("prepare", {"digest": "old"})
-        cluster.step()
-        assert "same version" in cluster.condition("Failed")["message"]
-
     @pytest.mark.parametrize(
         "spec",
         [{"training": {"lora": {"rank": 0}}}, {"export": {"formats": ["fp3"]}}, {"nonsense": 1}],

@@ -48,6 +48,7 @@ class TestChain:
         assert (again.apply, again.create, again.delete, again.events) == ([], [], [], [])
         FineTuneJobStatus.model_validate(again.status)
 
+    @pytest.mark.lifecycle("status-lost")
     def test_a_lost_status_is_made_anew_from_the_children(self) -> None:
         cluster = Cluster().prepared()
         finish(cluster, "train", "export")
@@ -77,16 +78,6 @@ class TestChain:
             (container,) = cluster.job_of(stage)["spec"]["template"]["spec"]["containers"]
             variables = {each["name"]: each["value"] for each in container["env"]}
             assert json.loads(variables["TUNEYARD_DIGESTS"]) == DIGESTS
-
-    def test_a_result_that_went_with_its_pod_is_made_again(self) -> None:
-        cluster = Cluster()
-        cluster.step()
-        cluster.job_is("prepare", "Complete", succeeded=1)
-        plan = cluster.step()
-        assert [thing["kind"] for thing in plan.delete] == ["Job"]
-        assert cluster.stage("prepare")["state"] == "Pending"
-        cluster.step()
-        assert stages_with_jobs(cluster) == ["prepare"]
 
     def test_training_that_went_with_its_pod_is_not_made_again(self) -> None:
         cluster = Cluster().prepared()
@@ -119,6 +110,7 @@ class TestChain:
         (fresh,) = cluster.jobs
         assert fresh["metadata"]["name"] not in {job["metadata"]["name"] for job in old}
 
+    @pytest.mark.lifecycle("reapplied")
     def test_jobs_that_a_deleted_namesake_has_left_go_first(self) -> None:
         """Also those that are made for it when it is gone, by an operator that has not heard of that."""
         before = Cluster().prepared().running("train")
@@ -133,6 +125,7 @@ class TestChain:
         assert cluster.step().delete == before.jobs, "also when nothing else is left to do"
         assert cluster.status["phase"] == "Succeeded"
 
+    @pytest.mark.lifecycle("reapplied")
     def test_training_waits_for_the_pods_of_a_deleted_namesake(self) -> None:
         """Two that write checkpoints of one digest would disturb each other."""
         before = Cluster().prepared().running("train")

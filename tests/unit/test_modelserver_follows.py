@@ -45,6 +45,7 @@ def goes_on_serving(scene: Scene) -> str:
     return str(condition_in(step.status["conditions"], "Progressing")["message"])
 
 
+@pytest.mark.lifecycle("followed-job-deleted")
 def test_followed_job_deleted() -> None:
     """Deleted by a person, or by ttlSecondsAfterFinished."""
     scene = following()
@@ -52,6 +53,7 @@ def test_followed_job_deleted() -> None:
     assert "does not exist" in goes_on_serving(scene)
 
 
+@pytest.mark.lifecycle("followed-job-deleted-first-rollout")
 def test_followed_job_deleted_during_first_rollout() -> None:
     """Loading takes longer than ttlSecondsAfterFinished, for example."""
     scene = Scene()
@@ -68,6 +70,7 @@ def test_followed_job_deleted_during_first_rollout() -> None:
 
 
 @pytest.mark.parametrize("meanwhile", [None, job(conditions=[], phase="Training")])
+@pytest.mark.lifecycle("followed-job-changes-during-rollout")
 def test_followed_job_changes_during_rollout(meanwhile: Json | None) -> None:
     scene = following()
     scene.world = scene.world._replace(job=job(recommended={"format": "bf16"}, artifacts=[RELEASE]))
@@ -80,6 +83,7 @@ def test_followed_job_changes_during_rollout(meanwhile: Json | None) -> None:
     assert scene.server["status"]["served"]["digest"] == NEW
 
 
+@pytest.mark.lifecycle("options-changed-without-job")
 def test_option_changed_after_job_deleted() -> None:
     scene = following()
     scene.world = scene.world._replace(job=None)
@@ -104,6 +108,7 @@ def test_release_survives_lost_status() -> None:
     }
 
 
+@pytest.mark.lifecycle("followed-job-recreated")
 def test_followed_job_recreated_with_same_artifact() -> None:
     scene = following()
     scene.world = scene.world._replace(job=None)
@@ -114,6 +119,7 @@ def test_followed_job_recreated_with_same_artifact() -> None:
     assert says(step, "Progressing") == ("False", "Completed")
 
 
+@pytest.mark.lifecycle("followed-job-lifetime-changed")
 def test_followed_job_lifetime_changed() -> None:
     """Not even for the moment until its status has seen the new generation."""
     scene = following()
@@ -126,6 +132,7 @@ def test_followed_job_lifetime_changed() -> None:
     assert says(step, "Progressing") == ("False", "Completed")
 
 
+@pytest.mark.lifecycle("gate-failed")
 def test_release_with_a_failed_gate() -> None:
     """The list of gates was shortened, and the failed one is not part of it."""
     scene = following()
@@ -137,6 +144,7 @@ def test_release_with_a_failed_gate() -> None:
     assert says(step, "Available") == ("True", "Serving")
 
 
+@pytest.mark.lifecycle("reference-replaced")
 def test_reference_replaced() -> None:
     scene = following()
     scene.server["spec"]["model"] = {"uri": "s3://artifacts/x", "digest": NEW}
@@ -146,6 +154,7 @@ def test_reference_replaced() -> None:
     assert step.delete == [], "the old one serves until the new one is ready"
 
 
+@pytest.mark.lifecycle("followed-job-trains-again")
 def test_followed_job_trains_again() -> None:
     scene = following()
     scene.world = scene.world._replace(job=job(conditions=[], phase="Training"))

@@ -97,6 +97,7 @@ def test_children_of_deleted_namesake_are_reused() -> None:
     assert [each["metadata"]["name"] for each in scene.step(3600).delete], "and what is of no use any more goes"
 
 
+@pytest.mark.lifecycle("revision-fails")
 def test_corrupt_revision_is_rolled_back() -> None:
     scene = serving().wants(NEW)
     scene.step(60)
@@ -154,6 +155,7 @@ def test_proxy_failure_is_reported() -> None:
     assert "CrashLoopBackOff" not in str(step)
 
 
+@pytest.mark.lifecycle("first-revision-fails")
 def test_first_revision_is_retried() -> None:
     scene = Scene()
     scene.step()
@@ -200,6 +202,7 @@ def test_ready_revision_does_not_serve_without_a_service() -> None:
     assert says(step, "Available") == ("False", "Refused")
 
 
+@pytest.mark.lifecycle("served-revision-fails")
 def test_serving_revision_is_not_rolled_back() -> None:
     scene = serving()
     scene.deployment_of(OLD)["status"] = {"replicas": 1}
@@ -254,6 +257,7 @@ def test_unverified_before_fetch() -> None:
     assert says(step, "ArtifactVerified") == ("", "")
 
 
+@pytest.mark.lifecycle("server-image-changed")
 def test_new_image_is_a_new_revision() -> None:
     """As an upgrade of the operator brings it."""
     scene = serving()
@@ -263,6 +267,7 @@ def test_new_image_is_a_new_revision() -> None:
 
 
 class TestDeploymentLacksPods:
+    @pytest.mark.lifecycle("deployment-stalled")
     def test_stalled_deployment_is_nudged(self) -> None:
         scene = forgotten(430)
         (child,) = scene.plan(500).apply

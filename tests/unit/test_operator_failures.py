@@ -121,6 +121,7 @@ class TestUnobservedPod:
         assert "kubectl get events -n team and" in found["message"]
 
     @pytest.mark.parametrize("stage", [stage for stage in CHAIN if stage != "train"])
+    @pytest.mark.lifecycle("reason-lost-on-cpu")
     def test_of_a_cpu_stage_restarts_the_stage(self, stage: Stage) -> None:
         cluster = refused_input(at(stage), stage, "x-gone")
         step = cluster.step()
@@ -305,6 +306,7 @@ class TestBackoff:
 class TestStalledJob:
     """Its controller expects a pod that was deleted unobserved: there will be neither an event nor a pod."""
 
+    @pytest.mark.lifecycle("stalled")
     def test_a_stalled_job_is_recreated(self) -> None:
         cluster = forgotten(450.0)
         before = cluster.job_of("train")
@@ -348,6 +350,7 @@ class TestStalledJob:
         assert cluster.step().delete == [], "another one would fare no better"
 
 
+@pytest.mark.lifecycle("job-deleted")
 def test_a_deleted_job_is_pending_until_it_runs_again() -> None:
     cluster = at("train").running("train")
     cluster.step()

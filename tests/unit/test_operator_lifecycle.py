@@ -80,6 +80,7 @@ class TestIdentity:
 
 
 class TestAnotherSpec:
+    @pytest.mark.lifecycle("changed-after-failure")
     def test_after_a_failure_runs(self) -> None:
         """As the advice of a stage that ran out of memory says."""
         cluster = failed()
@@ -89,12 +90,14 @@ class TestAnotherSpec:
         assert stages_with_jobs(cluster) == ["prepare"]
         assert cluster.status["restarts"] == {"preempted": 0, "failed": 0}, "the failures were the earlier run's"
 
+    @pytest.mark.lifecycle("changed-after-success")
     def test_after_the_end_runs_and_takes_over_what_is_the_same(self) -> None:
         cluster = finished()
         cluster.changed(priorityClassName="high").step()
         cluster.prepared("train", "export", "evaluate")
         assert stages_with_jobs(cluster) == ["prepare", "publish"]
 
+    @pytest.mark.lifecycle("changed-while-pending")
     def test_while_pending_replaces_the_run(self) -> None:
         cluster = Cluster()
         cluster.step()
@@ -104,6 +107,7 @@ class TestAnotherSpec:
         cluster.step()
         assert [name(job) for job in cluster.jobs] != [name(old)]
 
+    @pytest.mark.lifecycle("changed-while-suspended")
     def test_while_suspended_takes_over_what_is_the_same(self) -> None:
         """Training that had begun finds its checkpoint: no digest has resources in it."""
         cluster = Cluster(suspend=False).prepared().running("train")
@@ -119,6 +123,7 @@ class TestAnotherSpec:
 
     @pytest.mark.parametrize("ended", [finished, failed])
     @pytest.mark.parametrize("change", [{"suspend": True}, {"ttlSecondsAfterFinished": 60}])
+    @pytest.mark.lifecycle("lifetime-changed-after-end")
     def test_that_only_says_when_never_runs_again(self, ended: Callable[[], Cluster], change: Json) -> None:
         cluster = ended()
         before = cluster.status
@@ -143,6 +148,7 @@ class TestAnotherSpec:
 
 
 class TestSuspend:
+    @pytest.mark.lifecycle("created-suspended")
     def test_a_job_that_was_created_suspended_creates_nothing(self) -> None:
         cluster = Cluster(suspend=True)
         plan = cluster.step()
@@ -154,6 +160,7 @@ class TestSuspend:
         cluster.changed(suspend=False).step()
         assert stages_with_jobs(cluster) == ["prepare"]
 
+    @pytest.mark.lifecycle("suspended")
     def test_what_runs_is_stopped_and_what_is_done_stays(self) -> None:
         cluster = Cluster().prepared().running("train", percent=40)
         cluster.step()
@@ -173,6 +180,7 @@ class TestSuspend:
         assert "progress" not in cluster.status
         does_nothing(cluster)
 
+    @pytest.mark.lifecycle("resumed")
     def test_resume_goes_on_with_the_stage_that_was_stopped(self) -> None:
         cluster = Cluster().prepared().running("train")
         cluster.step()
@@ -187,6 +195,7 @@ class TestSuspend:
             "Resumed",
         ]
 
+    @pytest.mark.lifecycle("resumed-while-stopping")
     def test_resume_waits_for_the_job_that_is_still_going_away(self) -> None:
         cluster = Cluster().prepared().running("train")
         cluster.step()
@@ -198,6 +207,7 @@ class TestSuspend:
         cluster.gone(cluster.job_of("train"))
         assert len(cluster.step().create) == 1
 
+    @pytest.mark.lifecycle("suspended-at-stage-end")
     def test_a_stage_that_has_just_ended_keeps_its_result(self) -> None:
         cluster = Cluster()
         cluster.step()
@@ -222,6 +232,7 @@ class TestLifetime:
     """The clock of these tests: `finished` and `failed` return one second after the end."""
 
     @pytest.mark.parametrize(("seconds", "left"), [(None, None), (60, 59.0), (1, None), (0, None)])
+    @pytest.mark.lifecycle("lifetime-over")
     def test_after_the_end(self, seconds: int | None, left: float | None) -> None:
         cluster = finished(ttlSecondsAfterFinished=seconds) if seconds is not None else finished()
         plan = cluster.plan()
@@ -236,6 +247,7 @@ class TestLifetime:
         assert cluster.changed(ttlSecondsAfterFinished=300).plan().requeue_after == 200
         assert cluster.changed(ttlSecondsAfterFinished=None).plan().requeue_after is None
 
+    @pytest.mark.lifecycle("lifetime-over")
     def test_begins_with_a_failure_too(self) -> None:
         cluster = failed(ttlSecondsAfterFinished=60)
         assert cluster.plan().requeue_after == 59
@@ -276,6 +288,7 @@ class TestQueue:
         assert cluster.stage("train")["state"] == "Running"
         assert "message" not in cluster.stage("train")
 
+    @pytest.mark.lifecycle("quota-taken-back")
     def test_a_preemption_is_not_charged_and_waits_again(self) -> None:
         cluster = Cluster(queueName="gpus").prepared()
         job = cluster.job_of("train")
@@ -299,6 +312,7 @@ class TestQueue:
         assert name(cluster.job_of("prepare")) in cluster.stage("prepare")["message"]
         assert "spec.suspend" in cluster.stage("prepare")["message"]
 
+    @pytest.mark.lifecycle("suspended-in-queue")
     def test_suspend_takes_the_job_out_of_it(self) -> None:
         cluster = Cluster(queueName="gpus").prepared()
         cluster.step()
@@ -306,6 +320,7 @@ class TestQueue:
 
 
 class TestOperator:
+    @pytest.mark.lifecycle("upgraded")
     def test_a_new_image_is_for_the_stages_that_have_not_begun(self) -> None:
         """An upgrade changes no Job that is there."""
         cluster = Cluster().prepared().running("train")
@@ -318,6 +333,7 @@ class TestOperator:
         assert export["spec"]["template"]["spec"]["containers"][0]["image"] == "trainer:2"
 
     @pytest.mark.parametrize("stage", CHAIN)
+    @pytest.mark.lifecycle("deleted-while-running", "deleted-without-operator")
     def test_an_operator_that_is_away_holds_up_no_deletion(self, stage: Stage) -> None:
         """Children go by their owner references, and nothing waits for us: there is no finalizer."""
         job = fine_tune_job()

@@ -106,6 +106,7 @@ class TestWaiting:
         cluster = training()
         assert [name(each) for each in cluster.services] == [name(cluster.job_of("train"))]
 
+    @pytest.mark.lifecycle("service-deleted")
     def test_a_service_that_somebody_deleted_comes_back(self) -> None:
         cluster = training()
         runs(cluster, 0)
@@ -113,6 +114,7 @@ class TestWaiting:
         assert [each["kind"] for each in cluster.step().apply] == ["Service"]
         assert cluster.plan().apply == []
 
+    @pytest.mark.lifecycle("nodes-missing")
     def test_says_how_many_pods_run_and_what_the_others_lack(self) -> None:
         cluster = training(4)
         runs(cluster, 0)

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -251,7 +252,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
         for _ in range(moves):
             if self.world.job:
                 self.look()
-                self.everybody_moves()
+                self.world.everybody_moves()
 
     # And in the end everybody does what is expected.
 
@@ -263,7 +264,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
             if not self.is_woken():
                 break
             self.look()
-            self.everybody_moves()
+            self.world.everybody_moves()
         assert self.world.job["status"]["phase"] in ENDED, self.world.job["status"]
         assert self.again is None
         assert all(owned_by(job, uid(self.world.job)) for job in self.world.jobs), "nothing is left of a namesake"
@@ -275,20 +276,8 @@ class FineTuneJobLife(RuleBasedStateMachine):
             return True
         return self.world.changed
 
-    def everybody_moves(self) -> None:
-        world = self.world
-        for job in [each for each in world.jobs if is_deleting(each)]:
-            world.collect(job)
-        for job in [each for each in world.unfinished() if each["spec"].get("suspend")]:
-            world.admit(job)
-        for pod in world.running():
-            world.end_pod(pod, 0)
-        for job in world.unfinished():
-            world.settle(job)
-        for job in world.startable():
-            world.start_pod(job)
 
-
+@pytest.mark.lifecycle("job-deleted")
 def test_a_job_comes_to_its_end_whatever_happens() -> None:
     run_state_machine_as_test(FineTuneJobLife, settings=PROFILE)
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
-from tuneyard_api.names import STAGES, Stage
-from tuneyard_api.stages import stage_digests
+from tuneyard_api.names import Stage
+from tuneyard_api.stages import STAGES, stage_digests
 
 Json = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """Every name, label and path that two parts of tuneyard must agree on."""
 
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 GROUP: Final = "tuneyard.dev"
 VERSION: Final = "v1alpha1"
@@ -21,7 +21,6 @@ ANNOTATION_INDEX: Final = "batch.kubernetes.io/job-completion-index"
 MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "tuneyard"}
 
 Stage = Literal["prepare", "train", "export", "evaluate", "publish"]
-STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 
 # Paths inside the pods.
 JOB_DIR: Final = "/etc/tuneyard/job"

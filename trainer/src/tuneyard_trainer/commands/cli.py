@@ -13,6 +13,7 @@ from types import FrameType
 
 from tuneyard_api import names
 from tuneyard_api.contracts.termination import termination_message, write_termination_message
+from tuneyard_api.stages import STAGES
 from tuneyard_store.credentials import Credentials, from_environment, load_credentials
 from tuneyard_store.errors import StoreError
 from tuneyard_store.schemes import open_store
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     stage = commands.add_parser("stage", help="run one stage, in a pod")
-    stage.add_argument("stage", choices=names.STAGES)
+    stage.add_argument("stage", choices=list(STAGES))
     stage.add_argument("--job", type=Path, default=Path(names.JOB_FILE), help="default: %(default)s")
     stage.add_argument("--credentials", type=Path, default=Path(names.CREDENTIALS_DIR), help="default: %(default)s")
     stage.add_argument("--workdir", type=Path, default=Path(names.WORK_DIR), help="default: %(default)s")
