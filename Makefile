@@ -84,7 +84,8 @@ install: setup images ## Install the Helm chart into the cluster
 	# Helm installs CRDs, but never updates them.
 	kubectl apply --server-side --force-conflicts -f charts/tuneyard/crds
 	$(HELM) upgrade --install tuneyard charts/tuneyard --namespace tuneyard-system --create-namespace --wait \
-	  --set images.operator=$(call tag,operator) --set images.trainer=$(call tag,trainer) --set images.server=$(call tag,server)
+	  --set images.operator=$(call tag,operator) --set images.trainer=$(call tag,trainer) --set images.server=$(call tag,server) \
+	  --set webhook.checkSecrets=true
 
 .PHONY: integration
 integration: images ## The ML stages, in the trainer image

@@ -1,12 +1,15 @@
 """The chart against helm and a real API server."""
 
+import base64
 import json
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import yaml
+from cryptography import x509
 
 from demo.kubectl import Json, KubectlError, apply, kubectl
 from support.operatorbuilders import SETTINGS
@@ -60,7 +63,12 @@ def test_the_api_server_takes_what_is_rendered(options: list[str]) -> None:
 
 def test_one_namespace_needs_no_right_in_the_cluster() -> None:
     kinds = {each["kind"] for each in template("--set", f"watchNamespaces={{{NAMESPACE}}}")}
-    assert kinds == {"ServiceAccount", "Role", "RoleBinding", "Deployment", "PodDisruptionBudget"}
+    webhook = {"Service", "Secret", "ValidatingWebhookConfiguration"}
+    namespaced = {"ServiceAccount", "Role", "RoleBinding", "Deployment", "PodDisruptionBudget"}
+    assert kinds == namespaced | webhook
+    off = template("--set", f"watchNamespaces={{{NAMESPACE}}}", "--set", "webhook.enabled=false")
+    assert {each["kind"] for each in off} == namespaced
+    assert "webhook" not in json.dumps(off)
 
 
 def test_the_operator_reads_no_secrets_and_writes_no_specs() -> None:
@@ -71,6 +79,125 @@ def test_the_operator_reads_no_secrets_and_writes_no_specs() -> None:
     assert verbs["modelservers"] == {"list", "watch"}
     assert verbs["finetunejobs"] == verbs["modelservers"] | {"delete"}
     assert verbs["pods"] == {"list", "watch"}
+
+
+def webhook_rights(*options: str) -> tuple[dict[str, list[str]], set[str]]:
+    """The verbs on what the webhook looks up, and the kinds that the operator is told to look up."""
+    rendered = template(*options)
+    kinds = ("localqueues", "priorityclasses", "secrets")
+    rules = [rule for each in rendered for rule in each.get("rules", []) if rule["resources"][0] in kinds]
+    (deployment,) = [each for each in rendered if each["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    lookups = {each["name"]: each.get("value") for each in container["env"]}.get("TUNEYARD_WEBHOOK_LOOKUPS") or ""
+    return {rule["resources"][0]: rule["verbs"] for rule in rules}, set(lookups.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "rights", "lookups"),
+    [
+        ([], {"localqueues", "priorityclasses"}, {"LocalQueue", "PriorityClass"}),
+        (
+            ["webhook.checkSecrets=true"],
+            {"localqueues", "priorityclasses", "secrets"},
+            {"LocalQueue", "PriorityClass", "Secret"},
+        ),
+        (["webhook.checkReferences=false"], set(), set()),
+        (["webhook.enabled=false", "webhook.checkSecrets=true"], set(), set()),
+        ([f"watchNamespaces={{{NAMESPACE}}}"], {"localqueues"}, {"LocalQueue"}),
+    ],
+)
+def test_the_webhook_may_get_what_it_looks_up_and_no_more(
+    options: list[str], rights: set[str], lookups: set[str]
+) -> None:
+    granted, told = webhook_rights(*(part for option in options for part in ("--set", option)))
+    assert granted == {right: ["get"] for right in rights}
+    assert told == lookups
+
+
+def webhooks(*options: str) -> list[Json]:
+    (found,) = [each for each in template(*options) if each["kind"] == "ValidatingWebhookConfiguration"]
+    configured: list[Json] = found["webhooks"]
+    return configured
+
+
+def test_the_webhook_stops_nobody_and_is_asked_in_its_namespaces_only() -> None:
+    for webhook in webhooks():
+        assert (webhook["failurePolicy"], webhook["timeoutSeconds"], webhook["sideEffects"]) == ("Ignore", 5, "None")
+        assert "namespaceSelector" not in webhook
+    for webhook in webhooks("--set", f"watchNamespaces={{{NAMESPACE}}}"):
+        (expression,) = webhook["namespaceSelector"]["matchExpressions"]
+        assert expression["values"] == [NAMESPACE]
+
+
+def test_the_webhooks_certificate_is_for_its_service() -> None:
+    rendered = template()
+    (secret,) = [each for each in rendered if each["kind"] == "Secret"]
+    (service,) = [each for each in rendered if each["kind"] == "Service"]
+    decoded = {key: base64.b64decode(value) for key, value in secret["data"].items()}
+    certificate, authority = (x509.load_pem_x509_certificate(decoded[key]) for key in ("tls.crt", "ca.crt"))
+    certificate.verify_directly_issued_by(authority)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    host = f"{service['metadata']['name']}.{NAMESPACE}.svc"
+    assert names.get_values_for_type(x509.DNSName) == [host]
+    assert certificate.not_valid_after_utc - certificate.not_valid_before_utc > timedelta(days=3649)
+    for webhook in webhooks():
+        assert webhook["clientConfig"]["service"]["name"] == service["metadata"]["name"]
+        assert x509.load_pem_x509_certificate(base64.b64decode(webhook["clientConfig"]["caBundle"]))
+
+
+def test_the_certificate_is_kept_over_upgrades() -> None:
+    """In the cluster, where helm can read it back."""
+    try:
+        helm("install", "kept", str(CHART), "-n", NAMESPACE, "--skip-crds", "--set", "replicas=0")
+        before = kept()
+        helm("upgrade", "kept", str(CHART), "-n", NAMESPACE, "--set", "replicas=0,logLevel=DEBUG")
+        assert kept() == before
+    finally:
+        helm("uninstall", "kept", "-n", NAMESPACE)
+
+
+def kept() -> tuple[Json, str]:
+    """The Secret's data and the bundle by which the API server trusts it."""
+    secret = json.loads(kubectl("get", "secret", "kept-tuneyard-webhook", "-n", NAMESPACE, "-o", "json"))
+    name = f"kept-tuneyard.{NAMESPACE}"
+    bundle = "jsonpath={.webhooks[0].clientConfig.caBundle}"
+    return secret["data"], kubectl("get", "validatingwebhookconfiguration", name, "-o", bundle)
+
+
+def test_cert_manager_may_make_the_certificate() -> None:
+    rendered = template("--set", "webhook.certManager.enabled=true")
+    (certificate,) = [each for each in rendered if each["kind"] == "Certificate"]
+    (issuer,) = [each for each in rendered if each["kind"] == "Issuer"]
+    (deployment,) = [each for each in rendered if each["kind"] == "Deployment"]
+    (configured,) = [each for each in rendered if each["kind"] == "ValidatingWebhookConfiguration"]
+    assert not [each for each in rendered if each["kind"] == "Secret"]
+    assert certificate["spec"]["issuerRef"] == {"kind": "Issuer", "name": issuer["metadata"]["name"]}
+    inject = configured["metadata"]["annotations"]["cert-manager.io/inject-ca-from"]
+    assert inject == f"{NAMESPACE}/{certificate['metadata']['name']}"
+    assert "caBundle" not in configured["webhooks"][0]["clientConfig"]
+    volumes = {each["name"]: each for each in deployment["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["webhook"]["secret"]["secretName"] == certificate["spec"]["secretName"]
+    other = (
+        "webhook.certManager.enabled=true,webhook.certManager.issuerRef.name=corp,webhook.certManager.issuerRef.kind="
+    )
+    rendered = template("--set", f"{other}ClusterIssuer")
+    (certificate,) = [each for each in rendered if each["kind"] == "Certificate"]
+    assert certificate["spec"]["issuerRef"] == {"kind": "ClusterIssuer", "name": "corp"}
+    assert not [each for each in rendered if each["kind"] == "Issuer"]
+
+
+def test_a_certificate_of_ones_own_renders_the_same_every_time() -> None:
+    options = ["--set", "webhook.tls.certificate=C,webhook.tls.key=K,webhook.tls.caBundle=A"]
+    assert template(*options) == template(*options), "with Argo CD nothing is ever out of sync"
+    (secret,) = [each for each in template(*options) if each["kind"] == "Secret"]
+    assert {key: base64.b64decode(value) for key, value in secret["data"].items()} == {
+        "ca.crt": b"A",
+        "tls.crt": b"C",
+        "tls.key": b"K",
+    }
+    named = template("--set", "webhook.tls.existingSecret=mine,webhook.tls.caBundle=A")
+    assert not [each for each in named if each["kind"] == "Secret"]
+    assert '"secretName": "mine"' in json.dumps(named)
 
 
 def test_a_single_replica_may_be_evicted() -> None:
@@ -117,6 +244,9 @@ def test_everything_carries_the_releases_label() -> None:
         "logFormat=xml",
         "replicas=-1",
         "unknown=1",
+        "webhook.port=80",
+        "webhook.enabled=maybe",
+        "webhook.tls.existingSecret=mine",
     ],
 )
 def test_wrong_values_are_refused(wrong: str) -> None:

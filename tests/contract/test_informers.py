@@ -21,6 +21,7 @@ from support.declared import KINDS, SOURCES
 from support.operatorbuilders import SETTINGS
 from support.wire import Wire, wire_to
 from tuneyard_operator import main
+from tuneyard_operator.admission.review import Admission
 from tuneyard_operator.machinery.cache import Cache
 from tuneyard_operator.machinery.controller import Context, Controller
 from tuneyard_operator.machinery.errors import ApiError, Verdict, classify, delay
@@ -218,7 +219,7 @@ async def test_a_stale_writer_is_rejected(server: ApiServer, wire: Wire) -> None
 @asynccontextmanager
 async def operator(port: int) -> AsyncIterator[aiohttp.ClientSession]:
     """The whole operator, ready; a session for its port."""
-    task = asyncio.create_task(main.run(SETTINGS.model_copy(update={"health_port": port})))
+    task = asyncio.create_task(main.run(SETTINGS.model_copy(update={"health_port": port}), Admission()))
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
         try:
             async with asyncio.timeout(30):

@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestServer
 from support.apiserver import client_config
 from support.declared import RESOURCES
 from tuneyard_operator import process
+from tuneyard_operator.admission import lookup
 from tuneyard_operator.machinery.errors import ApiError
 from tuneyard_operator.machinery.kube import Kube
 from tuneyard_operator.machinery.proxy import proxy_for
@@ -79,6 +80,25 @@ async def test_no_answer_is_to_be_compressed(server: TestServer) -> None:
     answer = await kube.get("Pod", "team", "x") or {}
     await kube.close()
     assert answer["takes"] == "identity"
+
+
+@pytest.mark.parametrize(("status", "there"), [(200, True), (404, False)])
+async def test_whether_an_object_exists_is_asked_without_its_contents(status: int, there: bool) -> None:
+    accepted = []
+
+    async def answer(request: web.Request) -> web.Response:
+        accepted.append((request.path, request.headers["Accept"]))
+        return web.json_response({}, status=status)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server:
+        kube = Kube(lambda: kopf.ConnectionInfo(server=str(server.make_url("/"))), lookup.RESOURCES, IDENTITY)
+        assert await kube.exists("Secret", "team", "keys") is there
+        await kube.close()
+    assert accepted == [
+        ("/api/v1/namespaces/team/secrets/keys", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
+    ]
 
 
 def test_a_kubeconfig_is_read_where_it_is_named_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

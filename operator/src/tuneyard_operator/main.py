@@ -11,6 +11,8 @@ from prometheus_client import REGISTRY
 
 from tuneyard_api import names
 from tuneyard_operator import finetunejob, modelserver, process
+from tuneyard_operator.admission import lookup
+from tuneyard_operator.admission.review import Admission
 from tuneyard_operator.machinery import health, logs, metrics
 from tuneyard_operator.machinery.cache import Cache
 from tuneyard_operator.machinery.declared import cached_kinds, enqueue_requests, resources, sources
@@ -47,13 +49,15 @@ def main() -> int:
     logs.set_up(settings.log_level, settings.log_format)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    asyncio.run(process.run(lambda: run(settings)))
+    admission = Admission()
+    webhook = process.Webhook(settings.webhook_port, settings.webhook_certificates, admission.review)
+    asyncio.run(process.run(lambda: run(settings, admission), webhook if settings.webhook_port else None))
     return 0
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, admission: Admission) -> None:
     """Runs until it is cancelled, or until one of its parts fails; then the other parts end too."""
-    kube, http = Kube(process.login, resources(CONTROLLERS), IDENTITY), HttpClient()
+    kube, http = Kube(process.login, resources(CONTROLLERS) | lookup.RESOURCES, IDENTITY), HttpClient()
     kinds = cached_kinds(CONTROLLERS)
     cache = Cache(kinds, lambda obj: enqueue(obj))
     reconciler = Reconciler(kube, cache, CONTROLLERS, settings, http)
@@ -77,6 +81,7 @@ async def run(settings: Settings) -> None:
         async with asyncio.TaskGroup() as parts:
             parts.create_task(informers.run(), name="informers")
             await informers.synced()
+            admission.lookup = lookup.ClusterLookup(kube, cache.get, settings.webhook_lookups)
             await lead(election, queue)
     finally:
         await election.release()

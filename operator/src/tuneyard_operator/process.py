@@ -1,15 +1,25 @@
-"""kopf runs the process: it logs in, takes the signals, and starts and ends the engine. Nothing else imports kopf."""
+"""kopf runs the process: it logs in, takes the signals, starts and ends the engine, and serves admission.
+
+Nothing else imports kopf.
+"""
 
 import asyncio
 import itertools
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
+from tuneyard_api.kind import Kind
+from tuneyard_api.kinds import KINDS
+from tuneyard_api.names import GROUP, VERSION
+from tuneyard_operator.admission.review import Verdict
 from tuneyard_operator.machinery.imports import hidden
+from tuneyard_operator.machinery.objects import Json
 from tuneyard_operator.machinery.proxy import proxy_for
 
 with hidden("kubernetes"):  # kopf would import all of it, for two classes that it compares with
@@ -21,16 +31,30 @@ EXEC_AGE: Final = timedelta(minutes=10)
 
 logger = logging.getLogger(__name__)
 
+# A certificate that is not there yet, or that cannot be read, is looked for again after that.
+CERTIFICATE_SECONDS: Final = 10.0
+UNPROCESSABLE: Final = 422  # what the API server answers where a schema rejects an object
+
 Engine = Callable[[], Coroutine[Any, Any, None]]
 
 
-async def run(engine: Engine) -> None:
+class Webhook(NamedTuple):
+    """An admission webhook: each kind at /validate-<kind>, over TLS."""
+
+    port: int
+    certificates: Path
+    """A folder with tls.crt and tls.key; when they change, the new ones are used."""
+    review: Callable[[Kind, Json, Json | None], Awaitable[Verdict]]
+
+
+async def run(engine: Engine, webhook: Webhook | None = None) -> None:
     """Until a signal, or until the engine ends; raises what it raised.
 
     kopf is given no kinds to watch. It asks the API server for its resources once, at the start; see
     docs/decisions/0011.
     """
     over = asyncio.Event()
+    configuration = settings()
     registry = kopf.OperatorRegistry()
     running: list[asyncio.Task[None]] = []
 
@@ -49,9 +73,51 @@ async def run(engine: Engine) -> None:
         running[0].cancel()
         await asyncio.wait(running)
 
-    await kopf.operator(registry=registry, settings=settings(), clusterwide=True, standalone=True, stop_flag=over)
+    if webhook:
+        _validate(registry, webhook)
+        configuration.admission.server = partial(_serve, webhook)
+    await kopf.operator(registry=registry, settings=configuration, clusterwide=True, standalone=True, stop_flag=over)
     if not running[0].cancelled():
         running[0].result()
+
+
+def _validate(registry: kopf.OperatorRegistry, webhook: Webhook) -> None:
+    async def validate(
+        *, body: kopf.Body, warnings: list[str], param: Any = None, old: kopf.Body | None = None, **_: Any
+    ) -> None:
+        verdict = await webhook.review(param, dict(body), dict(old) if old else None)
+        warnings.extend(verdict.warnings)
+        if verdict.problems:
+            raise kopf.AdmissionError(verdict.message, code=UNPROCESSABLE)
+
+    for kind in KINDS:
+        handler = kopf.on.validate(
+            *(GROUP, VERSION, kind.plural),
+            id=f"validate-{kind.kind.lower()}",
+            param=kind,
+            operations=["CREATE", "UPDATE"],
+            registry=registry,
+        )
+        handler(validate)
+
+
+async def _serve(webhook: Webhook, answer: kopf.WebhookFn) -> AsyncIterator[kopf.WebhookClientConfig]:
+    """kopf's server, which ends the process where it fails: here a missing certificate only delays it."""
+    certificate, key = webhook.certificates / "tls.crt", webhook.certificates / "tls.key"
+    while True:
+        server = kopf.WebhookServer(port=webhook.port, certfile=certificate, pkeyfile=key)
+        try:
+            async for config in server(partial(_answer, answer)):
+                yield config
+        except OSError as error:  # TLS errors are among them
+            logger.warning("The admission webhook waits for its certificate, or for its port: %s", error)
+        await asyncio.sleep(CERTIFICATE_SECONDS)
+
+
+async def _answer(answer: kopf.WebhookFn, request: Any, **hints: Any) -> Any:
+    """Without the uid, under which kopf would remember each updated object until it sees it deleted: it never does."""
+    (request["request"].get("object") or {}).get("metadata", {}).pop("uid", None)
+    return await answer(request, **hints)
 
 
 def login() -> kopf.ConnectionInfo:
@@ -101,8 +167,10 @@ def settings() -> kopf.OperatorSettings:
     """kopf writes nothing to the cluster and looks for nothing there."""
     quiet = kopf.OperatorSettings()
     quiet.posting.enabled = False
+    quiet.admission.managed = None  # the chart makes the webhook's configuration
     quiet.scanning.disabled = True
     # An API server that is away at the start is waited for: it would otherwise end the process.
     quiet.networking.error_backoffs = itertools.repeat(5.0)
     logging.getLogger("kopf.activities").setLevel(logging.WARNING)
+    logging.getLogger("kopf.objects").setLevel(logging.CRITICAL)  # it would log a refused object as an error
     return quiet

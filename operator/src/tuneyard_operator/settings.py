@@ -3,6 +3,7 @@
 import secrets
 import socket
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
@@ -24,7 +25,8 @@ def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
 
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+Split = BeforeValidator(_words)
+Words = Annotated[tuple[str, ...], NoDecode, Split]
 
 
 class Settings(BaseSettings):
@@ -56,6 +58,15 @@ class Settings(BaseSettings):
         default="text", description="Format of the log lines."
     )
     health_port: int = Field(default=8081, ge=0, le=65535, description="Port of /healthz, /readyz and /metrics.")
+    webhook_port: int = Field(
+        default=0, ge=0, le=65535, description="Port of the admission webhook. Default: 0, it is not served."
+    )
+    webhook_certificates: Path = Field(
+        default=Path("/etc/tuneyard/webhook"), description="Folder with tls.crt and tls.key of the webhook."
+    )
+    webhook_lookups: Annotated[tuple[Literal["LocalQueue", "PriorityClass", "Secret"], ...], NoDecode, Split] = Field(
+        default=(), description="Kinds of objects that the webhook looks up: LocalQueue, PriorityClass, Secret."
+    )
     workers: int = Field(default=8, ge=1, description="Objects that are reconciled at the same time.")
     poll: float = Field(default=3.0, gt=0, description="Seconds between two reads of a running stage's progress.")
     retire: float = Field(

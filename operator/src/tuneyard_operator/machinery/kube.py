@@ -27,6 +27,7 @@ HEADERS: Final = {
     # Compressing each page would cost both sides more time than it saves on the network.
     "Accept-Encoding": "identity",
 }
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 # A peer that vanished is noticed within a minute, without any request.
 KEEPALIVE: Final = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 
@@ -99,6 +100,16 @@ class Kube:
             if error.status == 404:
                 return None
             raise
+
+    async def exists(self, kind: str, namespace: str, name: str) -> bool:
+        """Asks for the metadata alone: the contents of a Secret do not leave the API server."""
+        try:
+            await self._call("get", kind, self._path(kind, namespace, name), accept=METADATA_ONLY)
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
 
     async def list_page(self, source: Source, token: str = "") -> Page:
         """Raises ApiError 410 when `token` is too old; the list then has to start over."""
@@ -191,10 +202,16 @@ class Kube:
         return f"{resource.root}{scope}/{resource.plural}" + (f"/{name}" if name else "")
 
     async def _call(
-        self, verb: str, kind: str, path: str, query: Mapping[str, str] | None = None, body: Json | None = None
+        self,
+        verb: str,
+        kind: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        accept: str = HEADERS["Accept"],
     ) -> Json:
         try:
-            answer = await self._send(verb, kind, path, query, body)
+            answer = await self._send(verb, kind, path, query, body, accept=accept)
             text = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(UNREACHABLE, type(error).__name__, str(error)) from error
@@ -211,6 +228,7 @@ class Kube:
         query: Mapping[str, str] | None = None,
         body: Json | None = None,
         timeout: aiohttp.ClientTimeout = TIMEOUT,
+        accept: str = HEADERS["Accept"],
     ) -> aiohttp.ClientResponse:
         """Returns the response with its body unread, and counts it by Kubernetes' verb."""
         content = "application/apply-patch+yaml" if verb == "patch" else "application/json"
@@ -220,7 +238,7 @@ class Kube:
                 METHODS.get(verb, "GET"),
                 f"{self._server}{path}",
                 params=query,
-                headers={"Content-Type": content, **self._authorization()},
+                headers={"Content-Type": content, "Accept": accept, **self._authorization()},
                 data=orjson.dumps(body) if body is not None else None,
                 timeout=timeout,
             )

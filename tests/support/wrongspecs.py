@@ -1,0 +1,141 @@
+"""Wrong specs, each with the field's path and the remedy that `kubectl apply` answers, and specs that get a warning."""
+
+from typing import Any, Final, NamedTuple
+
+from support.verdicts import JOB, SERVER, SHA
+
+Json = dict[str, Any]
+
+
+class WrongSpec(NamedTuple):
+    """`answer`: what kubectl prints, beside the path, where the schema speaks first; empty: the remedy."""
+
+    kind: str
+    part: Json  # of the spec, in place of the minimal one's
+    path: str
+    remedy: str
+    answer: str = ""
+    name: str = "wrong"
+
+    @property
+    def spec(self) -> Json:
+        return (JOB if self.kind == "FineTuneJob" else SERVER) | self.part
+
+    def document(self) -> Json:
+        return {"kind": self.kind, "metadata": {"name": self.name}, "spec": self.spec}
+
+
+def _job(part: Json, path: str, remedy: str, answer: str = "", name: str = "wrong") -> WrongSpec:
+    return WrongSpec("FineTuneJob", part, path, remedy, answer, name)
+
+
+def _server(part: Json, path: str, remedy: str, answer: str = "", name: str = "wrong") -> WrongSpec:
+    return WrongSpec("ModelServer", part, path, remedy, answer, name)
+
+
+def _resources(**resources: Any) -> Json:
+    return {"resources": resources}
+
+
+QUANTITY: Final = "write a number such as 2, 500m or 16Gi"
+NAME: Final = "write small letters, digits, hyphens and dots"
+
+# The API server's schema comes first: what it refuses never gets to the webhook.
+SCHEMA: Final = [
+    _job({"training": {"lora": {"rank": 0}}}, "spec.training.lora.rank", "from 1 to 512", "greater than or equal to 1"),
+    _job({"training": {"learningRate": 2}}, "spec.training.learningRate", "of at most 1", "less than or equal to 1"),
+    _job({"training": {"method": "qlorra"}}, "spec.training.method", "Did you mean qlora?", '"lora", "qlora"'),
+    _job(
+        {"training": {"epochs": "3"}}, "spec.training.epochs", "write a number above 0", 'must be of type number: "str'
+    ),
+    _job({"dataset": {"train": []}}, "spec.dataset.train", "a list of 1 to 32 items", "at least 1 items"),
+    _job({"output": {}}, "spec.output.uri", "is required: write text", "Required value"),
+    _job({"export": {"formats": ["bf16", "bf16"]}}, "spec.export.formats", "write each once", "Duplicate value"),
+    _job({"training": {"learningRte": 1}}, "spec.training.learningRte", "Did you mean learningRate?", "unknown field"),
+    _job({"model": {"uri": "models/m"}}, "spec.model.uri", "write s3://bucket/path"),
+    _job({"training": {"epochs": 1, "maxSteps": 5}}, "spec.training", "epochs or maxSteps, not both"),
+    _server({"model": {"uri": "s3://abc/b"}}, "spec.model", "uri needs digest (sha256:"),
+    _server({"replicas": -1}, "spec.replicas", "from 0 to 1000", "greater than or equal to 0"),
+]
+# What a schema cannot say, or says in the words of regular expressions.
+WEBHOOK: Final = [
+    _job(_resources(limits={"memory": "16GB"}), "spec.resources.limits.memory", QUANTITY),
+    _job(_resources(requests={"cpu": "two"}), "spec.resources.requests.cpu", QUANTITY),
+    _job(_resources(requests={"cpu": "-1"}), "spec.resources.requests.cpu", "write 0 or more"),
+    _job(
+        _resources(requests={"cpu": 4}, limits={"cpu": 2}),
+        *("spec.resources.requests.cpu", "write at most 2, or raise the limit"),
+    ),
+    _job(
+        _resources(limits={"ram": "1Gi"}),
+        "spec.resources.limits.ram",
+        "write cpu, memory, ephemeral-storage or domain/",
+    ),
+    _job(_resources(gpuResourceName="gpu"), "spec.resources.gpuResourceName", "such as nvidia.com/gpu"),
+    _job(_resources(runtimeClassName="NVIDIA"), "spec.resources.runtimeClassName", NAME),
+    _job(_resources(tolerations=[{"value": "x"}]), "spec.resources.tolerations[0].key", "write operator: Exists"),
+    _job(
+        _resources(tolerations=[{"operator": "Exists", "value": "x"}]),
+        *("spec.resources.tolerations[0].value", "leave it out, or write operator: Equal"),
+    ),
+    _job(
+        _resources(tolerations=[{"key": "x", "operator": "Exists", "tolerationSeconds": 3}]),
+        *("spec.resources.tolerations[0].tolerationSeconds", "write effect: NoExecute"),
+    ),
+    _job(
+        _resources(gpus=8) | {"training": {"effectiveBatchSize": 12}},
+        *("spec.training.effectiveBatchSize", "write a multiple of resources.nodes x resources.gpus"),
+    ),
+    _job({"output": JOB["output"] | {"secretRef": {"name": "My_Secret"}}}, "spec.output.secretRef.name", NAME),
+    _job({"queueName": "GPUs"}, "spec.queueName", NAME),
+    _job({"priorityClassName": "very high"}, "spec.priorityClassName", NAME),
+    _server({}, "metadata.name", "with a letter in front", name="7b"),
+    _server({}, "metadata.name", "write small letters, digits and hyphens", name="chat.v2"),
+    _server(
+        _resources(gpus=2) | {"vllm": {"tensorParallelSize": 4}},
+        *("spec.vllm.tensorParallelSize", "write at most resources.gpus"),
+    ),
+    _server({"vllm": {"extraArgs": {"--seed": "1"}}}, "spec.vllm.extraArgs", "write max-num-seqs, not --max-num-seqs"),
+    _server(
+        {"auth": {"apiKeySecretRef": {"name": "key", "key": "api key"}}},
+        *("spec.auth.apiKeySecretRef.key", "write letters, digits, '-', '_' and '.'"),
+    ),
+    _server({"model": {"fineTuneJobRef": {"name": "a/b"}}}, "spec.model.fineTuneJobRef.name", NAME),
+]
+WRONG_SPECS: Final = [*SCHEMA, *WEBHOOK]
+
+
+class Doubtful(NamedTuple):
+    """A spec that is accepted with a warning."""
+
+    kind: str
+    part: Json
+    warning: str
+
+    @property
+    def spec(self) -> Json:
+        return (JOB if self.kind == "FineTuneJob" else SERVER) | self.part
+
+
+_GPU: Final = {"resources": {"gpus": 1}}
+_KEY: Final = {"auth": {"apiKeySecretRef": {"name": "absent"}}}
+DOUBTFUL: Final = [
+    Doubtful(
+        "FineTuneJob",
+        _GPU | {"output": JOB["output"] | {"secretRef": {"name": "absent"}}},
+        "spec.output.secretRef.name: there is no Secret absent yet",
+    ),
+    Doubtful("FineTuneJob", _GPU | {"queueName": "absent"}, "spec.queueName: there is no LocalQueue absent yet"),
+    Doubtful(
+        "FineTuneJob",
+        _GPU | {"priorityClassName": "absent"},
+        "spec.priorityClassName: there is no PriorityClass absent yet",
+    ),
+    Doubtful(
+        "ModelServer",
+        _KEY | {"model": {"fineTuneJobRef": {"name": "absent"}}},
+        "spec.model.fineTuneJobRef.name: there is no FineTuneJob absent yet",
+    ),
+    Doubtful("FineTuneJob", {"resources": {"gpus": 0}}, "spec.resources.gpus: 0 trains on the CPU"),
+    Doubtful("ModelServer", {"model": {"uri": "s3://abc/b", "digest": SHA}}, "spec.auth: without an API key"),
+]
