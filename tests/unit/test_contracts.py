@@ -1,18 +1,11 @@
 """What the parts hand to each other: the largest legal spec goes through all of it, and no decision is lost."""
 
 import json
-from typing import Any
 
 import pytest
 
+from support.largest import FORMATS, GATE, LONG_URI, dataset, evaluation, largest_spec, published
 from tuneyard_api import reasons
-from tuneyard_api.contracts.results import (
-    DatasetSummary,
-    EvaluateResult,
-    MeasuredArtifact,
-    PublishResult,
-    Recommendation,
-)
 from tuneyard_api.contracts.termination import (
     TERMINATION_BYTES,
     EvaluateReport,
@@ -23,46 +16,7 @@ from tuneyard_api.contracts.termination import (
     termination_message,
 )
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
-from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
-from tuneyard_api.registry import ARTIFACT_FORMATS
 from tuneyard_api.stages import STAGES
-
-DIGEST = "sha256:" + "f" * 64
-LONG_URI = "s3://" + "b" * 63 + "/" + "p" * 955
-# What the API may name one day: more formats than there are, with names as long as gguf-q4_k_m.
-FORMATS = [*ARTIFACT_FORMATS, *(f"format-no-{number:02}" for number in range(16 - len(ARTIFACT_FORMATS)))]
-SUBJECTS = ["base", "tuned", *FORMATS]
-
-
-def evaluation(failing: str | None) -> EvaluateResult:
-    """16 gates, each against every subject."""
-    gates = [
-        GateStatus(
-            metric="perplexity", against="tuned", subject=name, value=1234.5678, limit=1234.5678, passed=name != failing
-        )
-        for _ in range(16)
-        for name in FORMATS
-    ]
-    measurements = [Measurement(subject=name, metric="perplexity", value=1234.5678) for name in SUBJECTS]
-    return EvaluateResult(measurements=measurements, gates=gates, passed=True, rows=10**9, tokens=10**12)
-
-
-def published(failing: str | None) -> PublishResult:
-    return PublishResult(
-        artifacts=[
-            MeasuredArtifact(uri=LONG_URI, digest=DIGEST, format=name, size_bytes=10**14, perplexity=1234.5678)
-            for name in FORMATS
-        ],
-        recommended=Recommendation(format=FORMATS[0], reason="smallest of 16 artifacts whose gates passed " * 4),
-        evaluation=evaluation(failing),
-        dataset=dataset(),
-        loss=1.2345,
-    )
-
-
-def dataset() -> DatasetSummary:
-    dropped = {f"reasonOfThirtyCharacters{number:06}": 10**9 for number in range(20)}
-    return DatasetSummary(rows_in=10**9, rows_kept=10**9, dropped=dropped, tokens=10**12, digest=DIGEST)
 
 
 def sent(report: StageReport) -> Termination:
@@ -115,16 +69,7 @@ def test_other_programs_words_are_no_termination(text: str) -> None:
 
 
 def test_the_largest_spec_is_legal() -> None:
-    gate: dict[str, Any] = {"against": "tuned", "maxRatio": 1.05}
-    spec = {
-        "model": {"uri": LONG_URI},
-        "dataset": {"train": [{"uri": LONG_URI}] * 32},
-        "export": {"formats": list(ARTIFACT_FORMATS)},
-        "evaluation": {"gates": [gate] * 16},
-        "output": {"uri": LONG_URI},
-    }
-    assert len(FineTuneJobSpec.model_validate(spec).evaluation.gates) == 16
+    spec = FineTuneJobSpec.model_validate(largest_spec())
+    assert len(spec.evaluation.gates) == 16
     assert len(LONG_URI) == 1024
-    assert json.dumps(FineTuneJobSpec.model_validate(spec).evaluation.gates[0].wire()) == json.dumps(
-        {"metric": "perplexity", **gate}
-    )
+    assert json.dumps(spec.evaluation.gates[0].wire()) == json.dumps({"metric": "perplexity", **GATE})
