@@ -1,6 +1,6 @@
 """The blocks of the documentation: YAML and kubectl against a real API server, other commands against their programs.
 
-Nothing is changed: what would write is a dry run. tests/e2e/test_readme.py runs the README's first model for real.
+Commands that would write are dry runs. tests/e2e/test_readme.py runs the README's first model for real.
 """
 
 import os
@@ -63,11 +63,14 @@ class Reader(NamedTuple):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """An API server with our kinds and the namespaces of the documents."""
+    """An API server with our kinds, the namespaces of the documents, and the objects that they show."""
     with api_server(tmp_path_factory.mktemp("api") / "server") as running:
         running.install_crds()
         for name in NAMESPACES:
             running.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        objects = "\n---\n".join(block.text for block in YAML if not block.text.startswith(VALUES))
+        # What is wrong with them fails their own test.
+        subprocess.run([*running.kubectl, "apply", "-f", "-"], input=objects, text=True, check=False, timeout=60)
         yield running
 
 
@@ -82,31 +85,23 @@ def reader(server: ApiServer, tmp_path: Path) -> Reader:
     return Reader(server, folder)
 
 
-def apply(reader: Reader, text: str, *options: str) -> None:
-    file = reader.folder / "shown.yaml"
-    file.write_text(text)
-    reader.succeed("kubectl", "apply", "--server-side", "--validate=strict", f"--filename={file}", *options)
-
-
 @pytest.mark.parametrize("block", YAML, ids=str)
 def test_yaml(block: Block, reader: Reader) -> None:
+    (reader.folder / "shown.yaml").write_text(block.text)
     if block.text.startswith(VALUES):
-        (reader.folder / "values.yaml").write_text(block.text)
-        reader.succeed("helm", "template", "tuneyard", "charts/tuneyard", "--values=values.yaml")
+        reader.succeed("helm", "template", "tuneyard", "charts/tuneyard", "--values=shown.yaml")
     else:
-        apply(reader, block.text, "--dry-run=server")
+        # A new object: what is not written is not there, as it would be with an apply.
+        reader.succeed("kubectl", "replace", "--force", "--validate=strict", "--filename=shown.yaml")
 
 
 @pytest.mark.parametrize("block", SHELL, ids=str)
 def test_commands(block: Block, reader: Reader) -> None:
     found = list(commands(block))
     assert found, "no command: a block of output is `text`, and a command in `console` begins with `$ `"
-    before = [each for each in YAML if each.file == block.file and each.line < block.line]
-    for each in before:
-        if not each.text.startswith(VALUES):
-            apply(reader, each.text)
+    shown = [each.text for each in YAML if each.file == block.file and each.line < block.line]
     for words in found:
-        check(words, reader._replace(shown=before[-1].text if before else ""))
+        check(words, reader._replace(shown=shown[-1] if shown else ""))
 
 
 def check(words: list[str], reader: Reader) -> None:
