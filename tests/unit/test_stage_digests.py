@@ -1,4 +1,4 @@
-"""What changes a stage's digest, and what must not: a digest that changes for nothing trains twice."""
+"""The digests of the stages. A digest that changes without need makes every user train twice."""
 
 from typing import Any
 
@@ -54,22 +54,22 @@ EVERYTHING = list(STAGES)
         ({"training": {"method": "lora", "lora": {"rank": 16}}, "export": {"formats": ["bf16"]}}, []),
     ],
 )
-def test_what_runs_again(changes: Json, expected: list[str]) -> None:
+def test_changed_stages(changes: Json, expected: list[str]) -> None:
     assert changed(**changes) == expected
 
 
-def test_another_file_under_the_same_name_is_another_run() -> None:
+def test_content_changes_the_digests() -> None:
     for part in ({"model": [["config.json", 10, "another"]]}, {"data": {"train-0": [["s3://data/a.jsonl", "01"]]}}):
         assert changed(SOURCES | part) == EVERYTHING
 
 
-def test_digests_are_hex_and_differ() -> None:
+def test_digests_are_distinct_hex() -> None:
     found = digests()
     assert list(found) == EVERYTHING
     assert len(set(found.values())) == len(found)
     assert all(len(each) == 64 and int(each, 16) for each in found.values())
 
 
-def test_digests_do_not_change_by_themselves() -> None:
+def test_recorded_digest() -> None:
     """Recorded: when this fails, every user's finished runs would be run again. Raise a version only for that."""
     assert digests()["train"] == "7f9e0ef0556e9989b5109abd2789ebea0f9e52f4c18ce4e34f20aca7d5382171"

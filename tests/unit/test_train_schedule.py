@@ -33,7 +33,7 @@ def test_micro_batch_size(effective: int, micro: int | None, devices: int, expec
     assert micro_batch_size(training, devices) == expected
 
 
-def test_nodes_share_the_batch_as_gpus_do() -> None:
+def test_devices() -> None:
     assert [TrainingResources(nodes=nodes, gpus=gpus).devices for nodes, gpus in ((1, 0), (3, 0), (1, 8), (3, 8))] == [
         1,
         3,
@@ -43,12 +43,12 @@ def test_nodes_share_the_batch_as_gpus_do() -> None:
 
 
 @pytest.mark.parametrize(("effective", "micro", "devices"), [(16, 3, 1), (16, 8, 4), (6, None, 4)])
-def test_a_batch_that_cannot_be_split_is_refused(effective: int, micro: int | None, devices: int) -> None:
+def test_indivisible_batch(effective: int, micro: int | None, devices: int) -> None:
     with pytest.raises(BadInput, match="effectiveBatchSize"):
         micro_batch_size(Training(effective_batch_size=effective, micro_batch_size=micro), devices)
 
 
-def test_each_epoch_sees_every_row_once_in_an_order_of_its_own() -> None:
+def test_epochs_are_shuffled() -> None:
     order = row_order([5] * 12, steps=6, batch=4, seed=1)
     first, second = order[:12], order[12:]
     assert sorted(first) == sorted(second) == list(range(12))
@@ -61,18 +61,18 @@ def test_a_batch_may_span_two_epochs() -> None:
     assert sorted(Counter(order).values()) == [2, 2, 2, 3, 3]
 
 
-def test_the_order_depends_on_the_seed_alone() -> None:
+def test_order_depends_on_the_seed() -> None:
     lengths = [3, 1, 2, 9, 4, 7]
     assert row_order(lengths, 4, 3, seed=7) == row_order(lengths, 4, 3, seed=7)
     assert row_order(lengths, 4, 3, seed=7) != row_order(lengths, 4, 3, seed=8)
 
 
-def test_a_longer_run_begins_like_a_shorter_one() -> None:
+def test_order_is_a_prefix_of_a_longer_run() -> None:
     lengths = list(range(10))
     assert row_order(lengths, 9, 4, seed=3)[:12] == row_order(lengths, 3, 4, seed=3)
 
 
-def test_rows_of_like_length_share_a_micro_batch() -> None:
+def test_rows_of_a_step_are_sorted_by_length() -> None:
     lengths = [10, 90, 20, 80, 30, 70, 40, 60]
     order = row_order(lengths, steps=1, batch=8, seed=0)
     assert [lengths[row] for row in order] == sorted(lengths, reverse=True)

@@ -1,4 +1,4 @@
-"""FineTuneJob files and the tuneyard command: mistakes are told in the words of the file."""
+"""FineTuneJob files and the tuneyard command."""
 
 import json
 import subprocess
@@ -43,14 +43,14 @@ def job(**spec: Any) -> Json:
         ({"model": {}, "output": {}}, ["spec.model.uri", "spec.output.uri"]),
     ],
 )
-def test_each_mistake_is_named_by_its_path(spec: Json, says: list[str]) -> None:
+def test_mistakes_have_a_path(spec: Json, says: list[str]) -> None:
     with pytest.raises(BadInput) as raised:
         parse_job(job(**spec), "x.yaml")
     for words in ["x.yaml", *says]:
         assert words in raised.value.message
 
 
-def test_a_file_may_hold_other_documents(tmp_path: Path) -> None:
+def test_other_documents(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(yaml.safe_dump_all([{"kind": "Secret"}, None, job()]))
     assert read_job_yaml(path).name == "a"
@@ -66,19 +66,19 @@ def test_a_file_may_hold_other_documents(tmp_path: Path) -> None:
         ("", "0 documents"),
     ],
 )
-def test_a_file_without_one_job_is_refused(tmp_path: Path, text: str, says: str) -> None:
+def test_invalid_files(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(text)
     with pytest.raises(BadInput, match=says):
         read_job_yaml(path)
 
 
-def test_the_example_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_the_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", str(EXAMPLE)]) == 0
     assert "kubernetes-fields is valid" in capsys.readouterr().out
 
 
-def test_a_wrong_file_ends_with_65(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", str(tmp_path / "none.yaml")]) == 65
     assert "none.yaml cannot be read: No such file or directory" in capsys.readouterr().err
 
@@ -93,7 +93,7 @@ def run_stage(stage: str, directory: Path) -> tuple[int, Json]:
     return done.returncode, json.loads(message.read_text())
 
 
-def test_a_stage_without_its_secret_says_so(tmp_path: Path) -> None:
+def test_stage_without_credentials(tmp_path: Path) -> None:
     output = {"uri": "s3://artifacts/a", "secretRef": {"name": "s3-credentials"}}
     (tmp_path / "job.json").write_text(json.dumps(job(output=output)))
     code, message = run_stage("prepare", tmp_path)
@@ -102,23 +102,22 @@ def test_a_stage_without_its_secret_says_so(tmp_path: Path) -> None:
     assert "AWS_ACCESS_KEY_ID" in message["advice"]
 
 
-def test_a_stage_that_cannot_begin_says_so_too(tmp_path: Path) -> None:
-    """No job.json: not a mistake of the user, but still told."""
+def test_stage_without_a_job_file(tmp_path: Path) -> None:
+    """A missing job.json is not the user's mistake, and is reported too."""
     code, message = run_stage("prepare", tmp_path)
     assert (code, message["reason"]) == (1, "StageCrashed")
     assert "job.json" in message["message"]
 
 
-def test_the_command_starts_without_heavy_libraries() -> None:
+def test_cli_imports_no_heavy_library() -> None:
     heavy = ["torch", "transformers", "tokenizers", "numpy", "peft"]
     program = f"import sys, tuneyard_trainer.commands.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_prepare_needs_no_torch() -> None:
-    program = (
-        "import sys, tuneyard_trainer.stages.prepare, tuneyard_trainer.stages.publish; print('torch' in sys.modules)"
-    )
+def test_stages_import_no_torch() -> None:
+    imported = "from tuneyard_trainer.stages import prepare, train, export, evaluate, publish"
+    program = f"import sys\n{imported}\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

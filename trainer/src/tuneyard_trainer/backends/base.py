@@ -20,7 +20,7 @@ class Backend(NamedTuple):
 
     It trains by `native_config`'s request. It emits TrainingProgress, and CheckpointWritten for each checkpoint that it
     has written below request.checkpoints. Once request.stop_file exists it writes a checkpoint and stops; from
-    request.resume it goes on with step, data order, optimizer and random state.
+    request.resume it restores step, data order, optimizer and random state.
     """
     check: Callable[[FineTuneJobSpec], None]
     """Raises BadInput for a spec that the backend cannot train; prepare calls it, before a GPU is asked for."""

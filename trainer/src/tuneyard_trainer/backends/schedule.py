@@ -1,7 +1,7 @@
-"""How many steps a run takes and which rows each of them sees: pure functions of the spec, the rows and the seed.
+"""The steps of a run, and the rows of each step: pure functions of the spec, the rows and the seed.
 
-The whole run is one list of rows, written down before it starts. A resumed run goes on in that list, so it sees what an
-uninterrupted one would have seen.
+The order of the rows is computed for the whole run before it starts. A resumed run continues in that order, so that it
+sees the same rows as an uninterrupted run.
 """
 
 import math
@@ -17,7 +17,7 @@ DEFAULT_EPOCHS = 3.0
 
 
 def total_steps(training: Training, rows: int) -> int:
-    """Optimizer steps of a run over `rows` training rows; a last partial batch is filled from the next epoch."""
+    """Optimizer steps of a run over `rows` training rows. The next epoch fills a last partial batch."""
     if training.max_steps is not None:
         return training.max_steps
     epochs = DEFAULT_EPOCHS if training.epochs is None else training.epochs
@@ -43,10 +43,10 @@ def micro_batch_size(training: Training, devices: int = 1) -> int:
 
 
 def row_order(lengths: Sequence[int], steps: int, batch: int, seed: int) -> list[int]:
-    """The rows of the whole run: `batch` of them per step, each epoch shuffled anew.
+    """The rows of the whole run: `batch` of them per step, each epoch in another order.
 
     Rows of one step are sorted by length (in tokens), longest first, so that its micro batches need little padding. The
-    loss is a mean over the step's tokens: the order within a step changes the speed, not what is learned.
+    loss is a mean over the step's tokens: the order within a step changes the speed, not the gradient.
     """
     stream = _epochs(len(lengths), seed)
     order: list[int] = []
@@ -59,7 +59,7 @@ def _epochs(rows: int, seed: int) -> Iterator[int]:
     epoch = 0
     while True:
         shuffled = list(range(rows))
-        # A string seed is hashed with SHA-512: the same on every machine and Python version.
+        # A string seed is hashed with SHA-512, so the order is the same on every machine and Python version.
         random.Random(f"{seed}/{epoch}").shuffle(shuffled)  # noqa: S311 - an order, not a secret
         yield from shuffled
         epoch += 1

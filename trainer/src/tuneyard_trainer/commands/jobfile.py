@@ -1,4 +1,4 @@
-"""FineTuneJobs in files: read, validated, and their mistakes told in the words of the file."""
+"""Reads and validates FineTuneJobs in files."""
 
 import json
 from collections.abc import Mapping
@@ -33,12 +33,12 @@ def read_job_yaml(path: Path) -> FineTuneJob:
         BadInput: the file cannot be read, or it holds none, several, or one that is wrong.
     """
     try:
-        documents = [each for each in yaml.safe_load_all(path.read_text()) if each is not None]
+        documents = [document for document in yaml.safe_load_all(path.read_text()) if document is not None]
     except OSError as error:
         raise BadInput(reasons.INVALID_SPEC, f"{path} cannot be read: {error.strerror}", MISSING_ADVICE) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(reasons.INVALID_SPEC, f"{path} is not YAML: {error}", "Correct it there.") from error
-    jobs = [each for each in documents if isinstance(each, dict) and each.get("kind") == KIND]
+    jobs = [item for item in documents if isinstance(item, dict) and item.get("kind") == KIND]
     if len(jobs) != 1:
         raise BadInput(reasons.INVALID_SPEC, f"{path} has {len(jobs)} documents of kind {KIND}", MISSING_ADVICE)
     if jobs[0].get("apiVersion") != names.API_VERSION:

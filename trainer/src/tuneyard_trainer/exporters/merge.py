@@ -18,7 +18,7 @@ def merge(job: ExportJob) -> None:
 
     Raises:
         BadInput: the adapter does not fit the base model's files.
-        ArtifactCorrupt: the adapter is not what train wrote.
+        ArtifactCorrupt: the adapter differs from its manifest.
     """
     context = job.context
     job.on_progress(0, "merging")

@@ -6,18 +6,38 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tuneyard_api import reasons
+from tuneyard_api.contracts.base import Contract
 from tuneyard_api.contracts.results import DatasetSummary
 from tuneyard_trainer.data.cleaning import too_long
 from tuneyard_trainer.data.columns import length, supervised
 from tuneyard_trainer.data.examples import content
 from tuneyard_trainer.data.split import TRAIN, VALIDATION, Split
 from tuneyard_trainer.data.tokenize import TokenizedExample
+from tuneyard_trainer.reports.render import render
 from tuneyard_trainer.runtime.errors import BadInput
-
-Json = dict[str, Any]
 
 PERCENTILES: Final = (50, 90, 99, 100)
 SAMPLES: Final = 2
+
+
+class DataDocument(Contract):
+    """report.json"""
+
+    name: str
+    """Of the FineTuneJob."""
+    digest: str
+    rows_in: int
+    rows_kept: int
+    rows: dict[str, int]
+    """Kept rows by split."""
+    dropped: dict[str, int]
+    """Dropped rows by reason."""
+    tokens: int
+    supervised_tokens: int
+    length_percentiles: dict[str, int]
+    """Tokens per row."""
+    samples: list[Any]
+    """Some rows: see tuneyard_trainer.data.examples.content."""
 
 
 @dataclass
@@ -82,20 +102,20 @@ class DataReport:
             digest=digest,
         )
 
-    def summary(self, name: str, digest: str) -> Json:
-        """report.json."""
-        return {
-            "name": name,
-            "digest": digest,
-            "rowsIn": self.rows_in,
-            "rowsKept": self.kept,
-            "rows": dict(sorted(self.rows.items())),
-            "dropped": dict(sorted(self.dropped.items())),
-            "tokens": self.tokens,
-            "supervisedTokens": self.supervised,
-            "lengthPercentiles": {str(percent): percentile(self.lengths, percent) for percent in PERCENTILES},
-            "samples": self.samples,
-        }
+    def document(self, name: str, digest: str) -> DataDocument:
+        """The report on all rows that were counted."""
+        return DataDocument(
+            name=name,
+            digest=digest,
+            rows_in=self.rows_in,
+            rows_kept=self.kept,
+            rows=dict(sorted(self.rows.items())),
+            dropped=dict(sorted(self.dropped.items())),
+            tokens=self.tokens,
+            supervised_tokens=self.supervised,
+            length_percentiles={str(percent): percentile(self.lengths, percent) for percent in PERCENTILES},
+            samples=self.samples,
+        )
 
 
 def percentile(values: "array[int]", percent: int) -> int:
@@ -104,21 +124,6 @@ def percentile(values: "array[int]", percent: int) -> int:
     return ranked[max(0, -(-percent * len(ranked) // 100) - 1)]
 
 
-def render_markdown(summary: Json) -> str:
-    """report.md, from the summary."""
-    counts = [
-        ("rows read", summary["rowsIn"]),
-        *((f"dropped: {reason}", count) for reason, count in summary["dropped"].items()),
-        *((f"kept for {split}", count) for split, count in summary["rows"].items()),
-        ("tokens", summary["tokens"]),
-        ("tokens that are trained", summary["supervisedTokens"]),
-        *((f"tokens per row, percentile {percent}", value) for percent, value in summary["lengthPercentiles"].items()),
-    ]
-    table = "\n".join(f"| {name} | {value:,} |" for name, value in counts)
-    samples = "\n\n".join(
-        "\n".join(f"    {message['role']}: {line}" for message in messages for line in message["content"].splitlines())
-        for messages in summary["samples"]
-    )
-    return (
-        f"# Data of {summary['name']}\n\n{summary['digest']}\n\n| | |\n|---|---:|\n{table}\n\n## Samples\n\n{samples}\n"
-    )
+def render_markdown(data: DataDocument) -> str:
+    """report.md"""
+    return render("data.md", data=data)

@@ -52,7 +52,7 @@ class Checkpoints:
         """Downloads one checkpoint.
 
         Raises:
-            ArtifactCorrupt: a file is not what the manifest says.
+            ArtifactCorrupt: a file differs from the manifest.
         """
         directory = to / f"checkpoint-{step}"
         fetch_directory(self.store, self.uri(step), directory, None)

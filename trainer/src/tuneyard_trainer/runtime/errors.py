@@ -16,7 +16,7 @@ from tuneyard_store.errors import StoreError
 class StageError(Exception):
     """A failure with a reason (one word), a message (what is wrong, and where) and advice (what to do).
 
-    `report` is what the operator is told of the result all the same.
+    `report` is what the operator gets of a result that the stage has found before it failed.
     """
 
     exit_code: ClassVar[int] = names.EXIT_UNKNOWN
@@ -49,7 +49,7 @@ def from_store(error: StoreError) -> StageError:
 
 def preempted() -> TryAgain:
     """The error of a stage that was asked to stop before it had finished."""
-    return TryAgain(reasons.PREEMPTED, "The stage was stopped before it had finished.", "It is started again.")
+    return TryAgain(reasons.PREEMPTED, "The stage was stopped before it had finished.", "It is restarted.")
 
 
 def sentence(text: str) -> str:

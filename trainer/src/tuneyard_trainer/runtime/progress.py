@@ -90,7 +90,7 @@ def render_metrics(report: ProgressReport) -> bytes:
 
 
 def serve_progress(progress: Progress, port: int) -> ThreadingHTTPServer | None:
-    """Serves /progress, /metrics and /healthz in the background; a stage goes on where the port is in use."""
+    """Serves /progress, /metrics and /healthz in the background; None where the port is in use."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,7 +1,7 @@
 """Several pods that train together: they join before they start, and notice when one of them is lost.
 
 The followers ask the leader over HTTP. It answers when all have asked, with the step of the checkpoint from which all
-resume: the pods share no disk, and each could find another newest checkpoint in the store. The followers then go on
+resume: the pods share no disk, and each could find another newest checkpoint in the store. The followers keep
 asking, as a heartbeat. So a pod that is gone, or was replaced, is noticed in seconds; torch's own timeouts are minutes
 long, because they must allow for slow steps.
 """

@@ -1,4 +1,4 @@
-"""Runs one stage: reuses a committed result, else runs the stage and commits last, and says how it ended."""
+"""Runs one stage: reuses a committed result, or runs the stage and commits its result last; returns an outcome."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
     advice: str = ""
     result: StageResult | None = None
     report: StageReport | None = None
-    """What the operator is told of the result."""
+    """The part of the result that the operator gets."""
 
     @property
     def succeeded(self) -> bool:

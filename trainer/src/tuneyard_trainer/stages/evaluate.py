@@ -31,9 +31,9 @@ def run(context: StageContext) -> EvaluateResult:
     """Measures, judges and reports.
 
     Raises:
-        BadInput: a gate failed and spec.evaluation.onGateFailure is Block; the report is in the store all the same.
+        BadInput: a gate failed and spec.evaluation.onGateFailure is Block; the report is in the store nevertheless.
         TryAgain: the pod was stopped.
-        ArtifactCorrupt: an artifact is not what export wrote.
+        ArtifactCorrupt: an artifact differs from its manifest.
     """
     context.progress.update(percent=0, message="fetching the models")
     models = fetch_models(context)
@@ -63,7 +63,7 @@ def run(context: StageContext) -> EvaluateResult:
 
 
 def fetch_models(context: StageContext) -> dict[str, Path]:
-    """Downloads what is measured, verified: base, tuned (the merged model) and each quantized format."""
+    """Downloads and verifies the models to measure: base, tuned (the merged model) and each quantized format."""
     exported = context.result_of(ExportResult)
     artifacts = {TUNED: exported.merged} | {subject_of(item.format): item for item in exported.artifacts}
     models = {BASE: download_model(context.store, context.spec.model.uri, context.work / "models" / BASE)}

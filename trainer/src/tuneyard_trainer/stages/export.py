@@ -24,7 +24,7 @@ def run(context: StageContext) -> ExportResult:
     Raises:
         BadInput: the adapter does not fit the base model's files.
         TryAgain: the pod was stopped.
-        ArtifactCorrupt: the adapter is not what train wrote.
+        ArtifactCorrupt: the adapter differs from its manifest.
     """
     formats = context.spec.export.formats
     merged = context.work / MERGED_FORMAT

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tuneyard_api import reasons
-from tuneyard_api.contracts.results import DatasetSummary, PrepareResult
+from tuneyard_api.contracts.results import REPORT_FILES, DatasetSummary, PrepareResult
 from tuneyard_api.names import Stage
 from tuneyard_api.stages import stage_digests
 from tuneyard_store.artifact import describe_directory
@@ -124,9 +124,9 @@ def publish(context: StageContext, report: DataReport, output: Path) -> DatasetS
     """Uploads the rows and the report."""
     context.progress.update(percent=90, message="uploading")
     digest = describe_directory(output, "dataset").digest
-    summary = report.summary(context.name, digest)
-    (output / "report.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False))
-    (output / "report.md").write_text(render_markdown(summary))
+    document = report.document(context.name, digest)
+    (output / "report.json").write_text(json.dumps(document.wire(), indent=2, ensure_ascii=False))
+    (output / REPORT_FILES["prepare"]).write_text(render_markdown(document))
     files = [path for path in output.rglob("*") if path.is_file()]
     context.store.upload_all({context.uri("prepare", path.relative_to(output).as_posix()): path for path in files})
     context.log.info("%d of %d rows kept, %d tokens", report.kept, report.rows_in, report.tokens)

@@ -110,7 +110,7 @@ def _publish(context: StageContext, adapter: Path, steps: int, loss: float | Non
 
 
 def _wait_for_commit(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
-    """Waits until the leader has committed the stage: without the followers it could not train again.
+    """Waits until the leader has committed the stage: without the followers it could not train once more.
 
     Raises:
         TryAgain: the leader is lost before it has committed, or this pod was stopped.
@@ -119,7 +119,7 @@ def _wait_for_commit(context: StageContext, rendezvous: Rendezvous) -> TrainResu
         if context.stopping.is_set():
             raise TryAgain(reasons.PREEMPTED, "The pod was stopped before the adapter was published.", RESTART_ADVICE)
         if rendezvous.lost.is_set():
-            raise TryAgain(reasons.PEER_LOST, "The leader is lost before it has published the adapter.", RESTART_ADVICE)
+            raise TryAgain(reasons.PEER_LOST, "The leader was lost before it published the adapter.", RESTART_ADVICE)
         rendezvous.lost.wait(COMMIT_POLL_SECONDS)
     return result
 

@@ -242,7 +242,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
                 TrainingProgress(
                     step=state.global_step,
                     steps=state.max_steps,
-                    loss=mean_loss(state.log_history) or 0.0,
+                    loss=mean_loss(state.log_history) or logs["loss"],
                     tokens_per_second=tokens / max(now - self.step_started_at, 1e-6),
                 )
             )
