@@ -1,6 +1,8 @@
-"""A new rollout strategy is one module and its lines in the two tables, a new engine one line of the registry."""
+"""A new rollout strategy is one module and one line of the registry, a new engine one line of the registry."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,8 +14,9 @@ from tuneyard_api.kinds.modelserver import RolloutStatus
 from tuneyard_operator.machinery.conditions import parse_time, timestamp
 from tuneyard_operator.machinery.objects import Json, condition, is_condition_true
 from tuneyard_operator.machinery.plan import Plan
+from tuneyard_operator.modelserver import strategies
 from tuneyard_operator.modelserver.plan import plan
-from tuneyard_operator.modelserver.strategies import STRATEGIES
+from tuneyard_operator.modelserver.strategies import strategy_of, surge
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
 
 
@@ -60,7 +63,7 @@ def digests_of_pods(world: ServedWorld) -> set[str]:
 def recreating(monkeypatch: pytest.MonkeyPatch) -> ServedWorld:
     """A ModelServer that serves its first revision, with the strategy Recreate."""
     monkeypatch.setitem(registry.STRATEGIES, "Recreate", registry.Strategy("the old revision is stopped first"))
-    monkeypatch.setitem(STRATEGIES, "Recreate", recreate)
+    monkeypatch.setitem(sys.modules, f"{strategies.__name__}.recreate", SimpleNamespace(decide=recreate))
     world = ServedWorld(direct(0), replicas=1)
     world.change({"rollout": {"strategy": "Recreate"}})
     for _ in range(10):
@@ -112,18 +115,18 @@ def test_state_of_a_strategy_belongs_to_one_target(recreating: ServedWorld) -> N
     ],
 )
 def test_weights_that_cannot_be_applied(traffic: dict[str, int], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(STRATEGIES, "Surge", lambda _: Decision(traffic, {}))
+    monkeypatch.setattr(surge, "decide", lambda _: Decision(traffic, {}))
     with pytest.raises(ValueError, match=message):
         Scene().plan()
 
 
 def test_strategy_asks_for_a_requeue(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(STRATEGIES, "Surge", lambda _: Decision({}, {}, requeue_after=3))
+    monkeypatch.setattr(surge, "decide", lambda _: Decision({}, {}, requeue_after=3))
     assert Scene().plan().requeue_after == 3
 
 
 def test_every_registered_strategy_is_implemented() -> None:
-    assert STRATEGIES.keys() == registry.STRATEGIES.keys()
+    assert all(callable(strategy_of(name)) for name in registry.STRATEGIES)
 
 
 def test_engine_from_one_registry_line(monkeypatch: pytest.MonkeyPatch) -> None:

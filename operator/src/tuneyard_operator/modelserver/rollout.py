@@ -10,7 +10,7 @@ from tuneyard_operator.machinery.objects import Json
 from tuneyard_operator.machinery.plan import Rejection
 from tuneyard_operator.modelserver.artifact import Waiting
 from tuneyard_operator.modelserver.revisions import Revisions
-from tuneyard_operator.modelserver.strategies import STRATEGIES
+from tuneyard_operator.modelserver.strategies import strategy_of
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
 
 
@@ -86,7 +86,7 @@ def decide(
         state=_state(status, revision),
         now=now,
     )
-    decision = _checked(STRATEGIES[spec.rollout.strategy](situation), spec.rollout.strategy)
+    decision = _checked(strategy_of(spec.rollout.strategy)(situation), spec.rollout.strategy)
     takes_over = rejection is None and _takes_over(decision, situation, revisions)
     serving = revision if takes_over else last_serving
     return Rollout(

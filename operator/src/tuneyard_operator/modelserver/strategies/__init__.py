@@ -1,11 +1,13 @@
-"""The rollout strategies: one file each, and one line here and in tuneyard_api.registry."""
+"""The rollout strategies: one module each, and one line in tuneyard_api.registry.STRATEGIES."""
 
 from collections.abc import Callable
-from typing import Final
+from importlib import import_module
 
-from tuneyard_operator.modelserver.strategies import surge
+from tuneyard_api.registry import module_name
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
 
-STRATEGIES: Final[dict[str, Callable[[Situation], Decision]]] = {
-    "Surge": surge.decide,
-}
+
+def strategy_of(name: str) -> Callable[[Situation], Decision]:
+    """The strategy of a name of tuneyard_api.registry.STRATEGIES: the function `decide` of its module."""
+    decide: Callable[[Situation], Decision] = import_module(f"{__name__}.{module_name(name)}").decide
+    return decide
