@@ -229,6 +229,14 @@ def test_the_operator_may_do_with_its_lease_what_the_election_does_and_no_more(o
     assert len(leases) == 2, "no other role has rights on leases"
 
 
+def test_more_roles_can_have_an_image() -> None:
+    (deployment,) = [each for each in template("--set", "images.llama=x/llama:1") if each["kind"] == "Deployment"]
+    environment = {
+        each["name"]: each.get("value") for each in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert json.loads(environment["TUNEYARD_IMAGES"]) == {"llama": "x/llama:1"}
+
+
 def test_everything_carries_the_releases_label() -> None:
     for each in template("--set", "labels.team=ml"):
         assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "tuneyard"
