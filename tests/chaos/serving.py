@@ -8,14 +8,16 @@ from typing import Final
 from chaos.api import Json
 from chaos.podstatus import now, ready, state, terminated
 from chaos.stages import End
-from support.operatorbuilders import said
+from support.operatorbuilders import termination
 from tuneyard_api import names, reasons
 
 CORRUPT: Final = "s3://artifacts/corrupt"
 Say = Callable[[Json, Json], Awaitable[None]]
 
-VERIFIED: Final = End(names.EXIT_DONE, said(reasons.COMPLETED))
-DAMAGED: Final = End(names.EXIT_BAD_INPUT, said(reasons.ARTIFACT_CORRUPT, "model.safetensors differs from its digest"))
+VERIFIED: Final = End(names.EXIT_DONE, termination(reasons.COMPLETED))
+DAMAGED: Final = End(
+    names.EXIT_BAD_INPUT, termination(reasons.ARTIFACT_CORRUPT, "model.safetensors differs from its digest")
+)
 
 
 async def play_server(pod: Json, say: Say, dice: random.Random) -> None:

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from support.operatorbuilders import DATASET, PUBLISHED, said
+from support.operatorbuilders import DATASET, PUBLISHED, termination
 from tuneyard_api import names, reasons
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import Stage
@@ -30,12 +30,14 @@ class End(NamedTuple):
     message: str
 
 
-PREEMPTED: Final = End(names.EXIT_TRY_AGAIN, said(reasons.PREEMPTED, "The stage was stopped before it had finished."))
-STORE_AWAY: Final = End(names.EXIT_TRY_AGAIN, said(reasons.STORAGE_UNAVAILABLE, "The store does not answer."))
+PREEMPTED: Final = End(
+    names.EXIT_TRY_AGAIN, termination(reasons.PREEMPTED, "The stage was stopped before it had finished.")
+)
+STORE_AWAY: Final = End(names.EXIT_TRY_AGAIN, termination(reasons.STORAGE_UNAVAILABLE, "The store does not answer."))
 FAILURES: Final[dict[tuple[str, Stage], End]] = {
-    (BROKEN, "prepare"): End(names.EXIT_BAD_INPUT, said(reasons.INVALID_JSON, "line 3 is not JSON")),
-    (CRASHES, "train"): End(names.EXIT_UNKNOWN, said(reasons.STAGE_CRASHED, "RuntimeError: no reason")),
-    (TOO_LARGE, "train"): End(names.EXIT_DOES_NOT_FIT, said(reasons.OUT_OF_MEMORY, "the model is too large")),
+    (BROKEN, "prepare"): End(names.EXIT_BAD_INPUT, termination(reasons.INVALID_JSON, "line 3 is not JSON")),
+    (CRASHES, "train"): End(names.EXIT_UNKNOWN, termination(reasons.STAGE_CRASHED, "RuntimeError: no reason")),
+    (TOO_LARGE, "train"): End(names.EXIT_DOES_NOT_FIT, termination(reasons.OUT_OF_MEMORY, "the model is too large")),
 }
 
 
@@ -86,7 +88,7 @@ def _done(run: StageRun, digests: dict[Stage, str], marks: dict[Stage, str], rea
     result = run.store.marks[marks[run.stage]]
     if run.stage == "prepare":
         result = result | {"digests": digests, "done": _committed(run.store, marks)}
-    return End(names.EXIT_DONE, said(reason, result=result))
+    return End(names.EXIT_DONE, termination(reason, result=result))
 
 
 def _committed(store: Store, marks: dict[Stage, str]) -> list[Stage]:

@@ -11,7 +11,7 @@ from bench import ours
 from bench.processes import Program
 from demo.kubectl import wait_until
 from support.apiserver import ApiServer, Json, api_server
-from support.operatorbuilders import said
+from support.operatorbuilders import termination
 from support.playednode import JOBS, PODS, apply, begin, end, prepare, remove, select, status
 from tuneyard_api.names import EXIT_DOES_NOT_FIT, EXIT_TRY_AGAIN
 
@@ -58,7 +58,12 @@ def test_a_pod_deleted_right_after_its_failure_is_observed(server: ApiServer) ->
         apply(server, "observed")
         prepare(server, "observed")
         pod = begin(server, "observed", "train")
-        end(server, pod, EXIT_DOES_NOT_FIT, said("OutOfMemory", "The model needs 90 GiB", "Lower the batch size"))
+        end(
+            server,
+            pod,
+            EXIT_DOES_NOT_FIT,
+            termination("OutOfMemory", "The model needs 90 GiB", "Lower the batch size"),
+        )
         evict(server, pod)
         found = failure(server, "observed")
         assert (found["reason"], found["message"]) == ("OutOfMemory", "The model needs 90 GiB. Lower the batch size.")
@@ -71,7 +76,12 @@ def test_an_unobserved_pod_is_reported_with_its_exit_code(server: ApiServer) -> 
         apply(server, "unobserved")
         prepare(server, "unobserved")
         pod = begin(server, "unobserved", "train")
-    end(server, pod, EXIT_DOES_NOT_FIT, said("OutOfMemory", "The model needs 90 GiB", "Lower the batch size"))
+    end(
+        server,
+        pod,
+        EXIT_DOES_NOT_FIT,
+        termination("OutOfMemory", "The model needs 90 GiB", "Lower the batch size"),
+    )
     evict(server, pod)
     with operator(server) as running:
         running.wait_ready()
@@ -82,7 +92,7 @@ def test_an_unobserved_pod_is_reported_with_its_exit_code(server: ApiServer) -> 
 
 
 def preempt(server: ApiServer, pod: Json, finished_at: str = "") -> None:
-    end(server, pod, EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"), finished_at)
+    end(server, pod, EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM at step 5"), finished_at)
     evict(server, pod)
 
 

@@ -7,7 +7,7 @@ import pytest
 from bench import ours
 from demo.kubectl import wait_until
 from support.apiserver import ApiServer, Json, api_server
-from support.operatorbuilders import said
+from support.operatorbuilders import termination
 from support.playednode import NAMESPACE, apply, created, end, prepare, run, status, trained, training, training_job
 from tuneyard_api.names import EXIT_TRY_AGAIN, EXIT_UNKNOWN
 
@@ -59,8 +59,8 @@ def test_a_lost_pod_takes_the_others_with_it_and_nobody_is_charged(server: ApiSe
     apply(server, "lost", resources=TWO)
     prepare(server, "lost")
     first, second = begun(server, "lost")
-    end(server, second, EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"))
-    end(server, first, EXIT_TRY_AGAIN, said("PeerLost", "Another node is gone."))
+    end(server, second, EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM at step 5"))
+    end(server, first, EXIT_TRY_AGAIN, termination("PeerLost", "Another node is gone."))
     again = begun(server, "lost")
     assert {pod["metadata"]["uid"] for pod in again}.isdisjoint({first["metadata"]["uid"], second["metadata"]["uid"]})
     assert [pod["spec"]["hostname"] for pod in again] == [pod["spec"]["hostname"] for pod in (first, second)]
@@ -76,8 +76,8 @@ def test_who_crashes_too_often_fails_the_job_with_the_cause(server: ApiServer) -
     prepare(server, "crashes")
     for message in ("once", "twice"):
         first, second = begun(server, "crashes")
-        end(server, second, EXIT_UNKNOWN, said("StageCrashed", message))
-        end(server, first, EXIT_TRY_AGAIN, said("PeerLost", "Another node is gone."))
+        end(server, second, EXIT_UNKNOWN, termination("StageCrashed", message))
+        end(server, first, EXIT_TRY_AGAIN, termination("PeerLost", "Another node is gone."))
     wait_until(lambda: status(server, "crashes")["phase"] == "Failed", "it has failed", 30, every=0.2)
     (failed,) = [each for each in status(server, "crashes")["conditions"] if each["type"] == "Failed"]
     assert (failed["reason"], failed["message"]) == ("StageCrashed", "twice.")

@@ -15,7 +15,7 @@ from bench import ours
 from demo.kubectl import wait_until
 from support import kueuemanifests as kueue
 from support.apiserver import TOKEN, ApiServer, Json, api_server, free_ports
-from support.operatorbuilders import said
+from support.operatorbuilders import termination
 from support.playednode import (
     NAMESPACE,
     PODS,
@@ -169,7 +169,7 @@ def test_a_preempted_training_goes_on_after_the_urgent_one(server: ApiServer) ->
     apply_queued(server, "urgent", priorityClassName=kueue.URGENT)
     prepare(server, "urgent")
     wait_until(lambda: is_deleting(server, interrupted), "the pod of the patient one is told to end", 20, every=0.2)
-    end(server, interrupted, EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"))
+    end(server, interrupted, EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM at step 5"))
     urgent = begin(server, "urgent", "train")
     until_it_waits(server, "patient")
     apply_queued(server, "later")

@@ -14,7 +14,7 @@ from bench import ours
 from demo.kubectl import wait_until
 from e2e.audit import calls, refused
 from support.apiserver import ApiServer, Json, api_server, client_config
-from support.operatorbuilders import said
+from support.operatorbuilders import termination
 from support.playednode import begin, end
 from tuneyard_api.names import EXIT_BAD_INPUT
 
@@ -91,7 +91,12 @@ def test_it_does_its_work_there_and_asks_for_nothing_else(server: ApiServer) -> 
     with ours.operator("team", kubeconfig(server), server.folder, settings=settings()) as operator:
         operator.wait_ready()
         apply(server, job("watched", WATCHED))
-        end(server, begin(server, "watched", "prepare"), EXIT_BAD_INPUT, said("DatasetNotFound", "Nothing is there"))
+        end(
+            server,
+            begin(server, "watched", "prepare"),
+            EXIT_BAD_INPUT,
+            termination("DatasetNotFound", "Nothing is there"),
+        )
         wait_until(lambda: status(server, "watched", WATCHED).get("phase") == "Failed", "it has failed", 20, every=0.2)
 
     assert status(server, "untouched", UNWATCHED) == {}

@@ -1,4 +1,4 @@
-"""FineTuneJobs, Jobs and pods as the API server would show them, for the operator's tables."""
+"""FineTuneJobs, Jobs and pods as the API server returns them, for table tests of the operator."""
 
 import json
 from copy import deepcopy
@@ -71,13 +71,13 @@ def fine_tune_job(**spec: Any) -> Json:
     }
 
 
-def said(reason: str, message: str = "", advice: str = "", result: Json | None = None) -> str:
+def termination(reason: str, message: str = "", advice: str = "", result: Json | None = None) -> str:
     """A termination message."""
     return json.dumps({"reason": reason, "message": message, "advice": advice, "result": result})
 
 
 class Cluster:
-    """A FineTuneJob and its children; what the plan asks for is done by `step`."""
+    """A FineTuneJob and its children; `step` does what the plan asks for."""
 
     def __init__(self, **spec: Any) -> None:
         self.job = fine_tune_job(**spec)
@@ -91,7 +91,7 @@ class Cluster:
         self.rejection: Rejection | None = None
         self.now = NOW
         self.settings = SETTINGS
-        self.told: list[str] = []
+        self.emitted: list[str] = []
 
     def world(self) -> World:
         return World(
@@ -110,27 +110,27 @@ class Cluster:
         return plan(self.world(), self.settings, self.now)
 
     def step(self) -> Plan:
-        """Plans, and does it as the API server would."""
+        """Plans once, and does what the plan asks for."""
         step = self.plan()
         for job in step.delete:
             self.gone(job)
-        self.services += [each for each in deepcopy(step.apply) if each["kind"] == "Service"]
-        for thing in deepcopy(step.create):
-            thing["metadata"] |= {"uid": f"uid-{thing['metadata']['name']}"}
-            self.jobs.append(thing)
+        self.services += [child for child in deepcopy(step.apply) if child["kind"] == "Service"]
+        for job in deepcopy(step.create):
+            job["metadata"] |= {"uid": f"uid-{job['metadata']['name']}"}
+            self.jobs.append(job)
         self.job["status"] = json.loads(json.dumps(step.status))
-        self.told += [f"{event.reason}: {event.message}" for event in step.events]
+        self.emitted += [f"{event.reason}: {event.message}" for event in step.events]
         self.now += timedelta(seconds=1)
         return step
 
     def gone(self, job: Json) -> Self:
-        """A Job is deleted in the foreground: when it is gone, its pods are."""
-        self.jobs = [each for each in self.jobs if each is not job]
+        """The Job is deleted in the foreground, and its pods with it."""
+        self.jobs = [other for other in self.jobs if other is not job]
         self.pods = [pod for pod in self.pods if not owned_by(pod, uid(job))]
         return self
 
     def changed(self, **spec: Any) -> Self:
-        """The user has applied another spec; None takes a field away."""
+        """The user applies another spec; None removes a field."""
         wanted = self.job["spec"] | spec
         self.job["spec"] = {field: value for field, value in wanted.items() if value is not None}
         self.job["metadata"]["generation"] += 1
@@ -142,19 +142,19 @@ class Cluster:
         return status
 
     def stage(self, stage: Stage) -> Json:
-        (entry,) = [each for each in self.status["stages"] if each["name"] == stage]
+        (entry,) = [entry for entry in self.status["stages"] if entry["name"] == stage]
         return dict(entry)
 
     def condition(self, kind: str) -> Json:
-        found = [each for each in self.status["conditions"] if each["type"] == kind]
+        found = [entry for entry in self.status["conditions"] if entry["type"] == kind]
         return dict(found[0]) if found else {}
 
     def job_of(self, stage: Stage) -> Json:
-        (job,) = [each for each in self.jobs if each["metadata"]["name"] == job_name(self.job, stage)]
+        (job,) = [job for job in self.jobs if job["metadata"]["name"] == job_name(self.job, stage)]
         return job
 
     def pod(self, stage: Stage, container: Json | None = None, **status: Any) -> Self:
-        """One more pod of the stage's Job; `container` is the state of its container."""
+        """Adds a pod to the stage's Job; `container` is the state of its container."""
         job = self.job_of(stage)
         owner = {"kind": "Job", "name": job["metadata"]["name"], "uid": uid(job), "controller": True}
         listed = [{"name": "stage", "state": container}] if container else []
@@ -174,7 +174,7 @@ class Cluster:
         return self.pod(stage, {"running": {"startedAt": "2030-01-02T03:04:05Z"}}, phase="Running")
 
     def exited(self, stage: Stage, code: int, message: str = "", reason: str = "Error") -> Self:
-        """The newest pod of the stage, or a new one, has ended."""
+        """The newest pod of the stage, or a new one, ends."""
         self.progress = None
         if not self.pods or self.pods[-1]["metadata"]["labels"]["tuneyard.dev/stage"] != stage:
             self.pod(stage)
@@ -192,7 +192,7 @@ class Cluster:
         return self
 
     def job_is(self, stage: Stage, kind: str, **status: Any) -> Self:
-        """The Job's controller has said Complete or Failed."""
+        """The Job controller sets the condition Complete or Failed."""
         at = "2030-01-02T03:06:00Z"
         said_so = {"type": kind, "status": "True", "lastTransitionTime": at, "reason": "PodFailurePolicy"}
         self.job_of(stage)["status"] = {"startTime": "2030-01-02T03:04:00Z", "conditions": [said_so], **status}
@@ -201,7 +201,7 @@ class Cluster:
         return self
 
     def completed(self, stage: Stage, result: Json | None = None, reason: str = "Completed") -> Self:
-        self.running(stage).exited(stage, 0, said(reason, result=result), "Completed")
+        self.running(stage).exited(stage, 0, termination(reason, result=result), "Completed")
         return self.job_is(stage, "Complete", succeeded=1)
 
     def prepared(self, *done: str) -> Self:

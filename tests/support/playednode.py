@@ -5,7 +5,7 @@ from urllib.error import HTTPError
 
 from demo.kubectl import wait_until
 from support.apiserver import ApiServer, Json
-from support.operatorbuilders import PREPARED, said
+from support.operatorbuilders import PREPARED, termination
 from tuneyard_api.names import LABEL_FINETUNEJOB, LABEL_STAGE, Stage
 
 NAMESPACE: Final = "default"
@@ -114,8 +114,8 @@ def is_deleting(server: ApiServer, pod: Json) -> bool:
 
 def prepare(server: ApiServer, name: str) -> None:
     """The job, up to where its training begins, or asks for quota."""
-    end(server, begin(server, name, "prepare"), 0, said("Completed", result=PREPARED))
+    end(server, begin(server, name, "prepare"), 0, termination("Completed", result=PREPARED))
 
 
 def trained(server: ApiServer, pod: Json) -> None:
-    end(server, pod, 0, said("Completed", result={}))
+    end(server, pod, 0, termination("Completed", result={}))

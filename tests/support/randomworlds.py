@@ -1,6 +1,6 @@
-"""How random worlds are drawn for the plans' properties.
+"""How random worlds are drawn for the property tests of plans.
 
-TUNEYARD_EXAMPLES=2000 looks at that many random worlds; without it the same few are looked at every time.
+TUNEYARD_EXAMPLES=2000 draws that many random worlds; without it the same few are drawn every time.
 """
 
 import os
@@ -18,5 +18,5 @@ PROFILE: Final = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-# Which one of a list whose length only the moment knows.
+# An index into a list whose length is not known when it is drawn.
 PICK: Final = st.integers(0, 9)

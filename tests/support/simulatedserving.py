@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Final
 
-from support.operatorbuilders import NOW, SETTINGS, said
+from support.operatorbuilders import NOW, SETTINGS, termination
 from tuneyard_api import names, reasons
 from tuneyard_api.runs import revision
 from tuneyard_operator.machinery.conditions import parse_time, timestamp
@@ -302,9 +302,11 @@ class ServedWorld:
 
     def _fetch(self, pod: Json) -> None:
         if not self.store_answers:
-            self._terminate(pod, FETCH, names.EXIT_TRY_AGAIN, said(reasons.STORAGE_UNAVAILABLE, "no answer"))
+            self._terminate(pod, FETCH, names.EXIT_TRY_AGAIN, termination(reasons.STORAGE_UNAVAILABLE, "no answer"))
         elif reason := self.broken.get(pod["digest"]):
-            self._terminate(pod, FETCH, names.EXIT_BAD_INPUT, said(reason, "model.safetensors", "Publish again."))
+            self._terminate(
+                pod, FETCH, names.EXIT_BAD_INPUT, termination(reason, "model.safetensors", "Publish again.")
+            )
         else:
             self.verified.add(pod["digest"])
             self._terminate(pod, FETCH, 0, "")

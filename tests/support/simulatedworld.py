@@ -1,4 +1,4 @@
-"""What surrounds a FineTuneJob: Job controller, kubelet, Kueue, store, users and orphaned_pods, one move at a time."""
+"""What surrounds a FineTuneJob: Job controller, kubelet, Kueue, store and users, one move at a time."""
 
 import json
 from copy import deepcopy
@@ -6,7 +6,7 @@ from datetime import timedelta
 from itertools import count
 from typing import Any, Final
 
-from support.operatorbuilders import DATASET, NOW, PUBLISHED, SETTINGS, fine_tune_job, said
+from support.operatorbuilders import DATASET, NOW, PUBLISHED, SETTINGS, fine_tune_job, termination
 from tuneyard_api import names
 from tuneyard_api.kinds.finetunejob import CHANGEABLE, RESTING
 from tuneyard_api.names import Stage
@@ -32,7 +32,7 @@ FINAL: Final = set(FAILURE_POLICY[0]["onExitCodes"]["values"])
 
 
 class SimulatedWorld:
-    """What is there, and what can happen to it. `changed` says that the operator has an event to see."""
+    """The objects of the cluster, and what can happen to them. `changed`: there is an event for the operator."""
 
     def __init__(self, spec: Json) -> None:
         self._numbers = count()
@@ -40,8 +40,8 @@ class SimulatedWorld:
         self.pods: list[Json] = []
         self.store: set[str] = set()  # digests of stages that are committed
         self.chain: tuple[Stage, ...] = tuple(STAGES)
-        self.forgotten: set[str] = set()  # uids of Jobs whose controller expects a pod that has come and gone
-        self.now = self.written_at = self.heard_at = NOW
+        self.forgotten: set[str] = set()  # uids of Jobs whose controller expects a pod that is gone
+        self.now = self.written_at = self.event_at = NOW
         self.apply(spec)
 
     # The user.
@@ -52,7 +52,7 @@ class SimulatedWorld:
         self.changed = True
 
     def may_change(self, spec: Json) -> bool:
-        """As the CRD's rule has it."""
+        """Whether the CRD's rule allows the change."""
         assert self.job
         phase = self.job.get("status", {}).get("phase", "Pending")
         return phase in RESTING or all(field in CHANGEABLE for field in spec)
@@ -67,36 +67,36 @@ class SimulatedWorld:
         self.changed = True
 
     def delete(self, *, collected: bool = True) -> None:
-        """In the background: its Jobs go at once, its pods when they have ended; or the collector misses them all."""
+        """In the background: Jobs are deleted at once, pods when they end; or the garbage collector misses them all."""
         assert self.job
         self.job, self.changed = None, True
         if collected:
             self.jobs = []
             for pod in self.pods:
-                self.goes(pod)
+                self.request_deletion(pod)
 
     # The operator.
 
     def observed(self, rejection: Rejection | None = None) -> World:
         assert self.job
-        self.heard_at = self.now if self.changed else self.heard_at
-        since_write, idle = ((self.now - at).total_seconds() for at in (self.written_at, self.heard_at))
+        self.event_at = self.now if self.changed else self.event_at
+        since_write, idle = ((self.now - at).total_seconds() for at in (self.written_at, self.event_at))
         return World(self.job, self.jobs, self.pods, since_write=since_write, idle=idle, rejection=rejection)
 
     def plan(self, rejection: Rejection | None = None) -> Plan:
         return plan(self.observed(rejection), SETTINGS, self.now)
 
     def act(self, step: Plan) -> None:
-        """As the reconciler does; a deletion is in the foreground."""
+        """Does what the reconciler does; deletions are in the foreground."""
         assert self.job
-        for each in step.delete:
-            if each is self.job:
+        for obj in step.delete:
+            if obj is self.job:
                 self.delete()
                 return
-            self.goes(each)
-        for each in deepcopy(step.create):
-            each["metadata"]["uid"] = f"uid-{next(self._numbers)}"
-            self.jobs.append(each)
+            self.request_deletion(obj)
+        for job in deepcopy(step.create):
+            job["metadata"]["uid"] = f"uid-{next(self._numbers)}"
+            self.jobs.append(job)
             self.changed = True
         self.write(step)
 
@@ -110,7 +110,7 @@ class SimulatedWorld:
     # The Job controller and the kubelet.
 
     def startable(self) -> list[Json]:
-        """Jobs that lack a pod."""
+        """Jobs whose controller would create a pod."""
         return [
             job
             for job in self.unfinished()
@@ -118,7 +118,7 @@ class SimulatedWorld:
         ]
 
     def forget(self, job: Json) -> None:
-        """Its controller starts no pod any more, and says nothing."""
+        """Its controller creates no pod any more, and causes no event."""
         self.forgotten.add(uid(job))
         job.setdefault("status", {}).setdefault("startTime", timestamp(self.now))
         self.changed = True
@@ -149,9 +149,11 @@ class SimulatedWorld:
         return [pod for pod in self.pods if "running" in pod["status"]["containerStatuses"][0]["state"]]
 
     def end_pod(self, pod: Json, code: int, *, readable: bool = True) -> None:
-        """With the words of its stage; `readable`: the operator knows this version's results."""
+        """With the termination message of its stage; `readable`: its report is of the operator's version."""
         message = (
-            said("Completed", result=self._result(pod) if readable else {"other": 1}) if code == 0 else said("Why")
+            termination("Completed", result=self._result(pod) if readable else {"other": 1})
+            if code == 0
+            else termination("Why")
         )
         ended = {"exitCode": code, "message": message, "finishedAt": timestamp(self.now)}
         pod["status"] |= self._container("terminated", ended) | {"phase": "Failed" if code else "Succeeded"}
@@ -169,9 +171,9 @@ class SimulatedWorld:
         status["failed"] = max(status.get("failed", 0), codes.count(1))
         if 0 in codes:
             status.setdefault("completionTime", timestamp(self.now))
-            self._says(job, "Complete")
+            self._set_condition(job, "Complete")
         elif FINAL & set(codes) or status["failed"] > job["spec"]["backoffLimit"]:
-            self._says(job, "Failed")
+            self._set_condition(job, "Failed")
         self.changed |= job != before
 
     def vanish(self, pod: Json) -> None:
@@ -184,7 +186,7 @@ class SimulatedWorld:
         self.jobs.remove(job)
         self.changed = True
 
-    # Kueue and orphaned_pods.
+    # Kueue, and other users.
 
     def queued(self) -> list[Json]:
         return [job for job in self.unfinished() if label(job, names.LABEL_QUEUE)]
@@ -198,31 +200,31 @@ class SimulatedWorld:
         job["spec"]["suspend"] = True
         for pod in self.pods:
             if owned_by(pod, uid(job)) and pod in self.running():
-                self.goes(pod)
+                self.request_deletion(pod)
                 self.end_pod(pod, names.EXIT_TRY_AGAIN)
         self.changed = True
 
     def orphan(self, job: Json) -> None:
-        """Somebody deletes a Job and leaves its pods."""
+        """Someone deletes a Job and keeps its pods."""
         self.jobs.remove(job)
         for pod in self.pods:
             if owned_by(pod, uid(job)):
                 pod["metadata"]["ownerReferences"] = []
         self.changed = True
 
-    def goes(self, thing: Json) -> None:
-        thing["metadata"].setdefault("deletionTimestamp", timestamp(self.now))
+    def request_deletion(self, obj: Json) -> None:
+        obj["metadata"].setdefault("deletionTimestamp", timestamp(self.now))
         self.changed = True
 
     def _live(self, job: Json) -> bool:
         return any(owned_by(pod, uid(job)) and pod in self.running() for pod in self.pods) or self.decided(job)
 
     def decided(self, job: Json) -> bool:
-        """A pod has come to a final end that the Job controller has still to see."""
+        """A pod has ended for good, which the Job controller has not observed yet."""
         own = [pod["status"]["containerStatuses"][0]["state"] for pod in self.pods if owned_by(pod, uid(job))]
         return any(state.get("terminated", {}).get("exitCode") in {0, *FINAL} for state in own)
 
-    def _says(self, job: Json, kind: str) -> None:
+    def _set_condition(self, job: Json, kind: str) -> None:
         if not condition(job, kind):
             at = {"lastTransitionTime": timestamp(self.now), "reason": "Controller", "message": ""}
             job["status"].setdefault("conditions", []).append({"type": kind, "status": "True", **at})

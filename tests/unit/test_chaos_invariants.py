@@ -18,7 +18,7 @@ from chaos.invariants import (
     violations,
 )
 from chaos.watching import Expired, Record, Stream
-from support.operatorbuilders import said
+from support.operatorbuilders import termination
 
 Json = dict[str, Any]
 DIGESTS = {stage: stage * 3 for stage in ("prepare", "train", "export", "evaluate", "publish")}
@@ -80,13 +80,18 @@ def pod(stage: str, state: Json, number: int = 0, revision: str = REVISION) -> J
 
 
 RUNNING: Json = {"running": {}}
-COMPLETED: Json = {"terminated": {"exitCode": 0, "message": said("Completed")}}
-ADOPTED: Json = {"terminated": {"exitCode": 0, "message": said("Adopted")}}
-CRASHED: Json = {"terminated": {"exitCode": 1, "message": said("StageCrashed")}}
+COMPLETED: Json = {"terminated": {"exitCode": 0, "message": termination("Completed")}}
+ADOPTED: Json = {"terminated": {"exitCode": 0, "message": termination("Adopted")}}
+CRASHED: Json = {"terminated": {"exitCode": 1, "message": termination("StageCrashed")}}
 
 
 def prepared(*done: str) -> Json:
-    return {"terminated": {"exitCode": 0, "message": said("Completed", result={"digests": DIGESTS, "done": done})}}
+    return {
+        "terminated": {
+            "exitCode": 0,
+            "message": termination("Completed", result={"digests": DIGESTS, "done": done}),
+        }
+    }
 
 
 def whole_chain() -> Story:

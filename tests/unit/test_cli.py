@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import RenderableType
 
-from support.operatorbuilders import ARTIFACT, BUILT, NOW, PUBLISHED, Cluster, evaluated, measurements, said
+from support.operatorbuilders import ARTIFACT, BUILT, NOW, PUBLISHED, Cluster, evaluated, measurements, termination
 from tuneyard_api.durations import duration
 from tuneyard_api.kinds.modelserver import ModelServerStatus
 from tuneyard_cli import screen
@@ -35,7 +35,7 @@ def shown(thing: RenderableType) -> str:
 
 
 def line(text: str, word: str) -> str:
-    """The first line with that word, its blanks made one."""
+    """The first line with that word, with single spaces."""
     return next(" ".join(each.split()) for each in text.splitlines() if word in each)
 
 
@@ -58,7 +58,7 @@ def training() -> Json:
 def failed() -> Json:
     cluster = new_job()
     cluster.step()
-    cluster.running("prepare").exited("prepare", 65, said("InvalidJSON", "s3://d, line 3", "Mend it"))
+    cluster.running("prepare").exited("prepare", 65, termination("InvalidJSON", "s3://d, line 3", "Mend it"))
     cluster.job_is("prepare", "Failed")
     cluster.step()
     return cluster.job
@@ -82,7 +82,7 @@ def published() -> Json:
     return cluster.job
 
 
-def test_a_running_stage_shows_progress_and_time() -> None:
+def test_running_job() -> None:
     text = shown(render_job(training(), NOW))
     assert line(text, "FineTuneJob") == "FineTuneJob team/x Training"
     assert line(text, "prepare") == "prepare Succeeded 2m00s"
@@ -94,7 +94,7 @@ def test_a_running_stage_shows_progress_and_time() -> None:
     assert line(text, "Dataset") == "Dataset 9 of 10 rows kept, 90 tokens; dropped: 1 duplicate"
 
 
-def test_a_failed_job_says_why_where_and_what_to_do() -> None:
+def test_failed_job() -> None:
     cause, log, again = why(failed())
     assert cause == "Failed: InvalidJSON: s3://d, line 3. Mend it."
     assert log == "Its log: kubectl tuneyard logs x -n team --stage prepare"
@@ -102,21 +102,21 @@ def test_a_failed_job_says_why_where_and_what_to_do() -> None:
     assert line(shown(render_job(failed(), NOW)), "prepare ").startswith("prepare Failed")
 
 
-def test_a_waiting_job_says_why_and_what_to_do() -> None:
+def test_waiting_job() -> None:
     cause, advice = why(waiting("Unschedulable"))
     assert cause == "prepare waits: Unschedulable"
     assert "spec.resources" in advice
     assert why(waiting("SomethingNew")) == ["prepare waits: SomethingNew"]
 
 
-def test_a_job_that_nobody_has_seen_asks_for_the_operator() -> None:
+def test_unobserved_job() -> None:
     assert "Is it running?" in why(new_job().job)[0]
     changed = failed()
     changed["metadata"]["generation"] = 2
     assert "has changed" in why(changed)[0]
 
 
-def test_a_finished_job_shows_what_it_made() -> None:
+def test_succeeded_job() -> None:
     text = shown(render_job(published(), NOW))
     assert why(published()) == []
     assert line(text, "train ") == "train Adopted reused from an earlier run"
@@ -129,7 +129,7 @@ def test_a_finished_job_shows_what_it_made() -> None:
     assert str(ARTIFACT["digest"]) in text
 
 
-def test_a_report_is_markdown_for_a_pull_request() -> None:
+def test_report_in_markdown() -> None:
     report = evaluation_report(published())
     assert report
     text = markdown(report)
@@ -142,10 +142,10 @@ def test_a_report_is_markdown_for_a_pull_request() -> None:
     assert f"Recommended: **bf16**, the only one. `{ARTIFACT['uri']}`" in text
 
 
-def test_a_job_that_a_gate_failed_has_a_report_without_artifacts() -> None:
+def test_report_of_a_failed_gate() -> None:
     cluster = new_job().prepared("train", "export")
     result = evaluated(measurements(base=9.0, tuned=12.0), [GATES[0] | {"value": 12.0, "passed": False}])
-    cluster.running("evaluate").exited("evaluate", 65, said("GateFailed", "worse", "Train longer", result))
+    cluster.running("evaluate").exited("evaluate", 65, termination("GateFailed", "worse", "Train longer", result))
     cluster.job_is("evaluate", "Failed")
     cluster.step()
     report = evaluation_report(cluster.job)
@@ -154,7 +154,7 @@ def test_a_job_that_a_gate_failed_has_a_report_without_artifacts() -> None:
     assert "Recommended" not in markdown(report)
 
 
-def test_what_was_not_measured_has_no_report() -> None:
+def test_no_report_before_the_evaluation() -> None:
     assert evaluation_report(training()) is None
 
 
@@ -166,26 +166,26 @@ def test_sizes(count: float, text: str) -> None:
 
 
 def model_server(**status: Any) -> Json:
-    """With a status that the API would take."""
+    """A ModelServer whose status is valid by the API."""
     if status:
         status = ModelServerStatus.model_validate({"observedGeneration": 1} | status).wire()
     metadata = {"name": "bot", "namespace": "team", "generation": 1} | BORN
     return {"kind": "ModelServer", "metadata": metadata, "spec": {}, "status": status}
 
 
-def told(kind: str, status: str, reason: str, message: str = "") -> Json:
+def condition(kind: str, status: str, reason: str, message: str = "") -> Json:
     at = "2030-01-02T03:04:05Z"
     return {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": at}
 
 
 SERVED = {"revision": "aaaa1111", "digest": ARTIFACT["digest"], "format": "bf16", "uri": "s3://out/a"}
 READY = {"served": SERVED, "replicas": 2, "readyReplicas": 2, "url": "http://bot.team.svc"}
-AVAILABLE = told("Available", "True", "Serving", "2 of 2 replicas are ready")
-AT_REST = told("Progressing", "False", "Completed", "revision aaaa1111 is served")
+AVAILABLE = condition("Available", "True", "Serving", "2 of 2 replicas are ready")
+AT_REST = condition("Progressing", "False", "Completed", "revision aaaa1111 is served")
 CORRUPT = "model.safetensors is not the one that was published."
 
 
-def test_a_server_at_rest_shows_what_is_served() -> None:
+def test_available_server() -> None:
     text = shown(render_server(model_server(conditions=[AVAILABLE, AT_REST], **READY)))
     assert line(text, "ModelServer") == "ModelServer team/bot Available"
     assert line(text, "Served") == "Served revision aaaa1111, bf16, s3://out/a"
@@ -194,17 +194,17 @@ def test_a_server_at_rest_shows_what_is_served() -> None:
     assert "Failed" not in text
 
 
-def test_a_rollout_shows_what_is_coming() -> None:
+def test_rollout() -> None:
     message = "revision bbbb2222 is being rolled out: pod b: Unschedulable: no GPU"
-    coming = told("Progressing", "True", "RollingOut", message)
+    coming = condition("Progressing", "True", "RollingOut", message)
     text = shown(render_server(model_server(conditions=[AVAILABLE, coming], **READY)))
     assert line(text, "Rollout") == f"Rollout {message}"
     assert "spec.resources" in text
 
 
-def test_a_revision_that_was_taken_back_is_told_with_its_reason() -> None:
-    degraded = told("Degraded", "True", "ArtifactCorrupt", CORRUPT)
-    progressing = told("Progressing", "False", "ArtifactCorrupt", CORRUPT)
+def test_rolled_back_revision() -> None:
+    degraded = condition("Degraded", "True", "ArtifactCorrupt", CORRUPT)
+    progressing = condition("Progressing", "False", "ArtifactCorrupt", CORRUPT)
     refused = {"revision": "bbbb2222", "digest": DIGEST, "reason": "ArtifactCorrupt", "message": CORRUPT}
     server = model_server(conditions=[AVAILABLE, progressing, degraded], failed=refused, **READY)
     text = shown(render_server(server))
@@ -215,23 +215,23 @@ def test_a_revision_that_was_taken_back_is_told_with_its_reason() -> None:
     assert "still served" in text
 
 
-def test_a_server_that_waits_for_its_job_says_so_once() -> None:
+def test_server_waiting_for_its_job() -> None:
     message = "FineTuneJob x is Training"
-    waits = [told(kind, "False", "WaitingForFineTuneJob", message) for kind in ("Available", "Progressing")]
+    waits = [condition(kind, "False", "WaitingForFineTuneJob", message) for kind in ("Available", "Progressing")]
     text = shown(render_server(model_server(conditions=waits)))
     assert line(text, "ModelServer") == "ModelServer team/bot Pending"
     assert line(text, "Rollout") == f"Rollout WaitingForFineTuneJob: {message}"
     assert text.count(message) == 1
 
 
-def test_a_server_that_cannot_serve_says_why() -> None:
-    not_ready = told("Available", "False", "NotReady", "pod b: CrashLoopBackOff")
+def test_unavailable_server() -> None:
+    not_ready = condition("Available", "False", "NotReady", "pod b: CrashLoopBackOff")
     text = shown(render_server(model_server(conditions=[not_ready, AT_REST], served=SERVED)))
     assert line(text, "ModelServer") == "ModelServer team/bot Unavailable"
     assert line(text, "Not available") == "Not available: NotReady: pod b: CrashLoopBackOff"
 
 
-def test_the_table_has_a_line_for_each() -> None:
+def test_table() -> None:
     servers = [model_server(), model_server(conditions=[AVAILABLE, AT_REST], **READY)]
     text = shown(render_list([training(), failed(), published()], servers, NOW))
     assert line(text, "Training") == "team x Training 4m00s 43 %, step 17/40, loss 1.2346, 1200 tokens/s, 4m10s left"
@@ -241,11 +241,11 @@ def test_the_table_has_a_line_for_each() -> None:
     assert line(text, "Pending").startswith("team bot Pending 4m00s The operator has not observed it yet.")
 
 
-def test_an_empty_table_says_so() -> None:
+def test_empty_table() -> None:
     assert "-A shows all namespaces" in shown(render_list([], [], NOW))
 
 
-def test_what_the_cluster_says_is_shown_as_it_is() -> None:
+def test_messages_are_no_markup() -> None:
     job = waiting("[bold] :smile: x")
     for text in (shown(render_job(job, NOW)), shown(render_list([job], [], NOW))):
         assert "[bold] :smile: x" in text
@@ -264,18 +264,18 @@ def test_what_the_cluster_says_is_shown_as_it_is() -> None:
         (90000, "1d01h"),
     ],
 )
-def test_durations_are_written(seconds: float, text: str) -> None:
+def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172800), ("0.5s", 0.5)]
 )
-def test_durations_are_read(text: str, seconds: float) -> None:
+def test_parse_duration(text: str, seconds: float) -> None:
     assert timedelta(seconds=parse_duration(text)) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("text", ["", "3", "h", "1 h", "-1s", "1w"])
-def test_other_words_are_no_durations(text: str) -> None:
+def test_parse_duration_rejects(text: str) -> None:
     with pytest.raises(ValueError, match="no duration"):
         parse_duration(text)

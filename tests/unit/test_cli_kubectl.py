@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.operatorbuilders import CHAIN, PUBLISHED, Cluster, said
+from support.operatorbuilders import CHAIN, PUBLISHED, Cluster, termination
 from tuneyard_cli import screen
 from tuneyard_cli.kubectl import NOT_INSTALLED, KubectlError, NotFound, Unavailable, explain
 from tuneyard_cli.logs import follow_logs, is_over, print_logs
@@ -42,7 +42,7 @@ REFUSED = (
         ("", KubectlError, "said nothing"),
     ],
 )
-def test_what_kubectl_says_becomes_one_line(printed: str, kind: type[KubectlError], message: str) -> None:
+def test_explain(printed: str, kind: type[KubectlError], message: str) -> None:
     error = explain(printed)
     assert type(error) is kind
     assert message in str(error)
@@ -50,7 +50,7 @@ def test_what_kubectl_says_becomes_one_line(printed: str, kind: type[KubectlErro
 
 
 class Scripted:
-    """A cluster of which each look shows the next state; the last one stays."""
+    """A cluster that returns the next state at each read, and the last one from then on."""
 
     def __init__(self, *looks: tuple[Json | KubectlError, list[Json], dict[str, list[str]]]) -> None:
         self._looks = list(looks)
@@ -91,7 +91,7 @@ def a_run() -> tuple[Json, Json]:
     cluster.step()
     cluster.running("train").step()
     running = deepcopy(cluster.job)
-    cluster.exited("train", 0, said("Completed"), "Completed").job_is("train", "Complete").step()
+    cluster.exited("train", 0, termination("Completed"), "Completed").job_is("train", "Complete").step()
     cluster.completed("publish", PUBLISHED).step()
     return running, cluster.job
 
@@ -99,7 +99,7 @@ def a_run() -> tuple[Json, Json]:
 def failed_run() -> Json:
     cluster = Cluster()
     cluster.step()
-    cluster.running("prepare").exited("prepare", 65, said("InvalidJSON", "line 3", "Mend it"))
+    cluster.running("prepare").exited("prepare", 65, termination("InvalidJSON", "line 3", "Mend it"))
     cluster.job_is("prepare", "Failed").step()
     return cluster.job
 
@@ -107,7 +107,7 @@ def failed_run() -> Json:
 RUNNING, ENDED = a_run()
 
 
-def test_logs_come_in_the_order_of_the_stages_and_of_their_pods() -> None:
+def test_logs_are_in_order() -> None:
     pods = [pod("train", 3, "running"), pod("train", 2, "terminated"), pod("prepare", 1, "terminated")]
     logs = {each["metadata"]["name"]: [f"{each['metadata']['name']}\n"] for each in pods}
     cluster = Scripted((RUNNING, [*pods, pod("export", 4, "waiting")], logs))
@@ -119,8 +119,8 @@ def test_logs_come_in_the_order_of_the_stages_and_of_their_pods() -> None:
     assert print_logs(cluster, RUNNING, ["export"], written.append) == 0
 
 
-def test_following_goes_from_pod_to_pod_and_prints_each_line_once() -> None:
-    """The connection breaks in mid-run, the training pod is replaced, the API server is away for a while."""
+def test_follow_prints_each_line_once() -> None:
+    """Although the connection breaks, the training pod is replaced, and the API server does not answer for a while."""
     over, first, second = pod("prepare", 0, "terminated"), pod("train", 1, "running"), pod("train", 2, "running")
     cluster = Scripted(
         (RUNNING, [over, first], {"prepare-0": ["clean\n"], "train-1": ["step 1\n"]}),
@@ -150,14 +150,14 @@ def test_following_goes_from_pod_to_pod_and_prints_each_line_once() -> None:
     ]
 
 
-def test_following_one_stage_ends_with_it() -> None:
+def test_follow_one_stage() -> None:
     cluster = Scripted((RUNNING, [pod("prepare", 1, "terminated")], {"prepare-1": ["clean\n"]}))
     written: list[str] = []
     follow_logs(cluster, "x", ["prepare"], written.append, pause=0)
     assert written[-1] == "clean\n"
 
 
-def test_what_an_earlier_spec_ended_is_not_over() -> None:
+def test_end_of_an_earlier_spec_is_not_over() -> None:
     before = failed_run()
     changed = before | {"metadata": before["metadata"] | {"generation": 2}}
     for wanted in (CHAIN, ["prepare"]):
@@ -165,7 +165,7 @@ def test_what_an_earlier_spec_ended_is_not_over() -> None:
         assert not is_over(changed, wanted)
 
 
-def test_waiting_outlasts_an_api_server_that_is_away() -> None:
+def test_wait_retries() -> None:
     looks: list[Json | KubectlError] = [RUNNING, Unavailable("away"), RUNNING, ENDED]
     remarks = []
 
@@ -180,7 +180,7 @@ def test_waiting_outlasts_an_api_server_that_is_away() -> None:
     assert remarks == ["retrying: away", "", ""]
 
 
-def test_waiting_ends_in_time_and_with_the_job() -> None:
+def test_wait_times_out() -> None:
     def gone() -> Json:
         raise NotFound("x")
 
@@ -190,7 +190,7 @@ def test_waiting_ends_in_time_and_with_the_job() -> None:
         wait_for_end(gone, 5, lambda job, remark: None, pause=0)
 
 
-def test_where_there_is_no_terminal_a_line_tells_each_change() -> None:
+def test_lines_without_a_terminal() -> None:
     file = io.StringIO()
     with shown_on(screen.console(file)) as show:
         for job, remark in [(RUNNING, ""), (RUNNING, ""), (RUNNING, "away"), (ENDED, "")]:
@@ -214,9 +214,7 @@ def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(("job", "code"), [(ENDED, 0), (failed_run(), 1), (RUNNING, 2)])
-def test_the_exit_code_of_wait_is_how_it_ended(
-    kubectl: Path, job: Json, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_exit_code_of_wait(kubectl: Path, job: Json, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     (kubectl / "answer").write_text(json.dumps(job))
     assert main(["wait", "x", "--timeout", "0s"]) == code
     printed = capsys.readouterr()
@@ -225,9 +223,7 @@ def test_the_exit_code_of_wait_is_how_it_ended(
 
 
 @pytest.mark.parametrize("arguments", [["-n", "team", "status", "x"], ["status", "x", "--namespace=team"]])
-def test_status_asks_for_both_kinds_where_kubectl_would(
-    kubectl: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_status_reads_both_kinds(kubectl: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     (kubectl / "answer").write_text(json.dumps(RUNNING))
     assert main([*arguments, "--context", "far"]) == 0
     assert "FineTuneJob team/x  Training" in capsys.readouterr().out
@@ -249,12 +245,12 @@ def test_errors_are_one_line_and_exit_1(kubectl: Path, command: list[str], capsy
     assert printed.err.count("\n") == 1
 
 
-def test_a_wrong_option_does_not_look_like_a_timeout() -> None:
+def test_wrong_option_exits_1() -> None:
     with pytest.raises(SystemExit, match="1"):
         main(["wait", "x", "--timeout", "soon"])
 
 
-def test_without_kubectl_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_kubectl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "")
     assert main(["status"]) == 1
     assert capsys.readouterr().err == "kubectl is not on the PATH\n"

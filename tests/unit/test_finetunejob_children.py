@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from support.operatorbuilders import DIGESTS, SETTINGS, fine_tune_job
+from support.operatorbuilders import DIGESTS, PREPARED, SETTINGS, Cluster, fine_tune_job
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import Stage
+from tuneyard_api.registry import BACKENDS
 from tuneyard_api.runs import revision
 from tuneyard_api.stages import STAGES
 from tuneyard_operator.finetunejob.children import config_map, config_name, job_name, stage_job
@@ -53,7 +54,7 @@ class TestChildren:
             for placed in ("nodeSelector", "runtimeClassName", "tolerations"):
                 assert (placed in pod) is (stage == "train"), stage
 
-    def test_on_the_cpu_all_stages_go_where_they_were_told(self) -> None:
+    def test_without_gpus_all_stages_have_the_placement(self) -> None:
         resources = {"gpus": 0, "nodeSelector": {"disk": "fast"}}
         assert pod_of("export", resources=resources)["nodeSelector"] == {"disk": "fast"}
 
@@ -67,11 +68,11 @@ class TestChildren:
             ({}, None),
         ],
     )
-    def test_threads_follow_the_cpu(self, resources: Json, threads: str | None) -> None:
+    def test_threads(self, resources: Json, threads: str | None) -> None:
         env = {each["name"]: each["value"] for each in pod_of("train", resources=resources)["containers"][0]["env"]}
         assert env.get("TUNEYARD_THREADS") == threads
 
-    def test_labels_and_annotations_of_the_user_do_not_spread(self) -> None:
+    def test_user_labels_are_not_copied(self) -> None:
         job = fine_tune_job()
         spec = FineTuneJobSpec.model_validate(job["spec"])
         for child in (config_map(job), stage_job(job, spec, "train", DIGESTS, SETTINGS)):
@@ -85,14 +86,14 @@ class TestChildren:
             (owner,) = child["metadata"]["ownerReferences"]
             assert (owner["uid"], owner["controller"]) == ("uid-x", True)
 
-    def test_the_job_file_has_what_the_stages_read(self) -> None:
+    def test_job_file(self) -> None:
         built = config_map(fine_tune_job())
         assert built["immutable"] is True
         job = json.loads(built["data"]["job.json"])
         assert job["metadata"] == {"name": "x", "namespace": "team", "uid": "uid-x"}
         FineTuneJobSpec.model_validate(job["spec"])
 
-    def test_names_are_the_runs(self) -> None:
+    def test_names_have_the_revision(self) -> None:
         job = fine_tune_job()
         assert job_name(job, "train") == f"x-train-{revision(job)}"
         assert config_name(job) == f"x-{revision(job)}"
@@ -100,7 +101,7 @@ class TestChildren:
         namesake["metadata"]["uid"] = "another"
         assert revision(namesake) != revision(job)
 
-    def test_the_failure_policy_names_each_class_of_exit_code(self) -> None:
+    def test_failure_policy(self) -> None:
         job = fine_tune_job(retryPolicy={"backoffLimit": 7})
         spec = FineTuneJobSpec.model_validate(job["spec"])
         built = stage_job(job, spec, "train", DIGESTS, SETTINGS)["spec"]
@@ -110,3 +111,20 @@ class TestChildren:
         assert codes == {"FailJob": [65, 78], "Ignore": [75]}
         assert built["podReplacementPolicy"] == "Failed", "two pods never write one checkpoint"
         assert built["template"]["spec"]["terminationGracePeriodSeconds"] == 120
+
+    def test_image_follows_from_stage_and_backend(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(BACKENDS, "peft", BACKENDS["peft"]._replace(image="axolotl"))
+        settings = SETTINGS.model_copy(update={"images": {"axolotl": "axolotl:1"}})
+        cluster = Cluster().prepared()
+        for stage in STAGES:
+            job = stage_job(cluster.job, FineTuneJobSpec.model_validate(cluster.job["spec"]), stage, DIGESTS, settings)
+            (container,) = job["spec"]["template"]["spec"]["containers"]
+            assert container["image"] == ("axolotl:1" if stage == "train" else "trainer:1")
+
+    def test_backend_without_an_image_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cluster = Cluster()
+        cluster.step()
+        cluster.completed("prepare", PREPARED)
+        monkeypatch.setitem(BACKENDS, "peft", BACKENDS["peft"]._replace(image="axolotl"))
+        assert cluster.step().create == []
+        assert "no image for axolotl" in cluster.stage("train")["message"]

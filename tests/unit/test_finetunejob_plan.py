@@ -4,12 +4,21 @@ import json
 
 import pytest
 
-from support.operatorbuilders import ARTIFACT, CHAIN, DIGESTS, Cluster, finish, measurements, said, stages_with_jobs
+from support.operatorbuilders import (
+    ARTIFACT,
+    CHAIN,
+    DIGESTS,
+    Cluster,
+    finish,
+    measurements,
+    stages_with_jobs,
+    termination,
+)
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 
 
 class TestChain:
-    def test_begins_with_prepare_and_nothing_else(self) -> None:
+    def test_starts_with_prepare(self) -> None:
         cluster = Cluster()
         plan = cluster.step()
         assert [thing["kind"] for thing in plan.apply] == ["ConfigMap"]
@@ -18,7 +27,7 @@ class TestChain:
         assert cluster.status["phase"] == "Pending"
         assert not any("TUNEYARD_DIGESTS" in json.dumps(job) for job in cluster.jobs)
 
-    def test_runs_all_stages_in_order_and_succeeds(self) -> None:
+    def test_runs_all_stages_in_order(self) -> None:
         cluster = Cluster().prepared()
         assert stages_with_jobs(cluster) == ["prepare", "train"]
         finish(cluster, "train", "export", "evaluate")
@@ -35,8 +44,8 @@ class TestChain:
         assert cluster.status["releaseURI"] == f"s3://out/runs/{DIGESTS['publish']}/publish/release.json"
 
     @pytest.mark.parametrize("finished", range(len(CHAIN) + 1))
-    def test_a_second_look_does_nothing(self, finished: int) -> None:
-        """The operator may be killed and started at any time; the status is one that the API takes."""
+    def test_second_reconcile_does_nothing(self, finished: int) -> None:
+        """The operator may be restarted at any time. The status is valid by the API."""
         cluster = Cluster()
         if finished:
             cluster.prepared()
@@ -49,7 +58,7 @@ class TestChain:
         FineTuneJobStatus.model_validate(again.status)
 
     @pytest.mark.lifecycle("status-lost")
-    def test_a_lost_status_is_made_anew_from_the_children(self) -> None:
+    def test_lost_status_is_rebuilt(self) -> None:
         cluster = Cluster().prepared()
         finish(cluster, "train", "export")
         before = cluster.job.pop("status")
@@ -58,7 +67,7 @@ class TestChain:
         assert plan.status["stages"] == before["stages"]
         assert plan.status["dataset"] == before["dataset"]
 
-    def test_stages_that_an_earlier_run_has_done_get_no_job(self) -> None:
+    def test_reused_stages_get_no_job(self) -> None:
         cluster = Cluster().prepared("prepare", "train", "export", "evaluate", "publish")
         assert stages_with_jobs(cluster) == ["prepare", "publish"], "publish sums up and always runs"
         assert cluster.stage("train") == {
@@ -71,7 +80,7 @@ class TestChain:
         assert cluster.condition("Trained")["reason"] == "Adopted"
         assert cluster.status["phase"] == "Succeeded"
 
-    def test_digests_go_to_every_later_stage(self) -> None:
+    def test_later_stages_have_the_digests(self) -> None:
         cluster = Cluster().prepared()
         finish(cluster, "train", "export", "evaluate")
         for stage in CHAIN[1:]:
@@ -79,24 +88,24 @@ class TestChain:
             variables = {each["name"]: each["value"] for each in container["env"]}
             assert json.loads(variables["TUNEYARD_DIGESTS"]) == DIGESTS
 
-    def test_training_that_went_with_its_pod_is_not_made_again(self) -> None:
+    def test_training_needs_no_report(self) -> None:
         cluster = Cluster().prepared()
         cluster.job_is("train", "Complete", succeeded=1)
         cluster.step()
         assert stages_with_jobs(cluster) == ["prepare", "train", "export"]
 
-    def test_an_ended_pod_whose_job_is_not_complete_still_runs(self) -> None:
+    def test_stage_runs_until_its_job_is_complete(self) -> None:
         cluster = Cluster()
         cluster.step()
         cluster.running("prepare")
         cluster.step()
-        cluster.exited("prepare", 0, said("Completed", "Written to s3://out/x."))
+        cluster.exited("prepare", 0, termination("Completed", "Written to s3://out/x."))
         cluster.step()
         assert cluster.status["phase"] == "Preparing"
         assert cluster.stage("prepare")["state"] == "Running"
         assert "message" not in cluster.stage("prepare")
 
-    def test_a_changed_spec_starts_over_when_the_old_jobs_are_gone(self) -> None:
+    def test_changed_spec_waits_for_the_old_jobs(self) -> None:
         cluster = Cluster().prepared()
         finish(cluster, *CHAIN[1:])
         old = list(cluster.jobs)
@@ -111,8 +120,8 @@ class TestChain:
         assert fresh["metadata"]["name"] not in {job["metadata"]["name"] for job in old}
 
     @pytest.mark.lifecycle("reapplied")
-    def test_jobs_that_a_deleted_namesake_has_left_go_first(self) -> None:
-        """Also those that are made for it when it is gone, by an operator that has not heard of that."""
+    def test_jobs_of_a_namesake_are_deleted_first(self) -> None:
+        """Even those that an operator creates before it observes the deletion."""
         before = Cluster().prepared().running("train")
         cluster = Cluster()
         cluster.job["metadata"]["uid"] = "uid-y"
@@ -126,8 +135,8 @@ class TestChain:
         assert cluster.status["phase"] == "Succeeded"
 
     @pytest.mark.lifecycle("reapplied")
-    def test_training_waits_for_the_pods_of_a_deleted_namesake(self) -> None:
-        """Two that write checkpoints of one digest would disturb each other."""
+    def test_training_waits_for_pods_of_a_namesake(self) -> None:
+        """Two pods that write checkpoints of the same digest would disturb each other."""
         before = Cluster().prepared().running("train")
         cluster = Cluster()
         cluster.job["metadata"]["uid"] = "uid-y"

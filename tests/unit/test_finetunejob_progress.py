@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from support.operatorbuilders import SETTINGS, Cluster, said
+from support.operatorbuilders import SETTINGS, Cluster, termination
 from tuneyard_api.contracts.progress import ProgressReport
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus, Progress, StageStatus
 from tuneyard_operator.finetunejob.progress import progress_status
@@ -28,7 +28,7 @@ class TestWaiting:
             ({"waiting": {"reason": "CreateContainerConfigError", "message": "no config"}}, [], "no config"),
         ],
     )
-    def test_a_pod_that_cannot_start_says_why(self, state: Json | None, conditions: list[Json], says: str) -> None:
+    def test_pod_that_cannot_start(self, state: Json | None, conditions: list[Json], says: str) -> None:
         cluster = Cluster().prepared()
         cluster.pod("train", state, phase="Pending", conditions=conditions)
         cluster.step()
@@ -36,16 +36,16 @@ class TestWaiting:
         assert says in cluster.condition("Trained")["message"]
         assert says in cluster.condition("Succeeded")["message"]
         assert cluster.stage("train")["state"] == "Pending"
-        assert any("StageWaiting" in told and says in told for told in cluster.told)
+        assert any("StageWaiting" in event and says in event for event in cluster.emitted)
         assert cluster.plan().requeue_after is None, "the pod's next change wakes us"
 
-    def test_a_pod_that_starts_as_usual_says_nothing(self) -> None:
+    def test_starting_pod_has_no_message(self) -> None:
         cluster = Cluster().prepared()
         cluster.pod("train", {"waiting": {"reason": "ContainerCreating"}}, phase="Pending")
         cluster.step()
         assert "message" not in cluster.stage("train")
 
-    def test_a_job_without_a_pod_says_what_its_events_say(self) -> None:
+    def test_job_without_a_pod_has_its_warning(self) -> None:
         cluster = Cluster().prepared()
         uid = cluster.job_of("train")["metadata"]["uid"]
         cluster.warnings = {uid: 'FailedCreate: pods "x" is forbidden: exceeded quota'}
@@ -69,10 +69,10 @@ class TestProgress:
         }
         assert plan.requeue_after == SETTINGS.poll
 
-    def test_of_one_stage_is_not_shown_for_the_next(self) -> None:
+    def test_is_not_shown_for_the_next_stage(self) -> None:
         cluster = Cluster().prepared().running("train", percent=90, loss=1.0)
         cluster.step()
-        cluster.exited("train", 0, said("Completed")).job_is("train", "Complete", succeeded=1)
+        cluster.exited("train", 0, termination("Completed")).job_is("train", "Complete", succeeded=1)
         cluster.step()
         cluster.running("export")
         cluster.step()
@@ -82,9 +82,9 @@ class TestProgress:
         ("percent", "since", "shown"),
         [(41, 1, 40), (44, 14.9, 40), (45, 1, 45), (35, 1, 35), (41, 15, 41), (40, math.inf, 40)],
     )
-    def test_is_written_at_five_percent_or_fifteen_seconds(self, percent: int, since: float, shown: int) -> None:
+    def test_is_written_every_5_percent_or_15_seconds(self, percent: int, since: float, shown: int) -> None:
         status = progress_status(ProgressReport(stage="train", percent=percent), "train", BEFORE, since)
         assert status == Progress(percent=shown)
 
-    def test_survives_a_stage_that_does_not_answer_for_a_while(self) -> None:
+    def test_stays_while_the_stage_does_not_answer(self) -> None:
         assert progress_status(None, "train", BEFORE, 100) == Progress(percent=40)

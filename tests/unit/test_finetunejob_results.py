@@ -4,7 +4,16 @@ from datetime import timedelta
 
 import pytest
 
-from support.operatorbuilders import CHAIN, DIGESTS, PREPARED, PUBLISHED, Cluster, finish, said, stages_with_jobs
+from support.operatorbuilders import (
+    CHAIN,
+    DIGESTS,
+    PREPARED,
+    PUBLISHED,
+    Cluster,
+    finish,
+    stages_with_jobs,
+    termination,
+)
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.names import EXIT_BAD_INPUT, Stage
 from tuneyard_operator.finetunejob.policies import RERUNS
@@ -117,7 +126,7 @@ def test_result_of_another_version_is_a_failure(stage: Stage, result: Json | Non
 @pytest.mark.parametrize("stage", CHAIN)
 def test_too_large_result_is_a_failure(stage: Stage) -> None:
     cluster = at(stage)
-    cluster.running(stage).exited(stage, 0, said("ResultTooLarge", "Too many bytes", "Use fewer gates."))
+    cluster.running(stage).exited(stage, 0, termination("ResultTooLarge", "Too many bytes", "Use fewer gates."))
     cluster.job_is(stage, "Complete", succeeded=1).step()
     assert cluster.condition("Failed")["reason"] == "ResultTooLarge"
     assert cluster.condition("Failed")["message"] == "Too many bytes. Use fewer gates."
@@ -132,7 +141,7 @@ def test_reused_evaluation_reports_nothing() -> None:
 
 def test_unreadable_gates_leave_the_reason_of_the_failure() -> None:
     cluster = at("evaluate")
-    cluster.running("evaluate").exited("evaluate", EXIT_BAD_INPUT, said("GateFailed", "9 > 7", result={"x": 1}))
+    cluster.running("evaluate").exited("evaluate", EXIT_BAD_INPUT, termination("GateFailed", "9 > 7", result={"x": 1}))
     cluster.job_is("evaluate", "Failed").step()
     assert cluster.condition("Failed")["reason"] == "GateFailed"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from support.operatorbuilders import CHAIN, PREPARED, PUBLISHED, Cluster, evaluated, measurements, said
+from support.operatorbuilders import CHAIN, PREPARED, PUBLISHED, Cluster, evaluated, measurements, termination
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.names import EXIT_BAD_INPUT, EXIT_DOES_NOT_FIT, EXIT_TRY_AGAIN, EXIT_UNKNOWN, Stage
 from tuneyard_operator.machinery.objects import Json, name, uid
@@ -51,7 +51,7 @@ class TestDeletedPod:
     @pytest.mark.parametrize("stage", CHAIN)
     def test_is_remembered(self, stage: Stage) -> None:
         cluster = at(stage).running(stage)
-        cluster.exited(stage, EXIT_BAD_INPUT, said("AccessDenied", "No right to write", "Ask for it")).step()
+        cluster.exited(stage, EXIT_BAD_INPUT, termination("AccessDenied", "No right to write", "Ask for it")).step()
         pod = cluster.pods.pop()
         refused_input(cluster, stage, name(pod)).step()
         assert cluster.condition("Failed")["reason"] == "AccessDenied"
@@ -65,27 +65,29 @@ class TestDeletedPod:
         cluster = at("prepare").running("prepare").job_is("prepare", kind)
         assert cluster.step().delete == []
         assert cluster.stage("prepare")["state"] == "Running"
-        cluster.exited("prepare", code, said("InvalidJSON", result=None if code else PREPARED)).step()
+        cluster.exited("prepare", code, termination("InvalidJSON", result=None if code else PREPARED)).step()
         assert cluster.stage("prepare")["state"] == ("Failed" if code else "Succeeded")
 
     def test_its_gates_stay_in_the_status(self) -> None:
         cluster = at("evaluate").running("evaluate")
         measured = evaluated(measurements(base=10.0, tuned=9.0), [GATE])
-        cluster.exited("evaluate", EXIT_BAD_INPUT, said("GateFailed", "9.0 > 7.0", result=measured)).step()
+        cluster.exited("evaluate", EXIT_BAD_INPUT, termination("GateFailed", "9.0 > 7.0", result=measured)).step()
         refused_input(cluster, "evaluate", name(cluster.pods.pop())).step()
         assert cluster.condition("Failed")["reason"] == "GateFailed"
         assert cluster.status["evaluation"]["gates"] == [GATE]
 
     def test_the_latest_is_remembered(self) -> None:
-        cluster = at("train").running("train").exited("train", EXIT_UNKNOWN, said("StageCrashed", "first"))
+        cluster = at("train").running("train").exited("train", EXIT_UNKNOWN, termination("StageCrashed", "first"))
         cluster.step()
-        cluster.running("train").exited("train", EXIT_UNKNOWN, said("OutOfMemory", "second")).step()
+        cluster.running("train").exited("train", EXIT_UNKNOWN, termination("OutOfMemory", "second")).step()
         cluster.pods.pop()
         failed(cluster, "train").step()
         assert cluster.condition("Failed")["reason"] == "OutOfMemory"
 
     def test_is_the_reason_of_the_wait(self) -> None:
-        cluster = at("train").running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"))
+        cluster = (
+            at("train").running("train").exited("train", EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM at step 5"))
+        )
         cluster.step()
         cluster.pods.pop()
         cluster.step()
@@ -107,7 +109,9 @@ class TestUnobservedPod:
             assert words in found["message"], found
 
     def test_is_not_an_earlier_one(self) -> None:
-        cluster = at("train").running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM at step 5"))
+        cluster = (
+            at("train").running("train").exited("train", EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM at step 5"))
+        )
         cluster.step()
         refused_input(cluster, "train", "x-train-another").step()
         assert cluster.condition("Failed")["reason"] == "ReasonLost"
@@ -129,7 +133,7 @@ class TestUnobservedPod:
         assert not cluster.condition("Failed")
         assert cluster.stage(stage)["message"].endswith("and the reason of its failure with it")
         cluster.step()
-        cluster.running(stage).exited(stage, EXIT_BAD_INPUT, said("InvalidJSON", "line 3 is not JSON"))
+        cluster.running(stage).exited(stage, EXIT_BAD_INPUT, termination("InvalidJSON", "line 3 is not JSON"))
         refused_input(cluster, stage, name(cluster.pods[-1])).step()
         assert cluster.condition("Failed")["reason"] == "InvalidJSON"
 
@@ -164,7 +168,7 @@ class TestContainerWithoutMessage:
 def preempted(cluster: Cluster) -> Cluster:
     """A pod of training runs, is preempted and deleted, as by a drain."""
     cluster.running("train").step()
-    cluster.exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM")).step()
+    cluster.exited("train", EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM")).step()
     cluster.pods.pop()
     cluster.step()
     return cluster
@@ -173,7 +177,7 @@ def preempted(cluster: Cluster) -> Cluster:
 def crashed(cluster: Cluster, times: int) -> Cluster:
     """The Job controller has counted so many failed pods of this Job; crashed pods remain."""
     cluster.running("train").step()
-    cluster.exited("train", EXIT_UNKNOWN, said("StageCrashed", "KeyError: 'x'")).step()
+    cluster.exited("train", EXIT_UNKNOWN, termination("StageCrashed", "KeyError: 'x'")).step()
     cluster.job_of("train").setdefault("status", {})["failed"] = times
     cluster.step()
     return cluster
@@ -194,14 +198,14 @@ class TestRestarts:
         assert cluster.stage("train")["restarts"] == 3
 
     def test_count_a_remaining_pod_once(self) -> None:
-        cluster = at("train").running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
+        cluster = at("train").running("train").exited("train", EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM"))
         for _ in range(3):
             cluster.step()
         preempted(cluster)
         assert cluster.status["restarts"] == {"preempted": 2, "failed": 0}
 
     def test_do_not_count_a_crash_as_a_preemption(self) -> None:
-        cluster = at("train").running("train").exited("train", EXIT_UNKNOWN, said("StageCrashed"))
+        cluster = at("train").running("train").exited("train", EXIT_UNKNOWN, termination("StageCrashed"))
         cluster.step()
         assert cluster.status["restarts"]["preempted"] == 0
         assert cluster.stage("train")["restarts"] == 1
@@ -216,9 +220,9 @@ class TestRestarts:
 
     def test_are_the_sum_of_the_stages(self) -> None:
         cluster = crashed(preempted(at("train")), 1)
-        cluster.running("train").exited("train", 0, said("Completed"))
+        cluster.running("train").exited("train", 0, termination("Completed"))
         cluster.job_is("train", "Complete", succeeded=1, failed=1).step()
-        cluster.running("export").exited("export", EXIT_UNKNOWN, said("StageCrashed")).step()
+        cluster.running("export").exited("export", EXIT_UNKNOWN, termination("StageCrashed")).step()
         cluster.job_of("export")["status"] = {"failed": 1}
         cluster.step()
         assert cluster.status["restarts"] == {"preempted": 1, "failed": 2}
@@ -240,7 +244,7 @@ class TestRestarts:
 
 
 def storage_away(cluster: Cluster) -> Cluster:
-    cluster.running("train").exited("train", EXIT_TRY_AGAIN, said("StorageUnavailable", "No answer")).step()
+    cluster.running("train").exited("train", EXIT_TRY_AGAIN, termination("StorageUnavailable", "No answer")).step()
     cluster.pods.pop()
     cluster.step()
     return cluster
@@ -260,7 +264,7 @@ class TestBackoff:
     def test_a_job_with_four_preempted_pods_is_recreated(self) -> None:
         cluster = preempted(preempted(preempted(at("train"))))
         before = cluster.job_of("train")
-        cluster.running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
+        cluster.running("train").exited("train", EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM"))
         step = cluster.step()
         assert step.delete == [before]
         message = "Recreating the Job: it was preempted and would otherwise wait 1m20s"
@@ -273,14 +277,14 @@ class TestBackoff:
 
     def test_a_job_with_a_new_pod_is_kept(self) -> None:
         cluster = preempted(preempted(preempted(at("train"))))
-        cluster.running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
+        cluster.running("train").exited("train", EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM"))
         assert cluster.pod("train", phase="Pending").step().delete == []
 
     def test_a_queued_job_is_kept(self) -> None:
         cluster = Cluster(queueName="gpus").prepared()
         cluster.job_of("train")["spec"]["suspend"] = False
         for _ in range(4):
-            cluster.running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM")).step()
+            cluster.running("train").exited("train", EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM")).step()
             assert cluster.step().delete == []
             cluster.pods.pop()
         assert cluster.stage("train")["message"].endswith("The next pod starts within 1m20s.")
@@ -289,7 +293,7 @@ class TestBackoff:
         """A new Job would count its retries from zero, and the log of the crash would be deleted."""
         cluster = crashed(preempted(preempted(preempted(at("train")))), 1)
         assert cluster.stage("train")["message"].endswith("The next pod starts within 1m20s.")
-        cluster.running("train").exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
+        cluster.running("train").exited("train", EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM"))
         assert cluster.step().delete == []
 
     def test_a_job_that_waits_for_the_store_is_kept(self) -> None:
@@ -319,7 +323,7 @@ class TestStalledJob:
 
     def test_is_requeued(self) -> None:
         cluster = preempted(at("train"))
-        cluster.exited("train", EXIT_TRY_AGAIN, said("Preempted", "SIGTERM"))
+        cluster.exited("train", EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM"))
         assert cluster.step().requeue_after == 10.0, "a pod that has ended wakes nobody"
 
     def test_is_recreated_only_after_its_own_backoff(self) -> None:

@@ -14,8 +14,8 @@ from support.operatorbuilders import (
     SETTINGS,
     Cluster,
     fine_tune_job,
-    said,
     stages_with_jobs,
+    termination,
 )
 from tuneyard_api.kinds.finetunejob import CHANGEABLE, FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
@@ -46,7 +46,7 @@ def does_nothing(cluster: Cluster) -> None:
 
 
 def going(cluster: Cluster, stage: Stage) -> Json:
-    """The stage's Job as it is while the API server waits for its pods."""
+    """The stage's Job while it is deleted in the foreground."""
     job = cluster.job_of(stage)
     job["metadata"]["deletionTimestamp"] = "2030-01-02T03:05:00Z"
     return job
@@ -54,7 +54,7 @@ def going(cluster: Cluster, stage: Stage) -> Json:
 
 class TestIdentity:
     @pytest.mark.parametrize("field", [info.alias or key for key, info in FineTuneJobSpec.model_fields.items()])
-    def test_of_a_run_is_every_field_but_the_changeable_ones(self, field: str) -> None:
+    def test_covers_all_but_the_changeable_fields(self, field: str) -> None:
         job = fine_tune_job()
         changed = fine_tune_job(**{field: "another"})
         assert (revision(job) == revision(changed)) is (field in CHANGEABLE)
@@ -65,12 +65,12 @@ class TestIdentity:
         job["metadata"]["generation"] = 7
         assert revision(job) == before
 
-    def test_is_in_the_status_which_the_api_takes(self) -> None:
+    def test_is_in_the_status(self) -> None:
         cluster = Cluster().prepared()
         assert cluster.status["revision"] == revision(cluster.job)
         FineTuneJobStatus.model_validate(cluster.status)
 
-    def test_no_job_of_a_run_changes_when_it_is_suspended_or_given_a_lifetime(self) -> None:
+    def test_lifetime_changes_no_job(self) -> None:
         cluster = Cluster().prepared().running("train")
         cluster.step()
         cluster.changed(ttlSecondsAfterFinished=60).step()
@@ -81,8 +81,8 @@ class TestIdentity:
 
 class TestAnotherSpec:
     @pytest.mark.lifecycle("changed-after-failure")
-    def test_after_a_failure_runs(self) -> None:
-        """As the advice of a stage that ran out of memory says."""
+    def test_after_a_failure(self) -> None:
+        """With the change that the advice of a stage that ran out of memory proposes."""
         cluster = failed()
         cluster.changed(resources={"limits": {"memory": "64Gi"}}).step()
         cluster.step()
@@ -91,14 +91,14 @@ class TestAnotherSpec:
         assert cluster.status["restarts"] == {"preempted": 0, "failed": 0}, "the failures were the earlier run's"
 
     @pytest.mark.lifecycle("changed-after-success")
-    def test_after_the_end_runs_and_takes_over_what_is_the_same(self) -> None:
+    def test_after_success_reuses_stages(self) -> None:
         cluster = finished()
         cluster.changed(priorityClassName="high").step()
         cluster.prepared("train", "export", "evaluate")
         assert stages_with_jobs(cluster) == ["prepare", "publish"]
 
     @pytest.mark.lifecycle("changed-while-pending")
-    def test_while_pending_replaces_the_run(self) -> None:
+    def test_while_pending(self) -> None:
         cluster = Cluster()
         cluster.step()
         (old,) = cluster.jobs
@@ -108,8 +108,8 @@ class TestAnotherSpec:
         assert [name(job) for job in cluster.jobs] != [name(old)]
 
     @pytest.mark.lifecycle("changed-while-suspended")
-    def test_while_suspended_takes_over_what_is_the_same(self) -> None:
-        """Training that had begun finds its checkpoint: no digest has resources in it."""
+    def test_while_suspended_reuses_stages(self) -> None:
+        """Training resumes from its checkpoint, because no digest covers the resources."""
         cluster = Cluster(suspend=False).prepared().running("train")
         cluster.step()
         cluster.changed(suspend=True).step()
@@ -124,7 +124,7 @@ class TestAnotherSpec:
     @pytest.mark.parametrize("ended", [finished, failed])
     @pytest.mark.parametrize("change", [{"suspend": True}, {"ttlSecondsAfterFinished": 60}])
     @pytest.mark.lifecycle("lifetime-changed-after-end")
-    def test_that_only_says_when_never_runs_again(self, ended: Callable[[], Cluster], change: Json) -> None:
+    def test_changeable_field_runs_nothing(self, ended: Callable[[], Cluster], change: Json) -> None:
         cluster = ended()
         before = cluster.status
         cluster.changed(**change).step()
@@ -135,7 +135,7 @@ class TestAnotherSpec:
         assert not cluster.condition("Suspended")
         does_nothing(cluster)
 
-    def test_that_comes_back_runs_as_a_run_of_its_own(self) -> None:
+    def test_reverted_spec_runs_again(self) -> None:
         cluster = failed()
         first = cluster.status["revision"]
         cluster.changed(resources={"gpus": 2}).step()
@@ -149,7 +149,7 @@ class TestAnotherSpec:
 
 class TestSuspend:
     @pytest.mark.lifecycle("created-suspended")
-    def test_a_job_that_was_created_suspended_creates_nothing(self) -> None:
+    def test_created_suspended(self) -> None:
         cluster = Cluster(suspend=True)
         plan = cluster.step()
         assert (plan.apply, plan.create) == ([], [])
@@ -161,7 +161,7 @@ class TestSuspend:
         assert stages_with_jobs(cluster) == ["prepare"]
 
     @pytest.mark.lifecycle("suspended")
-    def test_what_runs_is_stopped_and_what_is_done_stays(self) -> None:
+    def test_running_stage_is_stopped(self) -> None:
         cluster = Cluster().prepared().running("train", percent=40)
         cluster.step()
         plan = cluster.changed(suspend=True).plan()
@@ -181,7 +181,7 @@ class TestSuspend:
         does_nothing(cluster)
 
     @pytest.mark.lifecycle("resumed")
-    def test_resume_goes_on_with_the_stage_that_was_stopped(self) -> None:
+    def test_resume_starts_the_stopped_stage(self) -> None:
         cluster = Cluster().prepared().running("train")
         cluster.step()
         cluster.changed(suspend=True).step()
@@ -190,13 +190,13 @@ class TestSuspend:
         assert cluster.status["phase"] == "Training"
         assert not cluster.condition("Suspended")
         assert cluster.status["restarts"] == {"preempted": 0, "failed": 0}
-        assert [told.split(":")[0] for told in cluster.told if told.startswith(("Sus", "Res"))] == [
+        assert [event.split(":")[0] for event in cluster.emitted if event.startswith(("Sus", "Res"))] == [
             "Suspended",
             "Resumed",
         ]
 
     @pytest.mark.lifecycle("resumed-while-stopping")
-    def test_resume_waits_for_the_job_that_is_still_going_away(self) -> None:
+    def test_resume_waits_for_the_old_job(self) -> None:
         cluster = Cluster().prepared().running("train")
         cluster.step()
         going(cluster, "train")
@@ -208,10 +208,10 @@ class TestSuspend:
         assert len(cluster.step().create) == 1
 
     @pytest.mark.lifecycle("suspended-at-stage-end")
-    def test_a_stage_that_has_just_ended_keeps_its_result(self) -> None:
+    def test_ended_stage_keeps_its_result(self) -> None:
         cluster = Cluster()
         cluster.step()
-        cluster.running("prepare").exited("prepare", 0, said("Completed"))
+        cluster.running("prepare").exited("prepare", 0, termination("Completed"))
         assert cluster.changed(suspend=True).step().delete == []
         cluster.pods.clear()
         cluster.completed("prepare", PREPARED)
@@ -220,7 +220,7 @@ class TestSuspend:
         assert cluster.status["phase"] == "Suspended"
         assert stages_with_jobs(cluster) == ["prepare"]
 
-    def test_a_job_whose_last_stage_ends_meanwhile_has_succeeded(self) -> None:
+    def test_last_stage_that_ended_is_success(self) -> None:
         cluster = Cluster().prepared("train", "export", "evaluate")
         cluster.completed("publish", PUBLISHED)
         cluster.changed(suspend=True).step()
@@ -240,7 +240,7 @@ class TestLifetime:
         assert plan.delete == ([cluster.job] if seconds in (0, 1) else [])
         assert plan.status == cluster.status, "nothing is written to what goes"
 
-    def test_can_be_given_and_taken_later(self) -> None:
+    def test_may_change_after_the_end(self) -> None:
         cluster = finished()
         cluster.now += timedelta(seconds=99)
         assert cluster.changed(ttlSecondsAfterFinished=60).plan().delete == [cluster.job]
@@ -262,13 +262,13 @@ class TestLifetime:
 
 class TestQueue:
     @pytest.mark.parametrize("stage", CHAIN)
-    def test_only_training_stands_in_it(self, stage: Stage) -> None:
+    def test_only_training_is_queued(self, stage: Stage) -> None:
         job = fine_tune_job(queueName="gpus")
         built = stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), stage, DIGESTS, SETTINGS)
         assert (built["metadata"]["labels"].get(LABEL_QUEUE) == "gpus") is (stage == "train")
         assert (built["spec"].get("suspend") is True) is (stage == "train")
 
-    def test_a_job_that_waits_for_quota_says_so(self) -> None:
+    def test_waiting_for_quota(self) -> None:
         cluster = Cluster(queueName="gpus").prepared()
         plan = cluster.step()
         assert cluster.status["phase"] == "Training"
@@ -278,7 +278,7 @@ class TestQueue:
         assert plan.requeue_after is None, "Kueue's change of the Job wakes us"
         does_nothing(cluster)
 
-    def test_what_kueue_changes_is_left_alone(self) -> None:
+    def test_changes_of_kueue_are_kept(self) -> None:
         cluster = Cluster(queueName="gpus").prepared()
         job = cluster.job_of("train")
         job["spec"]["suspend"] = False
@@ -289,13 +289,13 @@ class TestQueue:
         assert "message" not in cluster.stage("train")
 
     @pytest.mark.lifecycle("quota-taken-back")
-    def test_a_preemption_is_not_charged_and_waits_again(self) -> None:
+    def test_preemption_waits_in_the_queue_again(self) -> None:
         cluster = Cluster(queueName="gpus").prepared()
         job = cluster.job_of("train")
         job["spec"]["suspend"] = False
         cluster.running("train").step()
         job["spec"]["suspend"] = True
-        cluster.exited("train", 75, said("Preempted", "SIGTERM at step 5"))
+        cluster.exited("train", 75, termination("Preempted", "SIGTERM at step 5"))
         plan = cluster.step()
         assert (plan.apply, plan.create, plan.delete) == ([], [], [])
         assert cluster.stage("train")["message"] == "waits in queue gpus until Kueue admits it"
@@ -304,7 +304,7 @@ class TestQueue:
         cluster.running("train").step()
         assert cluster.stage("train")["state"] == "Running"
 
-    def test_a_job_that_a_stranger_has_suspended_names_it(self) -> None:
+    def test_job_suspended_by_someone_else(self) -> None:
         cluster = Cluster()
         cluster.step()
         cluster.job_of("prepare")["spec"]["suspend"] = True
@@ -313,7 +313,7 @@ class TestQueue:
         assert "spec.suspend" in cluster.stage("prepare")["message"]
 
     @pytest.mark.lifecycle("suspended-in-queue")
-    def test_suspend_takes_the_job_out_of_it(self) -> None:
+    def test_suspend_leaves_the_queue(self) -> None:
         cluster = Cluster(queueName="gpus").prepared()
         cluster.step()
         assert cluster.changed(suspend=True).plan().delete == [cluster.job_of("train")]
@@ -321,21 +321,21 @@ class TestQueue:
 
 class TestOperator:
     @pytest.mark.lifecycle("upgraded")
-    def test_a_new_image_is_for_the_stages_that_have_not_begun(self) -> None:
-        """An upgrade changes no Job that is there."""
+    def test_new_image_is_for_later_stages(self) -> None:
+        """An upgrade changes no existing Job."""
         cluster = Cluster().prepared().running("train")
         cluster.step()
         cluster.settings = SETTINGS.model_copy(update={"trainer_image": "trainer:2"})
         plan = cluster.step()
         assert (plan.apply, plan.create, plan.delete) == ([], [], [])
-        cluster.exited("train", 0, said("Completed")).job_is("train", "Complete", succeeded=1)
+        cluster.exited("train", 0, termination("Completed")).job_is("train", "Complete", succeeded=1)
         (export,) = cluster.step().create
         assert export["spec"]["template"]["spec"]["containers"][0]["image"] == "trainer:2"
 
     @pytest.mark.parametrize("stage", CHAIN)
     @pytest.mark.lifecycle("deleted-while-running", "deleted-without-operator")
-    def test_an_operator_that_is_away_holds_up_no_deletion(self, stage: Stage) -> None:
-        """Children go by their owner references, and nothing waits for us: there is no finalizer."""
+    def test_children_have_no_finalizers(self, stage: Stage) -> None:
+        """The garbage collector deletes children by their owner references, also while the operator is down."""
         job = fine_tune_job()
         for child in (
             config_map(job),

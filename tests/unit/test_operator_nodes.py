@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from support.operatorbuilders import DIGESTS, SETTINGS, Cluster, fine_tune_job, said
+from support.operatorbuilders import DIGESTS, SETTINGS, Cluster, fine_tune_job, termination
 from tuneyard_api.contracts.progress import ProgressReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
@@ -21,7 +21,7 @@ UNSCHEDULABLE: Json = {
     "reason": "Unschedulable",
     "message": "0/3 nodes are available",
 }
-LOST = said("PeerLost", "Another node is gone.")
+LOST = termination("PeerLost", "Another node is gone.")
 
 
 def built(stage: Stage, **spec: Any) -> Json:
@@ -35,7 +35,7 @@ def environment(job: Json) -> dict[str, str]:
 
 
 def training(nodes: int = 2, **spec: Any) -> Cluster:
-    """Up to the Job of training, which has no pods yet."""
+    """A FineTuneJob whose training has a Job without pods."""
     return Cluster(resources={"nodes": nodes}, **spec).prepared()
 
 
@@ -51,30 +51,30 @@ def ends(cluster: Cluster, number: int, code: int, message: str = "") -> None:
 
 
 class TestChildren:
-    def test_one_job_with_a_pod_for_each_node(self) -> None:
+    def test_indexed_job_with_a_pod_per_node(self) -> None:
         spec = built("train", resources={"nodes": 4}, retryPolicy={"backoffLimit": 2})["spec"]
         assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 4, 4)
         assert spec["podReplacementPolicy"] == "Failed"
         assert spec["podFailurePolicy"] == {"rules": FAILURE_POLICY}
 
-    def test_a_crash_that_ends_all_pods_is_one_crash(self) -> None:
+    def test_failures_are_counted_per_index(self) -> None:
         spec = built("train", retryPolicy={"backoffLimit": 2}, **TWO)["spec"]
         assert (spec["backoffLimitPerIndex"], spec["maxFailedIndexes"]) == (2, 0)
         assert "backoffLimit" not in spec
 
-    def test_pods_know_where_the_first_one_is(self) -> None:
+    def test_pods_have_the_master_address(self) -> None:
         job = built("train", **TWO)
         assert job["spec"]["template"]["spec"]["subdomain"] == name(job)
         assert environment(job)["MASTER_ADDR"] == f"{name(job)}-0.{name(job)}"
         assert environment(job)["MASTER_PORT"] == "29500"
 
-    def test_the_longest_name_fits_into_host_names(self) -> None:
+    def test_longest_name_is_a_host_name(self) -> None:
         job = fine_tune_job(resources={"nodes": 64}, training={"effectiveBatchSize": 64})
         job["metadata"]["name"] = "x" * 44
         made = stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), "train", DIGESTS, SETTINGS)
         assert len(f"{name(made)}-63") <= 63
 
-    def test_a_headless_service_names_them_before_they_are_ready(self) -> None:
+    def test_headless_service(self) -> None:
         job = fine_tune_job(**TWO)
         (service,) = stage_services(job, FineTuneJobSpec.model_validate(job["spec"]), "train")
         assert name(service) == name(built("train", **TWO))
@@ -84,30 +84,30 @@ class TestChildren:
         assert service["metadata"]["ownerReferences"][0]["uid"] == "uid-x"
 
     @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "train"])
-    def test_the_other_stages_have_one_pod(self, stage: Stage) -> None:
+    def test_other_stages_have_one_pod(self, stage: Stage) -> None:
         assert built(stage, **TWO)["spec"] | {"template": {}} == built(stage)["spec"] | {"template": {}}
         assert "MASTER_ADDR" not in environment(built(stage, **TWO))
 
-    def test_one_node_is_as_it_was(self) -> None:
+    def test_one_node_is_no_indexed_job(self) -> None:
         job = built("train", resources={"nodes": 1})
         assert job["spec"]["backoffLimit"] == 3
         assert "completionMode" not in job["spec"]
         assert "subdomain" not in job["spec"]["template"]["spec"]
         assert "MASTER_ADDR" not in environment(job)
 
-    def test_all_stages_have_the_priority(self) -> None:
+    def test_priority_of_all_stages(self) -> None:
         for stage in STAGES:
             pod = built(stage, priorityClassName="urgent")["spec"]["template"]["spec"]
             assert pod["priorityClassName"] == "urgent"
 
 
 class TestWaiting:
-    def test_the_service_comes_with_the_job(self) -> None:
+    def test_service_is_applied_with_the_job(self) -> None:
         cluster = training()
         assert [name(each) for each in cluster.services] == [name(cluster.job_of("train"))]
 
     @pytest.mark.lifecycle("service-deleted")
-    def test_a_service_that_somebody_deleted_comes_back(self) -> None:
+    def test_deleted_service_is_applied_again(self) -> None:
         cluster = training()
         runs(cluster, 0)
         cluster.services.clear()
@@ -115,7 +115,7 @@ class TestWaiting:
         assert cluster.plan().apply == []
 
     @pytest.mark.lifecycle("nodes-missing")
-    def test_says_how_many_pods_run_and_what_the_others_lack(self) -> None:
+    def test_running_pods_are_counted(self) -> None:
         cluster = training(4)
         runs(cluster, 0)
         runs(cluster, 2)
@@ -128,14 +128,14 @@ class TestWaiting:
         assert cluster.condition("Succeeded")["message"] == expected
         FineTuneJobStatus.model_validate(cluster.status)
 
-    def test_a_pod_that_was_not_created_is_told_by_the_jobs_warning(self) -> None:
+    def test_missing_pod_has_the_warning_of_the_job(self) -> None:
         cluster = training()
         runs(cluster, 0)
         cluster.warnings = {f"uid-{name(cluster.job_of('train'))}": "FailedCreate: exceeded quota"}
         cluster.step()
         assert cluster.stage("train")["message"] == "WaitingForNodes: 1 of 2 pods run; FailedCreate: exceeded quota"
 
-    def test_while_none_runs_there_is_no_count(self) -> None:
+    def test_no_count_while_none_runs(self) -> None:
         cluster = training()
         waits = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
         cluster.pod("train", waits).pod("train", waits).step()
@@ -153,14 +153,14 @@ class TestWaiting:
         assert cluster.condition("Trained")["reason"] == "Running"
         assert cluster.status["progress"]["percent"] == 40
 
-    def test_the_first_pod_is_asked_for_the_progress(self) -> None:
+    def test_first_pod_serves_the_progress(self) -> None:
         cluster = training()
         runs(cluster, 1)
         assert running_pod_ip(cluster.world()) is None
         runs(cluster, 0)
         assert running_pod_ip(cluster.world()) == "10.0.0.0"
 
-    def test_in_a_queue_it_waits_for_quota(self) -> None:
+    def test_waits_for_quota(self) -> None:
         cluster = training(queueName="gpus")
         cluster.step()
         assert cluster.job_of("train")["spec"]["suspend"] is True
@@ -168,7 +168,7 @@ class TestWaiting:
 
 
 class TestTheEnd:
-    def test_when_the_first_pod_has_committed_the_others_are_not_missed(self) -> None:
+    def test_others_may_be_gone_after_the_commit(self) -> None:
         cluster = training()
         runs(cluster, 0)
         runs(cluster, 1)
@@ -178,34 +178,34 @@ class TestTheEnd:
         assert cluster.stage("train")["state"] == "Running"
         assert cluster.condition("Trained")["reason"] == "Running"
 
-    def test_one_pod_that_was_taken_is_one_restart(self) -> None:
-        """The others ended because of that, and only because of that."""
+    def test_one_preempted_pod_is_one_restart(self) -> None:
+        """The other pods ended only because of that."""
         cluster = training(3, training={"effectiveBatchSize": 12})
         ends(cluster, 0, 75, LOST)
-        ends(cluster, 1, 75, said("Preempted", "Stopped after step 3 of 9."))
+        ends(cluster, 1, 75, termination("Preempted", "Stopped after step 3 of 9."))
         ends(cluster, 2, 75, LOST)
         cluster.step()
         assert cluster.status["restarts"] == {"preempted": 1, "failed": 0}
         assert cluster.stage("train")["message"].startswith("restarts after Preempted: Stopped after step 3 of 9.")
-        assert sum("was preempted" in each for each in cluster.told) == 1
+        assert sum("was preempted" in event for event in cluster.emitted) == 1
 
-    def test_the_cause_is_told_by_who_knows_it(self) -> None:
-        """Whoever ends last: the others only know that they have lost a peer."""
+    def test_cause_is_not_a_lost_peer(self) -> None:
+        """Even when another pod ends last: it only knows that it has lost a peer."""
         cluster = training()
-        ends(cluster, 1, 78, said("OutOfMemory", "The GPU ran out of memory"))
+        ends(cluster, 1, 78, termination("OutOfMemory", "The GPU ran out of memory"))
         ends(cluster, 0, 75, LOST)
         cluster.job_is("train", "Failed", failed=1)
         cluster.step()
         assert cluster.condition("Failed")["reason"] == "OutOfMemory"
 
-    def test_a_lost_peer_is_told_when_nobody_knows_more(self) -> None:
+    def test_lost_peer_without_another_cause(self) -> None:
         cluster = training()
         ends(cluster, 0, 75, LOST)
         cluster.step()
         assert cluster.stage("train")["message"].startswith("restarts after PeerLost")
 
-    def test_one_loss_is_counted_once_in_whichever_order_its_pods_end(self) -> None:
-        """They need not be of the same second, by which the status tells what it has counted."""
+    def test_one_loss_is_counted_once(self) -> None:
+        """Although its pods were created at different times, by which the status knows what it has counted."""
         cluster = training()
         ends(cluster, 0, 75, LOST)
         runs(cluster, 1)
@@ -213,7 +213,7 @@ class TestTheEnd:
         cluster.step()
         assert cluster.status["restarts"] == {"preempted": 0, "failed": 0}
         cluster.pods.pop()
-        ends(cluster, 1, 75, said("Preempted", "Stopped after step 3 of 9."))
+        ends(cluster, 1, 75, termination("Preempted", "Stopped after step 3 of 9."))
         cluster.pods[-1]["metadata"]["creationTimestamp"] = "2026-01-01T00:00:59Z"
         cluster.step()
         assert cluster.status["restarts"] == {"preempted": 1, "failed": 0}

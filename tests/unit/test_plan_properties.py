@@ -1,4 +1,4 @@
-"""The plan of a FineTuneJob in worlds that nobody thought of: never stuck, nothing repeated, nothing taken back."""
+"""The plan of a FineTuneJob in random worlds: it is never stuck, repeats nothing and undoes nothing."""
 
 from typing import Final
 
@@ -25,18 +25,18 @@ from tuneyard_operator.machinery.plan import Plan, Rejection
 
 RANK: Final = {"Pending": 0, "Running": 1, "Succeeded": 2, "Adopted": 2, "Failed": 2}
 ENDED: Final = ("Succeeded", "Failed")
-# Exit codes, and None: the pod vanishes. A stage that goes well is the most frequent.
+# Exit codes; None: the pod vanishes. Most stages succeed.
 ENDINGS: Final = st.sampled_from([0, 0, 0, 0, 1, 1, names.EXIT_TRY_AGAIN, names.EXIT_BAD_INPUT, None])
 SPECS: Final = st.fixed_dictionaries(
     {}, optional={"suspend": st.booleans(), "queueName": st.just("gpus"), "retryPolicy": st.just({"backoffLimit": 1})}
 )
-# More looks and moves than the longest chain needs: five stages, each created, started, ended and settled; and, at one
-# every ten seconds, the quarter of an hour after which a Job is overdue that was forgotten while it let time pass.
+# More reconciles than the longest chain needs: five stages, each created, started, ended and settled; and, at one every
+# ten seconds, the quarter of an hour after which a Job is recreated that stalled during its back-off.
 ENOUGH: Final = 160
 
 
 def states(status: Json) -> dict[str, str]:
-    return {each["name"]: each["state"] for each in status.get("stages", [])}
+    return {stage["name"]: stage["state"] for stage in status.get("stages", [])}
 
 
 class FineTuneJobLife(RuleBasedStateMachine):
@@ -47,12 +47,12 @@ class FineTuneJobLife(RuleBasedStateMachine):
     def applied(self, spec: Json) -> None:
         self.world = SimulatedWorld(spec)
 
-    # What the operator does, and what must hold.
+    # What the operator does, and what must be true of it.
 
     @precondition(lambda self: self.world.job)
     @rule(rejection=st.sampled_from([None, None, None, None, "exceeded quota", "Invalid value"]))
-    def operator_looks(self, rejection: str | None) -> None:
-        self.look(rejection)
+    def operator_reconciles(self, rejection: str | None) -> None:
+        self.reconcile(rejection)
 
     @precondition(lambda self: self.world.job)
     @rule()
@@ -65,45 +65,45 @@ class FineTuneJobLife(RuleBasedStateMachine):
             self.world.job["status"] = before
         self.world.changed = True
 
-    def look(self, refused: str | None = None) -> None:
+    def reconcile(self, refused: str | None = None) -> None:
         world = self.world
         before = (world.job or {}).get("status", {})
         step = world.plan()
         if refused and step.create:
             step = world.plan(Rejection(name(step.create[0]), refused, final=refused.startswith("Invalid")))
-        self.is_allowed(before, step)
+        self.check_plan(before, step)
         world.changed = False
         self.again = 1.0 if refused else step.requeue_after  # a rejection is tried again by the queue
         written = SimulatedWorld.__new__(SimulatedWorld)
         written.__dict__ |= world.__dict__ | {"job": dict(world.job or {})}
         written.write(step)
         if not refused:
-            self.is_the_same_again(step, written.plan())
+            self.check_idempotence(step, written.plan())
         world.act(step)
 
-    def is_allowed(self, before: Json, step: Plan) -> None:
+    def check_plan(self, before: Json, step: Plan) -> None:
         world = self.world
         assert world.job
         FineTuneJobStatus.model_validate(step.status)
         if world.job in step.delete:
-            assert before["phase"] in ENDED, "only a job that has ended is deleted"
+            assert before["phase"] in ENDED, "only a FineTuneJob that has ended is deleted"
             return
         assert step.status["observedGeneration"] == world.job["metadata"]["generation"]
-        self.creates_what_is_due(step)
+        self.check_created(step)
         if before.get("revision") == revision(world.job):
-            self.goes_forward(before, step)
+            self.check_progress(before, step)
 
-    def creates_what_is_due(self, step: Plan) -> None:
+    def check_created(self, step: Plan) -> None:
         world = self.world
         there = {name(job) for job in world.jobs}
         for created in step.create:
             stage = label(created, names.LABEL_STAGE)
             assert not (world.job or {})["spec"].get("suspend")
-            assert name(created) not in there, "nothing is created where something is, or is going away"
-            assert stage != "train" or not world.stage_pods("train"), "two pods never write one checkpoint"
+            assert name(created) not in there, "nothing is created while it exists, or is being deleted"
+            assert stage != "train" or not world.stage_pods("train"), "two pods never write the same checkpoint"
             assert states(step.status)[stage] == "Pending", "a stage that is done does not run again"
 
-    def goes_forward(self, before: Json, step: Plan) -> None:
+    def check_progress(self, before: Json, step: Plan) -> None:
         world = self.world
         if before["phase"] in ENDED:
             assert {**step.status, "conditions": [], "observedGeneration": 0} == {
@@ -122,19 +122,19 @@ class FineTuneJobLife(RuleBasedStateMachine):
                 ]
                 stopped = step.delete or any(map(is_deleting, world.jobs))
                 assert (was[stage], now[stage]) == ("Running", "Pending")
-                assert stopped or not live, "it was not taken away"
+                assert stopped or not live, "its pod still runs"
         for counted in ("preempted", "failed"):
             assert step.status["restarts"][counted] >= before["restarts"][counted]
 
-    def is_the_same_again(self, first: Plan, second: Plan) -> None:
+    def check_idempotence(self, first: Plan, second: Plan) -> None:
         if first.status["phase"] in ENDED or first.delete:
-            return  # then comes the cleaning up; and what is deleted goes before the status is written
+            return  # leftovers are deleted next; and deletions come before the write of the status
         assert second.status == first.status
         assert (second.delete, second.create) == ([], first.create)
 
     @invariant()
     def is_never_stuck(self) -> None:
-        """With nothing to see and no clock set, it waits for something that it names."""
+        """Without an event and without a requeue, the status names what it waits for."""
         world = self.world
         if world.changed or self.again or not world.job:
             return
@@ -147,7 +147,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
             or any(world.decided(job) for job in world.unfinished())
         ), status
 
-    # What happens to it.
+    # What else happens in the cluster.
 
     @precondition(lambda self: self.world.startable())
     @rule(pick=PICK)
@@ -175,28 +175,28 @@ class FineTuneJobLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.startable())
     @rule()
-    def controller_forgets_a_job(self) -> None:
+    def controller_stalls(self) -> None:
         self.world.forget(self.world.startable()[0])
 
     @precondition(lambda self: self.world.pods)
     @rule(pick=PICK)
-    def pod_vanishes_with_what_it_said(self, pick: int) -> None:
+    def pod_vanishes_with_its_report(self, pick: int) -> None:
         self.world.vanish(self.world.pods[pick % len(self.world.pods)])
 
     @precondition(lambda self: any(map(is_deleting, self.world.jobs)))
     @rule()
     def deleted_jobs_are_gone(self) -> None:
-        for job in [each for each in self.world.jobs if is_deleting(each)]:
+        for job in [job for job in self.world.jobs if is_deleting(job)]:
             self.world.collect(job)
 
     @precondition(lambda self: self.world.jobs)
     @rule(pick=PICK)
-    def stranger_deletes_a_job(self, pick: int) -> None:
-        self.world.goes(self.world.jobs[pick % len(self.world.jobs)])
+    def someone_deletes_a_job(self, pick: int) -> None:
+        self.world.request_deletion(self.world.jobs[pick % len(self.world.jobs)])
 
     @precondition(lambda self: self.world.running() and self.world.unfinished())
     @rule()
-    def stranger_takes_the_job_from_its_pod(self) -> None:
+    def someone_orphans_a_pod(self) -> None:
         self.world.orphan(self.world.unfinished()[-1])
 
     @precondition(lambda self: self.world.queued())
@@ -207,7 +207,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.unfinished())
     @rule()
-    def stranger_suspends_a_job(self) -> None:
+    def someone_suspends_a_job(self) -> None:
         self.world.preempt(self.world.unfinished()[0])
 
     @precondition(lambda self: self.world.job)
@@ -248,29 +248,29 @@ class FineTuneJobLife(RuleBasedStateMachine):
     @precondition(lambda self: self.world.job)
     @rule(moves=st.integers(1, 3))
     def all_goes_well_for_a_while(self, moves: int) -> None:
-        """Brings the later stages within reach."""
+        """Reaches the later stages."""
         for _ in range(moves):
             if self.world.job:
-                self.look()
+                self.reconcile()
                 self.world.everybody_moves()
 
-    # And in the end everybody does what is expected.
+    # In the end everybody does what is expected.
 
     def teardown(self) -> None:
         if not self.world.job:
             return
         self.world.change({"suspend": False, "ttlSecondsAfterFinished": None})
         for _ in range(ENOUGH):
-            if not self.is_woken():
+            if not self.is_enqueued():
                 break
-            self.look()
+            self.reconcile()
             self.world.everybody_moves()
         assert self.world.job["status"]["phase"] in ENDED, self.world.job["status"]
         assert self.again is None
-        assert all(owned_by(job, uid(self.world.job)) for job in self.world.jobs), "nothing is left of a namesake"
+        assert all(owned_by(job, uid(self.world.job)) for job in self.world.jobs), "no Job of a namesake remains"
 
-    def is_woken(self) -> bool:
-        """The operator looks only at an event, or at the time that it has asked for."""
+    def is_enqueued(self) -> bool:
+        """The operator reconciles only at an event, or after the time that it has asked for."""
         if not self.world.changed and self.again:
             self.world.wait(self.again)
             return True
@@ -278,9 +278,9 @@ class FineTuneJobLife(RuleBasedStateMachine):
 
 
 @pytest.mark.lifecycle("job-deleted")
-def test_a_job_comes_to_its_end_whatever_happens() -> None:
+def test_every_job_ends() -> None:
     run_state_machine_as_test(FineTuneJobLife, settings=PROFILE)
 
 
-def test_the_phases_in_which_nothing_is_at_work_are_phases() -> None:
+def test_resting_phases() -> None:
     assert {*ENDED, "Suspended"} < set(RESTING)

@@ -34,8 +34,12 @@ class ProgressReport(Contract):
 
 def progress_text(progress: Progress) -> str:
     """One line, for example: 43 %, step 17/40, loss 1.2346, 1200 tokens/s, 4m10s left."""
+    return ", ".join(filter(None, (f"{progress.percent} %", progress_details(progress))))
+
+
+def progress_details(progress: Progress) -> str:
+    """The same without the percentage, for example beside a bar."""
     parts = [
-        f"{progress.percent} %",
         f"step {progress.step}/{progress.steps}" if progress.step is not None and progress.steps else "",
         f"loss {progress.loss:.4f}" if progress.loss is not None else "",
         f"{progress.tokens_per_second:.0f} tokens/s" if progress.tokens_per_second is not None else "",

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from tuneyard_api import names, reasons
-from tuneyard_api.contracts.progress import ProgressReport
+from tuneyard_api.contracts.progress import ProgressReport, progress_details
 from tuneyard_api.contracts.results import RELEASE_FILE, PublishResult, stage_uri
 from tuneyard_api.names import Stage
 from tuneyard_api.quantity import cpu_threads
@@ -88,16 +88,7 @@ def _run_stages(
 
 
 def _show(bars: Bars, bar: TaskID, report: ProgressReport) -> None:
-    parts = [report.message or ""]
-    if report.step is not None and report.steps:
-        parts.append(f"step {report.step}/{report.steps}")
-    if report.loss is not None:
-        parts.append(f"loss {report.loss:.4f}")
-    if report.tokens_per_second is not None:
-        parts.append(f"{report.tokens_per_second:.0f} tokens/s")
-    if report.eta_seconds is not None:
-        parts.append(f"{report.eta_seconds // 60}m{report.eta_seconds % 60:02d}s left")
-    bars.update(bar, completed=report.percent, detail="  ".join(part for part in parts if part))
+    bars.update(bar, completed=report.percent, detail=progress_details(report.status()))
 
 
 def _explain(console: Console, outcome: Outcome, work: Path) -> None:
