@@ -178,13 +178,13 @@ class Resources(Model):
     gpu_resource_name: Annotated[str, Obeys(EXTENDED_RESOURCE)] = Field(
         default="nvidia.com/gpu",
         max_length=253,
-        description="The extended resource that stands for a GPU. Default: nvidia.com/gpu.",
+        description="The extended resource of a GPU. Default: nvidia.com/gpu.",
     )
     requests: Amounts | None = Field(default=None, description="cpu, memory, ephemeral-storage requests.")
     limits: Amounts | None = Field(
         default=None,
-        description="Limits; where only limits are given the requests equal them. On the CPU the cpu limit also sets "
-        "the number of threads, so that a run can be repeated to the bit.",
+        description="Limits. Requests that are not given equal them. On the CPU the cpu limit also sets the number of "
+        "threads, so that runs are reproducible to the bit.",
     )
     node_selector: dict[str, str] | None = None
     tolerations: list[Toleration] | None = None

@@ -249,7 +249,7 @@ class RetryPolicy(Model):
         default=3,
         ge=0,
         le=100,
-        description="Retries of a stage that crashed; of several nodes each has as many. Preemption is not charged. "
+        description="Retries of a stage that crashed; with several nodes, of each node. Preemption is not charged. "
         "Default: 3.",
     )
 
@@ -262,7 +262,7 @@ class TrainingResources(Resources):
         ge=1,
         le=64,
         description="Pods that train together, each with these resources. effectiveBatchSize is divided among all "
-        "of them: more nodes make a step faster, not larger. Default: 1.",
+        "of them, so more nodes make a step faster, not larger. Default: 1.",
     )
 
     @property
@@ -281,25 +281,26 @@ class FineTuneJobSpec(Model):
     evaluation: Evaluation = Evaluation()
     output: Output
     resources: TrainingResources = Field(
-        default=TrainingResources(), description="Of the train stage; the others run on the CPU, in one pod."
+        default=TrainingResources(),
+        description="Of the pods of the train stage. All other stages run on the CPU, in one pod.",
     )
     queue_name: Annotated[ObjectName, Field(max_length=63)] | None = Field(
         default=None,
-        description="A LocalQueue of Kueue in the job's namespace: training waits there until it has quota.",
+        description="A LocalQueue of Kueue in the job's namespace. The train stage waits there for quota.",
     )
     priority_class_name: ObjectNameOrEmpty | None = None
     retry_policy: RetryPolicy = RetryPolicy()
     suspend: bool = Field(
         default=False,
-        description="true stops the job: a running stage writes a checkpoint and ends, and nothing new begins. false "
-        "lets it go on from there. May change at any time. Default: false.",
+        description="true stops the job: a running stage writes a checkpoint and exits, and no other stage starts. "
+        "false resumes it. May change at any time. Default: false.",
     )
     ttl_seconds_after_finished: int | None = Field(
         default=None,
         ge=0,
         le=2147483647,
-        description="The FineTuneJob is deleted this many seconds after it has finished; what it published stays. "
-        "May change at any time. Default: it is kept.",
+        description="Seconds after which a finished FineTuneJob is deleted; its artifacts stay. May change at any "
+        "time. Default: it is kept.",
     )
 
     @classmethod

@@ -35,12 +35,12 @@ class StageStatus(Model):
     finished_at: str | None = None
     message: str | None = None
     last_failure: LastFailure | None = Field(
-        default=None, description="How the last pod ended that did not finish the stage; the pod may be gone."
+        default=None, description="How the last pod that did not finish the stage ended. The pod may have been deleted."
     )
 
 
 class Progress(Model):
-    """Of the stage that runs now."""
+    """Progress of the running stage."""
 
     percent: int = Field(ge=0, le=100)
     step: int | None = None
@@ -111,7 +111,7 @@ class FineTuneJobStatus(Model):
     observed_generation: int = 0
     revision: str | None = Field(
         default=None,
-        description="The run that this status tells of: the hash of the spec without suspend and "
+        description="The run that this status describes: a hash of the spec without suspend and "
         "ttlSecondsAfterFinished.",
     )
     phase: Phase = "Pending"

@@ -109,7 +109,7 @@ class ModelServerSpec(Model):
     replicas: int = Field(default=1, ge=0, le=1000, description="Default: 1.")
     vllm: Vllm = Vllm()
     rollout: Rollout = Rollout()
-    auth: Auth | None = Field(default=None, description="Without it the endpoint is open to whoever reaches it.")
+    auth: Auth | None = Field(default=None, description="Without it, everybody who can reach the endpoint may use it.")
     resources: Resources = Resources()
     priority_class_name: ObjectNameOrEmpty | None = None
 
@@ -148,8 +148,8 @@ class FailedRevision(Model):
 class RolloutStatus(Model):
     """What the rollout strategy remembers between two reconciles; Surge remembers nothing."""
 
-    revision: str = Field(description="The revision that is rolled out. Another one begins without a memory.")
-    phase: str = Field(description="The strategy's own word for where it is.")
+    revision: str = Field(description="The revision that is rolled out. The state is dropped when it changes.")
+    phase: str = Field(description="Defined by the strategy.")
     step: int | None = Field(default=None, ge=0, description="The step within the phase, where it has several.")
     since: str | None = Field(default=None, description="When the phase or step began.")
 
@@ -159,7 +159,7 @@ class ModelServerStatus(Model):
     url: str | None = None
     release: Release | None = Field(
         default=None,
-        description="The artifact that is rolled out. Of a FineTuneJob it is the last one whose gates passed: it stays "
+        description="The artifact that is rolled out. With fineTuneJobRef the last one whose gates passed, which stays "
         "when the FineTuneJob trains again or is deleted.",
     )
     served: ServedRevision | None = None
