@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[2]
 FENCE: Final = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-LANGUAGES: Final = ("sh", "console", "yaml", "text", "mermaid", "json", "python")
+LANGUAGES: Final = ("sh", "console", "yaml", "text", "mermaid")
 SUBSTITUTION: Final = re.compile(r"\$\(([^()]*)\)")
 ASSIGNMENT: Final = re.compile(r"[A-Za-z_]\w*=")
 
