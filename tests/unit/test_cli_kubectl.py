@@ -39,7 +39,7 @@ REFUSED = (
         ('Error from server (NotFound): pods "x" not found\n', NotFound, 'pods "x" not found'),
         ("error: You must be logged in to the server (Unauthorized)\n", KubectlError, "You must be logged in"),
         ("error: context was not found for specified context: x\n", KubectlError, "context was not found"),
-        ("", KubectlError, "said nothing"),
+        ("", KubectlError, "printed nothing"),
     ],
 )
 def test_explain(printed: str, kind: type[KubectlError], message: str) -> None:

@@ -16,7 +16,7 @@ from support.operatorbuilders import (
 )
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.names import EXIT_BAD_INPUT, Stage
-from tuneyard_operator.finetunejob.policies import RERUNS
+from tuneyard_operator.finetunejob.policies import LOST_WITH_POD, RERUNS
 from tuneyard_operator.machinery.objects import Json
 
 
@@ -60,7 +60,7 @@ class TestLostResult:
         lost(cluster, stage)
         assert [job["metadata"]["labels"]["tuneyard.dev/stage"] for job in cluster.step().delete] == [stage]
         assert cluster.stage(stage)["state"] == "Pending"
-        assert cluster.stage(stage)["message"] == "Recreating the Job: its pod is gone, and its result with it"
+        assert cluster.stage(stage)["message"] == f"Recreating the Job: its result is lost, {LOST_WITH_POD}"
         assert cluster.stage(stage)["reruns"] == 1
         FineTuneJobStatus.model_validate(cluster.status)
         cluster.step()

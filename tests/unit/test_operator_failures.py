@@ -131,7 +131,7 @@ class TestUnobservedPod:
         step = cluster.step()
         assert [each["metadata"]["labels"]["tuneyard.dev/stage"] for each in step.delete] == [stage]
         assert not cluster.condition("Failed")
-        assert cluster.stage(stage)["message"].endswith("and the reason of its failure with it")
+        assert cluster.stage(stage)["message"].startswith("Recreating the Job: the reason of its failure is lost")
         cluster.step()
         cluster.running(stage).exited(stage, EXIT_BAD_INPUT, termination("InvalidJSON", "line 3 is not JSON"))
         refused_input(cluster, stage, name(cluster.pods[-1])).step()

@@ -1,4 +1,4 @@
-"""kubectl, which has started us: it knows the cluster and the namespace, and its plugins authenticate."""
+"""Calls kubectl, which knows the cluster and the namespace, and whose plugins authenticate."""
 
 import json
 import re
@@ -13,7 +13,7 @@ FINE_TUNE_JOBS: Final = f"finetunejobs.{GROUP}"
 MODEL_SERVERS: Final = f"modelservers.{GROUP}"
 
 NOT_INSTALLED: Final = "tuneyard is not installed in this cluster: it has no FineTuneJobs. Is this the right --context?"
-# Said while the API server, or the way to it, is away.
+# What kubectl prints while the API server cannot be reached.
 AWAY: Final = (
     "Unable to connect",
     "refused",
@@ -29,7 +29,7 @@ LOG_OF_KUBECTL: Final = re.compile(r"[IWEF]\d{4} ")
 
 
 class KubectlError(Exception):
-    """kubectl could not; the message is a line for a person."""
+    """kubectl failed; the message is one line."""
 
 
 class NotFound(KubectlError):
@@ -37,7 +37,7 @@ class NotFound(KubectlError):
 
 
 class Unavailable(KubectlError):
-    """The API server does not answer now; another try may help."""
+    """The API server does not answer; a retry may help."""
 
 
 class Kubectl(NamedTuple):
@@ -87,12 +87,12 @@ class Kubectl(NamedTuple):
 def explain(printed: str) -> KubectlError:
     """What kubectl printed when it failed, as an error of one line."""
     lines = [line.strip() for line in printed.splitlines() if line.strip() and not LOG_OF_KUBECTL.match(line)]
-    last = lines[-1] if lines else "kubectl failed and said nothing"
+    last = lines[-1] if lines else "kubectl failed and printed nothing"
     if "the server doesn't have a resource type" in last:
         return Unavailable(NOT_INSTALLED)  # an API server that just starts says so too
-    said = re.sub(r"^(error|Error from server( \(\w+\))?): ", "", last)
+    reason = re.sub(r"^(error|Error from server( \(\w+\))?): ", "", last)
     if "(Forbidden)" in last:
-        return KubectlError(f"You have no permission: {said}")
+        return KubectlError(f"You have no permission: {reason}")
     if "(NotFound)" in last:
-        return NotFound(said)
-    return Unavailable(said) if any(word in last for word in AWAY) else KubectlError(said)
+        return NotFound(reason)
+    return Unavailable(reason) if any(word in last for word in AWAY) else KubectlError(reason)

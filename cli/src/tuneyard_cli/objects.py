@@ -53,4 +53,4 @@ def is_done(stage: Json) -> bool:
 
 def current_stage(job: Json) -> Json | None:
     """The first stage that is not done."""
-    return next((each for each in stages(job) if not is_done(each)), None)
+    return next((stage for stage in stages(job) if not is_done(stage)), None)

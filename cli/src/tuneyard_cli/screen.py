@@ -42,7 +42,7 @@ def table(*columns: str) -> Table:
 
 
 def facts(rows: Iterable[tuple[str, RenderableType]]) -> Table:
-    """Names and values; a name that is empty goes on with the one above."""
+    """Names and values; a row without a name continues the one above."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")

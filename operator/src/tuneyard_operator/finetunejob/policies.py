@@ -1,7 +1,7 @@
 """The life cycle of a FineTuneJob: policies that are asked in order, of which the first that applies decides.
 
-They read like the table in docs/lifecycle.md. A policy is a pure function of the state; it returns None where it does
-not apply, and may rely on it that none of the policies before it applied.
+docs/lifecycle.md has them as a table. A policy is a pure function of the state. It returns None where it does not
+apply, and is only asked where none of the policies before it applies.
 """
 
 import math
@@ -33,6 +33,7 @@ NO_POD_SECONDS: Final = 10.0
 BACKOFF_SECONDS: Final = 60.0
 # How often a stage runs again because its pod was gone before its result was read.
 RERUNS: Final = 3
+LOST_WITH_POD: Final = "because its pod is gone, or has no termination message"
 
 Policy = Callable[[State], Plan | None]
 
@@ -87,9 +88,9 @@ def result_lost(state: State) -> Plan | None:
     seconds = backoff(record.reruns)
     left = seconds - _seconds_since(view.finished_at, state.now)
     if left > 0:
-        message = f"its pod is gone, and {lost} with it: the stage runs again within {duration(seconds)}"
+        message = f"{lost} is lost, {LOST_WITH_POD}: the stage runs again within {duration(seconds)}"
         return _plan(state, state.run.with_stage(record.reset(message)))._replace(requeue_after=left)
-    message = f"Recreating the Job: its pod is gone, and {lost} with it"
+    message = f"Recreating the Job: {lost} is lost, {LOST_WITH_POD}"
     again = replace(record.reset(message), reruns=record.reruns + 1)
     return _plan(state, state.run.with_stage(again))._replace(delete=[view.job])
 
@@ -177,7 +178,7 @@ def stalled(state: State) -> Plan | None:
 
 
 def running(state: State) -> Plan | None:
-    """The current stage has a Job, and goes on. A Service that somebody has deleted is applied again."""
+    """The current stage has a Job and continues. A Service that somebody has deleted is applied again."""
     view = state.view
     if view is None:
         return None
@@ -245,9 +246,9 @@ def _lost_for_good(state: State, view: StageView) -> Plan | None:
     if view.state == "Failed":
         return None
     message = (
-        f"{state.current.name} has succeeded {RERUNS + 1} times, and each time its pod was gone before its result was "
-        "read. See what deletes pods in this namespace as soon as they have ended, then delete the FineTuneJob and "
-        "apply it again: finished stages are reused."
+        f"{state.current.name} has succeeded {RERUNS + 1} times, and each time its result was lost, {LOST_WITH_POD}. "
+        "See what deletes pods in this namespace as soon as they have ended, then delete the FineTuneJob and apply it "
+        "again: finished stages are reused."
     )
     return _plan(state, state.run.failed_at(state.current, reasons.RESULT_LOST, message))
 
