@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support.docs import FENCE, LANGUAGES, ROOT, Block, blocks, commands, documents
+from support.docs import FENCE, LANGUAGES, ROOT, Block, blocks, commands, documents, section
 
 DOCUMENTS = documents()
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
@@ -44,6 +44,17 @@ def test_paths_exist(path: Path) -> None:
     words = re.findall(r"`([\w.-]+/[\w./-]*)`", prose(path))
     inside = [word for word in words if word.split("/")[0] in FOLDERS]
     assert not [word for word in inside if not (ROOT / word).exists()]
+
+
+def test_registries_are_where_the_table_says() -> None:
+    table = section(ROOT / "docs/architecture.md", "## Where a new thing goes")
+    rows = re.findall(
+        r"^\| [^|]+ \| `([^`]+)`[^|]* \| `([A-Z_]+)`[^|]*? (of the registry|there)\b", table, re.MULTILINE
+    )
+    assert len(rows) == table.count("\n| ") - 1
+    for folder, registry, place in rows:
+        file = "crds/src/tuneyard_api/registry.py" if place == "of the registry" else f"{folder}__init__.py"
+        assert re.search(rf"^{registry}\b", (ROOT / file).read_text(), re.MULTILINE), f"{registry} is not in {file}"
 
 
 def shell(text: str, language: str = "sh") -> list[list[str]]:
