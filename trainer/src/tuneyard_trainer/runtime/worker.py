@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -185,11 +185,16 @@ def _follow(process: "subprocess.Popen[str]", context: StageContext, on_event: E
             case _:
                 on_event(event)
     process.wait()
+    _raise_cause(failures, last_lines)
+    return _Ended(result, list(last_lines))
+
+
+def _raise_cause(failures: Sequence[StageError], last_lines: Iterable[str]) -> None:
+    """Raises the failure that knows the cause, before those that only lost their peer."""
     if causes := [error for error in failures if error.reason != reasons.PEER_LOST]:
         raise causes[0]
     if failures and not any(DIED.search(line) for line in last_lines):
         raise failures[0]
-    return _Ended(result, list(last_lines))
 
 
 @contextlib.contextmanager
