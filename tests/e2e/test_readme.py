@@ -23,7 +23,8 @@ SMALLER = {
     "ModelServer": {"vllm": {"maxModelLen": 512}, "resources": CPU},
 }
 AWS = """#!/bin/bash
-exec "${UV:-uv}" tool run --quiet --from awscli==1.44.0 aws --endpoint-url "$UPLOAD_URL" --ca-bundle "$PWD/my-ca.pem" "$@"
+exec "${UV:-uv}" tool run --quiet --from awscli==1.44.0 \\
+  aws --endpoint-url "$UPLOAD_URL" --ca-bundle "$PWD/my-ca.pem" "$@"
 """
 
 
