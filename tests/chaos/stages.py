@@ -104,4 +104,4 @@ def _committed(store: Store, marks: dict[Stage, str]) -> list[Stage]:
 def _result(stage: Stage, spec: FineTuneJobSpec) -> Json:
     if stage == "prepare":
         return {"dataset": DATASET}
-    return PUBLISHED if stage == "publish" else {}
+    return {"evaluate": PUBLISHED["evaluation"], "publish": PUBLISHED}.get(stage, {})
