@@ -104,4 +104,5 @@ def _committed(store: Store, marks: dict[Stage, str]) -> list[Stage]:
 def _result(stage: Stage, spec: FineTuneJobSpec) -> Json:
     if stage == "prepare":
         return {"dataset": DATASET}
-    return {"evaluate": PUBLISHED["evaluation"], "publish": PUBLISHED}.get(stage, {})
+    results: dict[Stage, Json] = {"evaluate": PUBLISHED["evaluation"], "publish": PUBLISHED}
+    return results.get(stage, {})
