@@ -1,4 +1,4 @@
-"""What the operator may do and what it did: RBAC rules against the API server's audit log. Pure functions."""
+"""Pure functions that compare RBAC rules with the API server's audit log: the operator's rights and its calls."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ class Right(NamedTuple):
 
 
 def granted(roles: Iterable[Json]) -> set[Right]:
-    """All that Roles and ClusterRoles allow."""
+    """The rights that Roles and ClusterRoles grant."""
     return {
         Right(group, resource, verb)
         for role in roles
@@ -32,10 +32,10 @@ def granted(roles: Iterable[Json]) -> set[Right]:
 
 
 def calls(log: Iterable[str], since: datetime) -> Iterator[Json]:
-    """The audit events about resources from that moment on; `log` is JSON lines."""
+    """The audit events about resources that were received at `since` or later; `log` has one JSON event per line."""
     for event in map(json.loads, log):
-        asked_at = datetime.fromisoformat(event["requestReceivedTimestamp"])
-        if asked_at >= since and event.get("objectRef", {}).get("resource"):
+        received = datetime.fromisoformat(event["requestReceivedTimestamp"])
+        if received >= since and event.get("objectRef", {}).get("resource"):
             yield event
 
 
@@ -46,17 +46,17 @@ def exercised(events: Iterable[Json]) -> set[Right]:
         right = _right(event)
         used.add(right)
         if right.verb == "patch" and event.get("responseStatus", {}).get("code") == 201:
-            used.add(right._replace(verb="create"))  # server-side apply of what was not there asks for both
+            used.add(right._replace(verb="create"))  # a server-side apply that creates the object needs both verbs
     return used
 
 
 def refused(events: Iterable[Json]) -> set[Right]:
-    """Calls that RBAC forbade. A quota or a namespace that goes answers 403 too, to a call that was allowed."""
+    """The calls that RBAC forbade. A quota or a namespace that is being deleted answers 403 to allowed calls too."""
     decision = "authorization.k8s.io/decision"
     return {_right(event) for event in events if event.get("annotations", {}).get(decision) == "forbid"}
 
 
 def _right(event: Json) -> Right:
-    thing = event["objectRef"]
-    resource = "/".join(filter(None, (thing["resource"], thing.get("subresource"))))
-    return Right(thing.get("apiGroup", ""), resource, event["verb"])
+    reference = event["objectRef"]
+    resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))
+    return Right(reference.get("apiGroup", ""), resource, event["verb"])

@@ -1,6 +1,6 @@
 """The end-to-end tests: a real cluster with tuneyard installed (`make install`), real images, real training, real vLLM.
 
-Each test module works in namespaces of its own, which enforce Pod Security `restricted`.
+Each test module uses its own namespaces, which enforce Pod Security `restricted`.
 """
 
 import json
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 STORE_NAMESPACE = "e2e-store"
 DATA = ROOT / "examples" / "data" / "kubernetes-fields.jsonl"
 
-# The first looks at what all the others made the operator do, the second takes it away.
+# The first checks the calls that the operator made during all other modules; the second uninstalls the operator.
 LAST = ["test_permissions.py", "test_uninstall.py"]
 
 NamespaceFactory = Callable[[str], str]
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def images() -> dict[str, str]:
-    """The tags that `make images` built from this tree."""
+    """The tags of the images that `make images` built from this tree."""
     printed = subprocess.run(
         [sys.executable, ROOT / "images" / "build", "--print-tags"], capture_output=True, text=True, check=True
     )
@@ -44,13 +44,13 @@ def images() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def demo_model() -> Path:
-    """SmolLM2-135M-Instruct as a Hugging Face directory; `make images` made it."""
+    """The Hugging Face directory of SmolLM2-135M-Instruct; `make images` creates it."""
     return Path(os.environ["TUNEYARD_DEMO_MODEL"])
 
 
 @pytest.fixture(scope="session")
 def room() -> None:
-    """Two cores hold no other model server beside the tests': a demo that still stands goes."""
+    """Deletes a demo that still runs: two cores are too few for its model server and those of the tests."""
     kubectl("delete", "namespace", demo.NAMESPACE, demo.STORE_NAMESPACE, "--ignore-not-found", timeout=300)
 
 
@@ -67,7 +67,7 @@ def store(
     demo_model: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> ObjectStore:
-    """The S3 server with the models and the data that all tests read."""
+    """An S3 server with the models and the data that all tests read."""
     fresh_namespace(STORE_NAMESPACE)
     store = objectstore.install(STORE_NAMESPACE, images["s3"])
     small = first_layers(demo_model, 4, tmp_path_factory.mktemp("model") / "small")
@@ -84,17 +84,17 @@ def store(
 
 @pytest.fixture(scope="module")
 def new_namespace(store: ObjectStore) -> Iterator[NamespaceFactory]:
-    """Makes namespaces that hold the store's Secret; they go when the module's tests have ended."""
-    made: list[str] = []
+    """A function that creates a namespace with the store's Secret; it is deleted after the module's tests."""
+    created: list[str] = []
 
     def make(name: str) -> str:
         fresh_namespace(name)
         apply(store.secret("s3-credentials", name))
-        made.append(name)
+        created.append(name)
         return name
 
     yield make
-    for name in made:
+    for name in created:
         kubectl("delete", "namespace", name, "--wait=false")
 
 
@@ -105,7 +105,7 @@ def fresh_namespace(name: str) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """After a failure, prints the state of every namespace that the tests made."""
+    """After a failure, prints the state of every namespace of the tests."""
     if report.failed:
         listed = kubectl("get", "namespaces", "-l", "tuneyard-test=e2e", "-o", "json")
         namespaces: list[Json] = json.loads(listed)["items"]

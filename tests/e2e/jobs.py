@@ -1,4 +1,4 @@
-"""FineTuneJobs and ModelServers for the tests, and what the tests ask about them."""
+"""FineTuneJobs and ModelServers for the tests, and functions that read their state."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ CPU: Json = {"gpus": 0, "requests": {"cpu": "200m", "memory": "1Gi"}, "limits": 
 
 
 def fine_tune_job(name: str, namespace: str, **parts: Any) -> Json:
-    """A job of a few seconds on the small model; `parts` replace whole parts of the spec."""
+    """A job on the small model that takes seconds; `parts` replace whole fields of the spec."""
     spec: Json = {
         "model": {"uri": "s3://models/small"},
         "dataset": {"train": [{"uri": "s3://data/few.jsonl"}]},
@@ -22,7 +22,7 @@ def fine_tune_job(name: str, namespace: str, **parts: Any) -> Json:
 
 
 def small_training(steps: int, **more: Any) -> Json:
-    """A few steps a second on two cores; `more` are further settings."""
+    """Training settings for a few steps a second on two cores; `more` adds further settings."""
     batches = {"effectiveBatchSize": 4, "microBatchSize": 2, "maxLength": 128}
     return {"maxSteps": steps, "learningRate": 2e-3, **batches, **more}
 
@@ -38,7 +38,7 @@ def _resource(kind: str, name: str, namespace: str, spec: Json) -> Json:
 
 
 def wait_for_job(name: str, namespace: str, outcome: str = "Succeeded", seconds: float = 600) -> Json:
-    """The job, once it has the condition `outcome`; fails at once when it ended the other way."""
+    """Waits for the condition `outcome` and returns the job; fails at once if the job has the opposite condition."""
     other = {"Succeeded": "Failed", "Failed": "Succeeded"}[outcome]
 
     def ended() -> bool:
@@ -52,14 +52,14 @@ def wait_for_job(name: str, namespace: str, outcome: str = "Succeeded", seconds:
 
 
 def wait_for_server(name: str, namespace: str, kind: str = "Available", seconds: float = 400) -> Json:
-    """The server, once its newest spec was seen and it has the condition `kind`."""
+    """Waits until the newest spec is observed and the condition `kind` is true; returns the server."""
 
-    def arrived() -> bool:
+    def is_current() -> bool:
         server = get("modelserver", name, namespace)
-        seen = server.get("status", {}).get("observedGeneration") == server["metadata"]["generation"]
-        return seen and is_condition_true(server, kind)
+        observed = server.get("status", {}).get("observedGeneration") == server["metadata"]["generation"]
+        return observed and is_condition_true(server, kind)
 
-    wait_until(arrived, f"ModelServer {name} has condition {kind}", seconds)
+    wait_until(is_current, f"ModelServer {name} has condition {kind}", seconds)
     return get("modelserver", name, namespace)
 
 
@@ -68,7 +68,7 @@ def stage_pods(job: str, namespace: str, stage: str) -> list[Json]:
 
 
 def training_log(job: str, namespace: str) -> str:
-    """Of the training pods that are there; empty while none has started."""
+    """The log of the training pods that exist; empty while none has started."""
     try:
         return kubectl(
             "logs", "-n", namespace, "-l", f"tuneyard.dev/finetunejob={job},tuneyard.dev/stage=train", "--tail=-1"
@@ -78,20 +78,20 @@ def training_log(job: str, namespace: str) -> str:
 
 
 def last_step(log: str) -> int:
-    """The log names a step now and then; 0 before the first."""
+    """The last step that the log names; 0 before the first one."""
     return max((int(step) for step in re.findall(r"\bstep (\d+)/", log)), default=0)
 
 
 def resumed_from(log: str) -> int:
-    """The step of the checkpoint with which the training went on."""
+    """The step of the checkpoint from which the training resumed."""
     resumed = re.search(r"resum\w* .*step (\d+)", log, re.IGNORECASE)
     assert resumed, log
     return int(resumed[1])
 
 
 def stage(job: Json, name: str) -> Json:
-    """Its entry in the status; empty before there is one."""
-    return next((each for each in job.get("status", {}).get("stages", []) if each["name"] == name), {})
+    """The entry of the stage in the job's status; empty if there is none yet."""
+    return next((entry for entry in job.get("status", {}).get("stages", []) if entry["name"] == name), {})
 
 
 def stage_digest(job: Json, name: str) -> str:
@@ -99,12 +99,12 @@ def stage_digest(job: Json, name: str) -> str:
 
 
 def artifact(job: Json, form: str) -> Json:
-    (found,) = [each for each in job["status"]["artifacts"] if each["format"] == form]
+    (found,) = [entry for entry in job["status"]["artifacts"] if entry["format"] == form]
     return dict(found)
 
 
 def restart_operator() -> None:
-    """Kills all operators without warning; their Deployment brings others."""
+    """Deletes all operator pods without a grace period; their Deployment creates new ones."""
     kubectl(
         "delete",
         "pods",

@@ -1,4 +1,4 @@
-"""Kueue in the cluster for as long as a test of queues needs it."""
+"""Kueue, installed in the cluster while a test of queues needs it."""
 
 import json
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from support.kueuemanifests import DEPLOYMENT, SYSTEM, cluster_queue, configurat
 
 @contextmanager
 def kueue_for(namespace: str, image: str, room: Json) -> Iterator[None]:
-    """Kueue for the Jobs of `namespace`, with quota for `room` (resource -> quantity).
+    """Installs Kueue for the Jobs of `namespace`, with quota for `room` (resource -> quantity).
 
-    The namespace goes at the end too: while Kueue is there to take its finalizers off what is in it.
+    The namespace is deleted while Kueue still runs, because Kueue has to remove its finalizers from the objects in it.
     """
     with _applied(manifests(["kubectl"], namespace, image, configuration(namespace))):
         kubectl("rollout", "status", f"deployment/{DEPLOYMENT}", "-n", SYSTEM, "--timeout=120s", timeout=130)
         queue = cluster_queue(namespace, room)
-        # A Service leads to a pod a little later than the pod is ready.
+        # A Service forwards to a pod only some time after the pod is ready.
         wait_until(lambda: bool(_apply(queue, "--dry-run=server")), "Kueue's webhooks answer", 60)
         with _applied(queue):
             yield
@@ -25,19 +25,19 @@ def kueue_for(namespace: str, image: str, room: Json) -> Iterator[None]:
 
 
 @contextmanager
-def _applied(things: list[Json]) -> Iterator[None]:
-    """They are there in the block, and gone after it."""
+def _applied(objects: list[Json]) -> Iterator[None]:
+    """Applies the objects for the duration of the block and deletes them after it."""
     try:
-        _apply(things)
+        _apply(objects)
         yield
     finally:
-        kubectl("delete", "-f", "-", "--ignore-not-found", stdin=_listed(things[::-1]), timeout=180)
+        kubectl("delete", "-f", "-", "--ignore-not-found", stdin=_listed(objects[::-1]), timeout=180)
 
 
-def _apply(things: list[Json], *options: str) -> str:
-    """On the server: the CRDs do not fit into an annotation."""
-    return kubectl("apply", "--server-side", "--force-conflicts", *options, "-f", "-", stdin=_listed(things))
+def _apply(objects: list[Json], *options: str) -> str:
+    """Applies on the server's side, because the CRDs are too large for the last-applied annotation."""
+    return kubectl("apply", "--server-side", "--force-conflicts", *options, "-f", "-", stdin=_listed(objects))
 
 
-def _listed(things: list[Json]) -> str:
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": things})
+def _listed(objects: list[Json]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})

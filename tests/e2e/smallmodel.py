@@ -1,4 +1,4 @@
-"""The first layers of a real model: the same architecture, tokenizer and weights, a fraction of the time."""
+"""A model of the first layers of a real one: same architecture, tokenizer and weights, much faster."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def read_model(model: Path) -> list[Tensor]:
 
 
 def read_safetensors(path: Path) -> list[Tensor]:
-    """(name, {dtype, shape}, data) of each tensor; the format is 8 bytes of header length, a JSON header, the data."""
+    """The (name, {dtype, shape}, data) of each tensor. A file has 8 bytes of header length, a JSON header, the data."""
     raw = path.read_bytes()
     start = 8 + struct.unpack("<Q", raw[:8])[0]
     header = json.loads(raw[8:start])

@@ -1,4 +1,4 @@
-"""Bad input gets a condition with a reason of its own and a message that says what to do, before any GPU pod exists."""
+"""Bad input gives a condition with its own reason and a message with a remedy, before any GPU pod exists."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ GOOD_ROW = json.dumps({"question": "What is a Pod?", "answer": "A group of conta
 class Case(NamedTuple):
     name: str
     reason: str
-    says: list[str]  # the message names these
+    mentions: list[str]  # the message has these words
     spec: Json = {}
     secret: dict[str, str | None] = {}
 
@@ -56,7 +56,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def applied(store: ObjectStore, new_namespace: NamespaceFactory, demo_model: Path) -> str:
-    """All the cases, applied at once; each asks for a GPU."""
+    """The namespace of all cases, which are applied together; each requests a GPU."""
     namespace = new_namespace(NAMESPACE)
     with store.reached_from_here() as s3:
         s3.write("s3://data/bad/empty.jsonl", b"")
@@ -88,15 +88,15 @@ def failure(name: str, namespace: str) -> Json:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_bad_input_is_named(applied: str, case: Case) -> None:
+def test_reason_and_message(applied: str, case: Case) -> None:
     failed = failure(case.name, applied)
     assert failed["reason"] == case.reason, failed
-    for words in case.says:
+    for words in case.mentions:
         assert words in failed["message"], failed
-    assert failed["message"].rstrip().endswith("."), "a message that ends with what to do"
+    assert failed["message"].rstrip().endswith("."), "the message ends with a sentence"
 
 
-def test_no_gpu_pod_was_created(applied: str) -> None:
+def test_no_gpu_pod_is_created(applied: str) -> None:
     for case in CASES:
         failure(case.name, applied)
     pods = items("pods", applied)
@@ -104,7 +104,7 @@ def test_no_gpu_pod_was_created(applied: str) -> None:
     assert "nvidia.com/gpu" not in json.dumps(pods)
 
 
-def test_a_missing_secret_is_named(applied: str) -> None:
+def test_missing_secret(applied: str) -> None:
     output = {"uri": "s3://artifacts/bad/x", "secretRef": {"name": "not-there"}}
     apply(fine_tune_job("secret-missing", applied, output=output))
     failed = failure("secret-missing", applied)
@@ -112,8 +112,8 @@ def test_a_missing_secret_is_named(applied: str) -> None:
     assert "not-there" in failed["message"], "the message names the Secret"
 
 
-def test_a_gpu_job_waits_for_a_gpu_and_then_says_that_none_is_visible(applied: str) -> None:
-    """The cluster's GPUs are only counted, not real: the train pod is scheduled onto one and must say what it lacks."""
+def test_gpu_not_visible(applied: str) -> None:
+    """The cluster's GPUs are only numbers in the node's capacity: the train pod is scheduled, and then finds none."""
     apply(fine_tune_job("gpu", applied, resources={"gpus": 1}))
     failed = failure("gpu", applied)
     assert failed["reason"] == "GPUNotVisible", failed

@@ -1,6 +1,6 @@
 """The whole chain on SmolLM2-135M-Instruct: data, LoRA, merge, INT8 and INT4, evaluation, and vLLM serving the result.
 
-The tests of this module run in order; each goes on where the one before it ended.
+The tests of this module run in order, and each starts from the state that the previous one left.
 """
 
 import json
@@ -43,7 +43,7 @@ def namespace(new_namespace: NamespaceFactory) -> str:
 
 @pytest.fixture(scope="module")
 def chain(namespace: str) -> Json:
-    """The finished job, and in `tables` what `kubectl get ftj` showed on the way."""
+    """The finished job; its key `tables` has the output of `kubectl get ftj` while it ran."""
     apply(fine_tune_job(JOB, namespace, **FULL_JOB))
     tables: list[str] = []
 
@@ -57,7 +57,7 @@ def chain(namespace: str) -> Json:
 
 
 def columns(table: str) -> dict[str, str]:
-    """The one row of a kubectl table; a cell that is empty is left out."""
+    """The cells of a kubectl table with one row, by column; empty cells are left out."""
     header, row = table.splitlines()
     starts = [(header.index(name), name) for name in header.split()]
     ends = [start for start, _ in starts[1:]] + [None]
@@ -65,47 +65,47 @@ def columns(table: str) -> dict[str, str]:
     return {name: cell for name, cell in cells.items() if cell}
 
 
-def test_kubectl_get_shows_stage_percent_loss_and_eta_while_it_trains(chain: Json) -> None:
+def test_get_shows_progress_while_training(chain: Json) -> None:
     training = [row for row in map(columns, chain["tables"]) if row.get("PHASE") == "Training"]
     full = [row for row in training if {"PERCENT", "LOSS", "ETA"} <= row.keys()]
     assert full, chain["tables"]
     assert any(0 < int(row["PERCENT"]) < 100 and float(row["LOSS"]) > 0 for row in full), full
 
 
-def test_kubectl_wait_sees_the_end(chain: Json, namespace: str) -> None:
+def test_kubectl_wait_for_succeeded(chain: Json, namespace: str) -> None:
     kubectl("wait", "--for=condition=Succeeded", f"ftj/{JOB}", "-n", namespace, "--timeout=5s")
 
 
-def test_every_artifact_was_measured_and_the_tuned_model_learned(chain: Json) -> None:
+def test_perplexity_and_size_of_all_artifacts(chain: Json) -> None:
     measurements = chain["status"]["evaluation"]["measurements"]
-    perplexity = {each["subject"]: each["value"] for each in measurements if each["metric"] == "perplexity"}
+    perplexity = {item["subject"]: item["value"] for item in measurements if item["metric"] == "perplexity"}
     assert perplexity.keys() >= {"base", "tuned", "int8", "gptq"}
     assert perplexity["tuned"] < 0.7 * perplexity["base"], perplexity
     assert perplexity["tuned"] * 0.9 < perplexity["int8"] < perplexity["base"], perplexity
     assert perplexity["tuned"] * 0.9 < perplexity["gptq"] < perplexity["base"], perplexity
-    sizes = {each["format"]: each["sizeBytes"] for each in chain["status"]["artifacts"]}
+    sizes = {item["format"]: item["sizeBytes"] for item in chain["status"]["artifacts"]}
     assert sizes["gptq"] < sizes["int8"] < sizes["bf16"], sizes
-    assert all(each["perplexity"] > 1 for each in chain["status"]["artifacts"])
+    assert all(item["perplexity"] > 1 for item in chain["status"]["artifacts"])
 
 
-def test_status_counts_the_rows(chain: Json) -> None:
+def test_status_counts_rows(chain: Json) -> None:
     dataset = chain["status"]["dataset"]
     assert dataset["rowsIn"] == 2149
     assert dataset["rowsIn"] == dataset["rowsKept"] + sum(dataset["dropped"].values())
 
 
-def test_describe_tells_the_story_in_events(chain: Json, namespace: str) -> None:
-    told = kubectl("describe", "ftj", JOB, "-n", namespace)
-    story = told[told.index("Events:") :]
-    positions = [story.find(f"{stage}") for stage in ("prepare", "train", "export", "evaluate", "publish", "Succeeded")]
-    assert -1 not in positions, story
-    assert positions == sorted(positions), story
+def test_describe_lists_events_in_order(chain: Json, namespace: str) -> None:
+    described = kubectl("describe", "ftj", JOB, "-n", namespace)
+    events = described[described.index("Events:") :]
+    positions = [events.find(word) for word in ("prepare", "train", "export", "evaluate", "publish", "Succeeded")]
+    assert -1 not in positions, events
+    assert positions == sorted(positions), events
 
 
 @pytest.mark.lifecycle("reapplied")
-def test_applying_it_again_adopts_everything(chain: Json, namespace: str) -> None:
+def test_reapplied_job_reuses_all_stages(chain: Json, namespace: str) -> None:
     kubectl("delete", "ftj", JOB, "-n", namespace, "--wait")
-    wait_until(lambda: not items("pods", namespace), "the pods are gone", 180)
+    wait_until(lambda: not items("pods", namespace), "the pods are deleted", 180)
     watch = [
         "kubectl",
         "get",
@@ -119,15 +119,15 @@ def test_applying_it_again_adopts_everything(chain: Json, namespace: str) -> Non
     with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watching:
         began = time.monotonic()
         apply(fine_tune_job(JOB, namespace, **FULL_JOB))
-        again = wait_for_job(JOB, namespace, seconds=60)
+        reapplied = wait_for_job(JOB, namespace, seconds=60)
         took = time.monotonic() - began
         watching.terminate()
-        seen = set(watching.communicate()[0].split())
+        created = set(watching.communicate()[0].split())
     assert took < 60, took
-    assert seen <= {"prepare", "publish"}, f"pods of {seen} were created"
-    assert "prepare" in seen, "the watch saw nothing"
-    assert again["status"]["artifacts"] == chain["status"]["artifacts"]
-    states = {stage["name"]: stage["state"] for stage in again["status"]["stages"]}
+    assert created <= {"prepare", "publish"}, f"pods of the stages {created}"
+    assert "prepare" in created, "the watch reports pods"
+    assert reapplied["status"]["artifacts"] == chain["status"]["artifacts"]
+    states = {stage["name"]: stage["state"] for stage in reapplied["status"]["stages"]}
     assert states["train"] == states["export"] == states["evaluate"] == "Adopted", states
 
 
@@ -159,7 +159,7 @@ def ask(url: str) -> str:
     return reply.choices[0].message.content or ""
 
 
-def test_the_w4a16_artifact_is_served_and_answers(server: Json, endpoint: str, chain: Json) -> None:
+def test_w4a16_artifact_is_served(server: Json, endpoint: str, chain: Json) -> None:
     assert server["status"]["served"]["digest"] == artifact(chain, "gptq")["digest"]
     assert condition(server, "ArtifactVerified")["status"] == "True"
     assert "**" in ask(endpoint), "the answer is in the style of the data"
@@ -183,7 +183,7 @@ def test_unlisted_routes_are_404(endpoint: str, method: str, path: str, key: str
     assert httpx.request(method, endpoint + path, headers=headers, json={}, timeout=30).status_code == 404
 
 
-def test_keys_are_checked(endpoint: str) -> None:
+def test_api_keys(endpoint: str) -> None:
     def status(**headers: str) -> int:
         return httpx.get(f"{endpoint}/v1/models", headers=headers, timeout=30).status_code
 
@@ -192,28 +192,28 @@ def test_keys_are_checked(endpoint: str) -> None:
     assert status(Authorization=f"Bearer {API_KEY}") == 200
 
 
-def test_another_format_rolls_out_although_the_operator_is_killed(server: Json, namespace: str, chain: Json) -> None:
-    """The W8A8 artifact takes over; until it is ready the W4A16 one serves."""
+def test_rollout_with_an_operator_restart(server: Json, namespace: str, chain: Json) -> None:
+    """The W4A16 artifact is served until the W8A8 artifact is ready."""
     apply(server_of("int8", namespace))
     wait_until(lambda: len(items("deployments", namespace)) == 2, "the new revision has a Deployment", 60)
     restart_operator()
     wait_for_server(SERVER, namespace, "Progressing", 60)
-    assert is_condition_true(get("modelserver", SERVER, namespace), "Available"), "the old revision goes on serving"
+    assert is_condition_true(get("modelserver", SERVER, namespace), "Available"), "the old revision is still served"
 
-    def taken_over() -> bool:
+    def is_rolled_out() -> bool:
         status = get("modelserver", SERVER, namespace)["status"]
         return bool(status["served"]["digest"] == artifact(chain, "int8")["digest"])
 
-    wait_until(taken_over, "the W8A8 artifact is served", 400)
+    wait_until(is_rolled_out, "the W8A8 artifact is served", 400)
     with port_forward(f"svc/{SERVER}", 80, namespace) as port:
         assert "**" in ask(f"http://localhost:{port}")
-    wait_until(lambda: len(items("deployments", namespace)) == 1, "the old revision is gone", 180)
+    wait_until(lambda: len(items("deployments", namespace)) == 1, "the old revision is deleted", 180)
 
 
-def test_a_flipped_byte_is_never_served(server: Json, store: ObjectStore, namespace: str, chain: Json) -> None:
+def test_corrupt_artifact_is_not_served(server: Json, store: ObjectStore, namespace: str, chain: Json) -> None:
     bf16 = artifact(chain, "bf16")
     with store.reached_from_here() as s3:
-        weights = next(each.uri for each in s3.list(bf16["uri"]) if each.uri.endswith(".safetensors"))
+        weights = next(item.uri for item in s3.list(bf16["uri"]) if item.uri.endswith(".safetensors"))
         raw = bytearray(s3.read(weights))
         raw[len(raw) // 2] ^= 1
         s3.write(weights, bytes(raw))
@@ -224,17 +224,15 @@ def test_a_flipped_byte_is_never_served(server: Json, store: ObjectStore, namesp
         "ArtifactVerified is False",
         180,
     )
-    refused = get("modelserver", "corrupt", namespace)
-    message = condition(refused, "ArtifactVerified")["message"]
+    corrupt = get("modelserver", "corrupt", namespace)
+    message = condition(corrupt, "ArtifactVerified")["message"]
     assert weights.rsplit("/", 1)[1] in message, message
-    assert message.count("sha256:") >= 2 or message.count("sha256") >= 2, "names the expected and the found digest"
-    assert not is_condition_true(refused, "Available")
+    assert message.count("sha256:") >= 2 or message.count("sha256") >= 2, "the expected and the actual digest"
+    assert not is_condition_true(corrupt, "Available")
     kubectl("delete", "ms", "corrupt", "-n", namespace)
 
 
-def test_one_that_serves_goes_on_serving_when_the_new_revision_is_corrupt(
-    server: Json, namespace: str, chain: Json
-) -> None:
+def test_corrupt_revision_does_not_replace_the_old_one(server: Json, namespace: str, chain: Json) -> None:
     apply(server_of("bf16", namespace))
     wait_for_server(SERVER, namespace, "Degraded", 240)
     degraded = get("modelserver", SERVER, namespace)
@@ -245,8 +243,8 @@ def test_one_that_serves_goes_on_serving_when_the_new_revision_is_corrupt(
         assert ask(f"http://localhost:{port}")
 
 
-def test_every_pod_ran_restricted(namespace: str) -> None:
-    """The namespace enforces `restricted`: what is here was admitted under it."""
+def test_pods_run_restricted(namespace: str) -> None:
+    """The namespace enforces `restricted`, so every pod in it was admitted under that standard."""
     labels = json.loads(kubectl("get", "namespace", namespace, "-o", "json"))["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     assert stage_pods(JOB, namespace, "prepare")

@@ -1,4 +1,4 @@
-"""A second release with rights in one namespace only does its work there and touches nothing else."""
+"""A second release, with rights in one namespace only, works there and changes nothing in other namespaces."""
 
 import re
 import subprocess
@@ -20,46 +20,46 @@ NOT_THERE: Final[Json] = {"dataset": {"train": [{"uri": "s3://data/bad/not-there
 HELM_SECONDS: Final = 60
 
 
-class Seen(NamedTuple):
-    """What there was while only the second release worked."""
+class Observed(NamedTuple):
+    """The state of the cluster while only the second release was running."""
 
     watched: Json  # the FineTuneJobs
     unwatched: Json
-    elsewhere: list[Json]  # Jobs in the namespace that is not watched
+    unwatched_jobs: list[Json]
     cluster_rights: str
     leader: str
-    answers: set[str]  # codes that the API server gave the operator
+    codes: set[str]  # status codes of the API server's responses to the operator
     log: str
 
 
 @pytest.fixture(scope="module")
-def seen(new_namespace: NamespaceFactory, images: dict[str, str]) -> Seen:
+def observed(new_namespace: NamespaceFactory, images: dict[str, str]) -> Observed:
     for namespace in (HOME, WATCHED, UNWATCHED):
         new_namespace(namespace)
-    with main_release_rests(), release(images):
+    with main_release_scaled_down(), release(images):
         apply(fine_tune_job("elsewhere", UNWATCHED, **NOT_THERE))
         apply(fine_tune_job("here", WATCHED, **NOT_THERE))
         watched = wait_for_job("here", WATCHED, "Failed", seconds=60)
-        found = Seen(
+        found = Observed(
             watched=watched,
             unwatched=get("finetunejob", "elsewhere", UNWATCHED),
-            elsewhere=items("jobs", UNWATCHED),
+            unwatched_jobs=items("jobs", UNWATCHED),
             cluster_rights=kubectl("get", "clusterroles,clusterrolebindings", "-l", instance(), "-o", "name"),
             leader=get("lease", OPERATOR, HOME)["spec"]["holderIdentity"],
-            answers=answers(),
+            codes=response_codes(),
             log=kubectl("logs", "-n", HOME, f"deployment/{OPERATOR}"),
         )
-        kubectl("delete", "ftj", "elsewhere", "-n", UNWATCHED)  # the main release would begin with it
+        kubectl("delete", "ftj", "elsewhere", "-n", UNWATCHED)  # otherwise the main release would run it
     return found
 
 
 @contextmanager
-def main_release_rests() -> Iterator[None]:
-    """It watches all namespaces, and no two releases may watch the same one."""
+def main_release_scaled_down() -> Iterator[None]:
+    """Scales down the main release, which watches all namespaces: two releases must not watch the same one."""
     replicas = get("deployment", "tuneyard", MAIN_HOME)["spec"]["replicas"]
     try:
         kubectl("scale", MAIN, "-n", MAIN_HOME, "--replicas=0")
-        wait_until(lambda: not items("pods", MAIN_HOME, "app.kubernetes.io/instance=tuneyard"), "it has ended", 60)
+        wait_until(lambda: not items("pods", MAIN_HOME, "app.kubernetes.io/instance=tuneyard"), "it is stopped", 60)
         yield
     finally:
         kubectl("scale", MAIN, "-n", MAIN_HOME, f"--replicas={replicas}")
@@ -86,27 +86,27 @@ def instance() -> str:
     return f"app.kubernetes.io/instance={RELEASE}"
 
 
-def answers() -> set[str]:
-    """From the operator's own count of its requests."""
+def response_codes() -> set[str]:
+    """The status codes in the operator's metric of its requests."""
     with (
         port_forward(f"deployment/{OPERATOR}", 8081, HOME) as port,
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer,
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response,
     ):
-        return set(re.findall(r'^tuneyard_api_requests_total\{code="(\w+)"', answer.read().decode(), re.MULTILINE))
+        return set(re.findall(r'^tuneyard_api_requests_total\{code="(\w+)"', response.read().decode(), re.MULTILINE))
 
 
-def test_it_does_its_work_in_its_namespace(seen: Seen) -> None:
-    assert condition(seen.watched, "Failed")["reason"] == "DatasetNotFound"
-    assert seen.leader.startswith(OPERATOR)
+def test_job_in_the_watched_namespace(observed: Observed) -> None:
+    assert condition(observed.watched, "Failed")["reason"] == "DatasetNotFound"
+    assert observed.leader.startswith(OPERATOR)
 
 
-def test_it_leaves_the_others_alone(seen: Seen) -> None:
-    assert "status" not in seen.unwatched
-    assert seen.elsewhere == []
+def test_job_in_another_namespace(observed: Observed) -> None:
+    assert "status" not in observed.unwatched
+    assert observed.unwatched_jobs == []
 
 
-def test_it_has_no_rights_in_the_cluster_and_asks_for_none(seen: Seen) -> None:
-    assert seen.cluster_rights == ""
-    assert {"200", "201"} <= seen.answers
-    assert not {"401", "403"} & seen.answers, seen.log
-    assert "forbidden" not in seen.log.lower()
+def test_no_cluster_wide_rights(observed: Observed) -> None:
+    assert observed.cluster_rights == ""
+    assert {"200", "201"} <= observed.codes
+    assert not {"401", "403"} & observed.codes, observed.log
+    assert "forbidden" not in observed.log.lower()

@@ -1,4 +1,4 @@
-"""The operator has exactly the rights that it uses. Runs after the others: what they made it do is the evidence."""
+"""The operator has exactly the rights that it uses. This module runs after the others, whose calls are its evidence."""
 
 import json
 import subprocess
@@ -12,33 +12,33 @@ from demo.kubectl import Json, get, kubectl
 from e2e.audit import calls, exercised, granted, refused
 from tuneyard_cluster.settings import AUDIT_LOG, from_environment
 
-BEGAN: Final = datetime.now(UTC)  # before the first test: pytest imports all of them first
+STARTED: Final = datetime.now(UTC)  # before the first test, because pytest imports all modules first
 
 
 def audit_log() -> Iterator[str]:
-    """The lines of all its files."""
+    """The lines of all files of the audit log."""
     pattern = AUDIT_LOG.with_name(f"{AUDIT_LOG.stem}*{AUDIT_LOG.suffix}")
     command = ["docker", "exec", from_environment().node, "sh", "-c", f"cat {pattern}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         yield from process.stdout
-    assert process.returncode == 0, "the cluster has no audit log: make it again"
+    assert process.returncode == 0, "the cluster has no audit log: recreate it"
 
 
 @pytest.fixture(scope="module")
-def asked(operator: None) -> list[Json]:
-    """Every call since the chart was installed."""
+def requests(operator: None) -> list[Json]:
+    """The operator's calls since the chart was installed."""
     deployment = get("deployment", "tuneyard", "tuneyard-system")
     return list(calls(audit_log(), datetime.fromisoformat(deployment["metadata"]["creationTimestamp"])))
 
 
-def test_every_right_is_used(asked: list[Json]) -> None:
+def test_every_right_is_used(requests: list[Json]) -> None:
     listed = kubectl("get", "clusterroles,roles", "-A", "-l", "app.kubernetes.io/instance=tuneyard", "-o", "json")
-    unused = granted(json.loads(listed)["items"]) - exercised(asked)
-    assert not unused, f"no test of tests/e2e made the operator use: {', '.join(sorted(map(str, unused)))}"
+    unused = granted(json.loads(listed)["items"]) - exercised(requests)
+    assert not unused, f"no test of tests/e2e uses: {', '.join(sorted(map(str, unused)))}"
 
 
-def test_no_call_lacked_a_right(operator: None) -> None:
-    """Since the tests began: in a run of faults before them an API server may have refused what it did not know yet."""
-    lacking = refused(calls(audit_log(), BEGAN))
-    assert not lacking, f"the chart does not allow: {', '.join(sorted(map(str, lacking)))}"
+def test_no_call_is_forbidden(operator: None) -> None:
+    """Earlier calls are ignored: after a restart by a chaos test the API server forbids calls until it has read RBAC."""
+    forbidden = refused(calls(audit_log(), STARTED))
+    assert not forbidden, f"the chart does not allow: {', '.join(sorted(map(str, forbidden)))}"

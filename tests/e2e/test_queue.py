@@ -1,4 +1,4 @@
-"""A queue with room for one training: one waits, one is preempted and goes on, and nothing trains twice."""
+"""A queue with quota for one training: one job waits, one is preempted and resumes, and no stage runs twice."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -19,14 +19,14 @@ WAITS = f"waits in queue {QUEUE} until Kueue admits it"
 TRAINING = small_training(100)
 
 
-class Seen(NamedTuple):
-    """What the test saw on the way, and `first` at its end."""
+class Observed(NamedTuple):
+    """The two jobs while they waited and trained, and `first` when it was finished."""
 
     preempted: Json  # `first`, while the urgent Job had the quota
     described: str  # `second`, while it waited
     first: Json
     second: Json  # once it trained
-    log: str  # of the training that went on
+    log: str  # of the resumed training
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def kueue(images: dict[str, str]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def seen(kueue: None, new_namespace: NamespaceFactory, images: dict[str, str]) -> Seen:
-    """`first` trains and is preempted by a Job of another kind; `second` comes meanwhile and waits for both."""
+def observed(kueue: None, new_namespace: NamespaceFactory, images: dict[str, str]) -> Observed:
+    """Preempts the training of `first` by an urgent Job; `second` is created meanwhile and waits for both."""
     apply(local_queue(new_namespace(NAMESPACE)))
     apply(fine_tune_job("first", NAMESPACE, training=TRAINING, queueName=QUEUE))
     wait_until(lambda: last_step(training_log("first", NAMESPACE)) >= 5, "first has reached step 5", 120, every=0.5)
@@ -54,7 +54,7 @@ def seen(kueue: None, new_namespace: NamespaceFactory, images: dict[str, str]) -
     log = training_log("first", NAMESPACE)
     wait_until(lambda: training("second")["state"] in ("Running", "Succeeded"), "second is admitted", 60)
     second = get("finetunejob", "second", NAMESPACE)
-    return Seen(preempted, described, wait_for_job("first", NAMESPACE), second, log)
+    return Observed(preempted, described, wait_for_job("first", NAMESPACE), second, log)
 
 
 def training(name: str) -> Json:
@@ -62,7 +62,7 @@ def training(name: str) -> Json:
 
 
 def urgent_job(image: str) -> Json:
-    """Sleeps in all of the quota until it is deleted."""
+    """A Job that uses all of the quota until it is deleted."""
     security = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
     container = {
         "name": "sleep",
@@ -84,28 +84,28 @@ def urgent_job(image: str) -> Json:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"template": {"spec": pod}}}
 
 
-def test_a_preempted_training_waits_again_and_is_not_charged(seen: Seen) -> None:
-    assert stage(seen.preempted, "train")["state"] == "Pending"
-    assert seen.preempted["status"]["restarts"] == {"preempted": 1, "failed": 0}
-    assert seen.preempted["status"]["phase"] == "Training"
+def test_preempted_training_waits_uncharged(observed: Observed) -> None:
+    assert stage(observed.preempted, "train")["state"] == "Pending"
+    assert observed.preempted["status"]["restarts"] == {"preempted": 1, "failed": 0}
+    assert observed.preempted["status"]["phase"] == "Training"
 
 
-def test_it_goes_on_from_the_checkpoint_of_its_last_moment(seen: Seen) -> None:
-    """There is no other: the first one that is due on time is minutes away."""
-    assert resumed_from(seen.log) >= 5
-    assert seen.first["status"]["restarts"] == {"preempted": 1, "failed": 0}
+def test_resumes_from_the_checkpoint_at_preemption(observed: Observed) -> None:
+    """No other checkpoint exists: the first periodic one would be minutes later."""
+    assert resumed_from(observed.log) >= 5
+    assert observed.first["status"]["restarts"] == {"preempted": 1, "failed": 0}
 
 
-def test_a_job_that_waits_says_for_which_queue(seen: Seen) -> None:
-    assert WAITS in seen.described
+def test_describe_names_the_queue(observed: Observed) -> None:
+    assert WAITS in observed.described
 
 
-def test_one_training_began_when_the_other_had_ended(seen: Seen) -> None:
-    ended, began = stage(seen.first, "train")["finishedAt"], stage(seen.second, "train")["startedAt"]
-    assert datetime.fromisoformat(began) >= datetime.fromisoformat(ended)
+def test_trainings_do_not_overlap(observed: Observed) -> None:
+    finished, started = stage(observed.first, "train")["finishedAt"], stage(observed.second, "train")["startedAt"]
+    assert datetime.fromisoformat(started) >= datetime.fromisoformat(finished)
 
 
-def test_no_stage_ran_twice(seen: Seen) -> None:
+def test_each_stage_runs_once(observed: Observed) -> None:
     jobs = items("jobs", NAMESPACE, "tuneyard.dev/finetunejob=first")
     stages = [job["metadata"]["labels"]["tuneyard.dev/stage"] for job in jobs]
     assert sorted(stages) == ["evaluate", "export", "prepare", "publish", "train"]

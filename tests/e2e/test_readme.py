@@ -1,4 +1,4 @@
-"""The README's first model, step by step, as a new user types it; only the amount of work is smaller."""
+"""The commands of "Your first model" in the README, run as they are written, on a smaller model and fewer steps."""
 
 import json
 import os
@@ -29,14 +29,14 @@ exec "${UV:-uv}" tool run --quiet --from awscli==1.44.0 \\
 
 
 def steps() -> list[tuple[str, str]]:
-    """(language, text) of each block after the installation."""
+    """The (language, text) of each code block after the installation."""
     text = section(ROOT / "README.md", "## Your first model, on your cluster")
     return [(found[2], found[3]) for found in FENCE.finditer(text.partition("**1. Store access.**")[2])]
 
 
 @pytest.fixture
 def folder(demo_model: Path, store: ObjectStore, tmp_path: Path) -> Path:
-    """What a user has: a model, data, the store's CA."""
+    """A directory with the files of a user: a model, data, the store's CA."""
     first_layers(demo_model, 4, tmp_path / "my-model")
     rows = DATA.read_text().splitlines(keepends=True)[:400]
     (tmp_path / "my-data.jsonl").write_text("".join(rows))
@@ -46,7 +46,7 @@ def folder(demo_model: Path, store: ObjectStore, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(folder: Path, store: ObjectStore, new_namespace: NamespaceFactory) -> Iterator[dict[str, str]]:
-    """The shell of a user: a kubeconfig with a namespace, the keys of the store, and `aws`."""
+    """The environment of a user's shell: a kubeconfig with a namespace, the keys of the store, and `aws`."""
     new_namespace(NAMESPACE)
     kubectl("delete", "secret", "s3-credentials", "-n", NAMESPACE)
     kubeconfig = folder / "kubeconfig"
@@ -66,8 +66,8 @@ def environment(folder: Path, store: ObjectStore, new_namespace: NamespaceFactor
         }
 
 
-def type_in(text: str, folder: Path, environment: dict[str, str]) -> str:
-    """Runs a block; what it started in the background ends with it."""
+def run_block(text: str, folder: Path, environment: dict[str, str]) -> str:
+    """Runs a code block and returns its output; processes that it started in the background are killed at its end."""
     script = f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{text}"
     command = ["bash", "-euo", "pipefail", "-c", script]
     done = subprocess.run(
@@ -91,7 +91,7 @@ def test_first_model(folder: Path, environment: dict[str, str]) -> None:
             (folder / "my-bot.yaml").write_text(smaller(text))
             continue
         private_ca = " --from-file=ca.crt=my-ca.pem" if "create secret" in text else ""
-        printed = type_in(text.rstrip("\n") + private_ca + "\n", folder, environment)
+        printed = run_block(text.rstrip("\n") + private_ca + "\n", folder, environment)
     answer = json.loads(printed.partition("{")[1] + printed.partition("{")[2])
     assert answer["model"] == "my-bot"
     assert answer["choices"][0]["message"]["content"]

@@ -1,4 +1,4 @@
-"""Killed operator, deleted training pod: the chain completes, no stage runs twice, the weights are the same."""
+"""The operator is killed and the training pod deleted: the job completes, each stage runs once, weights are equal."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def namespace(new_namespace: NamespaceFactory) -> str:
 
 @pytest.fixture(scope="module")
 def disturbed(namespace: str) -> Json:
-    """In mid-run its operator was killed and its training pod deleted; the same job beside it was left alone."""
+    """A finished job whose operator was killed and whose training pod was deleted; `undisturbed` ran beside it."""
     apply(fine_tune_job("disturbed", namespace, training=TRAINING))
     apply(fine_tune_job("undisturbed", namespace, training=TRAINING, export=EXPORT))
     wait_until(
@@ -54,23 +54,23 @@ def undisturbed(disturbed: Json, namespace: str) -> Json:
 def adapter(store: ObjectStore, job: Json) -> bytes:
     with store.reached_from_here() as s3:
         run = f"{job['spec']['output']['uri']}/runs/{stage_digest(job, 'train')}/train"
-        (uri,) = [each.uri for each in s3.list(run) if each.uri.endswith("adapter/adapter_model.safetensors")]
+        (uri,) = [item.uri for item in s3.list(run) if item.uri.endswith("adapter/adapter_model.safetensors")]
         return s3.read(uri)
 
 
-def test_a_deleted_training_pod_resumes_from_its_checkpoint(disturbed: Json, namespace: str) -> None:
+def test_deleted_pod_resumes_from_the_checkpoint(disturbed: Json, namespace: str) -> None:
     assert resumed_from(training_log("disturbed", namespace)) >= 5
 
 
-def test_the_adapter_is_the_same_to_the_bit(undisturbed: Json, disturbed: Json, store: ObjectStore) -> None:
+def test_adapters_are_identical(undisturbed: Json, disturbed: Json, store: ObjectStore) -> None:
     assert adapter(store, undisturbed) == adapter(store, disturbed)
 
 
-def test_a_deleted_pod_is_not_charged(disturbed: Json) -> None:
+def test_deleted_pod_is_not_charged(disturbed: Json) -> None:
     assert disturbed["status"]["restarts"].get("failed", 0) == 0, disturbed["status"]["restarts"]
 
 
-def test_no_stage_ran_twice(disturbed: Json, namespace: str) -> None:
+def test_each_stage_runs_once(disturbed: Json, namespace: str) -> None:
     jobs = items("jobs", namespace, "tuneyard.dev/finetunejob=disturbed")
     stages = [job["metadata"]["labels"]["tuneyard.dev/stage"] for job in jobs]
     assert sorted(stages) == ["evaluate", "export", "prepare", "publish", "train"]
@@ -79,16 +79,16 @@ def test_no_stage_ran_twice(disturbed: Json, namespace: str) -> None:
         assert len(stage_pods("disturbed", namespace, stage)) == 1, stage
 
 
-def test_without_a_cluster_the_artifacts_are_the_same(
+def test_local_run_gives_the_same_artifacts(
     undisturbed: Json, store: ObjectStore, namespace: str, images: dict[str, str], tmp_path: Path
 ) -> None:
-    """`tuneyard run` with the same file on this machine, in a fresh place of the same store."""
+    """The command `tuneyard run` on this machine, with the same job and another output URI."""
     job = fine_tune_job("undisturbed", namespace, training=TRAINING, export=EXPORT)
     job["spec"]["output"]["uri"] = "s3://artifacts/local"
     (tmp_path / "job.yaml").write_text(json.dumps(job))  # JSON is YAML
     credentials = tmp_path / "credentials"
     credentials.mkdir()
-    tmp_path.chmod(0o755)  # the image's user is not ours
+    tmp_path.chmod(0o755)  # the user of the image is another one
     with store.reached_from_here() as s3:
         for name, value in store.credential_files(s3.endpoint("s3://artifacts/local")).items():
             (credentials / name).write_text(value)
@@ -105,13 +105,13 @@ def test_without_a_cluster_the_artifacts_are_the_same(
         assert expected in run.stdout, f"{form}: {expected} is not in\n{run.stdout[-4000:]}"
 
 
-def test_a_lease_that_somebody_deletes_is_made_again(operator: None) -> None:
+def test_deleted_lease_is_recreated(operator: None) -> None:
     before = get("lease", "tuneyard", "tuneyard-system")["metadata"]["uid"]
     kubectl("delete", "lease", "tuneyard", "-n", "tuneyard-system")
 
-    def held_again() -> bool:
+    def is_recreated() -> bool:
         lease = get("lease", "tuneyard", "tuneyard-system")
         return bool(lease["metadata"]["uid"] != before and lease["spec"].get("holderIdentity"))
 
-    wait_until(held_again, "an operator leads again", 60)
+    wait_until(is_recreated, "an operator leads again", 60)
     kubectl("rollout", "status", "deployment/tuneyard", "-n", "tuneyard-system", "--timeout=60s")

@@ -1,4 +1,4 @@
-"""A job is suspended while it trains, goes on from its checkpoint, and is deleted when its time is over."""
+"""A job is suspended while it trains, resumes from its checkpoint, and is deleted when its TTL has expired."""
 
 import json
 from typing import NamedTuple
@@ -13,8 +13,8 @@ NAMESPACE, JOB = "e2e-suspend", "paused"
 TRAINING = small_training(60)
 
 
-class Seen(NamedTuple):
-    """The job while it was suspended, and at its end; the log of the training that went on."""
+class Observed(NamedTuple):
+    """The job while it was suspended and when it was finished, and the log of the resumed training."""
 
     suspended: Json
     ended: Json
@@ -22,49 +22,49 @@ class Seen(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def seen(new_namespace: NamespaceFactory) -> Seen:
+def observed(new_namespace: NamespaceFactory) -> Observed:
     apply(fine_tune_job(JOB, new_namespace(NAMESPACE), training=TRAINING))
-    wait_until(lambda: last_step(training_log(JOB, NAMESPACE)) >= 5, "it has reached step 5", 180, every=0.5)
+    wait_until(lambda: last_step(training_log(JOB, NAMESPACE)) >= 5, "training has reached step 5", 180, every=0.5)
 
-    change(suspend=True)
-    wait_until(lambda: not stage_pods(JOB, NAMESPACE, "train"), "the training's pod is gone", 180)
+    patch_spec(suspend=True)
+    wait_until(lambda: not stage_pods(JOB, NAMESPACE, "train"), "the training pod is deleted", 180)
     kubectl("wait", "--for=condition=Suspended", f"ftj/{JOB}", "-n", NAMESPACE, "--timeout=30s")
     suspended = get("finetunejob", JOB, NAMESPACE)
 
-    change(suspend=False)
+    patch_spec(suspend=False)
     ended = wait_for_job(JOB, NAMESPACE)
-    return Seen(suspended, ended, training_log(JOB, NAMESPACE))
+    return Observed(suspended, ended, training_log(JOB, NAMESPACE))
 
 
-def change(**spec: object) -> None:
+def patch_spec(**spec: object) -> None:
     kubectl("patch", "ftj", JOB, "-n", NAMESPACE, "--type=merge", "-p", json.dumps({"spec": spec}))
 
 
-def test_a_suspended_job_holds_nothing_and_says_how_to_go_on(seen: Seen) -> None:
-    assert seen.suspended["status"]["phase"] == "Suspended"
-    states = {each["name"]: each["state"] for each in seen.suspended["status"]["stages"]}
+def test_status_while_suspended(observed: Observed) -> None:
+    assert observed.suspended["status"]["phase"] == "Suspended"
+    states = {stage["name"]: stage["state"] for stage in observed.suspended["status"]["stages"]}
     assert states.pop("prepare") == "Succeeded"
     assert set(states.values()) == {"Pending"}
-    (said,) = [each for each in seen.suspended["status"]["conditions"] if each["type"] == "Suspended"]
-    assert "spec.suspend" in said["message"]
+    (condition,) = [item for item in observed.suspended["status"]["conditions"] if item["type"] == "Suspended"]
+    assert "spec.suspend" in condition["message"]
 
 
 @pytest.mark.lifecycle("resumed")
-def test_it_goes_on_from_its_checkpoint_uncharged(seen: Seen) -> None:
-    assert resumed_from(seen.log) >= 5
-    assert seen.ended["status"]["restarts"].get("failed", 0) == 0
-    assert not is_condition_true(seen.ended, "Suspended")
+def test_resumes_from_the_checkpoint_uncharged(observed: Observed) -> None:
+    assert resumed_from(observed.log) >= 5
+    assert observed.ended["status"]["restarts"].get("failed", 0) == 0
+    assert not is_condition_true(observed.ended, "Suspended")
 
 
-def test_what_was_done_is_not_done_again(seen: Seen) -> None:
+def test_prepare_runs_once(observed: Observed) -> None:
     assert len(stage_pods(JOB, NAMESPACE, "prepare")) == 1
 
 
 @pytest.mark.lifecycle("lifetime-over")
-def test_it_is_deleted_when_its_time_is_over_and_its_artifacts_stay(seen: Seen) -> None:
-    change(ttlSecondsAfterFinished=0)
+def test_ttl_deletes_the_job_and_keeps_artifacts(observed: Observed) -> None:
+    patch_spec(ttlSecondsAfterFinished=0)
     kubectl("wait", "--for=delete", f"ftj/{JOB}", "-n", NAMESPACE, "--timeout=60s")
-    wait_until(lambda: not items("jobs", NAMESPACE), "its Jobs go with it", 60)
+    wait_until(lambda: not items("jobs", NAMESPACE), "its Jobs are deleted", 60)
     apply(fine_tune_job(JOB, NAMESPACE, training=TRAINING))
-    again = wait_for_job(JOB, NAMESPACE, seconds=60)
-    assert again["status"]["artifacts"] == seen.ended["status"]["artifacts"]
+    reapplied = wait_for_job(JOB, NAMESPACE, seconds=60)
+    assert reapplied["status"]["artifacts"] == observed.ended["status"]["artifacts"]
