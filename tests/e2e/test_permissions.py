@@ -39,6 +39,6 @@ def test_every_right_is_used(requests: list[Json]) -> None:
 
 
 def test_no_call_is_forbidden(operator: None) -> None:
-    """Earlier calls are ignored: after a restart by a chaos test the API server forbids calls until it has read RBAC."""
+    """Earlier calls are ignored: after a restart by a chaos test the API server forbids calls until RBAC is read."""
     forbidden = refused(calls(audit_log(), STARTED))
     assert not forbidden, f"the chart does not allow: {', '.join(sorted(map(str, forbidden)))}"
