@@ -1,4 +1,4 @@
 """A kind cluster for tuneyard's tests on any Linux host, with or without a container registry.
 
-Standard library only: it runs before anything is installed. `python3 tests/cluster --help` lists the verbs.
+It needs only the standard library, and runs before any installation. `python3 tests/cluster --help` lists the verbs.
 """

@@ -1,9 +1,9 @@
-"""runc, asking for no capability that this host cannot give.
+"""A wrapper of runc that requests no capability which this host does not have.
 
-`docker run --privileged` asks for every capability of the kernel. In a virtual machine whose bounding set
-lacks one, runc fails with "unable to apply caps". Registered with dockerd as its runtime, this script takes
-what the host lacks out of the OCI documents and then becomes runc; where nothing is lacking it changes nothing.
-It is copied out of the clone and run by itself, hence the standard library only.
+`docker run --privileged` requests every capability of the kernel. In a virtual machine whose bounding set
+lacks one, runc fails with "unable to apply caps". dockerd uses this script as its runtime: it removes the
+missing capabilities from the OCI documents and then executes runc. Without missing capabilities it changes nothing.
+The script is copied out of the clone and runs alone, so it uses the standard library only.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ NAMES = """
 
 
 def bounding_set(status: str) -> frozenset[str]:
-    """Capability names ("CAP_CHOWN") in the text of a /proc/<pid>/status."""
+    """The capability names ("CAP_CHOWN") in the text of a /proc/<pid>/status."""
     mask = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapBnd:"))
     return frozenset(f"CAP_{name}" for bit, name in enumerate(NAMES) if mask >> bit & 1)
 
 
 def lacking(allowed: frozenset[str], last: int) -> list[str]:
-    """Capabilities the kernel has (bits 0..last) that are not in `allowed`."""
+    """The capabilities of the kernel (bits 0..last) that are not in `allowed`."""
     return [f"CAP_{name}" for bit, name in enumerate(NAMES) if bit <= last and f"CAP_{name}" not in allowed]
 
 
 def bounded(process: dict[str, Any], allowed: frozenset[str]) -> dict[str, Any]:
     """An OCI process document without the capabilities that are not in `allowed`."""
-    asked = process.get("capabilities")
-    if not asked:
+    requested = process.get("capabilities")
+    if not requested:
         return process
-    return process | {"capabilities": {kind: [c for c in caps if c in allowed] for kind, caps in asked.items()}}
+    return process | {"capabilities": {kind: [c for c in caps if c in allowed] for kind, caps in requested.items()}}
 
 
 def document(arguments: list[str]) -> tuple[Path, bool] | None:
-    """The file of a runc call that names capabilities, and whether it is a whole bundle's config; None if none."""
+    """The JSON file of a runc call that lists capabilities, and whether it is the config of a bundle; None if none."""
 
     def option(*names: str) -> str | None:
         return next((value for name, value in pairwise(arguments) if name in names), None)
@@ -58,10 +58,10 @@ def document(arguments: list[str]) -> tuple[Path, bool] | None:
 
 def main() -> None:
     allowed = bounding_set(Path("/proc/self/status").read_text())
-    if found := document(sys.argv[1:]):
-        path, whole = found
+    if call := document(sys.argv[1:]):
+        path, is_bundle = call
         before = json.loads(path.read_text())
-        after = before | {"process": bounded(before["process"], allowed)} if whole else bounded(before, allowed)
+        after = before | {"process": bounded(before["process"], allowed)} if is_bundle else bounded(before, allowed)
         if after != before:
             path.write_text(json.dumps(after))
     runc = shutil.which("runc") or "/usr/sbin/runc"

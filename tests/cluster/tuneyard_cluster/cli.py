@@ -1,4 +1,4 @@
-"""`python3 tests/cluster <verb>`"""
+"""The command line: `python3 tests/cluster <verb>`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = from_environment()
     try:
         host.check_kind_of_host()
-        with _alone(settings):
+        with _exclusive(settings):
             options.verb(settings, options)
     except Refused as rejection:
         say(f"Cannot do this here. {rejection}")
@@ -44,26 +44,28 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(verb=function)
         return added
 
-    verb("up", _up, "make the cluster, or keep the one that is there and healthy; prints exports for a shell")
-    down = verb("down", _down, "delete the cluster; caches stay")
-    down.add_argument("--purge", action="store_true", help="delete the caches too; stop the dockerd that `up` started")
-    verb("load", _load, "bring docker's images into the node").add_argument("image", nargs="+")
-    some = verb("tools", _tools, "install kind, helm, kubectl, versitygw, kueue, node and print where they are")
-    some.add_argument("tool", nargs="*", help="only these")
-    verb("engine", _engine, "make sure that a Docker engine runs")
+    verb("up", _up, "create the cluster or keep a healthy one; prints exports for a shell")
+    down = verb("down", _down, "delete the cluster and keep the caches")
+    down.add_argument(
+        "--purge", action="store_true", help="also delete the caches and stop the dockerd that `up` started"
+    )
+    verb("load", _load, "load images of docker into the node").add_argument("image", nargs="+")
+    subset = verb("tools", _tools, "install kind, helm, kubectl, versitygw, kueue, node and print their paths")
+    subset.add_argument("tool", nargs="*", help="only these")
+    verb("engine", _engine, "start a Docker engine if none runs")
     verb("env", _env, "print exports for a shell: eval $(python3 tests/cluster env)")
     return parser
 
 
 def _up(settings: Settings, _: argparse.Namespace) -> None:
-    with step("the cluster, all in all"):
+    with step("the cluster"):
         engine.ensure(settings)
         if not succeeds("docker", "container", "inspect", settings.node):
             host.check_disk(engine.data_root(), settings.cache)
         tools.ensure("kind", settings)
         image = nodeimage.ensure(settings)
         tools.ensure("kubectl", settings)
-        # helm compiles while the cluster mostly waits for itself
+        # helm is compiled while the cluster starts, which is mostly waiting.
         at_once(lambda: cluster.ensure(image, settings), lambda: tools.ensure("helm", settings))
         nodeimage.forget(keep=image.name)
     _env(settings)
@@ -81,7 +83,7 @@ def _down(settings: Settings, options: argparse.Namespace) -> None:
 
 def _load(settings: Settings, options: argparse.Namespace) -> None:
     if not succeeds("docker", "container", "inspect", settings.node):
-        raise Refused(f"There is no cluster {settings.name}; make it with `python3 tests/cluster up`.")
+        raise Refused(f"There is no cluster {settings.name}; create it with `python3 tests/cluster up`.")
     load.load(options.image, settings)
 
 
@@ -102,8 +104,8 @@ def _env(settings: Settings, _: argparse.Namespace | None = None) -> None:
 
 
 @contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
-    """One at a time: two builds of the same thing would only hinder each other."""
+def _exclusive(settings: Settings) -> Iterator[None]:
+    """Locks the cache, because two runs at once would build the same files."""
     try:
         settings.cache.mkdir(parents=True, exist_ok=True)
         lock = (settings.cache.parent / f".{settings.cache.name}.lock").open("w")
@@ -113,7 +115,7 @@ def _alone(settings: Settings) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("    another run is at work; waiting for it")
+            say("    another run has the lock; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

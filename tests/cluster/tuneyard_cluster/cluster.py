@@ -1,4 +1,4 @@
-"""The kind cluster: kept while it is healthy and as wanted, made again where it is not."""
+"""The kind cluster: kept while it is healthy and has the wanted configuration, recreated otherwise."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from tuneyard_cluster.settings import (
 )
 from tuneyard_cluster.shell import Failed, run, say, step, succeeds, wait_until
 
-MARK = "tuneyard.dev/cluster"  # node label: the digest of what the cluster was made from; set last
+MARK = "tuneyard.dev/cluster"  # node label: the digest of the cluster's configuration; it is set last
 
 
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
-    "omitStages": ["RequestReceived"],  # it has no answer yet
+    "omitStages": ["RequestReceived"],  # a request at this stage has no response yet
     "rules": [{"level": "Metadata", "users": [OPERATOR]}, {"level": "None"}],
 }
 POLICY_ON_NODE = Path("/etc/kubernetes/audit/policy.json")
 
 
 def kind_config(image: NodeImage, settings: Settings) -> str:
-    """JSON, which is YAML."""
+    """The configuration for `kind create cluster`, as JSON, which is also YAML."""
     networking: dict[str, Any] = {"serviceSubnet": SERVICE_RANGE, "disableDefaultCNI": image.built}
     patches: list[dict[str, Any]] = [_audited()]
     if image.built:
@@ -53,13 +53,13 @@ def kind_config(image: NodeImage, settings: Settings) -> str:
 
 
 def audit_policy(settings: Settings) -> Path:
-    """Where the node finds the policy, each time that it starts."""
+    """The path of the audit policy on this host, which is mounted into the node."""
     digest = hashlib.sha256(json.dumps(AUDIT_POLICY).encode()).hexdigest()[:12]
     return settings.cache / f"audit-policy-{digest}.json"
 
 
 def _audited() -> dict[str, Any]:
-    """The API server writes down what the operator asks of it, so that a test can compare that with its rights."""
+    """The patch with which the API server logs the operator's requests; a test compares them with the RBAC rules."""
     folders = {"audit-policy": POLICY_ON_NODE.parent, "audit-log": AUDIT_LOG.parent}
     return {
         "kind": "ClusterConfiguration",
@@ -79,42 +79,43 @@ def _audited() -> dict[str, Any]:
 
 
 def mark_of(image: NodeImage, settings: Settings) -> str:
-    made_from = f"{image.name}\0{kind_config(image, settings)}\0{VOLUMES}"
-    return hashlib.sha256(made_from.encode()).hexdigest()[:16]
+    """A digest of everything that the cluster is created from."""
+    source = f"{image.name}\0{kind_config(image, settings)}\0{VOLUMES}"
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
 def ensure(image: NodeImage, settings: Settings) -> None:
     mark = mark_of(image, settings)
     audit_policy(settings).write_text(json.dumps(AUDIT_POLICY))
-    _wake(settings)
+    _start_node(settings)
     state = _mark_on_node(settings)
     if state != mark:
         if _exists(settings):
-            say(f"    the cluster {'was made from something else' if state else 'does not answer'}: made again")
+            say(f"    the cluster {'has another configuration' if state else 'does not answer'}: it is recreated")
         _recreate(image, settings)
     try:
-        _furnish(image, settings)
+        _configure(image, settings)
     except Failed as error:
         if state != mark:
             raise
-        say(f"    the cluster is not healthy: made again\n    {error}")
+        say(f"    the cluster is not healthy: it is recreated\n    {error}")
         _recreate(image, settings)
-        _furnish(image, settings)
+        _configure(image, settings)
     _kubectl(settings, "label", "--overwrite", "node", settings.node, f"{MARK}={mark}")
 
 
-def _furnish(image: NodeImage, settings: Settings) -> None:
-    """What kind does not bring; each part may be there already."""
+def _configure(image: NodeImage, settings: Settings) -> None:
+    """Adds what kind does not provide; parts that already exist stay."""
     selftest.reject_stray_service_traffic(settings)
     if image.built:
-        _stock_volumes(settings)
+        _add_volumes(settings)
     _fake_gpus(settings)
     with step("check the Services"):
         selftest.check(settings)
 
 
-def _wake(settings: Settings) -> None:
-    """After a reboot or a killed dockerd the node is there, but stopped or still on its way."""
+def _start_node(settings: Settings) -> None:
+    """Starts an existing node that is stopped or still starting, as after a reboot or when dockerd was killed."""
     if not _exists(settings):
         return
     state = run("docker", "inspect", "-f", "{{.State.Status}}", settings.node)
@@ -132,7 +133,7 @@ def _exists(settings: Settings) -> bool:
 
 
 def _mark_on_node(settings: Settings) -> str | None:
-    """The mark of a Ready node; None where none answers, "" where the cluster was never finished."""
+    """The mark of a Ready node; None if the node does not answer, "" if the cluster was never completed."""
     if not settings.kubeconfig.exists():
         return None
     try:
@@ -153,7 +154,7 @@ def _recreate(image: NodeImage, settings: Settings) -> None:
 
 
 def _fake_gpus(settings: Settings) -> None:
-    """Pods that ask for nvidia.com/gpu are scheduled for real; there is nothing behind it."""
+    """Adds nvidia.com/gpu to the node's capacity, so that pods which request it are scheduled; no GPU exists."""
     patch = [
         {"op": "add", "path": f"/status/{kind}/nvidia.com~1gpu", "value": str(FAKE_GPUS)}
         for kind in ("capacity", "allocatable")
@@ -161,8 +162,8 @@ def _fake_gpus(settings: Settings) -> None:
     _kubectl(settings, "patch", "node", settings.node, "--subresource=status", "--type=json", "-p", json.dumps(patch))
 
 
-def _stock_volumes(settings: Settings) -> None:
-    """VOLUMES empty volumes to bind; those that a deleted claim has left are emptied and offered again."""
+def _add_volumes(settings: Settings) -> None:
+    """Keeps VOLUMES empty volumes to bind; a volume whose claim was deleted is emptied and recreated."""
     found = json.loads(_kubectl(settings, "get", "pv", "-o", "json"))["items"]
     kept = {pv["metadata"]["name"] for pv in found if pv["status"]["phase"] in ("Available", "Bound", "Pending")}
     fresh = [name for name in (f"volume-{n:02}" for n in range(VOLUMES)) if name not in kept]
@@ -173,7 +174,7 @@ def _stock_volumes(settings: Settings) -> None:
         _kubectl(settings, "delete", "pv", *sorted(used))
     paths = [f"/var/volumes/{name}" for name in fresh]
     run("docker", "exec", settings.node, "rm", "-rf", *paths)
-    run("docker", "exec", settings.node, "mkdir", "-p", "-m", "0777", *paths)  # a hostPath knows no fsGroup
+    run("docker", "exec", settings.node, "mkdir", "-p", "-m", "0777", *paths)  # a hostPath volume ignores fsGroup
     volumes = {"apiVersion": "v1", "kind": "List", "items": [_volume(name) for name in fresh]}
     _kubectl(settings, "apply", "-f", "-", stdin=json.dumps(volumes))
 
@@ -206,4 +207,4 @@ def delete(settings: Settings) -> None:
         kind = tools.ensure("kind", settings)
         run(kind, "delete", "cluster", "--name", settings.name, "--kubeconfig", settings.kubeconfig)
         settings.kubeconfig.unlink(missing_ok=True)
-        succeeds("docker", "network", "rm", "kind")  # stays while another kind cluster is in it
+        succeeds("docker", "network", "rm", "kind")  # fails while another kind cluster uses it

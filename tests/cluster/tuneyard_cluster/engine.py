@@ -1,4 +1,4 @@
-"""The Docker engine: found, or installed and started."""
+"""The Docker engine: an existing one, or one that is installed and started here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuneyard_cluster import bounded_runc, host
 from tuneyard_cluster.settings import Settings
 from tuneyard_cluster.shell import Failed, Refused, run, say, step, succeeds, wait_until
 
-# Left behind when dockerd is killed; it will not start while another process has the number.
+# The file remains when dockerd is killed, and dockerd does not start while another process has the PID in it.
 CONTAINERD_PID = Path("/var/run/docker/containerd/containerd.pid")
 
 
@@ -23,7 +23,7 @@ def answers() -> bool:
 
 
 def ensure(settings: Settings) -> None:
-    """A Docker engine that answers. Installs and starts one as root where there is none."""
+    """Installs and starts a Docker engine as root if none answers."""
     if answers():
         _restore_runtime()
         return
@@ -37,7 +37,7 @@ def ensure(settings: Settings) -> None:
     else:
         _start(settings)
     if not answers():
-        raise Failed("the Docker engine does not answer; look into `journalctl -u docker`")
+        raise Failed("the Docker engine does not answer; see `journalctl -u docker`")
 
 
 def _start(settings: Settings) -> None:
@@ -49,10 +49,10 @@ def _start(settings: Settings) -> None:
             path.unlink(missing_ok=True)
     command = ["dockerd", "--pidfile", str(pid_file)]
     mtu = host.default_route_mtu(Path("/proc/net/route").read_text())
-    if mtu < 1500:  # packets of the usual size would be lost between a container and the outside
+    if mtu < 1500:  # larger packets would be lost between a container and the outside
         command += ["--mtu", str(mtu)]
-    if lacks := host.lacking_capabilities():
-        say(f"    this host lacks {', '.join(lacks)}: containers run without")
+    if missing := host.lacking_capabilities():
+        say(f"    this host lacks {', '.join(missing)}: containers run without")
         command += [
             "--add-runtime",
             f"bounded={_install_runtime(settings.cache / 'bounded-runc')}",
@@ -60,7 +60,7 @@ def _start(settings: Settings) -> None:
             "bounded",
         ]
     with step("start dockerd"), log.open("ab") as output:
-        # A session of its own: the engine outlives this command.
+        # The engine runs in its own session, because it outlives this command.
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
         )
@@ -71,7 +71,7 @@ def _start(settings: Settings) -> None:
 
 
 def _choose_iptables() -> None:
-    """Debian's default speaks nftables; a kernel without them wants the legacy tool."""
+    """Chooses the legacy iptables if the kernel has no nftables, which Debian's default needs."""
     nat = ("-w", "-t", "nat", "-nL")
     if not succeeds("iptables", *nat) and succeeds("iptables-legacy", *nat):
         for tool in ("iptables", "ip6tables"):
@@ -79,7 +79,7 @@ def _choose_iptables() -> None:
 
 
 def _install_runtime(target: Path) -> Path:
-    """The runc wrapper outside the clone, for the interpreter that runs now, isolated and without site packages."""
+    """Writes the runc wrapper outside the clone, for this interpreter in isolated mode without site packages."""
     target.parent.mkdir(parents=True, exist_ok=True)
     source = Path(bounded_runc.__file__).read_text()
     target.write_text(f"#!{os.path.realpath(sys.executable)} -IS\n{source}")
@@ -88,14 +88,14 @@ def _install_runtime(target: Path) -> Path:
 
 
 def _restore_runtime() -> None:
-    """A cache that was moved away takes along the wrapper that a running dockerd still calls."""
+    """Writes the runc wrapper again if a running dockerd uses it and the cache with it was moved."""
     runtime = json.loads(run("docker", "info", "--format", "{{json .Runtimes}}")).get("bounded")
     if runtime and not Path(runtime["path"]).exists():
         _install_runtime(Path(runtime["path"]))
 
 
 def _program(pid_file: Path) -> str | None:
-    """Name of the process that a pid file names; None if there is none."""
+    """The name of the process whose PID is in the file; None if there is none."""
     try:
         return Path(f"/proc/{int(pid_file.read_text())}/comm").read_text().strip()
     except (OSError, ValueError):
@@ -103,7 +103,7 @@ def _program(pid_file: Path) -> str | None:
 
 
 def stop(settings: Settings) -> None:
-    """Ends the dockerd that `ensure` started; one that somebody else started stays."""
+    """Stops the dockerd that `ensure` started; any other dockerd keeps running."""
     pid_file = settings.cache / "dockerd.pid"
     if _program(pid_file) != "dockerd":
         return
@@ -113,7 +113,7 @@ def stop(settings: Settings) -> None:
 
 
 def store() -> Path | None:
-    """The engine's data-root if this process can read it and knows its format (overlay2)."""
+    """The engine's data-root if this process can read it and its format is overlay2; None otherwise."""
     info = json.loads(run("docker", "info", "--format", "{{json .}}"))
     root = Path(info["DockerRootDir"])
     readable = os.access(root / "image/overlay2/layerdb", os.R_OK | os.X_OK)

@@ -1,4 +1,4 @@
-"""What this host has, and polite refusals where it is not enough."""
+"""Checks of the host; they raise Refused with advice if the host does not meet a requirement."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEMORY_GIB = 8
 def check_kind_of_host() -> None:
     if sys.platform != "linux":
         raise Refused(f"The test cluster runs on Linux, this is {sys.platform}. Use a Linux (virtual) machine.")
-    if sys.version_info < (3, 11):  # noqa: UP036 - it runs before uv chooses one
+    if sys.version_info < (3, 11):  # noqa: UP036 - this runs before uv chooses the interpreter
         raise Refused(f"Python 3.11 or later is needed, this is {platform.python_version()}.")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     if memory < MEMORY_GIB:
@@ -26,7 +26,7 @@ def check_kind_of_host() -> None:
 
 
 def check_disk(*places: Path) -> None:
-    """Refuses if a file system under `places` has too little room for images (a missing place counts as its parent)."""
+    """Raises Refused if a file system of `places` has too little space for images; a missing path means its parent."""
     for place in (next(path for path in (place, *place.parents) if path.exists()) for place in places):
         free = shutil.disk_usage(place).free / 1e9
         if free < DISK_GB:
@@ -42,7 +42,7 @@ def check_root(what_for: str) -> None:
 
 
 def install(*packages: str) -> None:
-    """Debian packages, as root."""
+    """Installs Debian packages, which needs root."""
     names = " ".join(packages)
     if not shutil.which("apt-get"):
         raise Refused(f"Needed here: {names}; this host has no apt-get. Install them with its own package manager.")
@@ -54,13 +54,13 @@ def install(*packages: str) -> None:
 
 
 def lacking_capabilities() -> list[str]:
-    """Capabilities that the kernel has and this process can never have."""
+    """The capabilities of the kernel that are not in the bounding set of this process."""
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
     return lacking(bounding_set(Path("/proc/self/status").read_text()), last)
 
 
 def default_route_mtu(routes: str, interfaces: Path = Path("/sys/class/net")) -> int:
-    """MTU in bytes of the interface that /proc/net/route text sends everything else to; 1500 if there is none."""
+    """The MTU in bytes of the default route in the text of /proc/net/route; 1500 if there is none."""
     for interface, destination, *_ in (line.split() for line in routes.splitlines()[1:]):
         if destination == "00000000":
             return int((interfaces / interface / "mtu").read_text())
@@ -68,5 +68,5 @@ def default_route_mtu(routes: str, interfaces: Path = Path("/sys/class/net")) ->
 
 
 def architecture() -> str:
-    """As Go and Debian call it."""
+    """The name of this machine's architecture in Go and Debian."""
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())

@@ -1,4 +1,4 @@
-"""Bringing docker's images into the node's containerd: only what it lacks, and where possible without copying."""
+"""Loads images of docker into the node's containerd: only missing layers, and without a copy where possible."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CTR = ("ctr", "-n", "k8s.io")
 
 @dataclass(frozen=True)
 class Record:
-    """A name in containerd, and the manifest that it means."""
+    """The name of an image in containerd, and the digest of its manifest."""
 
     name: str
     digest: str
 
 
 def load(names: list[str], settings: Settings) -> None:
-    """Makes docker's images `names` (repository:tag) usable by pods; drops older tags that docker dropped too."""
+    """Loads the images `names` (repository:tag) for pods, and removes older tags that docker does not have any more."""
     ids = {name: _image_id(name) for name in names}
     places = _linkable(settings)
     if places is None:
@@ -37,7 +37,7 @@ def load(names: list[str], settings: Settings) -> None:
 
 
 def _linkable(settings: Settings) -> tuple[Path, Path] | None:
-    """docker's data-root and the node's /var, if both are within reach and the node's containerd is the one we know."""
+    """The data-root of docker and the node's /var; None unless both are on this host and the node was built here."""
     root = engine.store()
     node_image = run("docker", "inspect", "--format", "{{.Config.Image}}", settings.node)
     if root is None or not node_image.startswith(nodeimage.REPOSITORY):
@@ -68,7 +68,7 @@ def _image_id(name: str) -> str:
 
 
 def qualified(name: str) -> str:
-    """A docker image name as containerd spells it: registry, repository, tag."""
+    """The full name of a docker image in containerd: registry, repository, tag."""
     first, slash, _ = name.partition("/")
     if not slash:
         name = f"library/{name}"
@@ -86,7 +86,7 @@ def _records(settings: Settings) -> list[Record]:
 
 
 def parse_records(table: str) -> list[Record]:
-    """Rows of `ctr images ls`: name, media type, digest, …"""
+    """The records in the output of `ctr images ls`, whose columns are name, media type, digest, …"""
     return [Record(row[0], row[2]) for row in (line.split() for line in table.splitlines()[1:]) if len(row) > 2]
 
 
@@ -99,9 +99,9 @@ def _prune(names: Iterable[str], settings: Settings) -> None:
 
 
 def superseded(records: Iterable[Record], names: Iterable[str], kept: Iterable[str], used: Iterable[str]) -> list[str]:
-    """Records to remove: other tags of the repositories in `names` that docker does not keep and no container uses.
+    """The records to remove: other tags of the repositories in `names` that docker does not have and no container uses.
 
-    containerd's CRI also files each image under its ID ("sha256:…"): those records hold the layers as well.
+    The CRI plugin of containerd also has a record with the ID ("sha256:…") of each image, which keeps the layers too.
     """
     records = list(records)
     repositories = {qualified(name).rpartition(":")[0] for name in names}
@@ -112,5 +112,5 @@ def superseded(records: Iterable[Record], names: Iterable[str], kept: Iterable[s
         for record in records
         if record.name.rpartition(":")[0] in repositories and record.name not in wanted
     }
-    gone = old - in_use - {record.digest for record in records if record.name in wanted}
-    return sorted(record.name for record in records if record.digest in gone)
+    unused = old - in_use - {record.digest for record in records if record.name in wanted}
+    return sorted(record.name for record in records if record.digest in unused)

@@ -1,4 +1,4 @@
-"""Versions, places and names: everything that may be changed from outside, in one value."""
+"""Versions, paths and names; Settings has everything that environment variables can change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# 1.34 is the last minor version whose kubelet runs on cgroup v1 without being told to.
+# 1.34 is the last minor version whose kubelet runs on cgroup v1 without a special setting.
 KUBERNETES = "v1.34.4"
 PUBLIC_NODE_IMAGE = "docker.io/kindest/node:v1.34.0"
 COREDNS = "v1.12.4"
@@ -20,7 +20,7 @@ VERSITYGW = "v1.8.0"
 KUEUE = "v0.15.0"
 
 GO = "1.26.8"
-# golang.org/toolchain as the module proxy serves it, for hosts without Go
+# The digest of golang.org/toolchain from the module proxy, for hosts without Go.
 GO_SHA256 = {"amd64": "30c2b1bf7dcc88d3eb0a1364e47ddd9128edb3110a30e8a0ef61cd5856b31de7"}
 
 DEBIAN = "bookworm"
@@ -37,8 +37,8 @@ NODE_SOURCE = Path(__file__).resolve().parent.parent / "node"
 @dataclass(frozen=True)
 class Settings:
     name: str  # of the kind cluster
-    cache: Path  # everything that outlives a cluster lies below it
-    node_image: str | None  # use this one and look for no other
+    cache: Path  # the directory of everything that outlives a cluster
+    node_image: str | None  # the only image to use, if it is set
     debian_mirror: str
 
     @property

@@ -1,4 +1,4 @@
-"""Running other programs, and saying what is being done and how long it took."""
+"""Functions that run other programs, and that print each step and its duration."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 
 
 class Refused(Exception):
-    """This host cannot do it; the message says what is missing and what to do."""
+    """The host does not meet a requirement; the message says which one and what to do."""
 
 
 class Failed(Exception):
-    """A command failed; the message holds the command and the end of its output."""
+    """A command failed; the message has the command and the end of its output."""
 
 
 def run(
@@ -28,7 +28,7 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
 ) -> str:
-    """Standard output of a command, stripped. Raises Failed unless it exits 0."""
+    """Runs a command and returns its standard output, stripped. Raises Failed unless it exits with 0."""
     words = [str(word) for word in command]
     data = stdin.encode() if isinstance(stdin, str) else stdin
     try:
@@ -47,8 +47,8 @@ def run(
     except FileNotFoundError:
         raise Failed(f"{words[0]}: not found") from None
     if done.returncode:
-        said = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()[-25:]
-        raise Failed(f"{' '.join(words)}: exit {done.returncode}\n  " + "\n  ".join(said))
+        output = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()[-25:]
+        raise Failed(f"{' '.join(words)}: exit {done.returncode}\n  " + "\n  ".join(output))
     return done.stdout.decode(errors="replace").strip()
 
 
@@ -66,23 +66,24 @@ def say(text: str) -> None:
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Says what begins, and how long it took."""
-    begun = time.monotonic()
+    """Prints the name of a step when it starts, and its duration at the end."""
+    started = time.monotonic()
     say(f"==> {what}")
     yield
-    say(f"    {what}: {time.monotonic() - begun:.1f} s")
+    say(f"    {what}: {time.monotonic() - started:.1f} s")
 
 
 def at_once(*jobs: Callable[[], object]) -> None:
-    """Runs the jobs beside each other, waits for all of them, raises the first error."""
+    """Runs the functions concurrently, waits for all of them, and raises the first error."""
     with ThreadPoolExecutor(len(jobs)) as pool:
         for done in [pool.submit(job) for job in jobs]:
             done.result()
 
 
-def wait_until(true: Callable[[], bool], seconds: float, pause: float = 0.5) -> bool:
+def wait_until(check: Callable[[], bool], seconds: float, pause: float = 0.5) -> bool:
+    """Returns whether `check` became true within `seconds`."""
     end = time.monotonic() + seconds
-    while not true():
+    while not check():
         if time.monotonic() > end:
             return False
         time.sleep(pause)

@@ -1,4 +1,4 @@
-"""kind, helm, kubectl, versitygw and kueue: the host's own, or built from Go modules into the cache."""
+"""The tools kind, helm, kubectl, versitygw and kueue: of the host, or built from Go modules into the cache."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ PACKAGES = {
     "versitygw": f"github.com/versity/versitygw/cmd/versitygw@{VERSITYGW}",
     "kueue": f"sigs.k8s.io/kueue/cmd/kueue@{KUEUE}",
 }
-PINNED = ("versitygw", "kueue")  # they go into images
+PINNED = ("versitygw", "kueue")  # images contain them
 NAMES = (*PACKAGES, "kubectl", "node")
 
 
 def find(name: str, settings: Settings) -> Path | None:
-    """The host's own tool, else the cached one."""
+    """The path of a tool on the host, or else in the cache; None if there is none."""
     cached = settings.bin / name
     own = shutil.which(name)
     return Path(own) if own else cached if cached.exists() else None
 
 
 def ensure(name: str, settings: Settings) -> Path:
-    """Path of a tool, built if it is nowhere, or if it has to be the pinned one; `node` is every program of a node."""
+    """The path of a tool, built if it is missing or pinned; `node` is the binary with all programs of a node."""
     if name == "node":
         return node_binary(settings)
     if name in PINNED:
@@ -78,9 +78,9 @@ def _kubectl(settings: Settings) -> Path:
 
 
 def node_binary(settings: Settings) -> Path:
-    """Every program of a node in one (see node/main.go), cached by its source's digest.
+    """The binary with all programs of a node (see node/main.go), cached by the digest of its sources.
 
-    The single replacements in node/go.mod hold what CoreDNS would raise at the versions Kubernetes was released with.
+    The single replacements in node/go.mod pin modules that CoreDNS would upgrade to those of the Kubernetes release.
     """
     version = KUBERNETES.split(".")
     about = {
@@ -112,7 +112,7 @@ def pause_binary(settings: Settings) -> Path:
 
 
 def source_digest(*more: str) -> str:
-    """12 hex digits that name the Go sources, their pins and whatever else decides what is built from them."""
+    """A digest of 12 hex digits of the Go sources, their pins and everything else that determines the binaries."""
     digest = hashlib.sha256()
     for file in sorted(path for path in NODE_SOURCE.rglob("*") if path.is_file()):
         digest.update(f"{file.relative_to(NODE_SOURCE)}\0".encode() + file.read_bytes())
@@ -121,7 +121,7 @@ def source_digest(*more: str) -> str:
 
 
 def _built(path: Path, what: str, build: Callable[[Path], object]) -> Path:
-    """The file at `path`, built if it is not there; a build that is broken off leaves no file of that name."""
+    """The file at `path`, which is built if it is missing; an interrupted build leaves no file of that name."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
@@ -141,18 +141,18 @@ def _link(link: Path, target: Path) -> None:
 def go_run(
     *arguments: str | Path, settings: Settings, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> str:
-    """Output of a go command: static binaries, no flags from the user's environment, other work first."""
+    """Runs go at low priority, for static binaries, without flags of the user's environment; returns the output."""
     fixed = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOTOOLCHAIN": "auto", "GOWORK": "off"}
     return run("nice", "-n", "5", go(settings), *arguments, cwd=cwd or settings.cache, env=fixed | (env or {}))
 
 
 def module(name: str, settings: Settings) -> Path:
-    """Directory of a module's sources ("path@version"), read-only."""
+    """The read-only directory with the sources of a module ("path@version")."""
     return Path(json.loads(go_run("mod", "download", "-json", name, settings=settings))["Dir"])
 
 
 def go(settings: Settings) -> Path:
-    """The host's Go if it can fetch the toolchain that a module asks for (1.21 and later), else a pinned one."""
+    """The host's Go if it is 1.21 or later and so can fetch the toolchain of a module, else a pinned one."""
     if own := shutil.which("go"):
         found = re.search(r"go1\.(\d+)", run(own, "version"))
         if found and int(found[1]) >= 21:
@@ -164,7 +164,7 @@ def go(settings: Settings) -> Path:
 
 
 def _fetch_go(directory: Path) -> None:
-    """Unpacks the toolchain that the Go module proxy serves, after checking its digest."""
+    """Downloads the toolchain from the Go module proxy, checks its digest and unpacks it."""
     architecture = host.architecture()
     if architecture not in GO_SHA256:
         raise Refused(f"Go 1.21 or later is needed on {architecture}: install it from https://go.dev/dl and try again.")
@@ -192,7 +192,7 @@ def _unpack(archive: Path, directory: Path) -> None:
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(partial)
     (top,) = (partial / "golang.org").iterdir()
-    for program in (*top.glob("bin/*"), *top.glob("pkg/tool/*/*")):  # a module's zip has no modes
+    for program in (*top.glob("bin/*"), *top.glob("pkg/tool/*/*")):  # the zip file of a module has no file modes
         program.chmod(0o755)
     top.rename(directory)
     shutil.rmtree(partial)
