@@ -8,7 +8,7 @@ from typing import Final
 from chaos.api import Json
 from chaos.podstatus import now, ready, state, terminated
 from chaos.stages import End
-from support.operatorbuilders import termination
+from support.podstatus import termination
 from tuneyard_api import names, reasons
 
 CORRUPT: Final = "s3://artifacts/corrupt"

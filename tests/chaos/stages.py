@@ -5,7 +5,8 @@ import random
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from support.operatorbuilders import DATASET, PUBLISHED, termination
+from support.podstatus import termination
+from support.reports import DATASET, PUBLISHED
 from tuneyard_api import names, reasons
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import Stage

@@ -12,7 +12,7 @@ import yaml
 from cryptography import x509
 
 from demo.kubectl import Json, KubectlError, apply, kubectl
-from support.operatorbuilders import SETTINGS
+from support.builders import SETTINGS
 from tuneyard_api.base import SecretRef
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.modelserver import ModelServerSpec, Release

@@ -7,8 +7,8 @@ import pytest
 from bench import ours
 from demo.kubectl import wait_until
 from support.apiserver import ApiServer, Json, api_server
-from support.operatorbuilders import termination
 from support.playednode import NAMESPACE, apply, created, end, prepare, run, status, trained, training, training_job
+from support.podstatus import termination
 from tuneyard_api.names import EXIT_TRY_AGAIN, EXIT_UNKNOWN
 
 TWO: Json = {"gpus": 0, "nodes": 2}

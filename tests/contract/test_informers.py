@@ -16,9 +16,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from support.apiserver import ApiServer, Json, api_server
+from support.builders import SETTINGS
 from support.connected import connect
 from support.declared import KINDS, SOURCES
-from support.operatorbuilders import SETTINGS
 from support.wire import Wire, wire_to
 from tuneyard_operator import main
 from tuneyard_operator.admission.review import Admission

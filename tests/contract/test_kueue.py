@@ -15,7 +15,6 @@ from bench import ours
 from demo.kubectl import wait_until
 from support import kueuemanifests as kueue
 from support.apiserver import TOKEN, ApiServer, Json, api_server, free_ports
-from support.operatorbuilders import termination
 from support.playednode import (
     NAMESPACE,
     PODS,
@@ -32,6 +31,7 @@ from support.playednode import (
     training,
     training_job,
 )
+from support.podstatus import termination
 from tuneyard_api.names import EXIT_TRY_AGAIN, FIELD_MANAGER
 from tuneyard_cluster import tools
 from tuneyard_cluster.settings import from_environment

@@ -14,8 +14,8 @@ from bench import ours
 from demo.kubectl import wait_until
 from e2e.audit import calls, refused
 from support.apiserver import ApiServer, Json, api_server, client_config
-from support.operatorbuilders import termination
 from support.playednode import begin, end
+from support.podstatus import termination
 from tuneyard_api.names import EXIT_BAD_INPUT
 
 CHART: Final = Path(__file__).parents[2] / "charts" / "tuneyard"

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from support.apiserver import ApiServer, Json, api_server
+from support.builders import SETTINGS
 from support.connected import connected
 from support.declared import KINDS
-from support.operatorbuilders import SETTINGS
 from tuneyard_operator import modelserver
 from tuneyard_operator.machinery.cache import Cache
 from tuneyard_operator.machinery.errors import ApiError

@@ -5,7 +5,8 @@ from urllib.error import HTTPError
 
 from demo.kubectl import wait_until
 from support.apiserver import ApiServer, Json
-from support.operatorbuilders import PREPARED, termination
+from support.podstatus import termination
+from support.reports import PREPARED
 from tuneyard_api.names import LABEL_FINETUNEJOB, LABEL_STAGE, Stage
 
 NAMESPACE: Final = "default"

@@ -18,7 +18,7 @@ from chaos.invariants import (
     violations,
 )
 from chaos.watching import Expired, Record, Stream
-from support.operatorbuilders import termination
+from support.podstatus import termination
 
 Json = dict[str, Any]
 DIGESTS = {stage: stage * 3 for stage in ("prepare", "train", "export", "evaluate", "publish")}

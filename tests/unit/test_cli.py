@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from rich.console import RenderableType
 
-from support.operatorbuilders import ARTIFACT, BUILT, NOW, PUBLISHED, Cluster, evaluated, measurements, termination
+from support.builders import NOW
+from support.finetuning import FineTuning
+from support.podstatus import termination
+from support.reports import ARTIFACT, BUILT, PREPARED, PUBLISHED, evaluated, measurements
 from tuneyard_api.durations import duration
 from tuneyard_api.kinds.modelserver import ModelServerStatus
 from tuneyard_cli import screen
@@ -16,6 +19,7 @@ from tuneyard_cli.job import render_job, why
 from tuneyard_cli.listing import render_list
 from tuneyard_cli.report import evaluation_report, markdown, size
 from tuneyard_cli.server import render_server
+from tuneyard_operator.machinery.conditions import timestamp
 
 Json = dict[str, Any]
 
@@ -39,18 +43,21 @@ def line(text: str, word: str) -> str:
     return next(" ".join(each.split()) for each in text.splitlines() if word in each)
 
 
-def new_job() -> Cluster:
-    cluster = Cluster()
+def new_job() -> FineTuning:
+    cluster = FineTuning()
     cluster.job["metadata"] |= BORN
     return cluster
 
 
 def training() -> Json:
-    cluster = new_job().prepared()
-    cluster.step()
-    cluster.running("train").exited("train", 1)
-    cluster.running("train", percent=43, step=17, steps=40, loss=1.23456, tokensPerSecond=1200.2, etaSeconds=250)
-    cluster.job_of("train")["status"] = {"startTime": "2030-01-02T03:03:55Z", "failed": 1}
+    cluster = new_job().at("prepare")
+    cluster.run("prepare")
+    cluster.job_of("prepare")["status"] = {"startTime": timestamp(cluster.now - timedelta(minutes=2))}
+    cluster.exit("prepare", 0, termination("Completed", result=PREPARED)).complete_job("prepare").step()
+    cluster.run("train").exit("train", 1)
+    cluster.job_controller.sync(cluster.job_of("train"))
+    cluster.run("train", percent=43, step=17, steps=40, loss=1.23456, tokensPerSecond=1200.2, etaSeconds=250)
+    cluster.job_of("train")["status"]["startTime"] = "2030-01-02T03:03:55Z"
     cluster.step()
     return cluster.job
 
@@ -58,16 +65,16 @@ def training() -> Json:
 def failed() -> Json:
     cluster = new_job()
     cluster.step()
-    cluster.running("prepare").exited("prepare", 65, termination("InvalidJSON", "s3://d, line 3", "Mend it"))
-    cluster.job_is("prepare", "Failed")
+    cluster.run("prepare").exit("prepare", 65, termination("InvalidJSON", "s3://d, line 3", "Mend it"))
+    cluster.fail_job("prepare")
     cluster.step()
     return cluster.job
 
 
-def waiting(message: str) -> Json:
+def waiting(reason: str) -> Json:
     cluster = new_job()
     cluster.step()
-    cluster.pod("prepare", conditions=[{"type": "PodScheduled", "status": "False", "reason": message}])
+    cluster.kubelet.leave_unscheduled(cluster.create_pod("prepare"), reason=reason)
     cluster.step()
     return cluster.job
 
@@ -77,7 +84,7 @@ def published() -> Json:
     smaller = BUILT | {"format": "gptq", "digest": DIGEST, "sizeBytes": 105_300_000}
     evaluation = evaluated(measurements(base=9.0, tuned=3.0, gptq=4.0) + EXACT_MATCH, GATES)
     result = PUBLISHED | {"artifacts": [BUILT, smaller], "evaluation": evaluation}
-    cluster.completed("publish", result)
+    cluster.complete("publish", result)
     cluster.step()
     return cluster.job
 
@@ -110,7 +117,7 @@ def test_waiting_job() -> None:
 
 
 def test_unobserved_job() -> None:
-    assert "Is it running?" in why(new_job().job)[0]
+    assert "Is it running?" in why(FineTuning().job)[0]
     changed = failed()
     changed["metadata"]["generation"] = 2
     assert "has changed" in why(changed)[0]
@@ -143,10 +150,10 @@ def test_report_in_markdown() -> None:
 
 
 def test_report_of_a_failed_gate() -> None:
-    cluster = new_job().prepared("train", "export")
+    cluster = FineTuning().prepared("train", "export")
     result = evaluated(measurements(base=9.0, tuned=12.0), [GATES[0] | {"value": 12.0, "passed": False}])
-    cluster.running("evaluate").exited("evaluate", 65, termination("GateFailed", "worse", "Train longer", result))
-    cluster.job_is("evaluate", "Failed")
+    cluster.run("evaluate").exit("evaluate", 65, termination("GateFailed", "worse", "Train longer", result))
+    cluster.fail_job("evaluate")
     cluster.step()
     report = evaluation_report(cluster.job)
     assert report

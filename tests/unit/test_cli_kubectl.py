@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from support.operatorbuilders import CHAIN, PUBLISHED, Cluster, termination
+from support.finetuning import FineTuning
+from support.podstatus import termination
+from support.reports import CHAIN, PUBLISHED
 from tuneyard_cli import screen
 from tuneyard_cli.kubectl import NOT_INSTALLED, KubectlError, NotFound, Unavailable, explain
 from tuneyard_cli.logs import follow_logs, is_over, print_logs
@@ -87,20 +89,20 @@ def pod(stage: str, number: int, state: str | None) -> Json:
 
 def a_run() -> tuple[Json, Json]:
     """A job that trains, and the same one at its end."""
-    cluster = Cluster().prepared("export", "evaluate")
+    cluster = FineTuning().prepared("export", "evaluate")
     cluster.step()
-    cluster.running("train").step()
+    cluster.run("train").step()
     running = deepcopy(cluster.job)
-    cluster.exited("train", 0, termination("Completed"), "Completed").job_is("train", "Complete").step()
-    cluster.completed("publish", PUBLISHED).step()
+    cluster.exit("train", 0, termination("Completed"), "Completed").complete_job("train").step()
+    cluster.complete("publish", PUBLISHED).step()
     return running, cluster.job
 
 
 def failed_run() -> Json:
-    cluster = Cluster()
+    cluster = FineTuning()
     cluster.step()
-    cluster.running("prepare").exited("prepare", 65, termination("InvalidJSON", "line 3", "Mend it"))
-    cluster.job_is("prepare", "Failed").step()
+    cluster.run("prepare").exit("prepare", 65, termination("InvalidJSON", "line 3", "Mend it"))
+    cluster.fail_job("prepare").step()
     return cluster.job
 
 

@@ -4,14 +4,14 @@ from typing import Any, Final
 
 import pytest
 
-from support.simulatedworld import SimulatedWorld
+from support.finetuning import FineTuning, stages_of
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.names import Stage
 from tuneyard_operator.finetunejob.state import State
 from tuneyard_operator.machinery.objects import Json, condition
 
-ENOUGH: Final = 60  # reconciles
+MAX_RECONCILES: Final = 60
 
 WITHOUT_TRAINING: Final[tuple[Stage, ...]] = ("prepare", "export", "evaluate", "publish")
 WITHOUT_EXPORT: Final[tuple[Stage, ...]] = ("prepare", "train", "publish")
@@ -27,14 +27,13 @@ def without(part: str, field: str) -> Any:
     return property(spec)
 
 
-def run_to_end(world: SimulatedWorld) -> Json:
-    for _ in range(ENOUGH):
-        world.act(world.plan())
-        assert world.job
-        if world.job["status"]["phase"] in ("Succeeded", "Failed"):
-            return world.job
-        world.everybody_moves()
-    raise AssertionError(world.job)
+def run_to_end(cluster: FineTuning) -> Json:
+    for _ in range(MAX_RECONCILES):
+        cluster.reconcile()
+        if cluster.status["phase"] in ("Succeeded", "Failed"):
+            return cluster.job
+        cluster.controllers_run()
+    raise AssertionError(cluster.job)
 
 
 @pytest.mark.parametrize(
@@ -48,12 +47,12 @@ def test_shorter_chain_succeeds(
     part: str, field: str, chain: tuple[Stage, ...], published: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(State, "spec", without(part, field))
-    world = SimulatedWorld({})
-    world.chain = chain
-    job = run_to_end(world)
+    cluster = FineTuning()
+    cluster.chain = chain
+    job = run_to_end(cluster)
     assert job["status"]["phase"] == "Succeeded", job["status"]
     assert [stage["name"] for stage in job["status"]["stages"]] == list(chain)
-    assert [child["metadata"]["labels"]["tuneyard.dev/stage"] for child in world.jobs] == list(chain)
+    assert stages_of(cluster.jobs) == list(chain)
     assert condition(job, "Succeeded")["message"].startswith(published)
     kinds = {found["type"] for found in job["status"]["conditions"]}
     assert ("Trained" in kinds, "Exported" in kinds) == ("train" in chain, "export" in chain)
@@ -61,8 +60,8 @@ def test_shorter_chain_succeeds(
 
 
 def test_report_without_a_stage_of_the_chain_fails() -> None:
-    world = SimulatedWorld({})
-    world.chain = WITHOUT_TRAINING
-    job = run_to_end(world)
+    cluster = FineTuning()
+    cluster.chain = WITHOUT_TRAINING
+    job = run_to_end(cluster)
     assert condition(job, "Failed")["reason"] == "StageCrashed"
     assert "'train' is missing" in condition(job, "Failed")["message"]

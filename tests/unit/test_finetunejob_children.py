@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from support.operatorbuilders import DIGESTS, PREPARED, SETTINGS, Cluster, fine_tune_job
+from support.builders import SETTINGS, fine_tune_job
+from support.finetuning import FineTuning
+from support.reports import DIGESTS, PREPARED
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import Stage
 from tuneyard_api.registry import BACKENDS
@@ -115,16 +117,16 @@ class TestChildren:
     def test_image_follows_from_stage_and_backend(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(BACKENDS, "peft", BACKENDS["peft"]._replace(image="axolotl"))
         settings = SETTINGS.model_copy(update={"images": {"axolotl": "axolotl:1"}})
-        cluster = Cluster().prepared()
+        cluster = FineTuning().prepared()
         for stage in STAGES:
             job = stage_job(cluster.job, FineTuneJobSpec.model_validate(cluster.job["spec"]), stage, DIGESTS, settings)
             (container,) = job["spec"]["template"]["spec"]["containers"]
             assert container["image"] == ("axolotl:1" if stage == "train" else "trainer:1")
 
     def test_backend_without_an_image_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        cluster = Cluster()
+        cluster = FineTuning()
         cluster.step()
-        cluster.completed("prepare", PREPARED)
+        cluster.complete("prepare", PREPARED)
         monkeypatch.setitem(BACKENDS, "peft", BACKENDS["peft"]._replace(image="axolotl"))
         assert cluster.step().create == []
         assert "no image for axolotl" in cluster.stage("train")["message"]

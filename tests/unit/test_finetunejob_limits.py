@@ -5,8 +5,10 @@ from typing import Final
 
 import pytest
 
+from support.builders import NOW
+from support.finetuning import FineTuning
 from support.largest import FORMATS, LONG_URI, dataset, evaluation, largest_spec, published
-from support.operatorbuilders import CHAIN, DIGESTS, NOW, Cluster
+from support.reports import CHAIN, DIGESTS
 from tuneyard_api.contracts.termination import (
     TERMINATION_BYTES,
     EvaluateReport,
@@ -40,7 +42,7 @@ REPORTS: Final[dict[Stage, StageReport]] = {
 }
 
 
-def fits(plan: Plan, cluster: Cluster) -> None:
+def fits(plan: Plan, cluster: FineTuning) -> None:
     """Every object that the plan asks for is one that the API server takes."""
     for child in [*plan.apply, *plan.create]:
         metadata = child["metadata"]
@@ -59,15 +61,14 @@ def fits(plan: Plan, cluster: Cluster) -> None:
     assert len(json.dumps(plan.status)) < OBJECT_BYTES
 
 
-def step(cluster: Cluster) -> None:
+def step(cluster: FineTuning) -> None:
     fits(cluster.step(), cluster)
 
 
 @pytest.fixture(scope="module")
 def succeeded() -> Json:
     """The largest job at its end."""
-    cluster = Cluster(**largest_spec())
-    cluster.job["metadata"]["name"] = "x" * 44
+    cluster = FineTuning(name="x" * 44, **largest_spec())
     assert problems(FINE_TUNE_JOB, cluster.job) == []
     step(cluster)
     for stage in CHAIN:
@@ -76,7 +77,7 @@ def succeeded() -> Json:
         job["spec"]["completions"] = 1  # the first pod is enough
         text = termination_message("Completed", f"Written to {LONG_URI}.", "", REPORTS.get(stage))
         assert len(text) <= TERMINATION_BYTES
-        cluster.running(stage).exited(stage, 0, text.decode()).job_is(stage, "Complete", succeeded=1)
+        cluster.run(stage).exit(stage, 0, text.decode()).complete_job(stage)
         step(cluster)
     assert cluster.status["phase"] == "Succeeded", cluster.status["conditions"]
     return cluster.job

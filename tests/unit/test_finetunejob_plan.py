@@ -1,39 +1,34 @@
 """What a FineTuneJob needs next, from what is in the cluster."""
 
 import json
+from copy import deepcopy
 
 import pytest
 
-from support.operatorbuilders import (
-    ARTIFACT,
-    CHAIN,
-    DIGESTS,
-    Cluster,
-    finish,
-    measurements,
-    stages_with_jobs,
-    termination,
-)
+from support.finetuning import FineTuning, stages_of
+from support.podstatus import termination
+from support.reports import ARTIFACT, CHAIN, DIGESTS, measurements
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
+from tuneyard_operator.machinery.objects import name, uid
 
 
 class TestChain:
     def test_starts_with_prepare(self) -> None:
-        cluster = Cluster()
+        cluster = FineTuning()
         plan = cluster.step()
-        assert [thing["kind"] for thing in plan.apply] == ["ConfigMap"]
-        assert [thing["kind"] for thing in plan.create] == ["Job"]
-        assert stages_with_jobs(cluster) == ["prepare"]
+        assert [child["kind"] for child in plan.apply] == ["ConfigMap"]
+        assert [child["kind"] for child in plan.create] == ["Job"]
+        assert stages_of(cluster.jobs) == ["prepare"]
         assert cluster.status["phase"] == "Pending"
         assert not any("TUNEYARD_DIGESTS" in json.dumps(job) for job in cluster.jobs)
 
     def test_runs_all_stages_in_order(self) -> None:
-        cluster = Cluster().prepared()
-        assert stages_with_jobs(cluster) == ["prepare", "train"]
-        finish(cluster, "train", "export", "evaluate")
-        assert stages_with_jobs(cluster) == list(CHAIN)
+        cluster = FineTuning().prepared()
+        assert stages_of(cluster.jobs) == ["prepare", "train"]
+        cluster.finish("train", "export", "evaluate")
+        assert stages_of(cluster.jobs) == list(CHAIN)
         assert cluster.status["phase"] == "Publishing"
-        finish(cluster, "publish")
+        cluster.finish("publish")
         assert cluster.status["phase"] == "Succeeded"
         assert cluster.condition("Succeeded")["status"] == "True"
         assert not cluster.condition("Failed")
@@ -46,70 +41,70 @@ class TestChain:
     @pytest.mark.parametrize("finished", range(len(CHAIN) + 1))
     def test_second_reconcile_does_nothing(self, finished: int) -> None:
         """The operator may be restarted at any time. The status is valid by the API."""
-        cluster = Cluster()
+        cluster = FineTuning()
         if finished:
             cluster.prepared()
         else:
             cluster.step()
-        finish(cluster, *CHAIN[1:finished])
-        again = cluster.plan()
+        cluster.finish(*CHAIN[1:finished])
+        again = cluster.dry_run()
         assert again.status == cluster.status
         assert (again.apply, again.create, again.delete, again.events) == ([], [], [], [])
         FineTuneJobStatus.model_validate(again.status)
 
     @pytest.mark.lifecycle("status-lost")
     def test_lost_status_is_rebuilt(self) -> None:
-        cluster = Cluster().prepared()
-        finish(cluster, "train", "export")
+        cluster = FineTuning().prepared()
+        cluster.finish("train", "export")
         before = cluster.job.pop("status")
-        plan = cluster.plan()
+        plan = cluster.dry_run()
         assert plan.apply == plan.create == plan.delete == []
         assert plan.status["stages"] == before["stages"]
         assert plan.status["dataset"] == before["dataset"]
 
     def test_reused_stages_get_no_job(self) -> None:
-        cluster = Cluster().prepared("prepare", "train", "export", "evaluate", "publish")
-        assert stages_with_jobs(cluster) == ["prepare", "publish"], "publish sums up and always runs"
+        cluster = FineTuning().prepared("prepare", "train", "export", "evaluate", "publish")
+        assert stages_of(cluster.jobs) == ["prepare", "publish"], "publish sums up and always runs"
         assert cluster.stage("train") == {
             "name": "train",
             "state": "Adopted",
             "adopted": True,
             "digest": DIGESTS["train"],
         }
-        finish(cluster, "publish")
+        cluster.finish("publish")
         assert cluster.condition("Trained")["reason"] == "Adopted"
         assert cluster.status["phase"] == "Succeeded"
 
     def test_later_stages_have_the_digests(self) -> None:
-        cluster = Cluster().prepared()
-        finish(cluster, "train", "export", "evaluate")
+        cluster = FineTuning().prepared()
+        cluster.finish("train", "export", "evaluate")
         for stage in CHAIN[1:]:
             (container,) = cluster.job_of(stage)["spec"]["template"]["spec"]["containers"]
-            variables = {each["name"]: each["value"] for each in container["env"]}
+            variables = {item["name"]: item["value"] for item in container["env"]}
             assert json.loads(variables["TUNEYARD_DIGESTS"]) == DIGESTS
 
     def test_training_needs_no_report(self) -> None:
-        cluster = Cluster().prepared()
-        cluster.job_is("train", "Complete", succeeded=1)
+        cluster = FineTuning().prepared()
+        cluster.complete_job("train")
         cluster.step()
-        assert stages_with_jobs(cluster) == ["prepare", "train", "export"]
+        assert stages_of(cluster.jobs) == ["prepare", "train", "export"]
 
     def test_stage_runs_until_its_job_is_complete(self) -> None:
-        cluster = Cluster()
+        cluster = FineTuning()
         cluster.step()
-        cluster.running("prepare")
+        cluster.run("prepare")
         cluster.step()
-        cluster.exited("prepare", 0, termination("Completed", "Written to s3://out/x."))
+        cluster.exit("prepare", 0, termination("Completed", "Written to s3://out/x."))
         cluster.step()
         assert cluster.status["phase"] == "Preparing"
         assert cluster.stage("prepare")["state"] == "Running"
         assert "message" not in cluster.stage("prepare")
 
     def test_changed_spec_waits_for_the_old_jobs(self) -> None:
-        cluster = Cluster().prepared()
-        finish(cluster, *CHAIN[1:])
-        old = list(cluster.jobs)
-        plan = cluster.changed(training={"maxSteps": 7}).plan()
+        cluster = FineTuning().prepared()
+        cluster.finish(*CHAIN[1:])
+        old = sorted(cluster.jobs, key=name)
+        plan = cluster.change(training={"maxSteps": 7}).dry_run()
         assert plan.delete == old
         assert plan.create == []
         assert plan.status["phase"] == "Pending"
@@ -117,33 +112,33 @@ class TestChain:
         cluster.step()
         cluster.step()
         (fresh,) = cluster.jobs
-        assert fresh["metadata"]["name"] not in {job["metadata"]["name"] for job in old}
+        assert name(fresh) not in map(name, old)
 
     @pytest.mark.lifecycle("reapplied")
     def test_jobs_of_a_namesake_are_deleted_first(self) -> None:
         """Even those that an operator creates before it observes the deletion."""
-        before = Cluster().prepared().running("train")
-        cluster = Cluster()
-        cluster.job["metadata"]["uid"] = "uid-y"
-        cluster.jobs, cluster.pods = list(before.jobs), list(before.pods)
+        cluster = FineTuning().prepared().run("train")
+        before = deepcopy(sorted(cluster.jobs, key=name))
+        cluster.remove(cluster.job)
+        cluster.apply_again()
         plan = cluster.step()
-        assert (plan.delete, plan.create) == (before.jobs, [])
+        assert (list(map(name, plan.delete)), plan.create) == (list(map(name, before)), [])
         assert "to end: Job" in cluster.stage("prepare")["message"]
-        finish(cluster.prepared(), *CHAIN[1:])
-        cluster.jobs += before.jobs
-        assert cluster.step().delete == before.jobs, "also when nothing else is left to do"
+        cluster.prepared().finish(*CHAIN[1:])
+        late = [cluster.create(job) for job in before]
+        assert list(map(uid, cluster.step().delete)) == list(map(uid, late)), "also when nothing else is left to do"
         assert cluster.status["phase"] == "Succeeded"
 
     @pytest.mark.lifecycle("reapplied")
     def test_training_waits_for_pods_of_a_namesake(self) -> None:
         """Two pods that write checkpoints of the same digest would disturb each other."""
-        before = Cluster().prepared().running("train")
-        cluster = Cluster()
-        cluster.job["metadata"]["uid"] = "uid-y"
-        cluster.pods = before.pods[-1:]
+        cluster = FineTuning().prepared().run("train")
+        (pod,) = cluster.pods_of_stage("train")
+        cluster.delete(cluster.job)
+        cluster.apply_again()
         cluster.prepared()
-        assert stages_with_jobs(cluster) == ["prepare"]
+        assert stages_of(cluster.jobs) == ["prepare"]
         assert "waits until pod" in cluster.stage("train")["message"]
-        cluster.pods = [pod for pod in cluster.pods if pod is not before.pods[-1]]
+        cluster.remove(pod)
         cluster.step()
-        assert stages_with_jobs(cluster) == ["prepare", "train"]
+        assert stages_of(cluster.jobs) == ["prepare", "train"]

@@ -1,63 +1,65 @@
-"""What a FineTuneJob says while a stage waits or runs."""
+"""The status of a FineTuneJob while a stage waits or runs."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 
-from support.operatorbuilders import SETTINGS, Cluster, termination
+from support.builders import SETTINGS
+from support.finetuning import FineTuning
+from support.kubelet import Kubelet
+from support.podstatus import termination
 from tuneyard_api.contracts.progress import ProgressReport
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus, Progress, StageStatus
 from tuneyard_operator.finetunejob.progress import progress_status
 from tuneyard_operator.machinery.objects import Json
 
 BEFORE = FineTuneJobStatus(stages=[StageStatus(name="train", state="Running")], progress=Progress(percent=40))
-UNSCHEDULABLE = {
-    "type": "PodScheduled",
-    "status": "False",
-    "reason": "Unschedulable",
-    "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
-}
+NO_GPU = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
 
 
 class TestWaiting:
     @pytest.mark.parametrize(
-        ("state", "conditions", "says"),
+        ("hindrance", "message"),
         [
-            (None, [UNSCHEDULABLE], "Insufficient nvidia.com/gpu"),
-            ({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}, [], "ImagePullBackOff: no such"),
-            ({"waiting": {"reason": "CreateContainerConfigError", "message": "no config"}}, [], "no config"),
+            (lambda kubelet, pod: kubelet.leave_unscheduled(pod, NO_GPU), "Insufficient nvidia.com/gpu"),
+            (
+                lambda kubelet, pod: kubelet.keep_waiting(pod, "ImagePullBackOff", "no such image"),
+                "ImagePullBackOff: no such",
+            ),
+            (lambda kubelet, pod: kubelet.keep_waiting(pod, "CreateContainerConfigError", "no config"), "no config"),
         ],
     )
-    def test_pod_that_cannot_start(self, state: Json | None, conditions: list[Json], says: str) -> None:
-        cluster = Cluster().prepared()
-        cluster.pod("train", state, phase="Pending", conditions=conditions)
+    def test_pod_that_cannot_start(self, hindrance: Callable[[Kubelet, Json], Json], message: str) -> None:
+        cluster = FineTuning().prepared()
+        hindrance(cluster.kubelet, cluster.create_pod("train"))
         cluster.step()
-        assert says in cluster.stage("train")["message"]
-        assert says in cluster.condition("Trained")["message"]
-        assert says in cluster.condition("Succeeded")["message"]
+        assert message in cluster.stage("train")["message"]
+        assert message in cluster.condition("Trained")["message"]
+        assert message in cluster.condition("Succeeded")["message"]
         assert cluster.stage("train")["state"] == "Pending"
-        assert any("StageWaiting" in event and says in event for event in cluster.emitted)
-        assert cluster.plan().requeue_after is None, "the pod's next change wakes us"
+        assert any("StageWaiting" in event and message in event for event in cluster.events)
+        assert cluster.dry_run().requeue_after is None, "the pod's next change enqueues"
 
     def test_starting_pod_has_no_message(self) -> None:
-        cluster = Cluster().prepared()
-        cluster.pod("train", {"waiting": {"reason": "ContainerCreating"}}, phase="Pending")
+        cluster = FineTuning().prepared()
+        cluster.kubelet.keep_waiting(cluster.create_pod("train"), "ContainerCreating")
         cluster.step()
         assert "message" not in cluster.stage("train")
 
     def test_job_without_a_pod_has_its_warning(self) -> None:
-        cluster = Cluster().prepared()
-        uid = cluster.job_of("train")["metadata"]["uid"]
-        cluster.warnings = {uid: 'FailedCreate: pods "x" is forbidden: exceeded quota'}
+        cluster = FineTuning().prepared()
+        cluster.warn(cluster.job_of("train"), "FailedCreate", 'pods "x" is forbidden: exceeded quota')
+        cluster.wait(10)
         plan = cluster.step()
         assert "exceeded quota" in cluster.stage("train")["message"]
-        assert plan.requeue_after, "no event tells us when the quota is raised"
+        assert plan.requeue_after, "there is no event when the quota is raised"
 
 
 class TestProgress:
-    def test_is_shown_while_the_stage_runs(self) -> None:
-        cluster = Cluster().prepared()
-        cluster.running("train", percent=40, step=4, steps=10, loss=1.23456, etaSeconds=250, tokensPerSecond=812.34)
+    def test_is_shown_while_a_stage_runs(self) -> None:
+        cluster = FineTuning().prepared()
+        cluster.run("train", percent=40, step=4, steps=10, loss=1.23456, etaSeconds=250, tokensPerSecond=812.34)
         plan = cluster.step()
         assert cluster.status["progress"] == {
             "percent": 40,
@@ -70,11 +72,11 @@ class TestProgress:
         assert plan.requeue_after == SETTINGS.poll
 
     def test_is_not_shown_for_the_next_stage(self) -> None:
-        cluster = Cluster().prepared().running("train", percent=90, loss=1.0)
+        cluster = FineTuning().prepared().run("train", percent=90, loss=1.0)
         cluster.step()
-        cluster.exited("train", 0, termination("Completed")).job_is("train", "Complete", succeeded=1)
+        cluster.exit("train", 0, termination("Completed")).complete_job("train")
         cluster.step()
-        cluster.running("export")
+        cluster.run("export")
         cluster.step()
         assert "progress" not in cluster.status
 

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from support.operatorbuilders import NOW, SETTINGS
-from support.servingbuilders import OLD, Scene
+from support.builders import NOW, OLD, SETTINGS, artifact, model_server
 from tuneyard_api.base import SecretRef
 from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_api.kinds.modelserver import ModelServerSpec, Release
@@ -14,6 +13,7 @@ from tuneyard_operator.machinery.objects import Json
 from tuneyard_operator.modelserver.artifact import release_of
 from tuneyard_operator.modelserver.children import SWITCHED_AT, deployment, pod_spec, revision_of, service
 
+SERVER = model_server(artifact(OLD))
 RELEASE = Release(uri="s3://artifacts/x", digest=OLD, secret_ref=SecretRef(name="s3"))
 
 
@@ -22,7 +22,7 @@ def spec(**parts: Any) -> ModelServerSpec:
 
 
 def pod(**parts: Any) -> Json:
-    return pod_spec(Scene().server, spec(**parts), RELEASE, SETTINGS)
+    return pod_spec(SERVER, spec(**parts), RELEASE, SETTINGS)
 
 
 def test_revision_ignores_replicas() -> None:
@@ -71,12 +71,12 @@ def test_containers_are_restricted() -> None:
 
 
 def test_children_are_owned_without_user_labels() -> None:
-    scene = Scene()
-    scene.server["metadata"]["labels"] = {"argocd.argoproj.io/instance": "app"}
-    made = deployment(scene.server, spec(), RELEASE, pod(), replicas=3)
+    server = model_server(artifact(OLD))
+    server["metadata"]["labels"] = {"argocd.argoproj.io/instance": "app"}
+    made = deployment(server, spec(), RELEASE, pod(), replicas=3)
     assert (made["spec"]["replicas"], release_of(made)) == (3, RELEASE)
-    front = service(scene.server, "abc", NOW)
+    front = service(server, "abc", NOW)
     for child in (made, front):
-        assert child["metadata"]["ownerReferences"][0]["uid"] == "server-uid"
+        assert child["metadata"]["ownerReferences"][0]["uid"] == "uid-bot"
         assert "argocd.argoproj.io/instance" not in child["metadata"]["labels"]
     assert front["metadata"]["annotations"][SWITCHED_AT] == "2030-01-02T03:04:05Z"

@@ -236,11 +236,9 @@ def test_a_warning_is_a_change_of_its_object() -> None:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The monotonic clock; its only number is the time."""
-    now = [1000.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    return now
+def clock() -> list[float]:
+    """The clock of a cache; its only number is the time."""
+    return [1000.0]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +254,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     ],
 )
 def test_seconds_since_last_event(changes: list[Json], seconds: float, clock: list[float]) -> None:
-    cache = Cache(KINDS)
+    cache = Cache(KINDS, clock=lambda: clock[0])
     cache.put(job(1))
     cache.put(obj("Job", "j", 2, finetunejob="x"))
     clock[0] += 100.0
@@ -266,7 +264,7 @@ def test_seconds_since_last_event(changes: list[Json], seconds: float, clock: li
 
 
 def test_a_deletion_is_an_event_and_its_time_is_forgotten(clock: list[float]) -> None:
-    cache = Cache(KINDS)
+    cache = Cache(KINDS, clock=lambda: clock[0])
     cache.put(job(1))
     cache.put(obj("Pod", "p", 2, finetunejob="x"))
     clock[0] += 100.0

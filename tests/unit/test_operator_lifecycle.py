@@ -1,55 +1,36 @@
 """The life of a FineTuneJob beyond apply and wait: another spec, suspend, queues, the end."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from support.operatorbuilders import (
-    CHAIN,
-    DIGESTS,
-    PREPARED,
-    PUBLISHED,
-    SETTINGS,
-    Cluster,
-    fine_tune_job,
-    stages_with_jobs,
-    termination,
-)
+from support.builders import SETTINGS, fine_tune_job
+from support.finetuning import FineTuning, stages_of
+from support.podstatus import termination
+from support.reports import CHAIN, DIGESTS, PREPARED, PUBLISHED
 from tuneyard_api.kinds.finetunejob import CHANGEABLE, FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.names import LABEL_QUEUE, Stage
 from tuneyard_api.runs import revision
 from tuneyard_operator.finetunejob.children import config_map, stage_job
-from tuneyard_operator.machinery.objects import Json, name
+from tuneyard_operator.machinery.objects import Json, name, uid
 
 
-def finished(**spec: Any) -> Cluster:
-    cluster = Cluster(**spec).prepared()
-    for stage in CHAIN[1:]:
-        cluster.completed(stage, PUBLISHED if stage == "publish" else None)
-        cluster.step()
-    return cluster
+def finished(**spec: Any) -> FineTuning:
+    return FineTuning(**spec).prepared().finish(*CHAIN[1:])
 
 
-def failed(**spec: Any) -> Cluster:
-    cluster = Cluster(**spec).prepared()
-    cluster.running("train").exited("train", 1, reason="OOMKilled").job_is("train", "Failed", failed=4)
+def failed(**spec: Any) -> FineTuning:
+    cluster = FineTuning(**spec).prepared()
+    cluster.run("train").exit("train", 1, reason="OOMKilled").fail_job("train", failed=4)
     cluster.step()
     return cluster
 
 
-def does_nothing(cluster: Cluster) -> None:
-    plan = cluster.plan()
+def does_nothing(cluster: FineTuning) -> None:
+    plan = cluster.dry_run()
     assert (plan.status, plan.apply, plan.create, plan.delete) == (cluster.status, [], [], [])
-
-
-def going(cluster: Cluster, stage: Stage) -> Json:
-    """The stage's Job while it is deleted in the foreground."""
-    job = cluster.job_of(stage)
-    job["metadata"]["deletionTimestamp"] = "2030-01-02T03:05:00Z"
-    return job
 
 
 class TestIdentity:
@@ -66,14 +47,14 @@ class TestIdentity:
         assert revision(job) == before
 
     def test_is_in_the_status(self) -> None:
-        cluster = Cluster().prepared()
+        cluster = FineTuning().prepared()
         assert cluster.status["revision"] == revision(cluster.job)
         FineTuneJobStatus.model_validate(cluster.status)
 
     def test_lifetime_changes_no_job(self) -> None:
-        cluster = Cluster().prepared().running("train")
+        cluster = FineTuning().prepared().run("train")
         cluster.step()
-        cluster.changed(ttlSecondsAfterFinished=60).step()
+        cluster.change(ttlSecondsAfterFinished=60).step()
         assert cluster.status["observedGeneration"] == 2
         assert cluster.stage("train")["state"] == "Running"
         does_nothing(cluster)
@@ -84,50 +65,51 @@ class TestAnotherSpec:
     def test_after_a_failure(self) -> None:
         """With the change that the advice of a stage that ran out of memory proposes."""
         cluster = failed()
-        cluster.changed(resources={"limits": {"memory": "64Gi"}}).step()
+        cluster.change(resources={"limits": {"memory": "64Gi"}}).step()
         cluster.step()
         assert cluster.status["phase"] == "Pending"
-        assert stages_with_jobs(cluster) == ["prepare"]
+        assert stages_of(cluster.jobs) == ["prepare"]
         assert cluster.status["restarts"] == {"preempted": 0, "failed": 0}, "the failures were the earlier run's"
 
     @pytest.mark.lifecycle("changed-after-success")
     def test_after_success_reuses_stages(self) -> None:
         cluster = finished()
-        cluster.changed(priorityClassName="high").step()
+        cluster.change(priorityClassName="high").step()
         cluster.prepared("train", "export", "evaluate")
-        assert stages_with_jobs(cluster) == ["prepare", "publish"]
+        assert stages_of(cluster.jobs) == ["prepare", "publish"]
 
     @pytest.mark.lifecycle("changed-while-pending")
     def test_while_pending(self) -> None:
-        cluster = Cluster()
+        cluster = FineTuning()
         cluster.step()
         (old,) = cluster.jobs
-        plan = cluster.changed(training={"maxSteps": 7}).step()
-        assert plan.delete == [old]
+        plan = cluster.change(training={"maxSteps": 7}).step()
+        assert list(map(uid, plan.delete)) == [uid(old)]
         cluster.step()
-        assert [name(job) for job in cluster.jobs] != [name(old)]
+        (new,) = cluster.jobs
+        assert name(new) != name(old)
 
     @pytest.mark.lifecycle("changed-while-suspended")
     def test_while_suspended_reuses_stages(self) -> None:
         """Training resumes from its checkpoint, because no digest covers the resources."""
-        cluster = Cluster(suspend=False).prepared().running("train")
+        cluster = FineTuning(suspend=False).prepared().run("train")
         cluster.step()
-        cluster.changed(suspend=True).step()
+        cluster.change(suspend=True).step()
         cluster.step()
-        cluster.changed(resources={"gpus": 2}).step()
+        cluster.change(resources={"gpus": 2}).step()
         cluster.step()
         assert cluster.jobs == []
         assert cluster.status["phase"] == "Suspended"
-        cluster.changed(suspend=False).prepared("prepare")
-        assert stages_with_jobs(cluster) == ["prepare", "train"]
+        cluster.change(suspend=False).prepared("prepare")
+        assert stages_of(cluster.jobs) == ["prepare", "train"]
 
     @pytest.mark.parametrize("ended", [finished, failed])
     @pytest.mark.parametrize("change", [{"suspend": True}, {"ttlSecondsAfterFinished": 60}])
     @pytest.mark.lifecycle("lifetime-changed-after-end")
-    def test_changeable_field_runs_nothing(self, ended: Callable[[], Cluster], change: Json) -> None:
+    def test_changeable_field_runs_nothing(self, ended: Callable[[], FineTuning], change: Json) -> None:
         cluster = ended()
         before = cluster.status
-        cluster.changed(**change).step()
+        cluster.change(**change).step()
         assert cluster.status["observedGeneration"] == 2
         assert {each["observedGeneration"] for each in cluster.status["conditions"]} == {2}
         assert cluster.status["phase"] == before["phase"]
@@ -138,40 +120,39 @@ class TestAnotherSpec:
     def test_reverted_spec_runs_again(self) -> None:
         cluster = failed()
         first = cluster.status["revision"]
-        cluster.changed(resources={"gpus": 2}).step()
+        cluster.change(resources={"gpus": 2}).step()
         cluster.step()
-        cluster.changed(resources=None).step()
+        cluster.change(resources=None).step()
         cluster.step()
         assert cluster.status["revision"] == first
         assert cluster.status["phase"] == "Pending"
-        assert stages_with_jobs(cluster) == ["prepare"]
+        assert stages_of(cluster.jobs) == ["prepare"]
 
 
 class TestSuspend:
     @pytest.mark.lifecycle("created-suspended")
     def test_created_suspended(self) -> None:
-        cluster = Cluster(suspend=True)
+        cluster = FineTuning(suspend=True)
         plan = cluster.step()
         assert (plan.apply, plan.create) == ([], [])
         assert cluster.status["phase"] == "Suspended"
         assert cluster.condition("Suspended")["status"] == "True"
         assert "spec.suspend to false" in cluster.condition("Suspended")["message"]
         does_nothing(cluster)
-        cluster.changed(suspend=False).step()
-        assert stages_with_jobs(cluster) == ["prepare"]
+        cluster.change(suspend=False).step()
+        assert stages_of(cluster.jobs) == ["prepare"]
 
     @pytest.mark.lifecycle("suspended")
     def test_running_stage_is_stopped(self) -> None:
-        cluster = Cluster().prepared().running("train", percent=40)
+        cluster = FineTuning().prepared().run("train", percent=40)
         cluster.step()
-        plan = cluster.changed(suspend=True).plan()
+        plan = cluster.change(suspend=True).dry_run()
         assert plan.delete == [cluster.job_of("train")]
-        going(cluster, "train")
-        cluster.job["status"] = plan.status
-        assert cluster.plan().status == plan.status, "while its pod writes the checkpoint"
+        cluster.reconcile()
+        assert cluster.dry_run().status == plan.status, "while its pod writes the checkpoint"
         assert name(cluster.job_of("train")) in cluster.condition("Suspended")["message"]
-        assert cluster.plan().create == []
-        cluster.gone(cluster.job_of("train"))
+        assert cluster.dry_run().create == []
+        cluster.garbage_collector.finish(cluster.job_of("train"))
         cluster.step()
         assert cluster.status["phase"] == "Suspended"
         assert cluster.condition("Suspended")["message"] == "Set spec.suspend to false to resume."
@@ -182,48 +163,46 @@ class TestSuspend:
 
     @pytest.mark.lifecycle("resumed")
     def test_resume_starts_the_stopped_stage(self) -> None:
-        cluster = Cluster().prepared().running("train")
+        cluster = FineTuning().prepared().run("train")
         cluster.step()
-        cluster.changed(suspend=True).step()
-        cluster.changed(suspend=False).step()
-        assert stages_with_jobs(cluster) == ["prepare", "train"]
+        cluster.change(suspend=True).step()
+        cluster.change(suspend=False).step()
+        assert stages_of(cluster.jobs) == ["prepare", "train"]
         assert cluster.status["phase"] == "Training"
         assert not cluster.condition("Suspended")
         assert cluster.status["restarts"] == {"preempted": 0, "failed": 0}
-        assert [event.split(":")[0] for event in cluster.emitted if event.startswith(("Sus", "Res"))] == [
-            "Suspended",
-            "Resumed",
-        ]
+        reasons = [event.split(":")[0] for event in cluster.events]
+        assert [reason for reason in reasons if reason in ("Suspended", "Resumed")] == ["Suspended", "Resumed"]
 
     @pytest.mark.lifecycle("resumed-while-stopping")
     def test_resume_waits_for_the_old_job(self) -> None:
-        cluster = Cluster().prepared().running("train")
+        cluster = FineTuning().prepared().run("train")
         cluster.step()
-        going(cluster, "train")
-        plan = cluster.changed(suspend=False).step()
+        cluster.delete(cluster.job_of("train"))
+        plan = cluster.change(suspend=False).step()
         assert plan.create == []
         assert "is being deleted" in cluster.stage("train")["message"]
         does_nothing(cluster)
-        cluster.gone(cluster.job_of("train"))
+        cluster.garbage_collector.finish(cluster.job_of("train"))
         assert len(cluster.step().create) == 1
 
     @pytest.mark.lifecycle("suspended-at-stage-end")
     def test_ended_stage_keeps_its_result(self) -> None:
-        cluster = Cluster()
+        cluster = FineTuning()
         cluster.step()
-        cluster.running("prepare").exited("prepare", 0, termination("Completed"))
-        assert cluster.changed(suspend=True).step().delete == []
-        cluster.pods.clear()
-        cluster.completed("prepare", PREPARED)
+        cluster.run("prepare").exit("prepare", 0, termination("Completed"))
+        assert cluster.change(suspend=True).step().delete == []
+        cluster.remove_pod()
+        cluster.complete("prepare", PREPARED)
         cluster.step()
         assert cluster.stage("prepare")["state"] == "Succeeded"
         assert cluster.status["phase"] == "Suspended"
-        assert stages_with_jobs(cluster) == ["prepare"]
+        assert stages_of(cluster.jobs) == ["prepare"]
 
     def test_last_stage_that_ended_is_success(self) -> None:
-        cluster = Cluster().prepared("train", "export", "evaluate")
-        cluster.completed("publish", PUBLISHED)
-        cluster.changed(suspend=True).step()
+        cluster = FineTuning().prepared("train", "export", "evaluate")
+        cluster.complete("publish", PUBLISHED)
+        cluster.change(suspend=True).step()
         assert cluster.status["phase"] == "Succeeded"
         assert not cluster.condition("Suspended")
 
@@ -235,28 +214,28 @@ class TestLifetime:
     @pytest.mark.lifecycle("lifetime-over")
     def test_after_the_end(self, seconds: int | None, left: float | None) -> None:
         cluster = finished(ttlSecondsAfterFinished=seconds) if seconds is not None else finished()
-        plan = cluster.plan()
+        plan = cluster.dry_run()
         assert plan.requeue_after == left
         assert plan.delete == ([cluster.job] if seconds in (0, 1) else [])
         assert plan.status == cluster.status, "nothing is written to what goes"
 
     def test_may_change_after_the_end(self) -> None:
         cluster = finished()
-        cluster.now += timedelta(seconds=99)
-        assert cluster.changed(ttlSecondsAfterFinished=60).plan().delete == [cluster.job]
-        assert cluster.changed(ttlSecondsAfterFinished=300).plan().requeue_after == 200
-        assert cluster.changed(ttlSecondsAfterFinished=None).plan().requeue_after is None
+        cluster.wait(99)
+        assert cluster.change(ttlSecondsAfterFinished=60).dry_run().delete == [cluster.job]
+        assert cluster.change(ttlSecondsAfterFinished=300).dry_run().requeue_after == 200
+        assert cluster.change(ttlSecondsAfterFinished=None).dry_run().requeue_after is None
 
     @pytest.mark.lifecycle("lifetime-over")
     def test_begins_with_a_failure_too(self) -> None:
         cluster = failed(ttlSecondsAfterFinished=60)
-        assert cluster.plan().requeue_after == 59
-        cluster.now += timedelta(seconds=59)
-        assert cluster.plan().delete == [cluster.job]
+        assert cluster.dry_run().requeue_after == 59
+        cluster.wait(59)
+        assert cluster.dry_run().delete == [cluster.job]
 
     def test_does_not_begin_before_the_end(self) -> None:
-        cluster = Cluster(ttlSecondsAfterFinished=0).prepared().running("train")
-        cluster.now += timedelta(days=9)
+        cluster = FineTuning(ttlSecondsAfterFinished=0).prepared().run("train")
+        cluster.wait(9 * 86400)
         assert cluster.step().delete == []
 
 
@@ -269,7 +248,7 @@ class TestQueue:
         assert (built["spec"].get("suspend") is True) is (stage == "train")
 
     def test_waiting_for_quota(self) -> None:
-        cluster = Cluster(queueName="gpus").prepared()
+        cluster = FineTuning(queueName="gpus").prepared()
         plan = cluster.step()
         assert cluster.status["phase"] == "Training"
         assert cluster.stage("train")["state"] == "Pending"
@@ -279,33 +258,33 @@ class TestQueue:
         does_nothing(cluster)
 
     def test_changes_of_kueue_are_kept(self) -> None:
-        cluster = Cluster(queueName="gpus").prepared()
+        cluster = FineTuning(queueName="gpus").prepared()
         job = cluster.job_of("train")
         job["spec"]["suspend"] = False
         job["spec"]["template"]["spec"]["nodeSelector"] = {"flavor": "h100"}
-        plan = cluster.running("train").step()
+        plan = cluster.run("train").step()
         assert (plan.apply, plan.create, plan.delete) == ([], [], [])
         assert cluster.stage("train")["state"] == "Running"
         assert "message" not in cluster.stage("train")
 
     @pytest.mark.lifecycle("quota-taken-back")
     def test_preemption_waits_in_the_queue_again(self) -> None:
-        cluster = Cluster(queueName="gpus").prepared()
+        cluster = FineTuning(queueName="gpus").prepared()
         job = cluster.job_of("train")
         job["spec"]["suspend"] = False
-        cluster.running("train").step()
+        cluster.run("train").step()
         job["spec"]["suspend"] = True
-        cluster.exited("train", 75, termination("Preempted", "SIGTERM at step 5"))
+        cluster.exit("train", 75, termination("Preempted", "SIGTERM at step 5"))
         plan = cluster.step()
         assert (plan.apply, plan.create, plan.delete) == ([], [], [])
         assert cluster.stage("train")["message"] == "waits in queue gpus until Kueue admits it"
         assert cluster.status["restarts"] == {"preempted": 1, "failed": 0}
         job["spec"]["suspend"] = False
-        cluster.running("train").step()
+        cluster.run("train").step()
         assert cluster.stage("train")["state"] == "Running"
 
     def test_job_suspended_by_someone_else(self) -> None:
-        cluster = Cluster()
+        cluster = FineTuning()
         cluster.step()
         cluster.job_of("prepare")["spec"]["suspend"] = True
         cluster.step()
@@ -314,21 +293,21 @@ class TestQueue:
 
     @pytest.mark.lifecycle("suspended-in-queue")
     def test_suspend_leaves_the_queue(self) -> None:
-        cluster = Cluster(queueName="gpus").prepared()
+        cluster = FineTuning(queueName="gpus").prepared()
         cluster.step()
-        assert cluster.changed(suspend=True).plan().delete == [cluster.job_of("train")]
+        assert cluster.change(suspend=True).dry_run().delete == [cluster.job_of("train")]
 
 
 class TestOperator:
     @pytest.mark.lifecycle("upgraded")
     def test_new_image_is_for_later_stages(self) -> None:
         """An upgrade changes no existing Job."""
-        cluster = Cluster().prepared().running("train")
+        cluster = FineTuning().prepared().run("train")
         cluster.step()
         cluster.settings = SETTINGS.model_copy(update={"trainer_image": "trainer:2"})
         plan = cluster.step()
         assert (plan.apply, plan.create, plan.delete) == ([], [], [])
-        cluster.exited("train", 0, termination("Completed")).job_is("train", "Complete", succeeded=1)
+        cluster.exit("train", 0, termination("Completed")).complete_job("train")
         (export,) = cluster.step().create
         assert export["spec"]["template"]["spec"]["containers"][0]["image"] == "trainer:2"
 
@@ -343,4 +322,4 @@ class TestOperator:
         ):
             assert [owner["uid"] for owner in child["metadata"]["ownerReferences"]] == ["uid-x"]
             assert "finalizers" not in str(child)
-        assert "finalizers" not in str(Cluster().step())
+        assert "finalizers" not in str(FineTuning().step())

@@ -4,24 +4,20 @@ from typing import Any
 
 import pytest
 
-from support.operatorbuilders import DIGESTS, SETTINGS, Cluster, fine_tune_job, termination
-from tuneyard_api.contracts.progress import ProgressReport
+from support.builders import SETTINGS, fine_tune_job
+from support.finetuning import FineTuning
+from support.podstatus import termination
+from support.reports import DIGESTS
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
-from tuneyard_api.names import ANNOTATION_INDEX, Stage
+from tuneyard_api.names import Stage
 from tuneyard_api.stages import STAGES
 from tuneyard_operator.finetunejob.children import FAILURE_POLICY, labels, stage_job, stage_services
 from tuneyard_operator.finetunejob.observe import running_pod_ip
 from tuneyard_operator.machinery.objects import Json, name
 
 TWO: Json = {"resources": {"nodes": 2}}
-UNSCHEDULABLE: Json = {
-    "type": "PodScheduled",
-    "status": "False",
-    "reason": "Unschedulable",
-    "message": "0/3 nodes are available",
-}
-LOST = termination("PeerLost", "Another node is gone.")
+PEER_LOST = termination("PeerLost", "Another node is gone.")
 
 
 def built(stage: Stage, **spec: Any) -> Json:
@@ -34,20 +30,18 @@ def environment(job: Json) -> dict[str, str]:
     return {each["name"]: each["value"] for each in container["env"]}
 
 
-def training(nodes: int = 2, **spec: Any) -> Cluster:
+def training(nodes: int = 2, **spec: Any) -> FineTuning:
     """A FineTuneJob whose training has a Job without pods."""
-    return Cluster(resources={"nodes": nodes}, **spec).prepared()
+    return FineTuning(resources={"nodes": nodes}, **spec).prepared()
 
 
-def runs(cluster: Cluster, number: int) -> None:
-    cluster.running("train")
-    cluster.pods[-1]["metadata"]["annotations"] = {ANNOTATION_INDEX: str(number)}
-    cluster.pods[-1]["status"]["podIP"] = f"10.0.0.{number}"
+def runs(cluster: FineTuning, index: int) -> Json:
+    """A new pod with that index runs."""
+    return cluster.kubelet.start(cluster.job_controller.create_pod(cluster.job_of("train"), index))
 
 
-def ends(cluster: Cluster, number: int, code: int, message: str = "") -> None:
-    runs(cluster, number)
-    cluster.exited("train", code, message)
+def ends(cluster: FineTuning, index: int, code: int, message: str = "") -> Json:
+    return cluster.kubelet.exit(runs(cluster, index), code, message)
 
 
 class TestChildren:
@@ -110,16 +104,17 @@ class TestWaiting:
     def test_deleted_service_is_applied_again(self) -> None:
         cluster = training()
         runs(cluster, 0)
-        cluster.services.clear()
+        cluster.remove(*cluster.services)
         assert [each["kind"] for each in cluster.step().apply] == ["Service"]
-        assert cluster.plan().apply == []
+        assert cluster.dry_run().apply == []
 
     @pytest.mark.lifecycle("nodes-missing")
     def test_running_pods_are_counted(self) -> None:
         cluster = training(4)
         runs(cluster, 0)
         runs(cluster, 2)
-        cluster.pod("train", phase="Pending", conditions=[UNSCHEDULABLE]).step()
+        cluster.kubelet.leave_unscheduled(cluster.create_pod("train"), "0/3 nodes are available")
+        cluster.step()
         expected = "WaitingForNodes: 2 of 4 pods run; Unschedulable: 0/3 nodes are available"
         assert cluster.stage("train")["state"] == "Pending"
         assert cluster.stage("train")["message"] == expected
@@ -131,22 +126,24 @@ class TestWaiting:
     def test_missing_pod_has_the_warning_of_the_job(self) -> None:
         cluster = training()
         runs(cluster, 0)
-        cluster.warnings = {f"uid-{name(cluster.job_of('train'))}": "FailedCreate: exceeded quota"}
+        cluster.warn(cluster.job_of("train"), "FailedCreate", "exceeded quota")
+        cluster.wait(10)
         cluster.step()
         assert cluster.stage("train")["message"] == "WaitingForNodes: 1 of 2 pods run; FailedCreate: exceeded quota"
 
     def test_no_count_while_none_runs(self) -> None:
         cluster = training()
-        waits = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
-        cluster.pod("train", waits).pod("train", waits).step()
+        for pod in cluster.job_controller.create_pods(cluster.job_of("train")):
+            cluster.kubelet.keep_waiting(pod, "ErrImagePull", "no such image")
+        cluster.step()
         assert cluster.stage("train")["message"] == "ErrImagePull: no such image"
         assert cluster.condition("Trained")["reason"] == "Pending"
 
     def test_runs_when_all_pods_do(self) -> None:
         cluster = training()
-        for number in (1, 0):
-            runs(cluster, number)
-        cluster.progress = ProgressReport(stage="train", percent=40)
+        runs(cluster, 1)
+        first = runs(cluster, 0)
+        cluster.progress[first["status"]["podIP"]] = {"stage": "train", "percent": 40}
         cluster.step()
         assert cluster.stage("train")["state"] == "Running"
         assert "message" not in cluster.stage("train")
@@ -156,9 +153,11 @@ class TestWaiting:
     def test_first_pod_serves_the_progress(self) -> None:
         cluster = training()
         runs(cluster, 1)
-        assert running_pod_ip(cluster.world()) is None
-        runs(cluster, 0)
-        assert running_pod_ip(cluster.world()) == "10.0.0.0"
+        cluster.sync()
+        assert running_pod_ip(cluster.observe()) is None
+        first = runs(cluster, 0)
+        cluster.sync()
+        assert running_pod_ip(cluster.observe()) == first["status"]["podIP"]
 
     def test_waits_for_quota(self) -> None:
         cluster = training(queueName="gpus")
@@ -170,10 +169,10 @@ class TestWaiting:
 class TestTheEnd:
     def test_others_may_be_gone_after_the_commit(self) -> None:
         cluster = training()
-        runs(cluster, 0)
+        first = runs(cluster, 0)
         runs(cluster, 1)
         cluster.step()
-        cluster.pods[0]["status"]["containerStatuses"][0]["state"] = {"terminated": {"exitCode": 0}}
+        cluster.kubelet.exit(first, 0)
         cluster.step()
         assert cluster.stage("train")["state"] == "Running"
         assert cluster.condition("Trained")["reason"] == "Running"
@@ -181,39 +180,37 @@ class TestTheEnd:
     def test_one_preempted_pod_is_one_restart(self) -> None:
         """The other pods ended only because of that."""
         cluster = training(3, training={"effectiveBatchSize": 12})
-        ends(cluster, 0, 75, LOST)
+        ends(cluster, 0, 75, PEER_LOST)
         ends(cluster, 1, 75, termination("Preempted", "Stopped after step 3 of 9."))
-        ends(cluster, 2, 75, LOST)
+        ends(cluster, 2, 75, PEER_LOST)
         cluster.step()
         assert cluster.status["restarts"] == {"preempted": 1, "failed": 0}
         assert cluster.stage("train")["message"].startswith("restarts after Preempted: Stopped after step 3 of 9.")
-        assert sum("was preempted" in event for event in cluster.emitted) == 1
+        assert sum("was preempted" in event for event in cluster.events) == 1
 
     def test_cause_is_not_a_lost_peer(self) -> None:
         """Even when another pod ends last: it only knows that it has lost a peer."""
         cluster = training()
         ends(cluster, 1, 78, termination("OutOfMemory", "The GPU ran out of memory"))
-        ends(cluster, 0, 75, LOST)
-        cluster.job_is("train", "Failed", failed=1)
+        ends(cluster, 0, 75, PEER_LOST)
+        cluster.fail_job("train", failed=1)
         cluster.step()
         assert cluster.condition("Failed")["reason"] == "OutOfMemory"
 
     def test_lost_peer_without_another_cause(self) -> None:
         cluster = training()
-        ends(cluster, 0, 75, LOST)
+        ends(cluster, 0, 75, PEER_LOST)
         cluster.step()
         assert cluster.stage("train")["message"].startswith("restarts after PeerLost")
 
     def test_one_loss_is_counted_once(self) -> None:
         """Although its pods were created at different times, by which the status knows what it has counted."""
         cluster = training()
-        ends(cluster, 0, 75, LOST)
-        runs(cluster, 1)
-        cluster.pods[-1]["metadata"]["creationTimestamp"] = "2026-01-01T00:00:59Z"
+        ends(cluster, 0, 75, PEER_LOST)
+        second = runs(cluster, 1)
+        second["metadata"]["creationTimestamp"] = "2026-01-01T00:00:59Z"
         cluster.step()
         assert cluster.status["restarts"] == {"preempted": 0, "failed": 0}
-        cluster.pods.pop()
-        ends(cluster, 1, 75, termination("Preempted", "Stopped after step 3 of 9."))
-        cluster.pods[-1]["metadata"]["creationTimestamp"] = "2026-01-01T00:00:59Z"
+        cluster.kubelet.exit(second, 75, termination("Preempted", "Stopped after step 3 of 9."))
         cluster.step()
         assert cluster.status["restarts"] == {"preempted": 1, "failed": 0}

@@ -1,5 +1,6 @@
-"""The plan of a FineTuneJob in random worlds: it is never stuck, repeats nothing and undoes nothing."""
+"""The plan of a FineTuneJob in random worlds: it is never stuck, and nothing is repeated or undone."""
 
+from copy import deepcopy
 from typing import Final
 
 import pytest
@@ -13,11 +14,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from support.finetuning import FineTuning
+from support.podstatus import termination
 from support.randomworlds import PICK, PROFILE
-from support.simulatedworld import SimulatedWorld, variant
 from tuneyard_api import names
 from tuneyard_api.kinds.finetunejob import RESTING
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
+from tuneyard_api.names import Stage
 from tuneyard_api.runs import revision
 from tuneyard_api.stages import STAGES
 from tuneyard_operator.machinery.objects import Json, is_deleting, label, name, owned_by, uid
@@ -25,14 +28,16 @@ from tuneyard_operator.machinery.plan import Plan, Rejection
 
 RANK: Final = {"Pending": 0, "Running": 1, "Succeeded": 2, "Adopted": 2, "Failed": 2}
 ENDED: Final = ("Succeeded", "Failed")
-# Exit codes; None: the pod vanishes. Most stages succeed.
+# Exit codes, and None: the pod is gone. A stage that succeeds is the most frequent.
 ENDINGS: Final = st.sampled_from([0, 0, 0, 0, 1, 1, names.EXIT_TRY_AGAIN, names.EXIT_BAD_INPUT, None])
 SPECS: Final = st.fixed_dictionaries(
     {}, optional={"suspend": st.booleans(), "queueName": st.just("gpus"), "retryPolicy": st.just({"backoffLimit": 1})}
 )
-# More reconciles than the longest chain needs: five stages, each created, started, ended and settled; and, at one every
-# ten seconds, the quarter of an hour after which a Job is recreated that stalled during its back-off.
-ENOUGH: Final = 160
+# Specs that ask for different runs.
+VARIANTS: Final = ({"training": {"maxSteps": 1}}, {"training": {"maxSteps": 2}}, {"resources": {"gpus": 2}})
+# More reconciles than the longest chain needs: five stages, each created, started, ended and counted; and, at one every
+# ten seconds, the quarter of an hour after which a stalled Job is recreated whose back-off was long.
+MAX_RECONCILES: Final = 160
 
 
 def states(status: Json) -> dict[str, str]:
@@ -40,241 +45,243 @@ def states(status: Json) -> dict[str, str]:
 
 
 class FineTuneJobLife(RuleBasedStateMachine):
-    world: SimulatedWorld
+    cluster: FineTuning
     requeue_after: float | None = None
 
     @initialize(spec=SPECS)
     def applied(self, spec: Json) -> None:
-        self.world = SimulatedWorld(spec)
+        self.cluster = FineTuning(**spec)
 
-    # What the operator does, and what must be true of it.
+    # What the operator does, and what must hold.
 
-    @precondition(lambda self: self.world.job)
+    @precondition(lambda self: self.cluster.exists)
     @rule(rejection=st.sampled_from([None, None, None, None, "exceeded quota", "Invalid value"]))
     def operator_reconciles(self, rejection: str | None) -> None:
         self.reconcile(rejection)
 
-    @precondition(lambda self: self.world.job)
+    @precondition(lambda self: self.cluster.exists)
     @rule()
-    def operator_is_killed_between_the_act_and_the_status(self) -> None:
-        before = self.world.job.get("status") if self.world.job else None
-        self.world.act(self.world.plan())
-        if self.world.job and before is None:
-            del self.world.job["status"]
-        elif self.world.job:
-            self.world.job["status"] = before
-        self.world.changed = True
+    def operator_is_killed_before_the_status(self) -> None:
+        self.cluster.sync()
+        self.cluster.act(self.cluster.plan())
+        self.cluster.queue.add(self.cluster.key)  # the next operator reconciles at once
 
-    def reconcile(self, refused: str | None = None) -> None:
-        world = self.world
-        before = (world.job or {}).get("status", {})
-        step = world.plan()
-        if refused and step.create:
-            step = world.plan(Rejection(name(step.create[0]), refused, final=refused.startswith("Invalid")))
+    def reconcile(self, rejected: str | None = None) -> None:
+        cluster = self.cluster
+        before = deepcopy(cluster.job.get("status", {}))
+        cluster.sync()
+        cluster.queue.clear()
+        step = cluster.plan()
+        if rejected and step.create:
+            final = rejected.startswith("Invalid")
+            cluster.rejection = Rejection(name(step.create[0]), rejected, final=final)
+            step, cluster.rejection = cluster.plan(), None
+        else:
+            rejected = None
         self.check_plan(before, step)
-        world.changed = False
-        self.again = 1.0 if refused else step.requeue_after  # a rejection is tried again by the queue
-        written = SimulatedWorld.__new__(SimulatedWorld)
-        written.__dict__ |= world.__dict__ | {"job": dict(world.job or {})}
-        written.write(step)
-        if not refused:
-            self.check_idempotence(step, written.plan())
-        world.act(step)
+        self.requeue_after = 1.0 if rejected else step.requeue_after  # a rejection is tried again by the queue
+        if not rejected:
+            self.check_idempotence(step)
+        cluster.act(step)
+        cluster.write_status(step)
 
     def check_plan(self, before: Json, step: Plan) -> None:
-        world = self.world
-        assert world.job
+        job = self.cluster.job
         FineTuneJobStatus.model_validate(step.status)
-        if world.job in step.delete:
-            assert before["phase"] in ENDED, "only a FineTuneJob that has ended is deleted"
+        if job in step.delete:
+            assert before["phase"] in ENDED, "only a job that has ended is deleted"
             return
-        assert step.status["observedGeneration"] == world.job["metadata"]["generation"]
+        assert step.status["observedGeneration"] == job["metadata"]["generation"]
         self.check_created(step)
-        if before.get("revision") == revision(world.job):
+        if before.get("revision") == revision(job):
             self.check_progress(before, step)
 
     def check_created(self, step: Plan) -> None:
-        world = self.world
-        there = {name(job) for job in world.jobs}
+        cluster = self.cluster
+        existing = set(map(name, cluster.jobs))
         for created in step.create:
             stage = label(created, names.LABEL_STAGE)
-            assert not (world.job or {})["spec"].get("suspend")
-            assert name(created) not in there, "nothing is created while it exists, or is being deleted"
-            assert stage != "train" or not world.stage_pods("train"), "two pods never write the same checkpoint"
+            assert not cluster.job["spec"].get("suspend")
+            assert name(created) not in existing, (
+                "nothing is created while a Job of its name exists or is being deleted"
+            )
+            assert stage != "train" or not self.running_pods("train"), "two pods never write one checkpoint"
             assert states(step.status)[stage] == "Pending", "a stage that is done does not run again"
 
+    def running_pods(self, stage: Stage) -> list[Json]:
+        return [pod for pod in self.cluster.pods_of_stage(stage) if pod in self.cluster.kubelet.running()]
+
     def check_progress(self, before: Json, step: Plan) -> None:
-        world = self.world
         if before["phase"] in ENDED:
-            assert {**step.status, "conditions": [], "observedGeneration": 0} == {
-                **before,
-                "conditions": [],
-                "observedGeneration": 0,
-            }
+            ignored: Json = {"conditions": [], "observedGeneration": 0}
+            assert step.status | ignored == before | ignored
             assert not step.create
         was, now = states(before), states(step.status)
         for stage in STAGES:
             if RANK[now[stage]] < RANK[was[stage]]:
-                live = [
-                    pod
-                    for pod in world.stage_pods(stage)
-                    if not is_deleting(pod) and pod["metadata"]["ownerReferences"]
-                ]
-                stopped = step.delete or any(map(is_deleting, world.jobs))
+                owned = [pod for pod in self.running_pods(stage) if pod["metadata"]["ownerReferences"]]
+                stopped = step.delete or any(map(is_deleting, self.cluster.jobs))
                 assert (was[stage], now[stage]) == ("Running", "Pending")
-                assert stopped or not live, "its pod still runs"
-        for counted in ("preempted", "failed"):
-            assert step.status["restarts"][counted] >= before["restarts"][counted]
+                assert stopped or all(map(is_deleting, owned)), "its pod still runs"
+        for counter in ("preempted", "failed"):
+            assert step.status["restarts"][counter] >= before["restarts"][counter]
 
-    def check_idempotence(self, first: Plan, second: Plan) -> None:
+    def check_idempotence(self, first: Plan) -> None:
+        """The same again once the status is written, and before anything else is."""
         if first.status["phase"] in ENDED or first.delete:
-            return  # leftovers are deleted next; and deletions come before the write of the status
+            return  # then Jobs of earlier runs are deleted; and what is deleted goes before the status is written
+        second = self.cluster.plan_after(first.status)
         assert second.status == first.status
         assert (second.delete, second.create) == ([], first.create)
 
     @invariant()
     def is_never_stuck(self) -> None:
-        """Without an event and without a requeue, the status names what it waits for."""
-        world = self.world
-        if world.changed or self.again or not world.job:
+        """Without an event and without a requeue, it waits for something that it names."""
+        cluster = self.cluster
+        if not cluster.exists or cluster.is_enqueued() or self.requeue_after:
             return
-        status = world.job["status"]
+        status = cluster.status
         assert (
             status["phase"] in (*ENDED, "Suspended")
-            or any(is_deleting(job) for job in world.jobs)
-            or world.running()
-            or any(name(job) in str(status["conditions"]) or "queue gpus" in str(status) for job in world.jobs)
-            or any(world.decided(job) for job in world.unfinished())
+            or any(map(is_deleting, cluster.jobs))
+            or cluster.kubelet.running()
+            or any(name(job) in str(status["conditions"]) or "queue gpus" in str(status) for job in cluster.jobs)
+            or any(map(cluster.job_controller.has_decided_pod, cluster.job_controller.unfinished()))
         ), status
 
-    # What else happens in the cluster.
+    # What happens to it.
 
-    @precondition(lambda self: self.world.startable())
+    @precondition(lambda self: self.cluster.job_controller.lacking_pods())
     @rule(pick=PICK)
     def pod_starts(self, pick: int) -> None:
-        jobs = self.world.startable()
-        self.world.start_pod(jobs[pick % len(jobs)])
+        jobs = self.cluster.job_controller.lacking_pods()
+        self.cluster.start_pods(jobs[pick % len(jobs)])
 
-    @precondition(lambda self: self.world.running())
-    @rule(pick=PICK, ending=ENDINGS, readable=st.sampled_from([True, True, True, False]), settles=st.booleans())
-    def pod_ends(self, pick: int, ending: int | None, readable: bool, settles: bool) -> None:
-        pods = self.world.running()
+    @precondition(lambda self: self.cluster.kubelet.running())
+    @rule(pick=PICK, ending=ENDINGS, readable=st.sampled_from([True, True, True, False]), counts=st.booleans())
+    def pod_ends(self, pick: int, ending: int | None, readable: bool, counts: bool) -> None:
+        pods = self.cluster.kubelet.running()
         pod = pods[pick % len(pods)]
         if ending is None:
-            self.world.vanish(pod)
+            self.cluster.remove(pod)
+            return
+        if ending == names.EXIT_DONE:
+            self.cluster.succeed(pod, readable=readable)
         else:
-            self.world.end_pod(pod, ending, readable=readable)
-            if settles:
-                self.controller_settles()
+            self.cluster.kubelet.exit(pod, ending, termination("Why"))
+        if counts:
+            self.controller_counts()
 
-    @precondition(lambda self: self.world.unfinished())
+    @precondition(lambda self: self.cluster.job_controller.unfinished())
     @rule()
-    def controller_settles(self) -> None:
-        for job in self.world.unfinished():
-            self.world.settle(job)
+    def controller_counts(self) -> None:
+        for job in self.cluster.job_controller.unfinished():
+            self.cluster.job_controller.sync(job)
 
-    @precondition(lambda self: self.world.startable())
+    @precondition(lambda self: self.cluster.job_controller.lacking_pods())
     @rule()
-    def controller_stalls(self) -> None:
-        self.world.forget(self.world.startable()[0])
+    def job_stalls(self) -> None:
+        self.cluster.job_controller.stall(self.cluster.job_controller.lacking_pods()[0])
 
-    @precondition(lambda self: self.world.pods)
+    @precondition(lambda self: self.cluster.pods)
     @rule(pick=PICK)
-    def pod_vanishes_with_its_report(self, pick: int) -> None:
-        self.world.vanish(self.world.pods[pick % len(self.world.pods)])
+    def pod_is_gone_with_its_report(self, pick: int) -> None:
+        self.cluster.remove(self.cluster.pods[pick % len(self.cluster.pods)])
 
-    @precondition(lambda self: any(map(is_deleting, self.world.jobs)))
+    @precondition(lambda self: any(map(is_deleting, self.cluster.jobs)))
     @rule()
     def deleted_jobs_are_gone(self) -> None:
-        for job in [job for job in self.world.jobs if is_deleting(job)]:
-            self.world.collect(job)
+        for job in [item for item in self.cluster.jobs if is_deleting(item)]:
+            self.cluster.garbage_collector.finish(job)
 
-    @precondition(lambda self: self.world.jobs)
+    @precondition(lambda self: self.cluster.jobs)
     @rule(pick=PICK)
-    def someone_deletes_a_job(self, pick: int) -> None:
-        self.world.request_deletion(self.world.jobs[pick % len(self.world.jobs)])
+    def job_is_deleted(self, pick: int) -> None:
+        self.cluster.delete(self.cluster.jobs[pick % len(self.cluster.jobs)])
 
-    @precondition(lambda self: self.world.running() and self.world.unfinished())
+    @precondition(lambda self: self.cluster.kubelet.running() and self.cluster.job_controller.unfinished())
     @rule()
-    def someone_orphans_a_pod(self) -> None:
-        self.world.orphan(self.world.unfinished()[-1])
+    def job_is_deleted_without_its_pods(self) -> None:
+        self.cluster.orphan(self.cluster.job_controller.unfinished()[-1])
 
-    @precondition(lambda self: self.world.queued())
+    @precondition(lambda self: self.cluster.queued_jobs())
     @rule(admits=st.booleans())
     def kueue_decides(self, admits: bool) -> None:
-        for job in self.world.queued():
-            (self.world.admit if admits else self.world.preempt)(job)
+        for job in self.cluster.queued_jobs():
+            (self.cluster.admit if admits else self.cluster.suspend)(job)
 
-    @precondition(lambda self: self.world.unfinished())
+    @precondition(lambda self: self.cluster.job_controller.unfinished())
     @rule()
-    def someone_suspends_a_job(self) -> None:
-        self.world.preempt(self.world.unfinished()[0])
+    def job_is_suspended(self) -> None:
+        self.cluster.suspend(self.cluster.job_controller.unfinished()[0])
 
-    @precondition(lambda self: self.world.job)
+    @precondition(lambda self: self.cluster.exists)
     @rule(suspend=st.booleans())
     def user_suspends_or_resumes(self, suspend: bool) -> None:
-        self.world.change({"suspend": suspend})
+        self.cluster.change(suspend=suspend)
 
-    @precondition(lambda self: self.world.job and self.world.may_change({"training": {}}))
-    @rule(number=st.integers(0, 2))
-    def user_changes_the_spec(self, number: int) -> None:
-        self.world.change(variant(number))
+    @precondition(lambda self: self.cluster.exists and self.cluster.may_change(training={}))
+    @rule(variant=st.sampled_from(VARIANTS))
+    def user_changes_the_spec(self, variant: Json) -> None:
+        self.cluster.change(**variant)
 
-    @precondition(lambda self: self.world.job)
+    @precondition(lambda self: self.cluster.exists)
     @rule(seconds=st.sampled_from([None, 0, 3600]))
     def user_sets_a_lifetime(self, seconds: int | None) -> None:
-        self.world.change({"ttlSecondsAfterFinished": seconds})
+        self.cluster.change(ttlSecondsAfterFinished=seconds)
 
-    @precondition(lambda self: not self.world.job)
+    @precondition(lambda self: not self.cluster.exists)
     @rule(spec=SPECS)
     def user_applies_it_again(self, spec: Json) -> None:
-        self.world.apply(spec)
+        self.cluster.apply_again(**spec)
 
-    @precondition(lambda self: self.world.job)
+    @precondition(lambda self: self.cluster.exists)
     @rule(collected=st.booleans())
     def user_deletes_it(self, collected: bool) -> None:
-        self.world.delete(collected=collected)
+        """The garbage collector may miss that."""
+        (self.cluster.delete if collected else self.cluster.remove)(self.cluster.job)
 
-    @precondition(lambda self: self.world.job)
+    @precondition(lambda self: self.cluster.exists)
     @rule()
-    def status_is_reset(self) -> None:
-        if self.world.job and self.world.job.pop("status", None):
-            self.world.changed = True
+    def status_is_lost(self) -> None:
+        self.cluster.job.pop("status", None)
 
     @rule(seconds=st.sampled_from([1, 100, 10000]))
     def time_passes(self, seconds: float) -> None:
-        self.world.wait(seconds)
+        self.cluster.wait(seconds)
 
-    @precondition(lambda self: self.world.job)
+    @precondition(lambda self: self.cluster.exists)
     @rule(moves=st.integers(1, 3))
-    def all_goes_well_for_a_while(self, moves: int) -> None:
-        """Reaches the later stages."""
+    def cluster_works_for_a_while(self, moves: int) -> None:
+        """Makes the later stages likely."""
         for _ in range(moves):
-            if self.world.job:
+            if self.cluster.exists:
                 self.reconcile()
-                self.world.everybody_moves()
+                self.cluster.controllers_run()
 
-    # In the end everybody does what is expected.
+    # At the end all controllers work, and the run ends.
 
     def teardown(self) -> None:
-        if not self.world.job:
+        cluster = self.cluster
+        if not cluster.exists:
             return
-        self.world.change({"suspend": False, "ttlSecondsAfterFinished": None})
-        for _ in range(ENOUGH):
-            if not self.is_enqueued():
+        cluster.change(suspend=False, ttlSecondsAfterFinished=None)
+        for _ in range(MAX_RECONCILES):
+            if not self.is_due():
                 break
             self.reconcile()
-            self.world.everybody_moves()
-        assert self.world.job["status"]["phase"] in ENDED, self.world.job["status"]
-        assert self.again is None
-        assert all(owned_by(job, uid(self.world.job)) for job in self.world.jobs), "no Job of a namesake remains"
+            cluster.controllers_run()
+        assert cluster.status["phase"] in ENDED, cluster.status
+        assert self.requeue_after is None
+        assert all(owned_by(job, uid(cluster.job)) for job in cluster.jobs), "no Job of a namesake is left"
 
-    def is_enqueued(self) -> bool:
-        """The operator reconciles only at an event, or after the time that it has asked for."""
-        if not self.world.changed and self.again:
-            self.world.wait(self.again)
+    def is_due(self) -> bool:
+        """The operator reconciles only after an event, or at the time that it asked for."""
+        self.cluster.sync()
+        if self.cluster.key not in self.cluster.queue and self.requeue_after:
+            self.cluster.wait(self.requeue_after)
             return True
-        return self.world.changed
+        return self.cluster.key in self.cluster.queue
 
 
 @pytest.mark.lifecycle("job-deleted")

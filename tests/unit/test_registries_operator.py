@@ -6,16 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from support.operatorbuilders import NOW, SETTINGS
-from support.servingbuilders import Scene
-from support.simulatedserving import DIGESTS, KINDS, ServedWorld, direct
+from support.builders import NEW, NEWEST, SETTINGS, artifact
+from support.kubelet import digest
+from support.serving import Serving
 from tuneyard_api import registry
 from tuneyard_api.kinds.modelserver import RolloutStatus
 from tuneyard_operator.machinery.conditions import parse_time, timestamp
 from tuneyard_operator.machinery.objects import Json, condition, is_condition_true
 from tuneyard_operator.machinery.plan import Plan
 from tuneyard_operator.modelserver import strategies
-from tuneyard_operator.modelserver.plan import plan
 from tuneyard_operator.modelserver.strategies import strategy_of, surge
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
 
@@ -46,64 +45,61 @@ def state(situation: Situation, phase: str) -> RolloutStatus:
     return RolloutStatus(revision=str(situation.target), phase=phase, since=timestamp(situation.now))
 
 
-def reconcile(world: ServedWorld) -> Plan:
-    world.sync_cache(*KINDS)
-    step = world.plan()
-    world.act(step)
-    world.write(step)
-    world.controllers_run()
+def reconcile(cluster: Serving) -> Plan:
+    step = cluster.reconcile()
+    cluster.controllers_run()
     return step
 
 
-def digests_of_pods(world: ServedWorld) -> set[str]:
-    return {pod["digest"] for deployment in world.deployments for pod in world.pods_of(deployment)}
+def digests_of_pods(cluster: Serving) -> set[str]:
+    return {digest(pod) for item in cluster.deployments for pod in cluster.deployment_controller.pods_of(item)}
 
 
 @pytest.fixture
-def recreating(monkeypatch: pytest.MonkeyPatch) -> ServedWorld:
+def recreating(monkeypatch: pytest.MonkeyPatch) -> Serving:
     """A ModelServer that serves its first revision, with the strategy Recreate."""
     monkeypatch.setitem(registry.STRATEGIES, "Recreate", registry.Strategy("the old revision is stopped first"))
     monkeypatch.setitem(sys.modules, f"{strategies.__name__}.recreate", SimpleNamespace(decide=recreate))
-    world = ServedWorld(direct(0), replicas=1)
-    world.change({"rollout": {"strategy": "Recreate"}})
+    cluster = Serving()
+    cluster.change(rollout={"strategy": "Recreate"})
     for _ in range(10):
-        reconcile(world)
-    assert is_condition_true(world.server, "Available")
-    assert "rollout" not in world.server["status"]
-    return world
+        reconcile(cluster)
+    assert is_condition_true(cluster.server, "Available")
+    assert "rollout" not in cluster.server["status"]
+    return cluster
 
 
-def test_strategy_from_one_module(recreating: ServedWorld) -> None:
-    world = recreating
-    world.change({"model": direct(1)})
+def test_strategy_from_one_module(recreating: Serving) -> None:
+    cluster = recreating
+    cluster.change(model=artifact(NEW))
     phases: list[str] = []
     for _ in range(40):
-        step = reconcile(world)
+        step = reconcile(cluster)
         phases.append(step.status.get("rollout", {}).get("phase", ""))
-        assert len(digests_of_pods(world)) <= 1, "the revisions run one after the other"
-        world.wait(step.requeue_after or 0)
+        assert len(digests_of_pods(cluster)) <= 1, "the revisions run one after the other"
+        cluster.wait(step.requeue_after or 0)
     assert list(dict.fromkeys(phases)) == ["Stopping", "Paused", "Starting", ""]
-    assert digests_of_pods(world) == {DIGESTS[1]}
-    assert world.server["status"]["served"]["digest"] == DIGESTS[1]
-    assert condition(world.server, "Progressing")["reason"] == "Completed"
+    assert digests_of_pods(cluster) == {NEW}
+    assert cluster.server["status"]["served"]["digest"] == NEW
+    assert condition(cluster.server, "Progressing")["reason"] == "Completed"
 
 
-def test_state_of_a_strategy_belongs_to_one_target(recreating: ServedWorld) -> None:
-    world = recreating
-    world.change({"model": direct(1)})
+def test_state_of_a_strategy_belongs_to_one_target(recreating: Serving) -> None:
+    cluster = recreating
+    cluster.change(model=artifact(NEW))
     for _ in range(4):
-        reconcile(world)
-    first = world.server["status"]["rollout"]
+        reconcile(cluster)
+    first = cluster.server["status"]["rollout"]
     assert first["phase"] == "Paused"
-    world.change({"vllm": {"maxModelLen": 1}})  # a spec that cannot be read
-    reconcile(world)
-    assert world.server["status"]["rollout"] == first
-    world.wait(60)
-    world.change({"model": direct(2), "vllm": {}})
-    reconcile(world)
-    second = world.server["status"]["rollout"]
+    cluster.change(vllm={"maxModelLen": 1})  # a spec that cannot be read
+    reconcile(cluster)
+    assert cluster.server["status"]["rollout"] == first
+    cluster.wait(60)
+    cluster.change(model=artifact(NEWEST), vllm={})
+    reconcile(cluster)
+    second = cluster.server["status"]["rollout"]
     assert second["revision"] != first["revision"]
-    assert second["since"] == timestamp(world.now)
+    assert second["since"] == timestamp(cluster.now)
 
 
 @pytest.mark.parametrize(
@@ -117,12 +113,12 @@ def test_state_of_a_strategy_belongs_to_one_target(recreating: ServedWorld) -> N
 def test_weights_that_cannot_be_applied(traffic: dict[str, int], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surge, "decide", lambda _: Decision(traffic, {}))
     with pytest.raises(ValueError, match=message):
-        Scene().plan()
+        Serving().dry_run()
 
 
 def test_strategy_asks_for_a_requeue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surge, "decide", lambda _: Decision({}, {}, requeue_after=3))
-    assert Scene().plan().requeue_after == 3
+    assert Serving().dry_run().requeue_after == 3
 
 
 def test_every_registered_strategy_is_implemented() -> None:
@@ -132,7 +128,9 @@ def test_every_registered_strategy_is_implemented() -> None:
 def test_engine_from_one_registry_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.ENGINES, "llama-cpp", registry.Engine("llama.cpp", image="llama"))
     settings = SETTINGS.model_copy(update={"images": {"llama": "llama:1"}})
-    children = plan(Scene(engine="llama-cpp").world, settings, NOW).apply
+    cluster = Serving(engine="llama-cpp")
+    cluster.settings = settings
+    children = cluster.dry_run().apply
     pod: Json = next(child for child in children if child["kind"] == "Deployment")["spec"]["template"]["spec"]
     containers = {container["name"]: container for container in pod["containers"]}
     assert containers["engine"]["image"] == "llama:1"

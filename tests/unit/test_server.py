@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from support.servingbuilders import OLD, Scene
+from support.builders import OLD
+from support.serving import Serving
 from tuneyard_api import names
 from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_api.contracts.termination import write_termination_message
@@ -150,9 +151,9 @@ def test_request_survives_the_command_line() -> None:
 
 
 def test_operators_commands_are_accepted() -> None:
-    scene = Scene(vllm={"maxModelLen": 64}, resources={"gpus": 0, "limits": {"cpu": "4"}})
-    scene.step()
-    pod = scene.deployment_of(OLD)["spec"]["template"]["spec"]
+    cluster = Serving(vllm={"maxModelLen": 64}, resources={"gpus": 0, "limits": {"cpu": "4"}})
+    cluster.reconcile()
+    pod = cluster.deployment_of(OLD)["spec"]["template"]["spec"]
     commands = {container["name"]: container["command"] for container in (*pod["initContainers"], *pod["containers"])}
     options = {name: cli.parser().parse_args(command[1:]) for name, command in commands.items()}
     assert options["fetch"].digest == OLD

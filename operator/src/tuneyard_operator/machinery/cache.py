@@ -86,12 +86,19 @@ OnChange = Callable[[Json], None]
 class Cache:
     """The newest version of an object wins, whoever brings it.
 
-    `kinds`: the kinds that are kept. `on_change` is called with each object that is new, newer or deleted.
+    `kinds`: the kinds that are kept. `on_change` is called with each object that is new, newer or deleted. `clock`
+    returns seconds; events are timed by it.
     """
 
-    def __init__(self, kinds: Mapping[str, CachedKind], on_change: OnChange = lambda _: None) -> None:
+    def __init__(
+        self,
+        kinds: Mapping[str, CachedKind],
+        on_change: OnChange = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._kinds = kinds
         self._on_change = on_change
+        self._clock = clock
         self._entries: defaultdict[str, dict[tuple[str, str], _Entry]] = defaultdict(dict)
         self._children: defaultdict[tuple[str, Key], set[str]] = defaultdict(set)
         self._warnings: OrderedDict[str, _Warning] = OrderedDict()  # by the uid of the object that they are about
@@ -122,7 +129,7 @@ class Cache:
         return found.text if found else ""
 
     def seconds_since_last_event(self, key: Key) -> float:
-        return time.monotonic() - self._last_events[key] if key in self._last_events else 0.0
+        return self._clock() - self._last_events[key] if key in self._last_events else 0.0
 
     def states(self, kind: str) -> Counter[str]:
         """How many objects of a kind are in each state."""
@@ -230,7 +237,7 @@ class Cache:
         keys = (key_of(obj), *rules.owners(obj)) if rules.reconciled else rules.owners(obj)
         for key in keys:
             if (key.namespace, key.name) in self._entries[key.kind]:
-                self._last_events[key] = time.monotonic()
+                self._last_events[key] = self._clock()
             else:
                 self._last_events.pop(key, None)
         self._on_change(obj)
