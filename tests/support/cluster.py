@@ -161,6 +161,14 @@ class SimulatedCluster:
         """Whether the operator reconciles, at once or when its watches have delivered everything."""
         return self.key in self.queue or not self.is_observed()
 
+    def is_due(self, requeue_after: float | None) -> bool:
+        """Whether the operator reconciles after an event or, where there is none, at the time that it asked for."""
+        self.sync()
+        if self.key in self.queue:
+            return True
+        self.wait(requeue_after or 0)
+        return requeue_after is not None
+
     def observe(self) -> Any:
         """The world that a plan is made from, by the operator's cache."""
         since_write = (self.now - self._written_at).total_seconds()

@@ -47,7 +47,7 @@ class JobController:
     def __init__(self, cluster: SimulatedCluster) -> None:
         self._cluster = cluster
         self._stalled: set[str] = set()  # uids of Jobs for which it expects a pod that has come and gone
-        self._charged: dict[str, set[str]] = {}  # uids of the pods that count as failures, by the uid of their Job
+        self.charged: dict[str, Json] = {}  # pods that count as failures of their Jobs, by uid
 
     def unfinished(self) -> list[Json]:
         return [job for job in self._cluster.of_kind("Job") if not is_deleting(job) and not self._is_finished(job)]
@@ -72,8 +72,9 @@ class JobController:
     def sync(self, job: Json) -> None:
         """Counts the pods that have ended."""
         for pod in self._cluster.pods_of(job):
-            self._count(job, pod)
-        spec, charged = job["spec"], len(self._charged.get(uid(job), ()))
+            if has_failed(pod) and _action(job, pod) == "Count":
+                self.charged[uid(pod)] = pod
+        spec, charged = job["spec"], sum(owned_by(pod, uid(job)) for pod in self.charged.values())
         status = job.setdefault("status", {})
         status["failed"] = max(status.get("failed", 0), charged)
         if self._is_finished(job):
@@ -117,10 +118,6 @@ class JobController:
         """What the controller says of a pod that a rule FailJob applies to; empty where there is none."""
         failed = [pod for pod in self._cluster.pods_of(job) if has_failed(pod) and _action(job, pod) == "FailJob"]
         return _policy_message(job, name(failed[0]), exit_code(failed[0]) or 0) if failed else ""
-
-    def _count(self, job: Json, pod: Json) -> None:
-        if has_failed(pod) and _action(job, pod) == "Count":
-            self._charged.setdefault(uid(job), set()).add(uid(pod))
 
     def _start(self, job: Json) -> None:
         job.setdefault("status", {}).setdefault("startTime", timestamp(self._cluster.now))

@@ -146,6 +146,16 @@ class Serving(SimulatedCluster):
         for item in services:
             self.create(item)
 
+    def redirect_service(self) -> None:
+        """Another user changes its selector."""
+        if self.service:
+            self.service["spec"]["selector"] = {"app": "another"}
+
+    def follows_failed_gate(self) -> bool:
+        """Whether a gate of the release that the ModelServer follows has failed, by the operator's cache."""
+        job = self.cache.get("FineTuneJob", NAMESPACE, "tune") if self.cached["spec"]["model"] == FOLLOWS else None
+        return {"passed": False} in (job or {}).get("status", {}).get("evaluation", {}).get("gates", [])
+
     def selected(self, *, cached: bool = False) -> str | None:
         """The revision that the ModelServer's Service selects, in the cluster or in the operator's cache."""
         service = self.cache.get("Service", NAMESPACE, self.key.name) if cached else self.service

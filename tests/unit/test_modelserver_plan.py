@@ -250,8 +250,7 @@ def test_deleting_deployment_is_not_applied() -> None:
 def test_unavailable_without_traffic() -> None:
     """The API server does not take the Service that points here."""
     cluster = serving()
-    assert cluster.service
-    cluster.service["spec"]["selector"] = {"app": "another"}
+    cluster.redirect_service()
     cluster.rejection = Rejection("Service bot", "exceeded quota", final=False)
     assert condition_of(cluster.dry_run_at(60), "Available") == ("False", "Refused")
 

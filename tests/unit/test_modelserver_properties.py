@@ -82,6 +82,7 @@ class ModelServerLife(RuleBasedStateMachine):
             assert conditions_of(step.status)["Degraded"]["reason"] == "Refused"
         else:
             rejected = None
+        self.failed_gate_is_not_served(before, step.status)
         ready = self.ready_revisions()  # before the answers to the plan's own writes
         if not rejected:
             self.act(step)
@@ -168,11 +169,16 @@ class ModelServerLife(RuleBasedStateMachine):
         for item in status["conditions"]:
             assert item["message"], item
 
+    def failed_gate_is_not_served(self, before: Json, after: Json) -> None:
+        """A release of which a gate failed is not taken."""
+        if self.cluster.follows_failed_gate() and "release" in after:
+            existing = map(release_of, self.cluster.cache.children("Deployment", self.cluster.key))
+            assert after["release"] in (before.get("release"), *(release.wire() for release in existing))
+
     def failure_is_kept(self, before: Json, after: Json) -> None:
         """Until the spec asks for another revision."""
-        cluster = self.cluster
-        model = cluster.cached["spec"]["model"]
-        same = before.get("observedGeneration") == after["observedGeneration"] and model != FOLLOWS
+        follows = self.cluster.cached["spec"]["model"] == FOLLOWS
+        same = before.get("observedGeneration") == after["observedGeneration"] and not follows
         if same and "failed" in before and before.get("served") == after.get("served"):
             assert after["failed"] == before["failed"]
 
@@ -280,8 +286,7 @@ class ModelServerLife(RuleBasedStateMachine):
     @precondition(lambda self: self.cluster.selected())
     @rule()
     def service_is_redirected(self) -> None:
-        assert self.cluster.service
-        self.cluster.service["spec"]["selector"] = {"app": "another"}
+        self.cluster.redirect_service()
 
     @rule(model=MODELS)
     def user_changes_the_model(self, model: Json) -> None:
@@ -352,7 +357,7 @@ class ModelServerLife(RuleBasedStateMachine):
         cluster.recover()
         cluster.controllers_run()
         for _ in range(MAX_RECONCILES):
-            if not self.is_due():
+            if not cluster.is_due(self.requeue_after):
                 break
             self.reconcile()
             self.notes_the_switch()
@@ -362,15 +367,6 @@ class ModelServerLife(RuleBasedStateMachine):
         cluster.wait(100000)
         self.is_idempotent(cluster.plan())
         assert cluster.plan().status == cluster.server["status"]
-
-    def is_due(self) -> bool:
-        """The operator reconciles only after an event, or at the time that it asked for."""
-        self.cluster.sync()
-        if self.cluster.key in self.cluster.queue:
-            return True
-        if self.requeue_after:
-            self.cluster.wait(self.requeue_after)
-        return self.requeue_after is not None
 
     def ends_as_specified(self) -> None:
         cluster, status = self.cluster, self.cluster.server["status"]

@@ -14,6 +14,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from support.controllers import exit_code
 from support.finetuning import FineTuning
 from support.podstatus import termination
 from support.randomworlds import PICK, PROFILE
@@ -123,6 +124,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
                 stopped = step.delete or any(map(is_deleting, self.cluster.jobs))
                 assert (was[stage], now[stage]) == ("Running", "Pending")
                 assert stopped or all(map(is_deleting, owned)), "its pod still runs"
+        assert step.status["restarts"]["failed"] <= len(self.cluster.job_controller.charged)
         for counter in ("preempted", "failed"):
             assert step.status["restarts"][counter] >= before["restarts"][counter]
 
@@ -133,6 +135,11 @@ class FineTuneJobLife(RuleBasedStateMachine):
         second = self.cluster.plan_after(first.status)
         assert second.status == first.status
         assert (second.delete, second.create) == ([], first.create)
+
+    @invariant()
+    def preemptions_are_not_charged(self) -> None:
+        charged = self.cluster.job_controller.charged.values()
+        assert {exit_code(pod) for pod in charged} <= {names.EXIT_UNKNOWN}
 
     @invariant()
     def is_never_stuck(self) -> None:
@@ -267,21 +274,13 @@ class FineTuneJobLife(RuleBasedStateMachine):
             return
         cluster.change(suspend=False, ttlSecondsAfterFinished=None)
         for _ in range(MAX_RECONCILES):
-            if not self.is_due():
+            if not cluster.is_due(self.requeue_after):
                 break
             self.reconcile()
             cluster.controllers_run()
         assert cluster.status["phase"] in ENDED, cluster.status
         assert self.requeue_after is None
         assert all(owned_by(job, uid(cluster.job)) for job in cluster.jobs), "no Job of a namesake is left"
-
-    def is_due(self) -> bool:
-        """The operator reconciles only after an event, or at the time that it asked for."""
-        self.cluster.sync()
-        if self.cluster.key not in self.cluster.queue and self.requeue_after:
-            self.cluster.wait(self.requeue_after)
-            return True
-        return self.cluster.key in self.cluster.queue
 
 
 @pytest.mark.lifecycle("job-deleted")
