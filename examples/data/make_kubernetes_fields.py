@@ -1,9 +1,9 @@
-"""Makes kubernetes-fields.jsonl: what the fields of the Kubernetes API mean, as questions and answers.
+"""Writes kubernetes-fields.jsonl: questions and answers about the meaning of fields of the Kubernetes API.
 
 Source: api/openapi-spec/swagger.json of kubernetes/kubernetes (Apache-2.0), tag v1.34.4.
 Usage: python make_kubernetes_fields.py swagger.json > kubernetes-fields.jsonl
 
-Types that exist in several API versions give exact duplicates: they are left in, for the cleaning to find.
+Types that exist in several API versions give exact duplicates, which stay in the file as a test of data cleaning.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ QUESTIONS = [
     "In Kubernetes, what is {type}.{field} for?",
     "Explain {field} in a {type}.",
 ]
-LENGTHS = range(40, 221)  # characters of an answer: a sentence or two
+LENGTHS = range(40, 221)  # characters of an answer
 
 
 def rows(definitions: dict[str, Any]) -> Iterator[dict[str, str]]:
@@ -43,7 +43,7 @@ def type_name(schema: dict[str, Any]) -> str:
 
 
 def first_sentences(text: str) -> str:
-    """As many whole sentences as fit."""
+    """As many whole sentences of the text as fit into LENGTHS."""
     kept = ""
     for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z])", " ".join(text.split())):
         if kept and len(kept) + len(sentence) >= LENGTHS.stop:

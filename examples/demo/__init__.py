@@ -1,1 +1,1 @@
-"""The demo: the whole chain, from a FineTuneJob to a served model, told step by step."""
+"""The demo: the whole chain, from a FineTuneJob to a served model, step by step."""

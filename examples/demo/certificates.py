@@ -1,4 +1,4 @@
-"""A private certificate authority, because that is what on-prem object stores have."""
+"""A private certificate authority, as many on-premises object stores have one."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -44,7 +44,7 @@ def make_authority(name: str) -> Identity:
 
 
 def make_server_identity(authority: Identity, names: list[str]) -> Identity:
-    """A server certificate for these host names and addresses."""
+    """Creates a server certificate for the host names and IP addresses in `names`."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())

@@ -1,6 +1,6 @@
-"""`make demo`: from `kubectl apply -f finetune.yaml` to a served, tuned model, told step by step.
+"""`make demo`: from `kubectl apply -f finetune.yaml` to a served, tuned model, step by step.
 
-Needs a cluster with tuneyard installed (`make install`), the images' names and the demo model's directory.
+The demo needs a cluster with tuneyard installed (`make install`), the S3 image and the directory of the model.
 """
 
 import argparse
@@ -28,7 +28,7 @@ EXAMPLES = Path(__file__).parent.parent
 NAMESPACE, STORE_NAMESPACE = "tuneyard-demo", "tuneyard-demo-store"
 NAME = "kubernetes-fields"
 MODEL_URI = "s3://models/smollm2-135m-instruct"
-GOAL = 0.7  # tuned perplexity over base perplexity, at most
+MAX_RATIO = 0.7  # of tuned to base perplexity
 
 console = Console(highlight=False, width=110)
 Json = dict[str, Any]
@@ -69,23 +69,23 @@ def run(s3_image: str, model: Path) -> bool:
     job = follow_job()
     console.print(kubectl("get", "finetunejobs", "-n", NAMESPACE))
 
-    heading("3. The base model, served, for comparison")
+    heading("3. The base model is served, for comparison")
     with store.reached_from_here() as s3:
         rows = held_out_rows(s3, job)
     apply(model_server({"uri": MODEL_URI, "digest": base_digest, "secretRef": {"name": "s3-credentials"}}))
     before = ask(rows, api_key)
 
-    heading("4. kubectl apply -f examples/modelserver.yaml: the tuned model is rolled out beside it, then takes over")
+    heading("4. kubectl apply -f examples/modelserver.yaml: the tuned model is rolled out beside it, then replaces it")
     console.print(kubectl("apply", "-n", NAMESPACE, "-f", str(EXAMPLES / "modelserver.yaml")).strip())
     after = ask(rows, api_key)
 
-    heading("5. What it learned: questions whose answers it has never seen")
+    heading("5. The answers of both models to questions that were not in the training data")
     show_answers(rows, before, after)
     show_losses(job)
     show_next_steps()
     ratio = perplexity(job, "tuned") / perplexity(job, "base")
-    console.print(f"Held-out perplexity: {1 - ratio:.0%} lower than the base model's (the goal: {1 - GOAL:.0%}).")
-    return ratio <= GOAL
+    console.print(f"Held-out perplexity: {1 - ratio:.0%} lower than the base model's (the goal: {1 - MAX_RATIO:.0%}).")
+    return ratio <= MAX_RATIO
 
 
 def heading(text: str) -> None:
@@ -97,14 +97,14 @@ def clock(seconds: float) -> str:
 
 
 def fresh_namespace(name: str) -> None:
-    """A demo starts from nothing: what an earlier one left behind would be adopted, not trained."""
+    """Creates an empty namespace. The stages of an earlier demo would be reused, so its namespace is deleted first."""
     kubectl("delete", "namespace", name, "--ignore-not-found", "--wait", timeout=300)
     restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
     apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": restricted}})
 
 
 def upload(s3: Store, model: Path) -> str:
-    """Uploads model and data; returns the model's digest."""
+    """Uploads the model and the data; returns the digest of the model."""
     manifest = publish_directory(s3, model, MODEL_URI, "bf16")
     s3.upload(EXAMPLES / "data" / "kubernetes-fields.jsonl", "s3://data/kubernetes-fields.jsonl")
     console.print(f"uploaded {MODEL_URI} and s3://data/kubernetes-fields.jsonl")
@@ -117,9 +117,9 @@ def api_key_secret(api_key: str) -> Json:
 
 
 def follow_job() -> Json:
-    """Prints the job's progress until it has ended.
+    """Prints the progress of the job until it succeeds, and returns the job.
 
-    Raises RuntimeError with the condition's message when it failed.
+    Raises RuntimeError with the message of the condition if the job fails.
     """
     last = ""
     while True:
@@ -143,7 +143,7 @@ def progress_line(job: Json) -> str:
 
 
 def held_out_rows(s3: Store, job: Json, count: int = 4) -> list[Row]:
-    """Rows that prepare held out of training."""
+    """The first `count` validation rows, which were not used for training."""
     prepare = next(stage for stage in job["status"]["stages"] if stage["name"] == "prepare")
     uri = f"{job['spec']['output']['uri']}/runs/{prepare['digest']}/prepare/validation.jsonl"
     rows = [json.loads(line)["messages"] for line in s3.read(uri).decode().splitlines()]
@@ -151,7 +151,7 @@ def held_out_rows(s3: Store, job: Json, count: int = 4) -> list[Row]:
 
 
 def model_server(model: Json) -> Json:
-    """examples/modelserver.yaml with another model."""
+    """The ModelServer in examples/modelserver.yaml, with another model."""
     text = kubectl("apply", "-n", NAMESPACE, "-f", str(EXAMPLES / "modelserver.yaml"), "--dry-run=client", "-o", "json")
     server: Json = json.loads(text)
     server["spec"]["model"] = model
@@ -160,7 +160,7 @@ def model_server(model: Json) -> Json:
 
 @contextmanager
 def served() -> Iterator[str]:
-    """The endpoint, once the current spec is what is served."""
+    """Waits until the current spec is rolled out, and yields the URL of the endpoint."""
 
     def rolled_out() -> bool:
         server = get("modelserver", NAME, NAMESPACE)
@@ -172,9 +172,9 @@ def served() -> Iterator[str]:
             and server["status"]["observedGeneration"] == server["metadata"]["generation"]
         )
 
-    began = time.monotonic()
+    started = time.monotonic()
     wait_until(rolled_out, f"ModelServer {NAME} is available", seconds=900)
-    console.print(f"  Available after {clock(time.monotonic() - began)}")
+    console.print(f"  Available after {clock(time.monotonic() - started)}")
     with port_forward(f"svc/{NAME}", 80, NAMESPACE) as port:
         yield f"http://localhost:{port}/v1"
 
@@ -199,7 +199,7 @@ def show_answers(rows: list[Row], before: list[str], after: list[str]) -> None:
         table.add_column("tuned model", ratio=1)
         table.add_row(base, tuned)
         console.print(table)
-        console.print(f"  the data's own answer: {row.reference}\n")
+        console.print(f"  the answer in the data: {row.reference}\n")
 
 
 def perplexity(job: Json, subject: str) -> float:
@@ -207,9 +207,9 @@ def perplexity(job: Json, subject: str) -> float:
 
 
 def perplexities(job: Json) -> dict[str, float]:
-    """By subject: base, tuned, and each quantized format."""
+    """The perplexity by subject: base, tuned, and each quantized format."""
     evaluation = EvaluationStatus.model_validate(job["status"]["evaluation"])
-    return {each.subject: each.value for each in evaluation.measurements if each.metric == "perplexity"}
+    return {item.subject: item.value for item in evaluation.measurements if item.metric == "perplexity"}
 
 
 def show_losses(job: Json) -> None:
@@ -229,11 +229,11 @@ def show_losses(job: Json) -> None:
 def show_next_steps() -> None:
     console.print(
         f"""
-What to type next:
+Next commands:
   kubectl get ftj,ms -n {NAMESPACE}
-  kubectl describe ftj {NAME} -n {NAMESPACE}            # the whole story, in events
+  kubectl describe ftj {NAME} -n {NAMESPACE}            # events and conditions
   kubectl delete ftj {NAME} -n {NAMESPACE}              # the artifacts stay, so that applying it again ...
-  kubectl apply -n {NAMESPACE} -f examples/finetune.yaml   # ... takes them over within a minute, without training
+  kubectl apply -n {NAMESPACE} -f examples/finetune.yaml   # ... reuses them within a minute, without training
   kubectl port-forward -n {NAMESPACE} svc/{NAME} 8000:80   # then any OpenAI client at http://localhost:8000/v1
   make cluster-down
 """,

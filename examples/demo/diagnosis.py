@@ -1,4 +1,4 @@
-"""What a person needs when something failed: objects, events and logs of a namespace."""
+"""Prints the objects, events and logs of a namespace, for diagnosis after a failure."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ LOG_LINES = 60
 
 
 def print_namespace(namespace: str) -> None:
-    """Prints the state of `namespace` to standard error; never raises, it runs while something else has failed."""
+    """Prints the state of `namespace` to standard error. It never raises, because it runs after another error."""
     section(f"namespace {namespace}", ["get", "ftj,ms,jobs,pods,deployments", "-n", namespace, "-o", "wide"])
     section("status", ["get", "ftj,ms", "-n", namespace, "-o", "yaml"])
     section("events", ["get", "events", "-n", namespace, "--sort-by=.lastTimestamp"])

@@ -1,4 +1,4 @@
-"""kubectl as the demo and the end-to-end tests use it: what a person would type."""
+"""Functions that run kubectl for the demo and the end-to-end tests."""
 
 import json
 import subprocess
@@ -11,13 +11,13 @@ Json = dict[str, Any]
 
 
 class KubectlError(Exception):
-    """kubectl refused; the message is what it printed."""
+    """kubectl failed; the message has the command and the output."""
 
 
 def kubectl(*args: str, stdin: str | None = None, timeout: float = 120) -> str:
-    """Runs kubectl and returns what it printed.
+    """Runs kubectl and returns its standard output.
 
-    Raises KubectlError with kubectl's own words when it exits non-zero.
+    Raises KubectlError with the output of kubectl if it exits non-zero.
     """
     done = subprocess.run(["kubectl", *args], input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode:
@@ -41,37 +41,37 @@ def items(kind: str, namespace: str, selector: str = "") -> list[Json]:
     return listed
 
 
-def condition(thing: Json, kind: str) -> Json:
-    """The condition of that type, or an empty one."""
-    found: list[Json] = [each for each in thing.get("status", {}).get("conditions", []) if each["type"] == kind]
+def condition(obj: Json, kind: str) -> Json:
+    """The condition of type `kind`; if there is none, one with status Unknown."""
+    found: list[Json] = [item for item in obj.get("status", {}).get("conditions", []) if item["type"] == kind]
     return found[0] if found else {"type": kind, "status": "Unknown", "reason": "", "message": ""}
 
 
-def is_condition_true(thing: Json, kind: str) -> bool:
-    return bool(condition(thing, kind)["status"] == "True")
+def is_condition_true(obj: Json, kind: str) -> bool:
+    return bool(condition(obj, kind)["status"] == "True")
 
 
 def wait_until(check: Callable[[], bool], what: str, seconds: float, every: float = 1.0) -> None:
-    """Raises TimeoutError, naming `what`, when `check` has not come true in time.
+    """Calls `check` until it returns True; raises TimeoutError with `what` after `seconds`.
 
-    A call that kubectl could not make (an API server that is busy or away) is made again until then.
+    A KubectlError is retried until then, because the API server may be busy or restarting.
     """
     deadline = time.monotonic() + seconds
     while True:
-        trouble = ""
+        error_text = ""
         try:
             if check():
                 return
         except KubectlError as error:
-            trouble = f"; {error}"
+            error_text = f"; {error}"
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:.0f} s: {what}{trouble}")
+            raise TimeoutError(f"not within {seconds:.0f} s: {what}{error_text}")
         time.sleep(every)
 
 
 @contextmanager
 def port_forward(target: str, port: int, namespace: str) -> Iterator[int]:
-    """Forwards a free local port, which is yielded, to `target` (svc/x, pod/x) until the block ends."""
+    """Forwards a free local port to `target` (svc/x, pod/x) until the block ends, and yields the local port."""
     command = ["kubectl", "port-forward", "-n", namespace, target, f":{port}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:

@@ -1,4 +1,4 @@
-"""A small S3 server in the cluster, over TLS with a private CA: what a store on-prem looks like.
+"""A small S3 server in the cluster, over TLS with a private CA, like an on-premises store.
 
 Port 9000 reads and writes; port 9001 serves the same buckets read-only.
 """
@@ -23,7 +23,7 @@ BUCKETS = ("models", "data", "artifacts")
 
 
 class ObjectStore(NamedTuple):
-    """Where the store is and what opens it."""
+    """The namespace of the store, its certificate authority and its keys."""
 
     namespace: str
     authority: Identity
@@ -43,7 +43,7 @@ class ObjectStore(NamedTuple):
         }
 
     def secret(self, name: str, namespace: str, **changes: str | None) -> Json:
-        """The Secret, with files replaced, or left out where the change is None (`ca_crt` stands for ca.crt)."""
+        """The Secret. `changes` replaces keys, and removes those whose value is None; `ca_crt` means ca.crt."""
         files: dict[str, str | None] = dict(self.credential_files(self.endpoint()))
         files |= {"ca.crt" if key == "ca_crt" else key: value for key, value in changes.items()}
         return {
@@ -55,7 +55,7 @@ class ObjectStore(NamedTuple):
 
     @contextmanager
     def reached_from_here(self) -> Iterator[Store]:
-        """The store through a forwarded port, for uploads from this machine."""
+        """Yields the store through a forwarded port, for uploads from this machine."""
         with port_forward("svc/s3", PORT, self.namespace) as port, TemporaryDirectory() as folder:
             for name, value in self.credential_files(f"https://localhost:{port}").items():
                 (Path(folder) / name).write_text(value)
@@ -63,7 +63,7 @@ class ObjectStore(NamedTuple):
 
 
 def install(namespace: str, image: str) -> ObjectStore:
-    """Starts the server in `namespace`, which exists, and waits until it answers."""
+    """Starts the server in `namespace`, which must exist, and waits until it is ready."""
     store = ObjectStore(namespace, make_authority("tuneyard demo CA"), "demo-access-key", secrets.token_urlsafe(24))
     names = ["s3", f"s3.{namespace}", f"s3.{namespace}.svc", f"s3.{namespace}.svc.cluster.local", "localhost"]
     apply(*manifests(store, make_server_identity(store.authority, names), image))
@@ -115,7 +115,7 @@ def pod_spec(image: str) -> Json:
         "initContainers": [make_buckets],
         "containers": [server(image, PORT), server(image, READ_ONLY_PORT, "--readonly")],
         "volumes": [
-            # Enough for a demo: the data goes with the pod.
+            # The data is deleted with the pod, which is enough for a demo.
             {"name": "data", "emptyDir": {}},
             {"name": "tls", "secret": {"secretName": "s3"}},
         ],

@@ -1,4 +1,4 @@
-"""A tiny Llama with random weights, tokenized rows, and a real S3 server: what the ML stages are run on.
+"""Fixtures for the ML stages: a tiny Llama with random weights, tokenized rows, and a real S3 server.
 
 These tests need the trainer image's environments; tests/integration/run starts them in it.
 """
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two layers, tied embeddings, several shards."""
+    """The directory of a model with two layers, tied embeddings and several shards."""
     directory = tmp_path_factory.mktemp("model")
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -59,13 +59,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(directory, max_shard_size="60KB")
     assert len(list(directory.glob("*.safetensors"))) > 1
     byte_tokenizer().save(str(directory / "tokenizer.json"))
-    marks = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": TURN_START, "eos_token": TURN_END}
-    (directory / "tokenizer_config.json").write_text(json.dumps(marks))
+    tokenizer_config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": TURN_START, "eos_token": TURN_END}
+    (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
     return directory
 
 
 def token_rows(count: int, seed: int) -> list[TokenizedRow]:
-    """Rows of only a few of the vocabulary's tokens: that much even a tiny adapter learns."""
+    """Random rows of only 20 tokens of the vocabulary, which even a tiny adapter learns."""
     chance = random.Random(seed)  # noqa: S311
     rows = []
     for _ in range(count):
@@ -76,7 +76,7 @@ def token_rows(count: int, seed: int) -> list[TokenizedRow]:
 
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of prepare's tokenized rows, with train and validation below it."""
+    """The directory of tokenized rows, as prepare writes it, with `train` and `validation`."""
     directory = tmp_path_factory.mktemp("rows")
     for split, count, seed in (("train", 40, 1), ("validation", 12, 2)):
         writer = ShardWriter()
@@ -88,7 +88,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[S3Store]:
-    """versitygw with the model in it."""
+    """The client of a versitygw server that has the model."""
     folder = tmp_path_factory.mktemp("s3")
     shutil.copytree(model, folder / "data" / "bucket" / "model")
     (folder / "sidecar").mkdir()
@@ -125,7 +125,7 @@ def wait_for(port: int, seconds: float = 20) -> None:
 
 
 def job_spec(**changes: Any) -> FineTuneJobSpec:
-    """A FineTuneJob on the tiny model; `changes` replace parts of its spec."""
+    """The spec of a FineTuneJob on the tiny model; `changes` are merged into its fields."""
     spec: dict[str, Any] = {
         "model": {"uri": MODEL_URI},
         "dataset": {"train": [{"uri": "s3://bucket/data.jsonl"}]},
@@ -148,7 +148,7 @@ def job_spec(**changes: Any) -> FineTuneJobSpec:
 
 @pytest.fixture
 def new_context(store: S3Store, rows: Path, tmp_path: Path) -> ContextFactory:
-    """Makes the context of a stage, with prepare's rows in the store; equal specs share a run, as in a cluster."""
+    """A function that creates the context of a stage; the store has prepare's rows, and equal specs share a run."""
 
     def make(stage: Any, **changes: Any) -> StageContext:
         spec = job_spec(**changes)

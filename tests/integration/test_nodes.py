@@ -1,4 +1,4 @@
-"""Two pods train together, here as two stages on one machine: over gloo, with a store between them."""
+"""Two pods that train together, run here as two stages on one machine, with gloo and a shared store."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ from tuneyard_trainer.stages import run_stage
 LONG: Final[dict[str, Any]] = {
     "maxSteps": 40,
     "checkpoints": {"everyMinutes": 1e-4},
-}  # a checkpoint at each step, or nearly
+}  # a checkpoint after nearly every step
 Watcher = Callable[[list[StageContext]], None]
 
 
@@ -36,7 +36,7 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def free_ports() -> int:
-    """The first of two ports that are free."""
+    """The first of two consecutive free ports."""
     while True:
         with socket() as one, socket() as two:
             one.bind(("127.0.0.1", 0))
@@ -49,7 +49,7 @@ def free_ports() -> int:
 
 
 class ReadOnlyStore(S3Store):
-    """The store of the followers: only the leader writes."""
+    """The store of a follower, which must not write: only the leader does."""
 
     def write(self, uri: str, data: bytes, content_type: str = "") -> None:
         raise AssertionError(uri)
@@ -62,14 +62,14 @@ class ReadOnlyStore(S3Store):
 
 
 class Pods:
-    """Both pods of a job, which can run several times."""
+    """Both pods of a job; they can run several times."""
 
     def __init__(self, new_context: ContextFactory, place: str, **training: object) -> None:
         self.new_context, self.place, self.training = new_context, place, training
-        (self.context,) = self.contexts(1)  # to look into the store
+        (self.context,) = self.contexts(1)  # for reads from the store
 
     def contexts(self, nodes: int = 2) -> list[StageContext]:
-        port, made = free_ports(), []
+        port, contexts = free_ports(), []
         for number in range(nodes):
             resources = {"gpus": 0, "nodes": nodes}
             output = {"uri": f"s3://bucket/{self.place}"}
@@ -79,8 +79,8 @@ class Pods:
             if number:
                 assert isinstance(context.store, S3Store)
                 context.store = ReadOnlyStore(context.store.credentials)
-            made.append(context)
-        return made
+            contexts.append(context)
+        return contexts
 
     def run(self, meanwhile: Watcher = lambda contexts: None, nodes: int = 2) -> list[Outcome]:
         contexts = self.contexts(nodes)
@@ -94,7 +94,7 @@ class Pods:
         return self.context.store.read(self.context.uri("train", "adapter", "adapter_model.safetensors"))
 
     def checkpoints(self) -> list[int]:
-        """Their steps."""
+        """The steps of the checkpoints in the store."""
         return Checkpoints(self.context).steps()
 
     def files(self) -> set[str]:
@@ -110,7 +110,7 @@ def wait_until(check: Callable[[], bool]) -> None:
 
 
 def test_two_nodes_train_the_same_adapter(new_context: ContextFactory) -> None:
-    """The batch is divided, not doubled; only the order in which gradients are added up differs."""
+    """The batch is divided between the pods, so only the order of the sum of gradients differs."""
     exact = {"precision": "fp32", "lora": {"rank": 4, "alpha": 8, "dropout": 0.0}}
     one, two = Pods(new_context, "one", **exact), Pods(new_context, "two", **exact)
     (alone,) = one.run(nodes=1)
@@ -137,7 +137,7 @@ def undisturbed(new_context: ContextFactory) -> bytes:
 
 @pytest.mark.lifecycle("node-stopped", "node-crashed")
 def test_a_disturbed_run_gives_the_same_bytes(new_context: ContextFactory, undisturbed: bytes) -> None:
-    """One pod is stopped, then one vanishes; dropout makes every process's random state matter."""
+    """One pod is stopped, later one is killed; because of dropout the random state of each process matters."""
     pods = Pods(new_context, "disturbed", **LONG)
 
     def stop_the_second(contexts: list[StageContext]) -> None:
@@ -162,11 +162,11 @@ def test_a_disturbed_run_gives_the_same_bytes(new_context: ContextFactory, undis
 
 
 def kill_worker(work: Path) -> None:
-    """All processes of a pod's worker, without warning."""
+    """Kills all processes of a pod's worker with SIGKILL."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            ours = str(work).encode() in (process / "cmdline").read_bytes()
+            is_worker = str(work).encode() in (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if ours:
+        if is_worker:
             os.kill(int(process.name), signal.SIGKILL)

@@ -19,7 +19,7 @@ STEPS = 8
 
 
 class Run:
-    """One training run in a folder of its own; it may be stopped and resumed."""
+    """A training run in its own folder, which can be stopped and resumed."""
 
     def __init__(self, folder: Path, model: Path, rows: Path, **training: Any) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Run:
         self.request = native_config(request)
 
     def train(self, *, stop: bool = False, resume: Path | None = None) -> TrainOutcome:
-        """Trains to the end, or, with stop, one more step."""
+        """Trains to the last step, or only one more step with `stop`."""
         (self.folder / "stop").touch() if stop else (self.folder / "stop").unlink(missing_ok=True)
         request_file = self.folder / "request.json"
         request = self.request.model_copy(update={"resume": resume})
@@ -74,7 +74,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, model: Path, rows: P
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory, model: Path, rows: Path) -> Run:
-    """Stopped after its first step, resumed, and stopped after its second."""
+    """A run that was stopped after its first step, resumed, and stopped after its second step."""
     run = Run(tmp_path_factory.mktemp("resume") / "stopped", model, rows)
     assert run.train(stop=True).steps == 1
     assert run.train(stop=True, resume=run.checkpoint(1)).steps == 2
@@ -82,7 +82,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, model: Path, rows: Path) -
 
 
 def resumed(stopped: Run, to: Path, without: str | None = None) -> Run:
-    """Resumes from the checkpoint of step 2 to the end, without one of its files."""
+    """Resumes from the checkpoint of step 2 and trains to the last step; `without` removes a file of the checkpoint."""
     checkpoint = shutil.copytree(stopped.checkpoint(2), to / "checkpoint-2")
     if without:
         (checkpoint / without).unlink()
@@ -92,9 +92,9 @@ def resumed(stopped: Run, to: Path, without: str | None = None) -> Run:
 
 
 def test_the_same_job_gives_the_same_bytes(uninterrupted: Run, tmp_path: Path, model: Path, rows: Path) -> None:
-    again = Run(tmp_path / "again", model, rows)
-    again.train()
-    assert again.weights == uninterrupted.weights
+    second = Run(tmp_path / "second", model, rows)
+    second.train()
+    assert second.weights == uninterrupted.weights
 
 
 def test_a_resumed_run_gives_the_same_bytes(uninterrupted: Run, stopped: Run, tmp_path: Path) -> None:
@@ -105,5 +105,5 @@ def test_a_resumed_run_gives_the_same_bytes(uninterrupted: Run, stopped: Run, tm
 
 @pytest.mark.parametrize("part", ["rng_state.pth", "optimizer.pt"])
 def test_the_comparison_can_fail(uninterrupted: Run, stopped: Run, tmp_path: Path, part: str) -> None:
-    """Without the random state (dropout), or the optimizer's, the weights are others: the equality is no accident."""
+    """Without the random state (for dropout) or the state of the optimizer, the weights differ."""
     assert resumed(stopped, tmp_path, without=part).weights != uninterrupted.weights

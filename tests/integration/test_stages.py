@@ -1,4 +1,4 @@
-"""train, export and evaluate as the pods run them: real store, real workers, a tiny model."""
+"""The stages train, export and evaluate as pods run them, with a real store, real workers and a tiny model."""
 
 import json
 import math
@@ -24,7 +24,7 @@ Result = TypeVar("Result", bound=Contract)
 
 
 def run(context: StageContext, result: type[Result]) -> Result:
-    """Runs a stage, which must succeed."""
+    """Runs a stage, asserts that it succeeds, and returns its result."""
     outcome = run_stage(context)
     assert outcome.succeeded, outcome
     assert isinstance(outcome.result, result)
@@ -45,7 +45,7 @@ def evaluate(context: StageContext) -> EvaluateResult:
 
 @pytest.fixture
 def chain(new_context: ContextFactory) -> ContextFactory:
-    """Runs the stages up to one and returns that one's context, not run yet."""
+    """A function that runs the stages before `last` and returns the context of `last`."""
 
     def make(last: str, **changes: Any) -> StageContext:
         for stage in ("train", "export"):
@@ -64,7 +64,7 @@ def test_the_chain(chain: ContextFactory, tmp_path: Path, method: str, formats: 
     trained, exported = context.result_of(TrainResult), context.result_of(ExportResult)
     assert trained.steps == 12
     assert trained.loss is not None
-    assert trained.loss < math.log(320)  # a guess
+    assert trained.loss < math.log(320)  # the loss of a uniform guess
 
     adapter = tmp_path / "adapter"
     manifest = fetch_directory(store, trained.adapter_uri, adapter, trained.adapter_digest)
@@ -89,7 +89,7 @@ def test_the_chain(chain: ContextFactory, tmp_path: Path, method: str, formats: 
 
 
 def test_the_merged_model_is_base_plus_adapter(chain: ContextFactory, model: Path, tmp_path: Path) -> None:
-    """Shard by shard it gives what peft gives in memory."""
+    """The merge by shard gives the same weights as the merge in memory by peft."""
     context = chain("export", export={"formats": ["bf16"]})
     result = export(context)
     merged, adapter = tmp_path / "merged", tmp_path / "adapter"
@@ -101,7 +101,7 @@ def test_the_merged_model_is_base_plus_adapter(chain: ContextFactory, model: Pat
     expected = PeftModel.from_pretrained(base, adapter).merge_and_unload().to(torch.bfloat16).state_dict()
     found = {name: tensor for shard in merged.glob("*.safetensors") for name, tensor in load_file(shard).items()}
     assert {path.name for path in merged.glob("*.safetensors")} == {path.name for path in model.glob("*.safetensors")}
-    assert set(found) == set(expected) - {"lm_head.weight"}  # tied
+    assert set(found) == set(expected) - {"lm_head.weight"}  # tied to the embeddings
     for name, tensor in found.items():
         assert torch.equal(tensor, expected[name]), name
     original = AutoModelForCausalLM.from_pretrained(model).state_dict()
@@ -196,7 +196,7 @@ def test_a_missing_gpu(new_context: ContextFactory) -> None:
 
 
 def test_the_micro_batch_does_not_change_the_loss(new_context: ContextFactory) -> None:
-    """It is a matter of memory: the loss is a mean over the tokens of the whole step."""
+    """The micro batch only affects memory, because the loss is a mean over the tokens of the whole step."""
     losses = []
     for micro in (1, 4):
         training = {"microBatchSize": micro, "precision": "fp32", "lora": {"rank": 4}}
