@@ -117,10 +117,10 @@ def test_reapplied_job_reuses_all_stages(chain: Json, namespace: str) -> None:
         "jsonpath={.metadata.labels.tuneyard\\.dev/stage}{'\\n'}",
     ]
     with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watching:
-        began = time.monotonic()
+        started = time.monotonic()
         apply(fine_tune_job(JOB, namespace, **FULL_JOB))
         reapplied = wait_for_job(JOB, namespace, seconds=60)
-        took = time.monotonic() - began
+        took = time.monotonic() - started
         watching.terminate()
         created = set(watching.communicate()[0].split())
     assert took < 60, took

@@ -26,15 +26,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.webhook.tls.existingSecret | default (include "tuneyard.webhook.name" .) }}
 {{- end }}
 
-{{/* The name by which the API server calls it. */}}
+{{/* The host name by which the API server calls the webhook. */}}
 {{- define "tuneyard.webhook.host" -}}
 {{- include "tuneyard.webhook.name" . }}.{{ .Release.Namespace }}.svc
 {{- end }}
 
 {{/*
-The webhook's certificate in base64: {ca, crt, key}. The one of `webhook.tls`, or else the one that was made at the
-installation: it is read back from its Secret, so upgrades keep it. Where helm cannot ask the cluster (helm template, Argo
-CD) each rendering makes another one.
+The webhook's certificate in base64: {ca, crt, key}. It is the one in `webhook.tls`, or else one that the chart generates at
+installation. Upgrades read it from its Secret and keep it. Without access to the cluster (helm template, Argo CD) each
+rendering generates another one.
 */}}
 {{- define "tuneyard.webhook.certificate" -}}
 {{- $tls := .Values.webhook.tls }}
@@ -54,15 +54,15 @@ crt: {{ index $kept.data "tls.crt" }}
 key: {{ index $kept.data "tls.key" }}
 {{- else }}
 {{- $ca := genCA (include "tuneyard.webhook.name" .) 3650 }}
-{{- $made := genSignedCert (include "tuneyard.webhook.name" .) nil (list (include "tuneyard.webhook.host" .)) 3650 $ca }}
+{{- $signed := genSignedCert (include "tuneyard.webhook.name" .) nil (list (include "tuneyard.webhook.host" .)) 3650 $ca }}
 ca: {{ b64enc $ca.Cert }}
-crt: {{ b64enc $made.Cert }}
-key: {{ b64enc $made.Key }}
+crt: {{ b64enc $signed.Cert }}
+key: {{ b64enc $signed.Key }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* The kinds that the webhook may look up. PriorityClasses belong to the cluster: a release for some namespaces may not. */}}
+{{/* The kinds that the webhook may get; no PriorityClasses with watchNamespaces, because they are cluster-scoped. */}}
 {{- define "tuneyard.webhook.lookups" -}}
 {{- $kinds := list }}
 {{- if and .Values.webhook.enabled .Values.webhook.checkReferences }}
@@ -73,7 +73,7 @@ key: {{ b64enc $made.Key }}
 {{- join " " $kinds }}
 {{- end }}
 
-{{/* What the controllers use, and what the webhook looks up. No Secrets, unless webhook.checkSecrets asks for it. */}}
+{{/* The rules for the controllers and for the lookups of the webhook; Secrets only with webhook.checkSecrets. */}}
 {{- define "tuneyard.rules" -}}
 {{- $lookups := include "tuneyard.webhook.lookups" . | splitList " " -}}
 {{ .Files.Get "files/rules.yaml" | trim }}
