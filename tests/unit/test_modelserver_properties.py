@@ -301,8 +301,11 @@ class ModelServerLife(RuleBasedStateMachine):
         """The last value is rejected by the schema."""
         self.cluster.change(vllm={"maxModelLen": length} if length else {})
 
-    @rule(digest=st.sampled_from(DIGESTS), passed=st.sampled_from([True, True, False]))
-    def job_publishes(self, digest: str, passed: bool) -> None:
+    @rule(digest=st.sampled_from(DIGESTS), passed=st.booleans(), followed=st.booleans())
+    def job_publishes(self, digest: str, passed: bool, followed: bool) -> None:
+        if followed:
+            self.cluster.change(model=FOLLOWS)
+            self.cluster_works_for_a_while(4)
         self.publish(digest, passed=passed)
 
     def publish(self, digest: str, *, passed: bool = True) -> None:
