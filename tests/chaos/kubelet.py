@@ -1,6 +1,6 @@
-"""Plays the node: schedules pods, runs what their containers would do, and says how they end, as a kubelet says it.
+"""Plays the node: schedules pods, does what their containers would do, and writes their statuses as a kubelet.
 
-It is the environment of the test: the Job, Deployment and garbage collecting controllers are the real ones.
+The Job, Deployment and garbage collecting controllers are the real ones.
 """
 
 import asyncio
@@ -9,11 +9,11 @@ import random
 from typing import Final
 
 from chaos.api import AWAY, Api, Json, Refused, path_of
-from chaos.podstatus import cut_short, ended, running
 from chaos.progressserver import ProgressServer
 from chaos.serving import play_server
 from chaos.stages import StageRun, Store, run_stage
 from chaos.watching import Record, follow
+from support.podstatus import PREEMPTED, condition, now, pod_ended, pod_running
 from tuneyard_api import names
 
 NODE: Final = "node-1"
@@ -24,13 +24,13 @@ class Kubelet:
     """Of one node, for all pods of a namespace."""
 
     def __init__(self, api: Api, namespace: str, store: Store, dice: random.Random) -> None:
-        self.stopped = False  # then pods go on, but nothing is heard of them
+        self.stopped = False  # then pods run on, but nothing is written to the API server
         self.store = store
         self._api = api
         self._namespace = namespace
         self._dice = dice
         self._plays: dict[str, asyncio.Task[None]] = {}
-        self._going: set[str] = set()
+        self._deleting: set[str] = set()
         self._progress = ProgressServer()
 
     async def run(self) -> None:
@@ -53,8 +53,8 @@ class Kubelet:
             if play := self._plays.pop(uid, None):
                 play.cancel()
         elif "deletionTimestamp" in pod["metadata"]:
-            if uid not in self._going:
-                self._going.add(uid)
+            if uid not in self._deleting:
+                self._deleting.add(uid)
                 self._plays[uid] = asyncio.create_task(self._end(pod, self._plays.pop(uid, None)))
         elif uid not in self._plays and not _is_over(pod):
             self._plays[uid] = asyncio.create_task(self._play(pod))
@@ -65,22 +65,21 @@ class Kubelet:
         if names.LABEL_STAGE in pod["metadata"].get("labels", {}):
             await self._play_stage(pod)
         else:
-            await play_server(pod, self.say, self._dice)
+            await play_server(pod, self.write_status, self._dice)
 
     async def _play_stage(self, pod: Json) -> None:
         (container,) = pod["spec"]["containers"]
         job = await self._job_file(pod)
-        digests = next((each["value"] for each in container["env"] if each["name"] == names.ENV_DIGESTS), "{}")
+        digests = next((item["value"] for item in container["env"] if item["name"] == names.ENV_DIGESTS), "{}")
         async with self._progress.answering() as (address, tell):
-            await self.say(pod, running(container, address))
-            stage = container["command"][2]
-            pace = 0.5 + self._dice.random()
+            await self.write_status(pod, pod_running(pod, now(), address))
+            stage, pace = container["command"][2], 0.5 + self._dice.random()
             end = await run_stage(StageRun(self.store, job, stage, json.loads(digests), pace, tell))
-        await self.say(pod, ended(container, end))
+        await self.write_status(pod, pod_ended(pod, end, now()))
 
     async def _job_file(self, pod: Json) -> Json:
-        """Of the ConfigMap; a pod whose volume is not there waits for it."""
-        (name,) = [each["configMap"]["name"] for each in pod["spec"]["volumes"] if "configMap" in each]
+        """From the ConfigMap; a pod waits while its volume does not exist."""
+        (name,) = [item["configMap"]["name"] for item in pod["spec"]["volumes"] if "configMap" in item]
         while True:
             try:
                 if found := await self._api.get("ConfigMap", self._namespace, name):
@@ -101,20 +100,20 @@ class Kubelet:
         await self._insist("POST", path_of("Pod", self._namespace, name, "binding"), binding)
 
     async def _end(self, pod: Json, play: asyncio.Task[None] | None) -> None:
-        """SIGTERM, the last words, and the pod is gone."""
+        """SIGTERM, the termination message, and the pod is gone."""
         await asyncio.sleep(0.1 + 0.2 * self._dice.random())
         if play:
             play.cancel()
             await asyncio.wait({play})
         name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-        now = await self._insist("GET", path_of("Pod", self._namespace, name))
-        if now and now["metadata"]["uid"] == uid and not _is_over(now):
-            await self.say(pod, cut_short(now))
+        left = await self._insist("GET", path_of("Pod", self._namespace, name))
+        if left and left["metadata"]["uid"] == uid and not _is_over(left):
+            await self.write_status(pod, _preempted(left))
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
         await self._insist("DELETE", path_of("Pod", self._namespace, name), body)
 
-    async def say(self, pod: Json, status: Json) -> None:
-        """Writes the pod's status; the uid makes sure that it is not a namesake's."""
+    async def write_status(self, pod: Json, status: Json) -> None:
+        """Writes the pod's status; with the uid it cannot be that of another pod of the same name."""
         metadata = pod["metadata"]
         change = {"metadata": {"uid": metadata["uid"]}, "status": status}
         await self._insist("PATCH", path_of("Pod", self._namespace, metadata["name"], "status"), change, STRATEGIC)
@@ -122,9 +121,9 @@ class Kubelet:
     async def _insist(
         self, method: str, path: str, body: Json | None = None, content_type: str = "application/json"
     ) -> Json | None:
-        """As kubelets do: again and again, unless the pod is gone or was done with before.
+        """Retries as kubelets do, unless the pod is gone or has ended before.
 
-        What has begun is brought to its end even when the pod is told to end: a late word would be a wrong one.
+        A call that has begun is finished even when the pod is told to end: its status would be wrong later.
         """
         calling = asyncio.create_task(self._try_on(method, path, body, content_type))
         try:
@@ -144,6 +143,13 @@ class Kubelet:
                 if refused.status in (404, 409, 422):
                     return None
             await asyncio.sleep(0.2)
+
+
+def _preempted(pod: Json) -> Json:
+    """A pod that is told to end: its container exits as it does on SIGTERM, if it has run."""
+    if pod.get("status", {}).get("containerStatuses"):
+        return pod_ended(pod, PREEMPTED, now())
+    return {"phase": "Failed", "conditions": [condition("Ready", False, now())]}
 
 
 def _is_over(pod: Json) -> bool:

@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from chaos.api import Json
-from chaos.podstatus import now, ready, state, terminated
-from chaos.stages import End
-from support.podstatus import termination
+from support import podstatus
+from support.podstatus import End, container, now, terminated, termination
 from tuneyard_api import names, reasons
 
 CORRUPT: Final = "s3://artifacts/corrupt"
-Say = Callable[[Json, Json], Awaitable[None]]
+WriteStatus = Callable[[Json, Json], Awaitable[None]]
 
 VERIFIED: Final = End(names.EXIT_DONE, termination(reasons.COMPLETED))
 DAMAGED: Final = End(
@@ -20,37 +19,30 @@ DAMAGED: Final = End(
 )
 
 
-async def play_server(pod: Json, say: Say, dice: random.Random) -> None:
-    """Until it is ready, or its artifact has been found damaged as often as anybody wants to know."""
+async def play_server(pod: Json, write_status: WriteStatus, dice: random.Random) -> None:
+    """Until it is ready, or its artifact was found damaged as often as it takes for the revision to fail."""
     (fetch,) = pod["spec"]["initContainers"]
-    waiting = [state(each, {"waiting": {"reason": "PodInitializing"}}) for each in pod["spec"]["containers"]]
-    starting = {"phase": "Pending", "startTime": now(), "podIP": address(dice), "conditions": [ready(False)]}
-
-    async def fetched(what: Json) -> None:
-        await say(pod, starting | {"initContainerStatuses": [what], "containerStatuses": waiting})
-
-    await fetched(state(fetch, {"running": {"startedAt": now()}}))
-    await asyncio.sleep(0.3 + 0.3 * dice.random())
-    if CORRUPT in fetch["command"]:
-        await fetched(state(fetch, terminated(DAMAGED)))
-        for restarts in (1, 2):
-            await asyncio.sleep(0.5)
-            back_off = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
-            await fetched(state(fetch, back_off, last=terminated(DAMAGED), restarts=restarts))
-        return
-    await fetched(state(fetch, terminated(VERIFIED), ready=True))
-    await asyncio.sleep(0.5 + dice.random())
-    await say(pod, serving(pod))
-
-
-def serving(pod: Json) -> Json:
-    started = {"running": {"startedAt": now()}}
-    return {
-        "phase": "Running",
-        "conditions": [ready(True)],
-        "containerStatuses": [state(each, started, ready=True) for each in pod["spec"]["containers"]],
+    initializing = podstatus.waiting("PodInitializing")
+    starting = {
+        "phase": "Pending",
+        "startTime": now(),
+        "podIP": f"10.244.{dice.randrange(256)}.{dice.randrange(1, 255)}",
+        "conditions": [podstatus.condition("Ready", False, now())],
+        "containerStatuses": [container(spec, initializing) for spec in pod["spec"]["containers"]],
     }
 
+    async def write_fetch(status: Json) -> None:
+        await write_status(pod, starting | {"initContainerStatuses": [status]})
 
-def address(dice: random.Random) -> str:
-    return f"10.244.{dice.randrange(256)}.{dice.randrange(1, 255)}"
+    await write_fetch(container(fetch, podstatus.running(now())))
+    await asyncio.sleep(0.3 + 0.3 * dice.random())
+    if CORRUPT in fetch["command"]:
+        await write_fetch(container(fetch, terminated(DAMAGED, now())))
+        for restarts in (1, 2):
+            await asyncio.sleep(0.5)
+            back_off = podstatus.waiting("CrashLoopBackOff", "back-off")
+            await write_fetch(container(fetch, back_off, last=terminated(DAMAGED, now()), restarts=restarts))
+        return
+    await write_fetch(container(fetch, terminated(VERIFIED, now()), ready=True))
+    await asyncio.sleep(0.5 + dice.random())
+    await write_status(pod, podstatus.pod_running(pod, now()))

@@ -1,11 +1,11 @@
-"""What a stage's container does, without a model: the same digests, commit marks, exit codes and last words."""
+"""What a stage's container does, without a model: the same digests, commit marks, exit codes and messages."""
 
 import asyncio
 import random
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from support.podstatus import termination
+from support.podstatus import STORE_AWAY, End, termination
 from support.reports import DATASET, PUBLISHED
 from tuneyard_api import names, reasons
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
@@ -15,26 +15,15 @@ from tuneyard_api.stages import stage_digests
 Json = dict[str, Any]
 
 SECONDS: Final[dict[Stage, float]] = {"prepare": 0.4, "train": 1.5, "export": 0.4, "evaluate": 0.4, "publish": 0.2}
-PARTS: Final = 10  # after each the progress moves
+PARTS: Final = 10  # the progress moves after each
 
-# The data says how the job ends.
+# How the job ends depends on its data.
 GOOD: Final = "s3://data/good.jsonl"
 BROKEN: Final = "s3://data/broken.jsonl"
 CRASHES: Final = "s3://data/crashes.jsonl"
 TOO_LARGE: Final = "s3://data/too-large.jsonl"
 
 
-class End(NamedTuple):
-    """How a container ended."""
-
-    code: int
-    message: str
-
-
-PREEMPTED: Final = End(
-    names.EXIT_TRY_AGAIN, termination(reasons.PREEMPTED, "The stage was stopped before it had finished.")
-)
-STORE_AWAY: Final = End(names.EXIT_TRY_AGAIN, termination(reasons.STORAGE_UNAVAILABLE, "The store does not answer."))
 FAILURES: Final[dict[tuple[str, Stage], End]] = {
     (BROKEN, "prepare"): End(names.EXIT_BAD_INPUT, termination(reasons.INVALID_JSON, "line 3 is not JSON")),
     (CRASHES, "train"): End(names.EXIT_UNKNOWN, termination(reasons.STAGE_CRASHED, "RuntimeError: no reason")),
@@ -62,7 +51,7 @@ class StageRun(NamedTuple):
 
 
 async def run_stage(run: StageRun) -> End:
-    """Adopts what is committed; otherwise works, commits, and says so. May be cancelled at any time."""
+    """Reuses what is committed; otherwise works and commits. May be cancelled at any time."""
     spec = FineTuneJobSpec.model_validate(run.job["spec"])
     data = spec.dataset.train[0].uri
     digests = run.digests or stage_digests(spec, {"data": data, "name": run.job["metadata"]["name"]})
@@ -80,7 +69,7 @@ async def run_stage(run: StageRun) -> End:
     if run.store.away:
         return STORE_AWAY
     run.store.marks[marks[run.stage]] = _result(run.stage, spec)
-    # Between the mark and the last word there is time to be killed.
+    # Between the mark and the termination message there is time to be killed.
     await asyncio.sleep(0.05 * random.random())
     return _done(run, digests, marks, reasons.COMPLETED)
 
@@ -93,7 +82,7 @@ def _done(run: StageRun, digests: dict[Stage, str], marks: dict[Stage, str], rea
 
 
 def _committed(store: Store, marks: dict[Stage, str]) -> list[Stage]:
-    """After prepare, up to the first that is not."""
+    """The stages after prepare, up to the first that is not committed."""
     done: list[Stage] = []
     for stage in list(marks)[1:]:
         if marks[stage] not in store.marks:

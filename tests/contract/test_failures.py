@@ -11,7 +11,7 @@ from bench import ours
 from bench.processes import Program
 from demo.kubectl import wait_until
 from support.apiserver import ApiServer, Json, api_server
-from support.playednode import JOBS, PODS, apply, begin, end, prepare, remove, select, status
+from support.playedpods import JOBS, PODS, apply, begin, end, prepare, remove, select, status
 from support.podstatus import termination
 from tuneyard_api.names import EXIT_DOES_NOT_FIT, EXIT_TRY_AGAIN
 

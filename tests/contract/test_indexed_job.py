@@ -7,7 +7,7 @@ import pytest
 from bench import ours
 from demo.kubectl import wait_until
 from support.apiserver import ApiServer, Json, api_server
-from support.playednode import NAMESPACE, apply, created, end, prepare, run, status, trained, training, training_job
+from support.playedpods import NAMESPACE, apply, created, end, prepare, run, status, succeed, training, training_job
 from support.podstatus import termination
 from tuneyard_api.names import EXIT_TRY_AGAIN, EXIT_UNKNOWN
 
@@ -65,7 +65,7 @@ def test_a_lost_pod_takes_the_others_with_it_and_nobody_is_charged(server: ApiSe
     assert {pod["metadata"]["uid"] for pod in again}.isdisjoint({first["metadata"]["uid"], second["metadata"]["uid"]})
     assert [pod["spec"]["hostname"] for pod in again] == [pod["spec"]["hostname"] for pod in (first, second)]
     for pod in again:
-        trained(server, pod)
+        succeed(server, pod)
     wait_until(lambda: training(server, "lost")["state"] == "Succeeded", "it has trained", 20, every=0.2)
     assert status(server, "lost")["restarts"] == {"preempted": 1, "failed": 0}
 

@@ -15,7 +15,7 @@ from bench import ours
 from demo.kubectl import wait_until
 from support import kueuemanifests as kueue
 from support.apiserver import TOKEN, ApiServer, Json, api_server, free_ports
-from support.playednode import (
+from support.playedpods import (
     NAMESPACE,
     PODS,
     apply,
@@ -27,7 +27,7 @@ from support.playednode import (
     run,
     select,
     status,
-    trained,
+    succeed,
     training,
     training_job,
 )
@@ -132,11 +132,11 @@ def test_training_waits_for_the_one_before_it(server: ApiServer) -> None:
     until_it_waits(server, "second")
     assert training_job(server, "second")["spec"]["suspend"]
 
-    trained(server, first)
+    succeed(server, first)
     second = begin(server, "second", "train")
     wait_until(lambda: training(server, "second")["state"] == "Running", "its status says so", 20, every=0.2)
     assert "message" not in training(server, "second")
-    trained(server, second)
+    succeed(server, second)
 
 
 def test_of_several_nodes_none_begins_before_there_is_room_for_all(server: ApiServer) -> None:
@@ -149,13 +149,13 @@ def test_of_several_nodes_none_begins_before_there_is_room_for_all(server: ApiSe
     until_it_waits(server, "pair")
     assert select(server, PODS, "pair", "train") == [], "there is room for one, but not for both"
 
-    trained(server, solo)
+    succeed(server, solo)
     pods = created(server, "pair", "train", 2)
     for pod in pods:
         run(server, pod)
     wait_until(lambda: training(server, "pair")["state"] == "Running", "both run", 20, every=0.2)
     for pod in pods:
-        trained(server, pod)
+        succeed(server, pod)
     wait_until(lambda: training(server, "pair")["state"] == "Succeeded", "it has trained", 20, every=0.2)
 
 
@@ -175,13 +175,13 @@ def test_a_preempted_training_goes_on_after_the_urgent_one(server: ApiServer) ->
     apply_queued(server, "later")
     prepare(server, "later")
     until_it_waits(server, "later")
-    trained(server, urgent)
+    succeed(server, urgent)
 
     resumed = begin(server, "patient", "train")
     assert training(server, "later")["message"] == WAITS, "it came later"
     assert resumed["metadata"]["uid"] != interrupted["metadata"]["uid"]
     wait_until(lambda: training(server, "patient")["state"] == "Running", "it goes on", 20, every=0.2)
-    trained(server, resumed)
+    succeed(server, resumed)
     wait_until(lambda: training(server, "patient")["state"] == "Succeeded", "it has trained", 20, every=0.2)
     assert status(server, "patient")["restarts"] == {"preempted": 1, "failed": 0}
     after = training_job(server, "patient")

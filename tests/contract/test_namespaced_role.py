@@ -14,7 +14,7 @@ from bench import ours
 from demo.kubectl import wait_until
 from e2e.audit import calls, refused
 from support.apiserver import ApiServer, Json, api_server, client_config
-from support.playednode import begin, end
+from support.playedpods import begin, end
 from support.podstatus import termination
 from tuneyard_api.names import EXIT_BAD_INPUT
 

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from support.builders import fine_tune_job
 from support.cluster import SimulatedCluster
-from support.podstatus import termination
+from support.podstatus import PREEMPTED, termination
 from support.reports import CHAIN, DATASET, PREPARED, PUBLISHED
 from tuneyard_api import names, reasons
 from tuneyard_api.kinds.finetunejob import CHANGEABLE, RESTING
@@ -190,7 +190,7 @@ class FineTuning(SimulatedCluster):
         for pod in self.pods_of(job):
             if pod in self.kubelet.running():
                 self.delete(pod)
-                self.kubelet.exit(pod, names.EXIT_TRY_AGAIN, termination(reasons.PREEMPTED))
+                self.kubelet.exit(pod, *PREEMPTED)
 
     def orphan(self, job: Json) -> None:
         """Somebody deletes a Job and leaves its pods."""

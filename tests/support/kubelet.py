@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from support import podstatus
-from support.podstatus import termination
-from tuneyard_api import names, reasons
+from support.podstatus import STORE_AWAY, End, termination
+from tuneyard_api import names
 from tuneyard_operator.machinery.conditions import timestamp
 from tuneyard_operator.machinery.objects import Json, condition_in, is_condition_true, is_deleting
 from tuneyard_operator.modelserver.children import ENGINE, FETCH
@@ -42,7 +42,7 @@ class Kubelet:
 
     def exit(self, pod: Json, code: int, message: str = "", reason: str = "") -> Json:
         """The only container exits; `message`: its termination message."""
-        return self._write(pod, podstatus.pod_ended(pod, code, message, self._at, reason))
+        return self._write(pod, podstatus.pod_ended(pod, End(code, message), self._at, reason))
 
     def disrupt(self, pod: Json, message: str = "") -> Json:
         """The pod is about to end because of its node: a drain, an eviction by the API, a preemption."""
@@ -90,12 +90,12 @@ class Kubelet:
 
     def crash(self, pod: Json) -> None:
         """The engine ends, and is restarted later."""
-        self._end_container(pod, ENGINE, 1, "RuntimeError: no")
+        self._end_container(pod, ENGINE, End(names.EXIT_UNKNOWN, "RuntimeError: no"))
         self._write(pod, {"conditions": [self._condition("Ready", False)]})
 
     def crash_loop(self, pod: Json, container: str, code: int, message: str, restarts: int) -> None:
         """The container is in CrashLoopBackOff, and its last run ended with that code and message."""
-        self._set_container(pod, container, podstatus.terminated(code, message, self._at))
+        self._set_container(pod, container, podstatus.terminated(End(code, message), self._at))
         back_off = podstatus.waiting("CrashLoopBackOff", f"back-off 40s restarting failed container={container}")
         self._set_container(pod, container, back_off, restarts=restarts)
 
@@ -108,7 +108,7 @@ class Kubelet:
         """Pods that are being deleted end."""
         for pod in [item for item in self._cluster.of_kind("Pod") if is_deleting(item)]:
             for status in container_statuses(pod):
-                status["state"] = podstatus.terminated(143, "", self._at)
+                status["state"] = podstatus.terminated(End(143), self._at)
 
     def _living(self) -> list[Json]:
         return [pod for pod in self._cluster.of_kind("Pod") if not is_deleting(pod)]
@@ -121,20 +121,19 @@ class Kubelet:
 
     def _fetch(self, pod: Json) -> None:
         if not self.store_answers:
-            message = termination(reasons.STORAGE_UNAVAILABLE, "no answer")
-            self._end_container(pod, FETCH, names.EXIT_TRY_AGAIN, message)
+            self._end_container(pod, FETCH, STORE_AWAY)
         elif reason := self.broken.get(digest(pod)):
             message = termination(reason, "model.safetensors", "Publish again.")
-            self._end_container(pod, FETCH, names.EXIT_BAD_INPUT, message)
+            self._end_container(pod, FETCH, End(names.EXIT_BAD_INPUT, message))
         else:
             self.verified.add(digest(pod))
-            self._end_container(pod, FETCH, 0, "")
+            self._end_container(pod, FETCH, End(names.EXIT_DONE))
 
-    def _end_container(self, pod: Json, container: str, code: int, message: str) -> None:
+    def _end_container(self, pod: Json, container: str, end: End) -> None:
         before = container_status(pod, container)
         has_run = bool(terminated(pod, container, last=True)) or "running" in before.get("state", {})
         restarts = before.get("restartCount", 0) + has_run
-        self._set_container(pod, container, podstatus.terminated(code, message, self._at), restarts=restarts)
+        self._set_container(pod, container, podstatus.terminated(end, self._at), restarts=restarts)
 
     def _set_container(self, pod: Json, container: str, state: Json, restarts: int | None = None) -> None:
         before, ended = container_status(pod, container), terminated(pod, container, last=True)

@@ -1,8 +1,11 @@
 """Statuses of pods as a kubelet writes them: pure builders. `at` is a time as the API server writes it."""
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
+from tuneyard_api import reasons
 from tuneyard_api.contracts.termination import Termination
+from tuneyard_api.names import EXIT_TRY_AGAIN
 
 Json = dict[str, Any]
 
@@ -10,6 +13,17 @@ Json = dict[str, Any]
 def termination(reason: str, message: str = "", advice: str = "", result: Json | None = None) -> str:
     """The termination message of one of tuneyard's own programs."""
     return Termination(reason=reason, message=message, advice=advice, result=result).encode().decode()
+
+
+class End(NamedTuple):
+    """How a container ends."""
+
+    code: int
+    message: str = ""  # its termination message
+
+
+PREEMPTED: Final = End(EXIT_TRY_AGAIN, termination(reasons.PREEMPTED, "The stage was stopped before it had finished."))
+STORE_AWAY: Final = End(EXIT_TRY_AGAIN, termination(reasons.STORAGE_UNAVAILABLE, "The store does not answer."))
 
 
 def running(at: str) -> Json:
@@ -20,10 +34,10 @@ def waiting(reason: str, message: str = "") -> Json:
     return {"waiting": {"reason": reason, "message": message}}
 
 
-def terminated(code: int, message: str, at: str, reason: str = "") -> Json:
-    reason = reason or ("Error" if code else "Completed")
+def terminated(end: End, at: str, reason: str = "") -> Json:
+    reason = reason or ("Error" if end.code else "Completed")
     times = {"startedAt": at, "finishedAt": at}
-    return {"terminated": {"exitCode": code, "reason": reason, "message": message, **times}}
+    return {"terminated": {"exitCode": end.code, "reason": reason, "message": end.message, **times}}
 
 
 def container(spec: Json, state: Json, *, last: Json | None = None, ready: bool = False, restarts: int = 0) -> Json:
@@ -55,11 +69,15 @@ def pod_running(pod: Json, at: str, ip: str = "") -> Json:
     }
 
 
-def pod_ended(pod: Json, code: int, message: str, at: str, reason: str = "") -> Json:
+def pod_ended(pod: Json, end: End, at: str, reason: str = "") -> Json:
     """The only container of the pod has exited."""
     (spec,) = pod["spec"]["containers"]
     return {
-        "phase": "Failed" if code else "Succeeded",
+        "phase": "Failed" if end.code else "Succeeded",
         "conditions": [condition("Ready", False, at)],
-        "containerStatuses": [container(spec, terminated(code, message, at, reason))],
+        "containerStatuses": [container(spec, terminated(end, at, reason))],
     }
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
