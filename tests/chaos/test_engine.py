@@ -35,7 +35,7 @@ ENVIRONMENT: Final = {
 }
 
 
-async def test_a_storm_loses_repeats_and_belies_nothing(tmp_path: Path) -> None:
+async def test_two_hundred_faults(tmp_path: Path) -> None:
     with api_server(tmp_path / "cluster", controllers=CONTROLLERS) as server:
         await asyncio.to_thread(server.install_crds)
         async with (

@@ -139,7 +139,7 @@ DRY_RUN = "--dry-run=server"
 
 
 @pytest.mark.parametrize("wrong", WEBHOOK, ids=lambda wrong: wrong.path)
-def test_what_is_wrong_is_answered_at_apply(server: ApiServer, operator: Operator, wrong: WrongSpec) -> None:
+def test_invalid_spec_is_rejected_at_apply(server: ApiServer, operator: Operator, wrong: WrongSpec) -> None:
     code, answer = apply(server, wrong.kind, wrong.name, wrong.spec)
     assert code == 1
     plural = "finetunejobs" if wrong.kind == "FineTuneJob" else "modelservers"
@@ -148,7 +148,7 @@ def test_what_is_wrong_is_answered_at_apply(server: ApiServer, operator: Operato
 
 
 @pytest.mark.parametrize("wrong", SCHEMA, ids=lambda wrong: wrong.path)
-def test_the_schema_answers_first(server: ApiServer, operator: Operator, wrong: WrongSpec) -> None:
+def test_schema_answers_first(server: ApiServer, operator: Operator, wrong: WrongSpec) -> None:
     code, answer = apply(server, wrong.kind, wrong.name, wrong.spec)
     assert code == 1
     assert wrong.path in answer
@@ -156,7 +156,7 @@ def test_the_schema_answers_first(server: ApiServer, operator: Operator, wrong: 
     assert "denied the request" not in answer, "a validating webhook is asked about what the schema accepts"
 
 
-def test_all_problems_are_told_at_once(server: ApiServer, operator: Operator) -> None:
+def test_all_problems_are_reported(server: ApiServer, operator: Operator) -> None:
     part = {"queueName": "GPUs", "resources": {"limits": {"cpu": "x"}}, "priorityClassName": "HIGH"}
     _, answer = apply(server, "FineTuneJob", "several", JOB | part)
     assert "denied the request: 3 problems:" in answer
@@ -164,13 +164,13 @@ def test_all_problems_are_told_at_once(server: ApiServer, operator: Operator) ->
 
 
 @pytest.mark.parametrize("doubtful", DOUBTFUL, ids=lambda doubtful: doubtful.warning[:40])
-def test_what_may_still_come_true_is_a_warning(server: ApiServer, operator: Operator, doubtful: Doubtful) -> None:
+def test_missing_reference_is_a_warning(server: ApiServer, operator: Operator, doubtful: Doubtful) -> None:
     code, answer = apply(server, doubtful.kind, "doubtful", doubtful.spec, DRY_RUN)
     assert code == 0, answer
     assert f"Warning: {doubtful.warning}" in answer
 
 
-def test_what_exists_is_no_warning(server: ApiServer, operator: Operator) -> None:
+def test_existing_reference_is_no_warning(server: ApiServer, operator: Operator) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": {"a": "b"}}
     server.request("POST", "/api/v1/namespaces/default/secrets", secret)
     urgent = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}, "value": 9}
@@ -181,7 +181,7 @@ def test_what_exists_is_no_warning(server: ApiServer, operator: Operator) -> Non
 
 
 @pytest.mark.parametrize("kind", SPECS)
-def test_the_answer_comes_within_a_second(server: ApiServer, operator: Operator, kind: str) -> None:
+def test_answers_within_a_second(server: ApiServer, operator: Operator, kind: str) -> None:
     metadata = {"name": "timed", "namespace": "default"}
     body = {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": SPECS[kind]}
     began = time.monotonic()
@@ -189,7 +189,7 @@ def test_the_answer_comes_within_a_second(server: ApiServer, operator: Operator,
     assert time.monotonic() - began < SECONDS
 
 
-def test_without_the_webhook_the_condition_says_the_same(server: ApiServer, operator: Operator) -> None:
+def test_condition_without_the_webhook(server: ApiServer, operator: Operator) -> None:
     """Last: the operator ends, what is wrong is stored, and the operator comes back."""
     wrong = next(each for each in WEBHOOK if each.path == "spec.queueName")
     assert operator.stop() == 0

@@ -57,11 +57,11 @@ def test_lint() -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--set", f"watchNamespaces={{{NAMESPACE},default}}"]])
-def test_the_api_server_takes_what_is_rendered(options: list[str]) -> None:
+def test_rendered_objects_are_valid(options: list[str]) -> None:
     assert "deployment.apps/tuneyard" in accepted(*template(*options))
 
 
-def test_one_namespace_needs_no_right_in_the_cluster() -> None:
+def test_namespaced_release_has_no_cluster_role() -> None:
     kinds = {each["kind"] for each in template("--set", f"watchNamespaces={{{NAMESPACE}}}")}
     webhook = {"Service", "Secret", "ValidatingWebhookConfiguration"}
     namespaced = {"ServiceAccount", "Role", "RoleBinding", "Deployment", "PodDisruptionBudget"}
@@ -71,7 +71,7 @@ def test_one_namespace_needs_no_right_in_the_cluster() -> None:
     assert "webhook" not in json.dumps(off)
 
 
-def test_the_operator_reads_no_secrets_and_writes_no_specs() -> None:
+def test_no_rights_for_secrets_and_specs() -> None:
     (role,) = [each for each in template() if each["kind"] == "ClusterRole"]
     verbs = {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
     assert "secrets" not in verbs
@@ -106,9 +106,7 @@ def webhook_rights(*options: str) -> tuple[dict[str, list[str]], set[str]]:
         ([f"watchNamespaces={{{NAMESPACE}}}"], {"localqueues"}, {"LocalQueue"}),
     ],
 )
-def test_the_webhook_may_get_what_it_looks_up_and_no_more(
-    options: list[str], rights: set[str], lookups: set[str]
-) -> None:
+def test_rights_of_the_webhook(options: list[str], rights: set[str], lookups: set[str]) -> None:
     granted, told = webhook_rights(*(part for option in options for part in ("--set", option)))
     assert granted == {right: ["get"] for right in rights}
     assert told == lookups
@@ -120,7 +118,7 @@ def webhooks(*options: str) -> list[Json]:
     return configured
 
 
-def test_the_webhook_stops_nobody_and_is_asked_in_its_namespaces_only() -> None:
+def test_webhook_fails_open_in_its_namespaces() -> None:
     for webhook in webhooks():
         assert (webhook["failurePolicy"], webhook["timeoutSeconds"], webhook["sideEffects"]) == ("Ignore", 5, "None")
         assert "namespaceSelector" not in webhook
@@ -129,7 +127,7 @@ def test_the_webhook_stops_nobody_and_is_asked_in_its_namespaces_only() -> None:
         assert expression["values"] == [NAMESPACE]
 
 
-def test_the_webhooks_certificate_is_for_its_service() -> None:
+def test_certificate_names_the_service() -> None:
     rendered = template()
     (secret,) = [each for each in rendered if each["kind"] == "Secret"]
     (service,) = [each for each in rendered if each["kind"] == "Service"]
@@ -145,7 +143,7 @@ def test_the_webhooks_certificate_is_for_its_service() -> None:
         assert x509.load_pem_x509_certificate(base64.b64decode(webhook["clientConfig"]["caBundle"]))
 
 
-def test_the_certificate_is_kept_over_upgrades() -> None:
+def test_certificate_survives_upgrades() -> None:
     """In the cluster, where helm can read it back."""
     try:
         helm("install", "kept", str(CHART), "-n", NAMESPACE, "--skip-crds", "--set", "replicas=0")
@@ -186,7 +184,7 @@ def test_cert_manager_may_make_the_certificate() -> None:
     assert not [each for each in rendered if each["kind"] == "Issuer"]
 
 
-def test_a_certificate_of_ones_own_renders_the_same_every_time() -> None:
+def test_given_certificate_renders_reproducibly() -> None:
     options = ["--set", "webhook.tls.certificate=C,webhook.tls.key=K,webhook.tls.caBundle=A"]
     assert template(*options) == template(*options), "with Argo CD nothing is ever out of sync"
     (secret,) = [each for each in template(*options) if each["kind"] == "Secret"]
@@ -200,14 +198,14 @@ def test_a_certificate_of_ones_own_renders_the_same_every_time() -> None:
     assert '"secretName": "mine"' in json.dumps(named)
 
 
-def test_a_single_replica_may_be_evicted() -> None:
+def test_single_replica_may_be_evicted() -> None:
     assert not [each for each in template("--set", "replicas=1") if each["kind"] == "PodDisruptionBudget"]
     (budget,) = [each for each in template() if each["kind"] == "PodDisruptionBudget"]
     assert budget["spec"]["minAvailable"] == 1
 
 
 @pytest.mark.parametrize("options", [[], ["--set", f"watchNamespaces={{{NAMESPACE}}}"]])
-def test_the_operator_may_do_with_its_lease_what_the_election_does_and_no_more(options: list[str]) -> None:
+def test_rights_for_the_lease(options: list[str]) -> None:
     rendered = template(*options)
     (deployment,) = [each for each in rendered if each["kind"] == "Deployment"]
     environment = {
@@ -267,7 +265,7 @@ def pod(name: str, spec: Json) -> Json:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def test_the_operators_pod_is_restricted() -> None:
+def test_operator_pod_is_restricted() -> None:
     (deployment,) = [each for each in template() if each["kind"] == "Deployment"]
     accounts = [each for each in template() if each["kind"] == "ServiceAccount"]
     apply(*accounts)
@@ -294,7 +292,7 @@ def test_every_stages_pod_is_restricted(stage: Stage) -> None:
     assert "dry run" in accepted(job), "and the Job is valid"
 
 
-def test_a_servers_pod_is_restricted() -> None:
+def test_server_pod_is_restricted() -> None:
     spec = ModelServerSpec.model_validate(
         {
             "model": {"uri": "s3://artifacts/a", "digest": f"sha256:{'0' * 64}"},
@@ -305,7 +303,7 @@ def test_a_servers_pod_is_restricted() -> None:
     assert "dry run" in accepted(pod("server", pod_spec(owner("ModelServer"), spec, release, SETTINGS)))
 
 
-def test_a_pod_that_is_not_restricted_would_be_refused() -> None:
+def test_unrestricted_pod_is_rejected() -> None:
     """The tests above can fail."""
     with pytest.raises(KubectlError, match="violates PodSecurity"):
         accepted(pod("loose", {"containers": [{"name": "x", "image": "x"}]}))

@@ -93,7 +93,7 @@ def test_every_rule(verdict: Verdict) -> None:
         ({"resources": {"nodes": 0}}, "spec.resources.nodes"),
     ],
 )
-def test_a_job_that_cannot_be_meant_is_refused(part: Json, says: str) -> None:
+def test_invalid_job_is_rejected(part: Json, says: str) -> None:
     document = thing("FineTuneJob", "refused", JOB | part)
     with pytest.raises(KubectlError) as refused:
         kubectl("apply", "--validate=strict", "-f", "-", stdin=json.dumps(document))
@@ -107,12 +107,12 @@ def test_a_job_that_cannot_be_meant_is_refused(part: Json, says: str) -> None:
         (SERVER | {"engine": "magic"}, 'supported values: "vllm"'),
     ],
 )
-def test_a_server_that_cannot_be_meant_is_refused(spec: Json, says: str) -> None:
+def test_invalid_server_is_rejected(spec: Json, says: str) -> None:
     assert says in rejection(thing("ModelServer", "refused", spec))
 
 
 @pytest.mark.parametrize(("kind", "spec"), [("FineTuneJob", JOB), ("ModelServer", SERVER)])
-def test_no_default_is_written_into_the_users_spec(kind: str, spec: Json) -> None:
+def test_defaults_are_not_stored(kind: str, spec: Json) -> None:
     apply(thing(kind, "minimal", spec))
     assert get(resource(kind), "minimal", NAMESPACE)["spec"] == spec
 
@@ -141,7 +141,7 @@ def running(name: str, phase: str = "Training", **spec: Any) -> None:
 
 
 @pytest.mark.parametrize("phase", ["Preparing", "Training", "Exporting", "Evaluating", "Publishing"])
-def test_the_spec_cannot_change_while_the_job_runs(phase: str) -> None:
+def test_spec_is_immutable_while_running(phase: str) -> None:
     name = f"running-{phase.lower()}"
     running(name, phase)
     assert ONLY in rejection(thing("FineTuneJob", name, JOB | {"training": {"maxSteps": 7}}))
@@ -155,7 +155,7 @@ def test_every_field_is_checked() -> None:
 
 @pytest.mark.parametrize("field", OTHERS)
 @pytest.mark.lifecycle("changed-while-running")
-def test_a_field_cannot_change_come_or_go_while_the_job_runs(field: str) -> None:
+def test_every_field_is_immutable_while_running(field: str) -> None:
     name = f"fixed-{field.lower()}"
     running(name)
     assert ONLY in rejection(thing("FineTuneJob", name, JOB | {field: OTHERS[field]}))
@@ -173,13 +173,13 @@ def test_suspend_and_lifetime_can_change_at_any_time(phase: str) -> None:
     apply(thing("FineTuneJob", name, JOB))
 
 
-def test_what_cannot_change_cannot_be_smuggled_in_with_suspend() -> None:
+def test_suspend_unlocks_no_other_field() -> None:
     running("smuggled")
     assert ONLY in rejection(thing("FineTuneJob", "smuggled", JOB | {"suspend": True, "resources": {"gpus": 2}}))
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Suspended", "Succeeded", "Failed"])
-def test_the_spec_can_change_while_nothing_runs(phase: str) -> None:
+def test_spec_is_mutable_at_rest(phase: str) -> None:
     name = f"changes-{phase.lower()}"
     apply(thing("FineTuneJob", name, JOB))
     set_status("FineTuneJob", name, {"phase": phase})
@@ -191,7 +191,7 @@ def said(kind: str, **more: Any) -> Json:
     return {"type": kind, "status": "True", "reason": "Why", "lastTransitionTime": "2026-01-01T00:00:00Z"} | more
 
 
-def test_status_is_applied_as_a_whole_and_others_conditions_stay() -> None:
+def test_status_is_applied_as_a_whole() -> None:
     apply(thing("FineTuneJob", "status", JOB))
     first = {"phase": "Training", "progress": {"percent": 5}, "conditions": [said("Trained"), said("DatasetReady")]}
     set_status("FineTuneJob", "status", first)
@@ -214,7 +214,7 @@ def test_kubectl_get_answers_where_it_is_and_how_far() -> None:
     assert "DatasetEmpty" in row
 
 
-def test_a_server_can_be_scaled() -> None:
+def test_server_can_be_scaled() -> None:
     apply(thing("ModelServer", "scaled", SERVER))
     kubectl("scale", resource("ModelServer"), "scaled", "-n", NAMESPACE, "--replicas=3")
     assert get(resource("ModelServer"), "scaled", NAMESPACE)["spec"]["replicas"] == 3

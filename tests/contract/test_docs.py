@@ -232,7 +232,7 @@ CHECKS: Final[Mapping[str, Callable[[list[str], Reader], None]]] = {
         "echo 'open",
     ],
 )
-def test_a_wrong_command_is_found(line: str, reader: Reader) -> None:
+def test_wrong_command_is_found(line: str, reader: Reader) -> None:
     with pytest.raises((AssertionError, ValueError)):
         for words in commands(Block("README.md", 1, "sh", line)):
             check(words, reader)

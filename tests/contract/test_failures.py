@@ -52,7 +52,7 @@ def is_gone(server: ApiServer, path: str) -> bool:
 
 
 @pytest.mark.lifecycle("failed-pod-deleted")
-def test_a_pod_deleted_right_after_its_failure_is_observed(server: ApiServer) -> None:
+def test_pod_deleted_after_its_failure(server: ApiServer) -> None:
     with operator(server) as running:
         running.wait_ready()
         apply(server, "observed")
@@ -70,7 +70,7 @@ def test_a_pod_deleted_right_after_its_failure_is_observed(server: ApiServer) ->
 
 
 @pytest.mark.lifecycle("reason-lost")
-def test_an_unobserved_pod_is_reported_with_its_exit_code(server: ApiServer) -> None:
+def test_unobserved_pod_has_its_exit_code(server: ApiServer) -> None:
     with operator(server) as running:
         running.wait_ready()
         apply(server, "unobserved")
@@ -97,7 +97,7 @@ def preempt(server: ApiServer, pod: Json, finished_at: str = "") -> None:
 
 
 @pytest.mark.lifecycle("preempted-often")
-def test_a_job_with_many_preemptions_is_recreated(server: ApiServer) -> None:
+def test_often_preempted_job_is_recreated(server: ApiServer) -> None:
     with operator(server) as running:
         running.wait_ready()
         apply(server, "preempted")

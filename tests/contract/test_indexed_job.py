@@ -35,7 +35,7 @@ def begun(server: ApiServer, name: str) -> list[Json]:
 
 
 @pytest.mark.lifecycle("nodes-missing")
-def test_the_pods_have_names_and_wait_for_each_other(server: ApiServer) -> None:
+def test_pods_have_names_and_wait_for_each_other(server: ApiServer) -> None:
     apply(server, "waits", resources=TWO)
     prepare(server, "waits")
     first, second = created(server, "waits", "train", 2)
@@ -55,7 +55,7 @@ def test_the_pods_have_names_and_wait_for_each_other(server: ApiServer) -> None:
     assert "message" not in training(server, "waits")
 
 
-def test_a_lost_pod_takes_the_others_with_it_and_nobody_is_charged(server: ApiServer) -> None:
+def test_lost_pod_restarts_all_uncharged(server: ApiServer) -> None:
     apply(server, "lost", resources=TWO)
     prepare(server, "lost")
     first, second = begun(server, "lost")
@@ -71,7 +71,7 @@ def test_a_lost_pod_takes_the_others_with_it_and_nobody_is_charged(server: ApiSe
 
 
 @pytest.mark.lifecycle("node-crashed")
-def test_who_crashes_too_often_fails_the_job_with_the_cause(server: ApiServer) -> None:
+def test_crashing_pod_fails_the_job(server: ApiServer) -> None:
     apply(server, "crashes", resources=TWO, retryPolicy={"backoffLimit": 1})
     prepare(server, "crashes")
     for message in ("once", "twice"):

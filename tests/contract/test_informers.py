@@ -129,7 +129,7 @@ async def test_changes_are_cached(server: ApiServer, wire: Wire) -> None:
         await until(lambda: labelled(cache, "before") is None)
 
 
-async def test_a_broken_watch_resumes_without_a_list(server: ApiServer, wire: Wire) -> None:
+async def test_broken_watch_resumes_without_a_list(server: ApiServer, wire: Wire) -> None:
     create(server, "stays")
     create(server, "goes")
     async with informing() as cache:
@@ -146,7 +146,7 @@ async def test_a_broken_watch_resumes_without_a_list(server: ApiServer, wire: Wi
         assert requests("list") == lists
 
 
-async def test_an_expired_version_is_listed_again(server: ApiServer, wire: Wire) -> None:
+async def test_expired_version_is_listed_again(server: ApiServer, wire: Wire) -> None:
     """410 Gone: etcd has been compacted, and the API server's watch cache is new."""
     create(server, "stays")
     create(server, "goes")
@@ -174,7 +174,7 @@ async def test_long_lists_come_in_pages(server: ApiServer, wire: Wire) -> None:
         assert requests("list") == before + 3
 
 
-async def test_a_refused_watch_is_retried_with_a_delay(wire: Wire) -> None:
+async def test_rejected_watch_is_retried_with_a_delay(wire: Wire) -> None:
     kube, cache = connect(), Cache(KINDS)
     wire.cut()
     informer = Informer(kube, Source("FineTuneJob"), cache)
@@ -193,7 +193,7 @@ async def observe(job: Json, _: Context) -> Json:
     return job
 
 
-async def test_a_stale_writer_is_rejected(server: ApiServer, wire: Wire) -> None:
+async def test_stale_writer_is_rejected(server: ApiServer, wire: Wire) -> None:
     """A status carries the resourceVersion that it was computed from. The next reconcile has the newer one."""
     create(server, "x")
     key = Key("FineTuneJob", "default", "x")
@@ -328,7 +328,7 @@ async def until_async(check: Callable[[], object], seconds: float = 30.0) -> Non
             await asyncio.sleep(0.05)
 
 
-def test_each_kind_that_an_observation_reads_is_watched() -> None:
+def test_kinds_of_observations_are_watched() -> None:
     assert {each.kind for each in SOURCES} == {
         "FineTuneJob", "ModelServer", "Job", "Pod", "Deployment", "Service", "Event",
     }  # fmt: skip

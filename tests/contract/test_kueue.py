@@ -123,7 +123,7 @@ def writes_of_the_operator(job: Json) -> list[str]:
     return [str(each.get("time")) for each in job["metadata"]["managedFields"] if each["manager"] == FIELD_MANAGER]
 
 
-def test_training_waits_for_the_one_before_it(server: ApiServer) -> None:
+def test_training_waits_for_quota(server: ApiServer) -> None:
     apply_queued(server, "first")
     prepare(server, "first")
     first = begin(server, "first", "train")
@@ -139,7 +139,7 @@ def test_training_waits_for_the_one_before_it(server: ApiServer) -> None:
     succeed(server, second)
 
 
-def test_of_several_nodes_none_begins_before_there_is_room_for_all(server: ApiServer) -> None:
+def test_all_nodes_are_admitted_together(server: ApiServer) -> None:
     half = {"gpus": 0, "requests": {"cpu": "500m", "memory": "512Mi"}}
     apply_queued(server, "solo", resources=half)
     prepare(server, "solo")
@@ -160,7 +160,7 @@ def test_of_several_nodes_none_begins_before_there_is_room_for_all(server: ApiSe
 
 
 @pytest.mark.lifecycle("quota-taken-back")
-def test_a_preempted_training_goes_on_after_the_urgent_one(server: ApiServer) -> None:
+def test_preempted_training_resumes(server: ApiServer) -> None:
     apply_queued(server, "patient")
     prepare(server, "patient")
     interrupted = begin(server, "patient", "train")

@@ -90,7 +90,7 @@ async def test_exactly_one_of_five_leads(candidate: Candidate, server: ApiServer
     assert spec(server, lease)["leaseTransitions"] == 0
 
 
-async def test_a_release_is_noticed_within_a_second(candidate: Candidate, server: ApiServer, lease: str) -> None:
+async def test_release_is_noticed_within_a_second(candidate: Candidate, server: ApiServer, lease: str) -> None:
     first, second = candidate("first"), candidate("second")
     await first.acquire()
     async with running(second.acquire()) as waiting:
@@ -107,7 +107,7 @@ async def test_a_release_is_noticed_within_a_second(candidate: Candidate, server
     assert spec(server, lease)["leaseTransitions"] == 1
 
 
-async def test_a_lease_is_owned_by_the_deployment_of_its_name(
+async def test_lease_is_owned_by_the_deployment_of_its_name(
     candidate: Candidate, server: ApiServer, lease: str
 ) -> None:
     """A reinstalled operator acquires the Lease with the new Deployment as its owner."""
@@ -138,7 +138,7 @@ def deploy(server: ApiServer, name: str) -> str:
     return str(made["metadata"]["uid"])
 
 
-async def test_a_released_lease_has_no_holder(candidate: Candidate, server: ApiServer, lease: str) -> None:
+async def test_released_lease_has_no_holder(candidate: Candidate, server: ApiServer, lease: str) -> None:
     first = candidate("first")
     await first.acquire()
     await first.release()
@@ -148,13 +148,13 @@ async def test_a_released_lease_has_no_holder(candidate: Candidate, server: ApiS
     assert spec(server, lease)["holderIdentity"] == "second", "a process that does not lead releases nothing"
 
 
-async def test_a_lease_that_is_not_renewed_expires(candidate: Candidate) -> None:
+async def test_lease_that_is_not_renewed_expires(candidate: Candidate) -> None:
     await candidate("first").acquire()
     took, _ = await timed(candidate("second").acquire())
     assert TIMING.lease <= took < TIMING.lease + SLACK
 
 
-async def test_a_new_label_is_no_renewal(candidate: Candidate, server: ApiServer, lease: str) -> None:
+async def test_new_label_is_no_renewal(candidate: Candidate, server: ApiServer, lease: str) -> None:
     await candidate("first").acquire()
 
     async def label() -> None:
@@ -170,7 +170,7 @@ async def test_a_new_label_is_no_renewal(candidate: Candidate, server: ApiServer
     assert TIMING.lease <= took < TIMING.lease + 3 * TIMING.retry + SLACK
 
 
-async def test_a_holder_survives_the_writes_of_others(candidate: Candidate, server: ApiServer, lease: str) -> None:
+async def test_holder_survives_the_writes_of_others(candidate: Candidate, server: ApiServer, lease: str) -> None:
     first = candidate("first")
     await first.acquire()
     path = f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{lease}"
@@ -184,7 +184,7 @@ async def test_a_holder_survives_the_writes_of_others(candidate: Candidate, serv
 
 
 @pytest.mark.parametrize("loss", ["taken", "deleted"])
-async def test_a_holder_stops_without_its_lease(candidate: Candidate, server: ApiServer, lease: str, loss: str) -> None:
+async def test_holder_stops_without_its_lease(candidate: Candidate, server: ApiServer, lease: str, loss: str) -> None:
     first = candidate("first")
     await first.acquire()
     path = f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{lease}"
@@ -209,7 +209,7 @@ async def wired(server: ApiServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("cut", [Wire.swallow, Wire.cut], ids=["swallow", "cut"])
-async def test_a_disconnected_holder_stops_before_another_acquires(
+async def test_disconnected_holder_stops_first(
     cut: Callable[[Wire], None],
     candidate: Candidate,
     server: ApiServer,
@@ -229,7 +229,7 @@ async def test_a_disconnected_holder_stops_before_another_acquires(
     assert TIMING.lease - 1.2 * TIMING.retry - SLACK < won < TIMING.lease + SLACK
 
 
-async def test_a_holder_survives_a_short_outage(
+async def test_holder_survives_a_short_outage(
     candidate: Candidate, server: ApiServer, lease: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with wired(server, tmp_path, monkeypatch) as (wire, kube):
@@ -245,7 +245,7 @@ async def test_a_holder_survives_a_short_outage(
             assert not waiting.done()
 
 
-async def test_a_standby_survives_an_outage(
+async def test_standby_survives_an_outage(
     candidate: Candidate, server: ApiServer, lease: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with wired(server, tmp_path, monkeypatch) as (wire, kube):
@@ -263,7 +263,7 @@ async def test_a_standby_survives_an_outage(
         await first.release()
 
 
-async def test_a_standby_costs_no_requests(candidate: Candidate, server: ApiServer, lease: str) -> None:
+async def test_standby_costs_no_requests(candidate: Candidate, server: ApiServer, lease: str) -> None:
     """A get and one watch of ten minutes; all other requests are the holder's renewals."""
     holder, standby = candidate("holder"), candidate("standby")
     await holder.acquire()
@@ -277,7 +277,7 @@ async def test_a_standby_costs_no_requests(candidate: Candidate, server: ApiServ
     assert (TIMING.lease + 1) / (1.2 * TIMING.retry) - 3 < len(after[before:]) <= (TIMING.lease + 1) / TIMING.retry
 
 
-async def test_a_standby_costs_no_requests_after_a_compaction(
+async def test_standby_costs_no_requests_after_a_compaction(
     candidate: Candidate, server: ApiServer, lease: str
 ) -> None:
     await candidate("holder").acquire()
@@ -297,9 +297,7 @@ def verbs(server: ApiServer, lease: str) -> list[str]:
     return [each["verb"] for each in lines if each["objectRef"].get("name") == lease]
 
 
-async def test_the_role_of_the_chart_suffices(
-    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_role_of_the_chart_suffices(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The election of an installed operator, with the rights of its service account."""
     chart = Path(__file__).parents[2] / "charts" / "tuneyard"
     command = ["helm", "template", "tuneyard", str(chart), "--namespace=default", "--show-only=templates/lease.yaml"]

@@ -86,7 +86,7 @@ def status(server: ApiServer, name: str, namespace: str) -> Json:
     return found
 
 
-def test_it_does_its_work_there_and_asks_for_nothing_else(server: ApiServer) -> None:
+def test_calls_stay_in_the_watched_namespace(server: ApiServer) -> None:
     since = datetime.now(UTC)
     with ours.operator("team", kubeconfig(server), server.folder, settings=settings()) as operator:
         operator.wait_ready()
@@ -106,7 +106,7 @@ def test_it_does_its_work_there_and_asks_for_nothing_else(server: ApiServer) -> 
     assert refused(asked) == set()
 
 
-def test_it_could_do_nothing_elsewhere(server: ApiServer) -> None:
+def test_other_namespaces_are_forbidden(server: ApiServer) -> None:
     """The test above can fail."""
     token = json.loads(kubeconfig(server).read_text())["users"][0]["user"]["token"]
     command = [*server.kubectl, f"--token={token}", "get", "finetunejobs", "-n"]

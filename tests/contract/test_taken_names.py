@@ -45,7 +45,7 @@ def bot() -> Json:
     return head | {"spec": {"model": model}}
 
 
-async def test_an_unknown_service_of_another_owner_is_not_overwritten(server: ApiServer, kube: Kube) -> None:
+async def test_foreign_service_is_not_overwritten(server: ApiServer, kube: Kube) -> None:
     before = server.request("POST", SERVICES, theirs())
     cache = Cache(KINDS)
     cache.put(server.request("POST", SERVERS, bot()))
@@ -75,7 +75,7 @@ async def test_children_of_an_earlier_process_are_adopted(server: ApiServer, kub
     assert owner["uid"] == made["metadata"]["uid"]
 
 
-async def test_children_of_a_deleted_object_of_the_same_name_are_adopted(server: ApiServer, kube: Kube) -> None:
+async def test_children_of_a_namesake_are_reused(server: ApiServer, kube: Kube) -> None:
     """No garbage collector runs here, as if it had missed the deletion."""
     server.request("DELETE", f"{SERVERS}/bot")
     made = server.request("POST", SERVERS, bot())

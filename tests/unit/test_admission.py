@@ -52,7 +52,7 @@ def warned(kind: str, spec: Json, cluster: Cluster | None) -> list[str]:
 
 
 @pytest.mark.parametrize("doubtful", DOUBTFUL, ids=lambda doubtful: doubtful.warning[:40])
-def test_what_may_still_come_true_is_a_warning(doubtful: Doubtful) -> None:
+def test_missing_reference_is_a_warning(doubtful: Doubtful) -> None:
     warnings = warned(doubtful.kind, doubtful.spec, Cluster(exists=False))
     assert any(warning.startswith(doubtful.warning) for warning in warnings)
     assert all(len(warning) <= 256 for warning in warnings), "the API server cuts longer ones"
@@ -61,7 +61,7 @@ def test_what_may_still_come_true_is_a_warning(doubtful: Doubtful) -> None:
 
 
 @pytest.mark.parametrize("cluster", [None, Cluster(None), Cluster(ApiError(403, "Forbidden", "no")), Cluster(False, 9)])
-def test_what_cannot_be_known_is_no_warning(cluster: Cluster | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_reference_is_no_warning(cluster: Cluster | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(review, "LOOKUP_SECONDS", 0.05)
     assert not warned("FineTuneJob", JOB | {"queueName": "absent", "resources": {"gpus": 1}}, cluster)
 
@@ -72,7 +72,7 @@ def test_names_are_looked_up_in_the_objects_namespace() -> None:
     assert cluster.asked == [("LocalQueue", "team", "gpus"), ("PriorityClass", "team", "urgent")]
 
 
-async def test_all_problems_are_told_and_nothing_is_looked_up() -> None:
+async def test_invalid_spec_is_rejected_without_lookups() -> None:
     cluster = Cluster(exists=False)
     wrong = obj(JOB | {"queueName": "GPUs", "training": {"lora": {"rank": 0}}})
     verdict = await admission(cluster).review(JOB_KIND, wrong, None)
@@ -87,7 +87,7 @@ async def test_one_problem_is_one_line() -> None:
     assert verdict.message == str(verdict.problems[0])
 
 
-async def test_a_stored_spec_that_stays_is_not_judged_again() -> None:
+async def test_unchanged_spec_is_not_validated() -> None:
     """Labels and finalizers of an object have to change, whatever today's rules say of its spec."""
     stored = obj(JOB | {"queueName": "GPUs"})
     labelled = obj(stored["spec"], labels={"a": "b"})
@@ -98,7 +98,7 @@ async def test_a_stored_spec_that_stays_is_not_judged_again() -> None:
     assert await admission(None).review(JOB_KIND, deleted, stored) is ALLOWED
 
 
-async def test_a_defect_of_ours_keeps_nobody_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_internal_error_allows_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(kind: Kind, document: Json) -> Verdict:
         raise RuntimeError("ours")
 
@@ -137,7 +137,7 @@ def cached(kind: str, namespace: str, name: str) -> Json | None:
         ("LocalQueue", "x", (), False, [("LocalQueue", "team", "x"), (lookup.OLDER_LOCAL_QUEUE, "team", "x")]),
     ],
 )
-async def test_only_what_may_be_read_is_asked_for(
+async def test_lookups_need_a_right(
     kind: str, name: str, there: tuple[str, ...], exists: bool | None, asked: list[tuple[str, str, str]]
 ) -> None:
     kube = Kube(*there)

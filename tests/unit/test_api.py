@@ -41,7 +41,7 @@ def nodes(schema: dict[str, Any], path: str = "") -> list[tuple[str, dict[str, A
     return found
 
 
-def test_a_minimal_job_has_the_fields_good_practice() -> None:
+def test_defaults_of_a_minimal_job() -> None:
     spec = FineTuneJobSpec.model_validate(MINIMAL)
     assert spec.training.lora.alpha == 2 * spec.training.lora.rank
     assert spec.training.lora.target_modules == ["all-linear"]
@@ -78,13 +78,13 @@ def merged(left: Any, right: Any) -> Any:
     return left | {key: merged(left.get(key), value) for key, value in right.items()}
 
 
-def test_the_wire_form_survives_a_round_trip() -> None:
+def test_wire_form_survives_a_round_trip() -> None:
     spec = FineTuneJobSpec.model_validate(MINIMAL)
     assert FineTuneJobSpec.model_validate(spec.wire()) == spec
 
 
 @pytest.mark.parametrize("kind", [kind.kind for kind in KINDS])
-def test_schemas_are_structural_and_write_nothing_into_the_spec(kind: str) -> None:
+def test_schemas_are_structural_without_defaults(kind: str) -> None:
     for path, node in nodes(schema_of(kind)):
         assert "$ref" not in node, path
         assert "anyOf" not in node, path
@@ -108,7 +108,7 @@ def test_every_default_is_told_in_the_description(kind: str) -> None:
     assert not silent
 
 
-def test_conditions_are_a_map_so_that_server_side_apply_merges_them() -> None:
+def test_conditions_are_merged_by_type() -> None:
     for kind in KINDS:
         conditions = schema_of(kind.kind)["properties"]["status"]["properties"]["conditions"]
         assert conditions["x-kubernetes-list-type"] == "map"
@@ -142,5 +142,5 @@ def test_examples_are_valid() -> None:
     assert spec.export.formats == ["bf16", "int8", "gptq"]
 
 
-def test_a_status_without_anything_is_valid() -> None:
+def test_empty_status_is_valid() -> None:
     assert FineTuneJobStatus().wire() == {"observedGeneration": 0, "phase": "Pending", "conditions": [], "stages": []}

@@ -56,22 +56,22 @@ def test_rules_are_taken_apart() -> None:
     }
 
 
-def test_what_was_never_used_is_found() -> None:
+def test_unused_rights_are_found() -> None:
     unused = granted([ROLE]) - exercised([LIST_PODS, LIST_JOBS, SAME_JOB, STATUS])
     assert {str(right) for right in unused} == {"create jobs.batch", "patch modelservers/status.tuneyard.dev"}
 
 
-def test_an_apply_that_creates_uses_both_verbs() -> None:
+def test_apply_that_creates_needs_two_verbs() -> None:
     jobs = [Right("batch", "jobs", verb) for verb in ("create", "patch")]
     assert exercised([NEW_JOB]) == set(jobs)
     assert exercised([SAME_JOB]) == {jobs[1]}
 
 
-def test_a_subresource_is_not_its_resource() -> None:
+def test_subresource_is_not_its_resource() -> None:
     assert exercised([STATUS]) == {Right("tuneyard.dev", "finetunejobs/status", "patch")}
 
 
-def test_only_what_rbac_forbade_lacks_a_right() -> None:
+def test_forbidden_calls_lack_a_right() -> None:
     forbidden = event("get", code=403, decision="forbid", resource="secrets")
     over_quota = event("patch", code=403, resource="jobs", apiGroup="batch")
     assert refused([LIST_PODS, forbidden, over_quota]) == {Right("", "secrets", "get")}

@@ -112,7 +112,7 @@ def whole_chain() -> Story:
     return story.tell("FineTuneJob", fine_tune_job(states, *true, "Succeeded:Completed"))
 
 
-def test_a_good_run_keeps_all_of_them() -> None:
+def test_good_run_violates_nothing() -> None:
     history = whole_chain().history
     assert violations(history) == []
     assert no_orphans(history) == []
@@ -126,26 +126,26 @@ def the(found: list[str], *words: str) -> None:
     assert all(word in found[0] for word in words), found
 
 
-def test_another_end_is_found() -> None:
+def test_unexpected_end_is_found() -> None:
     history = Story().tell("FineTuneJob", fine_tune_job({}, "Failed:InvalidJSON")).history
     the(ends_as_expected(history, {("FineTuneJob", "a"): "Succeeded"}), "a is not Succeeded")
     the(ends_as_expected(history, {("FineTuneJob", "a"): "Failed: DatasetEmpty"}), "InvalidJSON")
     the(ends_as_expected(history, {("FineTuneJob", "b"): "Failed"}), "silent")
 
 
-def test_a_stage_that_is_done_twice_is_found() -> None:
+def test_repeated_stage_is_found() -> None:
     once = Story().tell("Pod", pod("train", COMPLETED)).tell("Pod", pod("train", COMPLETED))
     assert stages_commit_once(once.history) == []
     assert stages_commit_once(once.tell("Pod", pod("train", ADOPTED, 1)).history) == []
     the(stages_commit_once(once.tell("Pod", pod("train", COMPLETED, 2)).history), "train", "completed more than once")
 
 
-def test_a_later_run_that_does_the_same_again_is_found() -> None:
+def test_repeated_stage_of_a_later_run_is_found() -> None:
     story = Story().tell("Pod", pod("prepare", prepared())).tell("Pod", pod("prepare", prepared(), 1, "later"))
     the(stages_commit_once(story.history), "prepare")
 
 
-def test_two_pods_at_a_time_are_found() -> None:
+def test_concurrent_pods_are_found() -> None:
     one_by_one = Story().tell("Pod", pod("export", RUNNING)).tell("Pod", pod("export", CRASHED))
     assert one_pod_at_a_time(one_by_one.tell("Pod", pod("export", RUNNING, 1)).history) == []
     gone = Story().tell("Pod", pod("train", RUNNING)).tell("Pod", pod("train", RUNNING), "DELETED")
@@ -193,7 +193,7 @@ def two_statuses(first: Json, second: Json) -> list[Record]:
         (fine_tune_job({}, restarts={"failed": 2}), fine_tune_job({}, restarts={"failed": 1}), "restarts.failed fell"),
     ],
 )
-def test_a_status_that_goes_backwards_is_found(first: Json, second: Json, says: str) -> None:
+def test_status_that_regresses_is_found(first: Json, second: Json, says: str) -> None:
     the(nothing_goes_backwards(two_statuses(first, second)), says)
     assert nothing_goes_backwards(two_statuses(first, first)) == []
 
@@ -212,7 +212,7 @@ def ending_pod() -> Json:
 
 
 @pytest.mark.parametrize("lost", [deleted_pod(), ending_pod()])
-def test_a_stage_may_start_again_once_for_each_pod_that_it_lost(lost: Json) -> None:
+def test_stage_may_restart_once_per_lost_pod(lost: Json) -> None:
     running, pending = fine_tune_job({"train": "Running"}), fine_tune_job({})
     story = Story().tell("FineTuneJob", running).tell("Pod", lost).tell("FineTuneJob", pending)
     assert nothing_goes_backwards(story.history) == []
@@ -220,7 +220,7 @@ def test_a_stage_may_start_again_once_for_each_pod_that_it_lost(lost: Json) -> N
     the(nothing_goes_backwards(again.history), "no pod of it was lost")
 
 
-def test_another_generation_may_begin_anew() -> None:
+def test_new_generation_may_restart() -> None:
     anew = fine_tune_job({}, observedGeneration=2)
     assert nothing_goes_backwards(two_statuses(fine_tune_job({"train": "Succeeded"}, "Trained"), anew)) == []
 
@@ -236,17 +236,17 @@ def test_another_generation_may_begin_anew() -> None:
         (fine_tune_job({}, "Failed:InvalidJSON"), "no pod had said that"),
     ],
 )
-def test_a_claim_before_its_time_is_found(status: Json, says: str) -> None:
+def test_premature_condition_is_found(status: Json, says: str) -> None:
     the(job_conditions_were_true(Story().tell("FineTuneJob", status).history), says)
 
 
-def test_what_prepare_found_done_may_be_claimed_except_publish() -> None:
+def test_reused_stages_may_be_done_except_publish() -> None:
     story = Story().tell("Pod", pod("prepare", prepared("train", "publish")))
     assert job_conditions_were_true(story.tell("FineTuneJob", fine_tune_job({"train": "Adopted"})).history) == []
     the(job_conditions_were_true(story.tell("FineTuneJob", fine_tune_job({}, "Succeeded")).history), "publish")
 
 
-def test_a_success_and_a_failure_at_once_are_found() -> None:
+def test_success_with_failure_is_found() -> None:
     story = Story().tell("Pod", pod("publish", COMPLETED)).tell("Pod", pod("export", CRASHED))
     both = fine_tune_job({}, "Succeeded", "Failed:StageCrashed")
     the(job_conditions_were_true(story.tell("FineTuneJob", both).history), "both True")
@@ -271,7 +271,7 @@ def service(revision: str) -> Json:
     return thing("m-service", ("ModelServer", "m")) | {"spec": {"selector": selector}}
 
 
-def test_available_without_a_ready_pod_is_found_after_a_while() -> None:
+def test_available_without_a_ready_pod_is_found() -> None:
     story = Story().tell("Pod", server_pod("one", ready=True)).tell("ModelServer", server("one", "Available"))
     assert available_means_ready(story.wait(100).tell("Service", service("one")).history) == []
     story.tell("Pod", server_pod("one", ready=False))
@@ -284,7 +284,7 @@ def test_available_by_another_revisions_pod_is_found() -> None:
     the(available_means_ready(story.wait(60).tell("Service", service("one")).history), "Available")
 
 
-def test_a_service_that_points_to_what_never_was_ready_is_found() -> None:
+def test_service_of_an_unready_revision_is_found() -> None:
     story = Story().tell("Service", service("one"))
     assert services_point_to_what_was_ready(story.history) == [], "there is nothing else to point to yet"
     story.tell("Pod", server_pod("one", ready=True)).tell("Pod", server_pod("one", ready=False))
@@ -292,7 +292,7 @@ def test_a_service_that_points_to_what_never_was_ready_is_found() -> None:
     the(services_point_to_what_was_ready(story.tell("Service", service("two")).history), "points to two")
 
 
-def test_a_write_at_rest_is_found() -> None:
+def test_write_at_rest_is_found() -> None:
     story = whole_chain()
     rest = story.now
     the(is_quiet(story.tell("FineTuneJob", fine_tune_job({})).history, rest), "after all had come to rest")
@@ -308,7 +308,7 @@ def at(version: int, name: str = "p") -> Json:
     return {"metadata": {"name": name, "uid": name, "resourceVersion": str(version), "managedFields": [1]}}
 
 
-def test_a_list_after_a_lost_stream_tells_what_it_missed_as_just_after_the_last_event(
+def test_list_after_a_lost_watch_replays_changes(
     stream: tuple[Stream, list[Record]],
 ) -> None:
     follows, told = stream

@@ -17,7 +17,7 @@ def process(*capabilities: str) -> dict[str, Any]:
     return {"args": ["sh"], "capabilities": {"bounding": list(capabilities), "effective": list(capabilities)}}
 
 
-def test_a_bounding_set_is_read_by_name() -> None:
+def test_bounding_set_is_read_by_name() -> None:
     assert bounding_set(NO_RESOURCE) == ALL - {"CAP_SYS_RESOURCE"}
     assert bounding_set("CapBnd:\t0000000000000021") == {"CAP_CHOWN", "CAP_KILL"}
 
@@ -30,9 +30,7 @@ def test_a_bounding_set_is_read_by_name() -> None:
         (ALL - {"CAP_CHECKPOINT_RESTORE"}, 39, []),  # a kernel that does not know it does not lack it
     ],
 )
-def test_lacking_is_what_the_kernel_has_and_the_host_has_not(
-    allowed: frozenset[str], last: int, expected: list[str]
-) -> None:
+def test_missing_capabilities(allowed: frozenset[str], last: int, expected: list[str]) -> None:
     assert lacking(allowed, last) == expected
 
 
@@ -43,7 +41,7 @@ def test_every_kind_of_set_is_bounded_and_the_order_kept() -> None:
 
 
 @pytest.mark.parametrize("asked", [process("CAP_KILL"), {"args": ["sh"]}, {"args": [], "capabilities": None}])
-def test_nothing_changes_where_nothing_is_lacking(asked: dict[str, Any]) -> None:
+def test_complete_set_is_unchanged(asked: dict[str, Any]) -> None:
     assert bounded(asked, ALL) == asked
 
 
@@ -58,5 +56,5 @@ def test_nothing_changes_where_nothing_is_lacking(asked: dict[str, Any]) -> None
         ("kill id 9", None),
     ],
 )
-def test_the_document_of_a_runc_call(arguments: str, expected: tuple[Path, bool] | None) -> None:
+def test_document_of_a_runc_call(arguments: str, expected: tuple[Path, bool] | None) -> None:
     assert document(arguments.split()) == expected

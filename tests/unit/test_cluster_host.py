@@ -33,7 +33,7 @@ def test_one_directory_holds_everything(env: dict[str, str], cache: str, kubecon
     assert settings.kubeconfig == Path(cache) / kubeconfig
 
 
-def test_the_mtu_is_that_of_the_way_out(tmp_path: Path) -> None:
+def test_mtu_of_the_default_route(tmp_path: Path) -> None:
     (tmp_path / "eth0").mkdir()
     (tmp_path / "eth0/mtu").write_text("1400\n")
     assert host.default_route_mtu(ROUTES, tmp_path) == 1400
@@ -52,7 +52,7 @@ def test_root_is_asked_for_by_what_it_is_for(monkeypatch: pytest.MonkeyPatch) ->
         host.check_root("start the engine")
 
 
-def test_a_failed_command_shows_the_end_of_its_output() -> None:
+def test_failed_command_shows_the_end_of_its_output() -> None:
     with pytest.raises(Failed, match=r"exit 3\n  line\n  reason"):
         run("sh", "-c", "echo line; echo reason >&2; exit 3")
     with pytest.raises(Failed, match="not found"):
@@ -71,7 +71,7 @@ def test_another_image_makes_another_cluster() -> None:
 
 
 @pytest.mark.parametrize("built", [True, False])
-def test_every_file_of_the_audit_is_mounted_where_the_api_server_looks(built: bool) -> None:
+def test_audit_files_are_mounted_into_the_api_server(built: bool) -> None:
     settings = from_environment({"HOME": "/h"})
     config = json.loads(kind_config(NodeImage("node:1", built), settings))
     (mount,) = config["nodes"][0]["extraMounts"]
@@ -89,7 +89,7 @@ def test_containers_get_kinds_hook_and_no_limits() -> None:
     assert [hook["path"] for hook in spec["hooks"]["createContainer"]] == ["/kind/bin/mount-product-files.sh"]
 
 
-def test_a_rule_that_was_not_written_is_found_in_the_log() -> None:
+def test_rejected_rule_is_found_in_the_log() -> None:
     log = 'I1124 starting\nE1124 proxier.go:1534] "Failed to execute iptables-restore" err="exit status 2"\nI1124 fine'
     assert len(sync_errors(log)) == 1
     assert sync_errors("I1124 Caches are synced") == []

@@ -41,7 +41,7 @@ def test_chain_ids_are_those_of_the_specification() -> None:
     assert chain_ids([]) == []
 
 
-def test_the_layers_of_an_image_are_found_in_the_store(tmp_path: Path) -> None:
+def test_layers_are_found_in_the_store(tmp_path: Path) -> None:
     diffs = [digest_of(b"a"), digest_of(b"b")]
     image_id = digest_of(b"image")
     document = json.dumps({"rootfs": {"diff_ids": diffs}}).encode()
@@ -71,17 +71,17 @@ SNAPSHOTS = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshot
         f"upperdir={SNAPSHOTS}/35/fs,lowerdir={SNAPSHOTS}/7/fs:{SNAPSHOTS}/6/fs",
     ],
 )
-def test_a_snapshot_is_written_where_containerd_mounts_it(mount: str) -> None:
+def test_snapshot_is_written_to_the_mount(mount: str) -> None:
     expected = Path("/volume/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/35/fs")
     assert snapshot_directory(mount, Path("/volume")) == expected
 
 
-def test_another_snapshotter_is_refused() -> None:
+def test_other_snapshotters_are_rejected() -> None:
     with pytest.raises(Failed, match="not an overlayfs snapshot"):
         snapshot_directory("mount -t btrfs /dev/sda /target", Path("/volume"))
 
 
-def test_an_archive_holds_each_layer_once(tmp_path: Path) -> None:
+def test_archive_holds_each_layer_once(tmp_path: Path) -> None:
     base, one, two = (layer(tmp_path, data) for data in (b"base" * 1000, b"one", b"two"))
     images = [
         Image(("docker.io/t/a:1", "docker.io/t/a:2"), config("amd64", [base, one]), (base, one)),
@@ -99,7 +99,7 @@ def test_an_archive_holds_each_layer_once(tmp_path: Path) -> None:
         assert [part["digest"] for part in manifest["layers"]] == document["rootfs"]["diff_ids"]
 
 
-def test_a_layer_that_the_reader_has_is_named_but_not_written(tmp_path: Path) -> None:
+def test_known_layers_are_not_written(tmp_path: Path) -> None:
     whole = layer(tmp_path, b"data")
     named = Layer(whole.digest, whole.size, None)
     image = Image(("docker.io/t/a:1",), config("amd64", [whole]), (whole,))
@@ -121,7 +121,7 @@ def test_names_are_spelled_as_containerd_does(name: str, expected: str) -> None:
     assert qualified(name) == expected
 
 
-def test_the_table_of_images_is_read() -> None:
+def test_image_table() -> None:
     table = (
         "REF TYPE DIGEST SIZE PLATFORMS LABELS\n"
         "docker.io/tuneyard/a:1 application/vnd.oci.image.manifest.v1+json sha256:aa 1.0 MiB linux/amd64 -\n"
@@ -148,5 +148,5 @@ RECORDS = [
         ([], ["sha256:c1"], []),
     ],
 )
-def test_only_what_nobody_wants_is_removed(kept: list[str], used: list[str], expected: list[str]) -> None:
+def test_unused_images_are_removed(kept: list[str], used: list[str], expected: list[str]) -> None:
     assert superseded(RECORDS, ["tuneyard/a:new"], kept, used) == expected

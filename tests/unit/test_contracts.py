@@ -36,7 +36,7 @@ def test_prepare_names_every_digest() -> None:
 
 
 @pytest.mark.parametrize("failing", [None, FORMATS[-1]])
-def test_a_failed_gate_survives(failing: str | None) -> None:
+def test_failed_gate_survives(failing: str | None) -> None:
     read = EvaluateReport.model_validate(sent(EvaluateReport.of(evaluation(failing))).result)
     assert (read.gates_failed, read.gates_passed) == ((16, 240) if failing else (0, 256))
     assert read.gates[0].passed is (failing is None)
@@ -50,14 +50,14 @@ def test_publish_names_every_artifact() -> None:
     assert read.recommended and read.recommended.format == FORMATS[0]
 
 
-def test_a_small_report_is_sent_whole() -> None:
+def test_small_report_is_sent_whole() -> None:
     report = EvaluateReport.of(evaluation(None).model_copy(update={"gates": evaluation("int8").gates[:5]}))
     read = Termination.parse(termination_message("Completed", "", report=report).decode())
     assert read is not None
     assert EvaluateReport.model_validate(read.result) == report
 
 
-def test_what_cannot_be_sent_is_a_failure_with_a_name() -> None:
+def test_too_large_report_is_a_named_failure() -> None:
     report = PrepareReport(digests={}, dataset=dataset().model_copy(update={"digest": "x" * 5000}))
     read = Termination.parse(termination_message("Completed", "", report=report).decode())
     assert read is not None and read.reason == reasons.RESULT_TOO_LARGE
@@ -68,7 +68,7 @@ def test_other_programs_words_are_no_termination(text: str) -> None:
     assert Termination.parse(text) is None
 
 
-def test_the_largest_spec_is_legal() -> None:
+def test_largest_spec_is_legal() -> None:
     spec = FineTuneJobSpec.model_validate(largest_spec())
     assert len(spec.evaluation.gates) == 16
     assert len(LONG_URI) == 1024

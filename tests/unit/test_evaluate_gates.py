@@ -52,7 +52,7 @@ def test_judge(measured: dict[str, float], formats: list[str], passed: bool, fai
     assert {status.subject for status in verdict.gates if not status.passed} == failing
 
 
-def test_a_failure_names_its_numbers() -> None:
+def test_failure_names_its_numbers() -> None:
     verdict = judge([BETTER], measurements({"base": 10.0, "tuned": 9.0}), ["bf16"])
     assert verdict.failure == "perplexity of tuned is 9, the gate against base allows 7"
 

@@ -64,7 +64,7 @@ def version_of(cache: Cache, key: Key = JOB) -> str | None:
         (["new 8", "put 5"], "8"),
     ],
 )
-def test_the_newest_version_wins_and_a_deleted_uid_stays_deleted(changes: list[str], left: str | None) -> None:
+def test_newest_version_wins_and_deleted_uids_stay_deleted(changes: list[str], left: str | None) -> None:
     cache = Cache(KINDS)
     for each in changes:
         what, version = each.split()
@@ -104,7 +104,7 @@ def test_managed_fields_and_last_applied_are_not_kept() -> None:
     assert "managedFields" in one["metadata"], "the argument is unchanged"
 
 
-def test_of_an_unmanaged_service_only_the_identity_is_kept() -> None:
+def test_unmanaged_service_is_trimmed() -> None:
     cache = Cache(KINDS)
     ours, theirs = obj("Service", "ours", 5, modelserver="s"), obj("Service", "theirs", 6)
     for each in (ours, theirs):
@@ -113,7 +113,7 @@ def test_of_an_unmanaged_service_only_the_identity_is_kept() -> None:
     assert set(cache.get("Service", "team", "theirs") or {}) == {"kind", "metadata"}
 
 
-def test_a_kind_that_is_not_watched_is_not_kept() -> None:
+def test_kind_that_is_not_watched_is_not_kept() -> None:
     """Its deletion would never be reported."""
     cache = Cache(KINDS)
     cache.put(obj("ConfigMap", "c", 5))
@@ -147,7 +147,7 @@ def test_children_are_indexed_by_owner() -> None:
         ([(1, "10:00", "once"), (3, "12:00", "once more")], "FailedCreate: once more"),
     ],
 )
-def test_the_newest_warning_wins(events: list[tuple[int, str, str]], said: str) -> None:
+def test_newest_warning_wins(events: list[tuple[int, str, str]], said: str) -> None:
     cache = Cache(KINDS)
     for each in events:
         cache.put(warning(*each))
@@ -155,7 +155,7 @@ def test_the_newest_warning_wins(events: list[tuple[int, str, str]], said: str) 
     assert cache.warning("uid-other") == ""
 
 
-def test_a_warning_is_removed_with_its_event_or_its_object() -> None:
+def test_warning_is_removed_with_its_event_or_object() -> None:
     cache = Cache(KINDS)
     cache.put(warning(1, "10:00", "first"))
     cache.put(warning(2, "11:00", "second"))
@@ -184,7 +184,7 @@ def test_remembered_uids_and_warnings_are_bounded(monkeypatch: pytest.MonkeyPatc
     assert version_of(cache) == "9", "long forgotten"
 
 
-def test_a_list_removes_what_it_lacks_unless_it_is_newer() -> None:
+def test_list_removes_missing_older_objects() -> None:
     cache = Cache(KINDS)
     elsewhere = obj("Pod", "far", 3)
     elsewhere["metadata"]["namespace"] = "elsewhere"
@@ -215,7 +215,7 @@ def test_enqueued_keys(changed: Json, keys: list[Key]) -> None:
     assert enqueue_requests(changed, KINDS, cache) == keys
 
 
-def test_a_server_is_enqueued_by_the_job_that_it_follows_now() -> None:
+def test_followed_job_enqueues_its_server() -> None:
     cache = Cache(KINDS)
     cache.put(server(1, "x"))
     cache.put(server(2, "y"))
@@ -225,7 +225,7 @@ def test_a_server_is_enqueued_by_the_job_that_it_follows_now() -> None:
     assert enqueue_requests(job(5), KINDS, cache) == [JOB]
 
 
-def test_a_warning_is_a_change_of_its_object() -> None:
+def test_warning_enqueues_its_object() -> None:
     changes_seen: list[str] = []
     cache = Cache(KINDS, lambda changed: changes_seen.append(changed["metadata"]["name"]))
     cache.put(warning(1, "10:00", "about an unknown object"))
@@ -263,7 +263,7 @@ def test_seconds_since_last_event(changes: list[Json], seconds: float, clock: li
     assert cache.seconds_since_last_event(JOB) == seconds
 
 
-def test_a_deletion_is_an_event_and_its_time_is_forgotten(clock: list[float]) -> None:
+def test_deletion_is_an_event(clock: list[float]) -> None:
     cache = Cache(KINDS, clock=lambda: clock[0])
     cache.put(job(1))
     cache.put(obj("Pod", "p", 2, finetunejob="x"))
@@ -292,7 +292,7 @@ def test_watch_events(kind: str, there: bool, version: int) -> None:
 
 
 @pytest.mark.parametrize(("status", "since"), [(410, 0), (0, 42), (500, 42), (429, 42), (403, 42)])
-def test_only_an_expired_version_is_listed_again(status: int, since: int) -> None:
+def test_expired_version_is_listed_again(status: int, since: int) -> None:
     assert resume_from(ApiError(status, "", ""), 42) == since
 
 
@@ -317,7 +317,7 @@ def stage(state: str, **times: Any) -> Json:
     return {"stages": [{"name": "train", "state": state, **times}]}
 
 
-def test_a_stage_duration_is_observed_once() -> None:
+def test_stage_duration_is_observed_once() -> None:
     def total() -> float:
         return REGISTRY.get_sample_value("tuneyard_stage_duration_seconds_sum", {"stage": "train"}) or 0.0
 
@@ -329,7 +329,7 @@ def test_a_stage_duration_is_observed_once() -> None:
     assert total() == before + 90
 
 
-def test_an_object_costs_little_more_than_its_json() -> None:
+def test_memory_of_an_object() -> None:
     """Dicts would take ten times as much; see docs/decisions/0012."""
     cache = Cache(KINDS)
     one = job(1, "Training") | {"spec": {"text": "x" * 2000}}

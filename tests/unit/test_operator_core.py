@@ -51,7 +51,7 @@ async def drain(queue: WorkQueue[str], until: Callable[[], bool]) -> None:
 
 
 class TestWorkQueue:
-    async def test_a_key_enqueued_many_times_is_worked_on_once(self) -> None:
+    async def test_key_enqueued_many_times_is_worked_on_once(self) -> None:
         seen: list[str] = []
 
         async def work(key: str) -> None:
@@ -63,7 +63,7 @@ class TestWorkQueue:
         await drain(queue, lambda: len(seen) >= 2)
         assert sorted(seen) == ["a", "b"]
 
-    async def test_a_key_enqueued_during_its_work_is_worked_on_again_afterwards(self) -> None:
+    async def test_key_enqueued_during_its_work_is_requeued(self) -> None:
         runs, at_once, most = 0, 0, 0
 
         async def work(key: str) -> None:
@@ -82,7 +82,7 @@ class TestWorkQueue:
         await drain(queue, lambda: runs >= 4 and at_once == 0)
         assert (runs, most) == (4, 1)
 
-    async def test_a_slow_key_does_not_delay_others(self) -> None:
+    async def test_slow_key_does_not_delay_others(self) -> None:
         seen: list[str] = []
         forever = asyncio.Event()
 
@@ -96,7 +96,7 @@ class TestWorkQueue:
             queue.enqueue(key)
         await drain(queue, lambda: seen == ["a", "b"])
 
-    async def test_a_failure_is_retried_and_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_failure_is_retried_and_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         tries = 0
 
         async def work(key: str) -> None:
@@ -122,7 +122,7 @@ class TestWorkQueue:
         queue.enqueue("a")
         await drain(queue, lambda: runs == 3)
 
-    async def test_the_earlier_of_two_delays_wins(self) -> None:
+    async def test_earlier_of_two_delays_wins(self) -> None:
         runs = 0
 
         async def work(key: str) -> None:
@@ -158,7 +158,7 @@ class TestWorkQueue:
         assert queue.oldest() < asyncio.get_running_loop().time() - gathered - 0.04, "nor is it late when it begins"
         running.cancel()
 
-    async def test_a_failed_key_that_is_enqueued_is_retried_at_once(self) -> None:
+    async def test_enqueued_key_is_retried_without_delay(self) -> None:
         runs: list[str] = []
 
         async def work(key: str) -> None:
@@ -181,7 +181,7 @@ class TestWorkQueue:
         assert [await lanes.get() for _ in range(6)] == ["a1", "b1", "c1", "a2", "b2", "a3"]
         assert lanes.depths() == {}
 
-    async def test_a_failing_key_that_enqueues_itself_waits_for_its_delay(self) -> None:
+    async def test_failing_key_that_enqueues_itself_is_delayed(self) -> None:
         """As when a status is written for each failure, whose change enqueues the key."""
         tries = 0
 
@@ -280,7 +280,7 @@ IMAGES = {"TRAINER_IMAGE": "t", "SERVER_IMAGE": "s"}
 
 
 class TestSettings:
-    def test_each_process_has_an_identity_of_its_own(self, environment: Callable[..., Settings]) -> None:
+    def test_identity_of_a_process(self, environment: Callable[..., Settings]) -> None:
         one, other = (environment(**IMAGES, POD_NAME="tuneyard-0") for _ in range(2))
         assert one.identity.startswith("tuneyard-0_")
         assert one.identity == one.identity != other.identity, "a restarted container is not its predecessor"
@@ -293,7 +293,7 @@ class TestSettings:
             ({"LOG_FORMAT": "xml"}, "TUNEYARD_LOG_FORMAT: Input should be 'text' or 'json'"),
         ],
     )
-    def test_an_error_names_the_variable(
+    def test_error_names_the_variable(
         self, wrong: dict[str, str], message: str, environment: Callable[..., Settings]
     ) -> None:
         with pytest.raises(SystemExit, match=message):

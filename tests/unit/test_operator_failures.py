@@ -44,7 +44,7 @@ class TestDeletedPod:
         FineTuneJobStatus.model_validate(cluster.status)
 
     @pytest.mark.parametrize("code", [EXIT_BAD_INPUT, 0])
-    def test_is_waited_for_where_the_job_is_observed_first(self, code: int) -> None:
+    def test_is_awaited_when_the_job_is_observed_first(self, code: int) -> None:
         """Jobs and pods are watched separately, and one of the watches may lag."""
         cluster = at("prepare").run("prepare")
         cluster.fail_job("prepare") if code else cluster.complete_job("prepare")
@@ -61,7 +61,7 @@ class TestDeletedPod:
         assert cluster.condition("Failed")["reason"] == "GateFailed"
         assert cluster.status["evaluation"]["gates"] == [GATE]
 
-    def test_the_latest_is_remembered(self) -> None:
+    def test_latest_is_remembered(self) -> None:
         cluster = at("train").run("train").exit("train", EXIT_UNKNOWN, termination("StageCrashed", "first"))
         cluster.step()
         cluster.run("train").exit("train", EXIT_UNKNOWN, termination("OutOfMemory", "second")).step()
@@ -78,7 +78,7 @@ class TestDeletedPod:
 
 
 class TestUnobservedPod:
-    def test_of_training_is_reported_with_its_exit_code(self) -> None:
+    def test_of_training_has_its_exit_code(self) -> None:
         cluster = rejected_input(at("train"), "train", "x-train-kq7z2", EXIT_DOES_NOT_FIT)
         cluster.step()
         found = cluster.condition("Failed")
@@ -97,7 +97,7 @@ class TestUnobservedPod:
         rejected_input(cluster, "train", "x-train-another").step()
         assert cluster.condition("Failed")["reason"] == "ReasonLost"
 
-    def test_of_a_failed_job_is_reported_with_the_job(self) -> None:
+    def test_of_a_failed_job_has_the_job(self) -> None:
         cluster = at("train").fail_job("train")
         cluster.step()
         found = cluster.condition("Failed")
@@ -127,7 +127,7 @@ class TestUnobservedPod:
 
 class TestContainerWithoutMessage:
     @pytest.mark.parametrize("has_run", [False, True])
-    def test_the_message_of_the_node_is_reported(self, has_run: bool) -> None:
+    def test_message_of_the_node_is_reported(self, has_run: bool) -> None:
         cluster = at("train")
         pod = cluster.create_pod("train")
         if has_run:
@@ -140,7 +140,7 @@ class TestContainerWithoutMessage:
         assert "kubectl describe pod -n team" in found["message"]
 
     @pytest.mark.parametrize("has_run", [False, True])
-    def test_the_preemption_is_reported(self, has_run: bool) -> None:
+    def test_preemption_is_reported(self, has_run: bool) -> None:
         cluster = at("train")
         pod = cluster.kubelet.disrupt(cluster.create_pod("train"), "PodGC: node no longer exists")
         cluster.kubelet.exit(pod, 137) if has_run else cluster.kubelet.fail(pod)
@@ -220,7 +220,7 @@ class TestRestarts:
         cluster.step()
         assert cluster.status["restarts"] == {"preempted": 0, "failed": 2}
 
-    def test_of_a_failed_job_are_those_it_was_charged(self) -> None:
+    def test_of_a_failed_job_are_its_charged_pods(self) -> None:
         cluster = at("train").fail_job("train")
         cluster.job_of("train")["status"]["failed"] = 4
         cluster.step()
@@ -238,7 +238,7 @@ def storage_away(cluster: FineTuning) -> FineTuning:
 class TestBackoff:
     """The Job controller waits 10, 20, 40, 80 ... 600 s after each failed pod, whatever the reason."""
 
-    def test_the_delay_is_reported(self) -> None:
+    def test_delay_is_reported(self) -> None:
         cluster = preempted(at("train"))
         assert cluster.stage("train")["message"].endswith("The next pod starts within 10s.")
         cluster = preempted(preempted(cluster))
@@ -247,7 +247,7 @@ class TestBackoff:
         cluster.step()
         assert "within" not in cluster.stage("train")["message"], "it has come"
 
-    def test_a_job_with_four_preempted_pods_is_recreated(self) -> None:
+    def test_job_with_four_preempted_pods_is_recreated(self) -> None:
         cluster = preempted(preempted(preempted(at("train"))))
         before = cluster.job_of("train")
         cluster.run("train").exit("train", EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM"))
@@ -261,13 +261,13 @@ class TestBackoff:
         assert cluster.stage("train")["message"].endswith("The next pod starts within 10s.")
         assert cluster.status["restarts"] == {"preempted": 5, "failed": 0}
 
-    def test_a_job_with_a_new_pod_is_kept(self) -> None:
+    def test_job_with_a_new_pod_is_kept(self) -> None:
         cluster = preempted(preempted(preempted(at("train"))))
         cluster.run("train").exit("train", EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM"))
         cluster.create_pod("train")
         assert cluster.step().delete == []
 
-    def test_a_queued_job_is_kept(self) -> None:
+    def test_queued_job_is_kept(self) -> None:
         cluster = FineTuning(queueName="gpus").prepared()
         cluster.job_of("train")["spec"]["suspend"] = False
         for _ in range(4):
@@ -276,14 +276,14 @@ class TestBackoff:
             cluster.remove_pod()
         assert cluster.stage("train")["message"].endswith("The next pod starts within 1m20s.")
 
-    def test_a_job_with_a_crashed_pod_is_kept(self) -> None:
+    def test_job_with_a_crashed_pod_is_kept(self) -> None:
         """A new Job would count its retries from zero, and the log of the crash would be deleted."""
         cluster = crashed(preempted(preempted(preempted(at("train")))), 1)
         assert cluster.stage("train")["message"].endswith("The next pod starts within 1m20s.")
         cluster.run("train").exit("train", EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM"))
         assert cluster.step().delete == []
 
-    def test_a_job_that_waits_for_the_store_is_kept(self) -> None:
+    def test_job_that_waits_for_the_store_is_kept(self) -> None:
         cluster = storage_away(storage_away(storage_away(at("train"))))
         assert storage_away(cluster).stage("train")["message"].endswith("The next pod starts within 1m20s.")
 
@@ -298,7 +298,7 @@ class TestStalledJob:
     """Its controller expects a pod that was deleted unobserved: there will be neither an event nor a pod."""
 
     @pytest.mark.lifecycle("stalled")
-    def test_a_stalled_job_is_recreated(self) -> None:
+    def test_stalled_job_is_recreated(self) -> None:
         cluster = forgotten(450.0)
         before = cluster.job_of("train")
         step = cluster.step()
@@ -321,7 +321,7 @@ class TestStalledJob:
         cluster.wait_idle(470)
         assert cluster.step().delete
 
-    def test_is_recreated_in_spite_of_an_old_warning(self) -> None:
+    def test_is_recreated_despite_an_old_warning(self) -> None:
         """A warning is kept for an hour, even where the controller has stopped retrying; a new one is an event."""
         cluster = forgotten(0.0)
         cluster.warn(cluster.job_of("train"), "FailedCreate", "connection refused")
@@ -345,14 +345,14 @@ class TestStalledJob:
         cluster.wait(9000)
         assert cluster.step().delete == []
 
-    def test_is_kept_while_no_controller_has_observed_it(self) -> None:
+    def test_is_kept_while_unobserved(self) -> None:
         cluster = at("train")
         cluster.wait(9000)
         assert cluster.step().delete == [], "another Job would get no pod either"
 
 
 @pytest.mark.lifecycle("job-deleted")
-def test_a_deleted_job_is_pending_until_it_runs_again() -> None:
+def test_deleted_job_is_pending() -> None:
     cluster = at("train").run("train")
     cluster.step()
     assert cluster.stage("train")["state"] == "Running"

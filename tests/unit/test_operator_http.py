@@ -51,7 +51,7 @@ async def test_only_a_json_object_is_an_answer(
     assert await client.get_json(str(server.make_url(path))) == expected
 
 
-async def test_a_pod_that_is_gone_has_no_answer(server: TestServer, client: HttpClient) -> None:
+async def test_pod_that_is_gone_has_no_answer(server: TestServer, client: HttpClient) -> None:
     url = str(server.make_url("/progress"))
     await server.close()
     assert await client.get_json(url) is None
@@ -64,5 +64,5 @@ async def test_polls_share_a_connection(server: TestServer, client: HttpClient) 
     assert len(ports) == 3 and len(set(ports)) == 1
 
 
-async def test_a_client_that_was_not_used_closes() -> None:
+async def test_client_that_was_not_used_closes() -> None:
     await HttpClient().close()

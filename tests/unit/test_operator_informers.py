@@ -37,7 +37,7 @@ def pauses(error: ApiError, times: int, monkeypatch: pytest.MonkeyPatch) -> list
 
 
 @pytest.mark.parametrize("status", [0, 410, 429, 500, 503])
-def test_the_delay_between_retries_is_short(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delay_between_retries_is_short(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     slept = pauses(ApiError(status, "Refused", "not now"), 30, monkeypatch)
     assert slept[0] < 2.0
     assert max(slept) <= 10.0

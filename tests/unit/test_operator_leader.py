@@ -38,12 +38,12 @@ def test_renewing_keeps_the_time_of_acquisition() -> None:
     assert renewed._replace(renewed=HELD.renewed) == HELD
 
 
-def test_a_record_round_trips() -> None:
+def test_record_round_trips() -> None:
     assert Record.of({"spec": HELD.spec()}) == HELD
     assert Record.of({"metadata": {}}) == Record.of(None) == Record()
 
 
-def test_a_holder_stops_before_others_may_acquire() -> None:
+def test_holder_stops_before_others_may_acquire() -> None:
     longest_pause = 1.2 * DEFAULT.retry
     assert DEFAULT.request_timeout() + longest_pause < DEFAULT.deadline < DEFAULT.lease, "and has time for a second try"
     assert all(DEFAULT.retry <= DEFAULT.retry_period() <= longest_pause for _ in range(100))

@@ -53,7 +53,7 @@ async def server() -> AsyncIterator[TestServer]:
         (PAST, ["Bearer 1", "Bearer 2"]),
     ],
 )
-async def test_a_token_is_read_again_when_its_login_has_expired(
+async def test_token_is_reread_when_its_login_expires(
     server: TestServer, lasts: timedelta | None, said: list[str]
 ) -> None:
     logins = count()
@@ -68,14 +68,14 @@ async def test_a_token_is_read_again_when_its_login_has_expired(
     assert [each["said"] for each in answers] == said
 
 
-async def test_an_api_server_behind_a_path_is_found(server: TestServer) -> None:
+async def test_api_server_behind_a_path_is_found(server: TestServer) -> None:
     kube = connect(str(server.make_url("/clusters/c1")))
     answer = await kube.get("Pod", "team", "x") or {}
     await kube.close()
     assert answer["path"] == "/clusters/c1/api/v1/namespaces/team/pods/x"
 
 
-async def test_no_answer_is_to_be_compressed(server: TestServer) -> None:
+async def test_no_compression_is_requested(server: TestServer) -> None:
     kube = connect(str(server.make_url("/")))
     answer = await kube.get("Pod", "team", "x") or {}
     await kube.close()
@@ -83,7 +83,7 @@ async def test_no_answer_is_to_be_compressed(server: TestServer) -> None:
 
 
 @pytest.mark.parametrize(("status", "there"), [(200, True), (404, False)])
-async def test_whether_an_object_exists_is_asked_without_its_contents(status: int, there: bool) -> None:
+async def test_existence_is_asked_without_contents(status: int, there: bool) -> None:
     accepted = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -101,7 +101,7 @@ async def test_whether_an_object_exists_is_asked_without_its_contents(status: in
     ]
 
 
-def test_a_kubeconfig_is_read_where_it_is_named_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubeconfig_path_is_read_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config").write_text(json.dumps(client_config("https://here:6443", "secret")))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
@@ -112,7 +112,7 @@ def test_a_kubeconfig_is_read_where_it_is_named_now(tmp_path: Path, monkeypatch:
     assert found.expiration is None, "who changes the context of kubectl does not move a running operator"
 
 
-def test_without_a_login_the_process_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_login_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -123,7 +123,7 @@ def test_without_a_login_the_process_says_so(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("host", "url"), [("10.96.0.1", "https://10.96.0.1:443"), ("fd00::1", "https://[fd00::1]:443")]
 )
-def test_in_a_cluster_the_api_server_goes_by_its_address(host: str, url: str) -> None:
+def test_address_inside_a_cluster(host: str, url: str) -> None:
     assert process.address(host, "443") == url
 
 
@@ -173,18 +173,18 @@ def test_exec_credentials(tmp_path: Path) -> None:
     assert (tmp_path / "runs").read_text() == "run\n"
 
 
-def test_a_kubeconfigs_proxy_wins(tmp_path: Path) -> None:
+def test_kubeconfigs_proxy_wins(tmp_path: Path) -> None:
     kubeconfig = exec_kubeconfig(tmp_path, **{"proxy-url": "http://kubeconfig:3128"})
     assert log_in_elsewhere(kubeconfig)[2] == "http://kubeconfig:3128"
 
 
-def test_a_token_needs_no_kubernetes_package(tmp_path: Path) -> None:
+def test_token_needs_no_kubernetes_package(tmp_path: Path) -> None:
     (tmp_path / "config").write_text(json.dumps(client_config("https://here:6443", "secret")))
     expected = ["https://here:6443", "Bearer secret", "http://environment:3128", "False", "False"]
     assert log_in_elsewhere(tmp_path / "config") == expected
 
 
-async def test_a_401_logs_in_again() -> None:
+async def test_401_logs_in_again() -> None:
     """A token may end sooner than its login says."""
 
     async def check(request: web.Request) -> web.Response:

@@ -20,7 +20,7 @@ def test_quantities(quantity: str | int, value: str) -> None:
 
 
 @pytest.mark.parametrize("quantity", ["", "x", "1 Gi", "1GB", "m", "1e", "1.2.3", "\uff11"])
-def test_what_is_no_quantity(quantity: str) -> None:
+def test_invalid_quantities(quantity: str) -> None:
     with pytest.raises(ValueError, match="quantity"):
         parse_quantity(quantity)
 

@@ -210,7 +210,7 @@ def chain(registered: None, tmp_path: Path) -> Chain:
     return Chain(folder)
 
 
-def test_the_whole_chain(chain: Chain) -> None:
+def test_whole_chain(chain: Chain) -> None:
     outcome, context = chain.run("publish")
     assert isinstance(outcome.result, PublishResult), outcome
     assert [item.format for item in outcome.result.artifacts] == ["bf16", "half-size"]
@@ -273,7 +273,7 @@ def test_metric_and_gate(chain: Chain) -> None:
     assert ">meanLoss<" in page
 
 
-def test_a_new_gate_can_fail(chain: Chain) -> None:
+def test_new_gate_can_fail(chain: Chain) -> None:
     gates = [{"metric": "meanLoss", "against": "tuned", "maxIncrease": 0.01}]
     outcome, context = chain.run("publish", export={"formats": ["half-size"]}, evaluation={"gates": gates})
     assert (context.stage, outcome.reason) == ("evaluate", "GateFailed")

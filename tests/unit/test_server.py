@@ -193,7 +193,7 @@ def test_several_keys_are_valid(tmp_path: Path) -> None:
     assert read_keys(tmp_path / "key") == ["first-key", "second-key"]
 
 
-def test_no_key_is_needed_only_where_no_secret_is_mounted(tmp_path: Path) -> None:
+def test_no_key_without_a_mounted_secret(tmp_path: Path) -> None:
     assert mounted_keys(tmp_path / "absent" / "key") == []
     with pytest.raises(InvalidKeyError):
         mounted_keys(tmp_path / "key")

@@ -96,7 +96,7 @@ class TestSeveralOwners:
     def cache(self) -> Cache:
         return Cache(cached_kinds(ALL))
 
-    def test_a_child_is_found_by_each_of_them(self, cache: Cache) -> None:
+    def test_child_is_found_by_each_owner(self, cache: Cache) -> None:
         both = {LABEL: "g", "tuneyard.dev/finetunejob": "x"}
         cache.put(obj(JOB, "j", 1, None, **both))
         assert names(cache.children("Job", GARDEN_KEY)) == names(cache.children("Job", JOB_KEY)) == ["j"]
@@ -106,19 +106,19 @@ class TestSeveralOwners:
         assert cache.children("Job", GARDEN_KEY) == []
         assert not cache._children, "nothing is left of it"
 
-    def test_a_child_enqueues_each_of_them(self, cache: Cache) -> None:
+    def test_child_enqueues_each_owner(self, cache: Cache) -> None:
         both = {LABEL: "g", "tuneyard.dev/finetunejob": "x"}
         child = obj(JOB, "j", 1, None, **both)
         assert set(enqueue_requests(child, cached_kinds(ALL), cache)) == {GARDEN_KEY, JOB_KEY}
 
-    def test_an_object_is_found_by_each_that_it_refers_to(self, cache: Cache) -> None:
+    def test_object_is_found_by_each_reference(self, cache: Cache) -> None:
         cache.put(garden(follows=("x", "y", "y")))
         keys = [JOB_KEY._replace(name=each) for each in "xyz"]
         assert [names(cache.children("Garden", key)) for key in keys] == [["g"], ["g"], []]
         cache.put(garden(version=2, follows=("z",)))
         assert [names(cache.children("Garden", key)) for key in keys] == [[], [], ["g"]]
 
-    def test_a_change_enqueues_owner_self_and_followers(self, cache: Cache) -> None:
+    def test_change_enqueues_owner_self_and_followers(self, cache: Cache) -> None:
         cache.put(garden("owner"))
         cache.put(garden("follower", follows=("x",)))
         job = obj(FINE_TUNE_JOB, "x", 1, None, **{LABEL: "owner"})
@@ -126,7 +126,7 @@ class TestSeveralOwners:
         assert enqueue_requests(job, cached_kinds(ALL), cache) == expected
         assert enqueue_requests(garden(follows=("x",)), cached_kinds(ALL), cache) == [GARDEN_KEY]
 
-    def test_a_change_is_an_event_of_each_owner_but_not_of_what_it_refers_to(self, cache: Cache) -> None:
+    def test_change_is_an_event_of_owners_alone(self, cache: Cache) -> None:
         cache.put(obj(FINE_TUNE_JOB, "x", 1, None, **{LABEL: "g"}))
         cache.put(garden())
         events = cache._last_events
@@ -150,7 +150,7 @@ class TestDeclared:
             Source("Event", fields="type=Warning,involvedObject.kind=Job"),
         )
 
-    def test_a_kind_that_one_controller_watches_whole_is_watched_whole(self) -> None:
+    def test_watch_without_selector_wins(self) -> None:
         (services,) = [source for source in sources(CONTROLLERS) if source.kind == "Service"]
         assert services == Source("Service"), "the FineTuneJob's controller alone would have a selector"
 
@@ -211,7 +211,7 @@ class RecordingKube(Kube):
         return obj
 
 
-async def test_a_reconcile_runs_its_plan() -> None:
+async def test_reconcile_runs_its_plan() -> None:
     kube, cache = RecordingKube(), Cache(cached_kinds(ALL))
     cache.put(garden())
     cache.put(obj(FINE_TUNE_JOB, "x", 1, None, **{LABEL: "g"}))

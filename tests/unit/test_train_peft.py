@@ -66,6 +66,6 @@ def test_lora() -> None:
     }
 
 
-def test_the_request_survives_json() -> None:
+def test_request_survives_json() -> None:
     request = config(devices=2)
     assert PeftRequest.model_validate_json(request.model_dump_json(by_alias=True)) == request

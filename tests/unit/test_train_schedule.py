@@ -55,7 +55,7 @@ def test_epochs_are_shuffled() -> None:
     assert first != second
 
 
-def test_a_batch_may_span_two_epochs() -> None:
+def test_batch_may_span_two_epochs() -> None:
     order = row_order([5] * 5, steps=3, batch=4, seed=1)
     assert len(order) == 12
     assert sorted(Counter(order).values()) == [2, 2, 2, 3, 3]

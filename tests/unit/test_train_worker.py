@@ -100,7 +100,7 @@ worker_main(Request, work)
     assert (caught.value.reason, caught.value.message, caught.value.advice) == ("Because", "it is wrong", "mend it")
 
 
-def test_a_crash_names_its_exception(bench: Bench) -> None:
+def test_crash_names_its_exception(bench: Bench) -> None:
     with pytest.raises(StageError, match="ZeroDivisionError: integer division") as caught:
         bench.run("worker_main(Request, lambda request: 1 // 0)")
     assert caught.value.reason == reasons.STAGE_CRASHED
@@ -118,7 +118,7 @@ def test_no_result_is_a_crash(bench: Bench) -> None:
         bench.run("worker_main(Request, lambda request: None)")
 
 
-def test_a_crash_after_the_result_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_crash_after_the_result_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     text = """
 worker_main(Request, lambda request: Answer(number=9))
 os.abort()
@@ -127,7 +127,7 @@ os.abort()
     assert "bench_worker ended with code -6 after its work was done" in caplog.messages
 
 
-def test_a_stop_terminates_the_worker(bench: Bench) -> None:
+def test_stop_terminates_the_worker(bench: Bench) -> None:
     threading.Timer(0.5, bench.context.stopping.set).start()
     began = time.monotonic()
     with pytest.raises(TryAgain):
@@ -135,7 +135,7 @@ def test_a_stop_terminates_the_worker(bench: Bench) -> None:
     assert time.monotonic() - began < 20
 
 
-def test_the_stop_file(bench: Bench) -> None:
+def test_stop_file(bench: Bench) -> None:
     bench.context.stopping.set()
     stop_file = bench.folder / "stop"
     text = f"""
@@ -177,7 +177,7 @@ def test_torchrun_on_several_nodes() -> None:
     assert "--nnodes=2" in Program("some.module", Answer).command(Path("request.json"), 1, Group(2, 0, "x-0.x"))
 
 
-def test_a_lost_peer_terminates_the_worker(bench: Bench) -> None:
+def test_lost_peer_terminates_the_worker(bench: Bench) -> None:
     rendezvous = Rendezvous()
     threading.Timer(0.5, rendezvous.lost.set).start()
     with pytest.raises(TryAgain) as caught:
@@ -185,7 +185,7 @@ def test_a_lost_peer_terminates_the_worker(bench: Bench) -> None:
     assert caught.value.reason == reasons.PEER_LOST
 
 
-def test_an_nccl_abort_is_a_lost_peer(bench: Bench) -> None:
+def test_nccl_abort_is_a_lost_peer(bench: Bench) -> None:
     text = "print('NCCL error: ncclRemoteError: a remote process exited', flush=True)\nos.abort()"
     with pytest.raises(TryAgain) as caught:
         bench.run(text)
@@ -215,7 +215,7 @@ sys.exit(1)
     assert caught.value.reason == reasons.PEER_LOST
 
 
-def test_the_cause_comes_before_lost_peers(bench: Bench) -> None:
+def test_cause_comes_before_lost_peers(bench: Bench) -> None:
     text = """
 lost = WorkerFailed(kind="TryAgain", reason="PeerLost", message="a peer is gone")
 emit(lost)
@@ -226,7 +226,7 @@ emit(lost)
         bench.run(text)
 
 
-def test_a_program_with_its_own_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_with_its_own_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     program = Program("some.module", Answer, "TUNEYARD_QUANTIZER_PYTHON")
     monkeypatch.delenv("TUNEYARD_QUANTIZER_PYTHON", raising=False)
     assert program.command(Path("request.json"))[0] == sys.executable

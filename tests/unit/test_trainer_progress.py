@@ -17,7 +17,7 @@ class Clock:
         return self.now
 
 
-def test_an_update_changes_only_its_fields() -> None:
+def test_update_changes_only_its_fields() -> None:
     progress = Progress("train")
     progress.update(step=1, steps=10, loss=2.5, message="training")
     progress.update(step=2, percent=20)
@@ -41,7 +41,7 @@ def test_eta_follows_the_mean_speed() -> None:
         assert progress.report().eta_seconds == eta
 
 
-def test_the_listener_gets_each_report() -> None:
+def test_listener_gets_each_report() -> None:
     reports: list[ProgressReport] = []
     Progress("train", reports.append).update(percent=5)
     assert [report.percent for report in reports] == [5]

@@ -103,7 +103,7 @@ def test_model_card(release: Release) -> None:
     assert served.name == "support-bot"
 
 
-def test_the_report_of_a_release(release: Release) -> None:
+def test_report_of_a_release(release: Release) -> None:
     report = PublishReport.of(release)
     assert [item.format for item in report.artifacts] == list(ALL)
     assert report.recommended and report.evaluation

@@ -97,7 +97,7 @@ class TestMembers:
         members.join(request(1, "a"))
         assert members.complete.is_set()
 
-    def test_a_pod_may_be_replaced_before_the_start(self) -> None:
+    def test_pod_may_be_replaced_before_the_start(self) -> None:
         members = Members(3)
         members.join(request(1, "a"))
         members.join(request(1, "replacement"))
@@ -105,13 +105,13 @@ class TestMembers:
         members.join(request(1, "replacement"))
         assert not members.broken.is_set()
 
-    def test_a_pod_replaced_later_breaks_the_group(self) -> None:
+    def test_pod_replaced_later_breaks_the_group(self) -> None:
         members = Members(2)
         members.join(request(1, "a"))
         members.join(request(1, "replacement"))
         assert members.broken.is_set()
 
-    def test_a_member_of_another_rendezvous_is_rejected(self) -> None:
+    def test_member_of_another_rendezvous_is_rejected(self) -> None:
         members = Members(2)
         assert not members.join(request(1, "a", "another"))
         assert members.missing() == [1]
@@ -130,18 +130,20 @@ class TestMembers:
 
 
 class TestRendezvous:
-    def test_a_single_pod_waits_for_nobody(self) -> None:
+    def test_single_pod_does_not_wait(self) -> None:
         with rendezvous_of(SINGLE_NODE) as rendezvous:
             assert rendezvous.join(7, NOT_STOPPED) == 7
             assert not rendezvous.lost.is_set()
 
     @pytest.mark.parametrize("step", [None, 40])
-    def test_all_resume_from_the_leaders_checkpoint(self, port: int, open_pods: ExitStack, step: int | None) -> None:
+    def test_followers_resume_from_the_leaders_checkpoint(
+        self, port: int, open_pods: ExitStack, step: int | None
+    ) -> None:
         pods = [open_pods.enter_context(rendezvous_of(group(port, rank, 3))) for rank in range(3)]
         assert join_all((pods[0], step), (pods[1], 60), (pods[2], None)) == [step] * 3
         assert not any(pod.lost.is_set() for pod in pods)
 
-    def test_a_replaced_follower_breaks_the_group(self, port: int, open_pods: ExitStack) -> None:
+    def test_replaced_follower_breaks_the_group(self, port: int, open_pods: ExitStack) -> None:
         leader, follower = (open_pods.enter_context(rendezvous_of(group(port, rank))) for rank in range(2))
         join_all((leader, None), (follower, None))
         stopping = threading.Event()
@@ -154,7 +156,7 @@ class TestRendezvous:
                 waiting.result(SECONDS)
         assert caught.value.reason == reasons.PREEMPTED
 
-    def test_a_replaced_leader_breaks_the_group(self, port: int, open_pods: ExitStack) -> None:
+    def test_replaced_leader_breaks_the_group(self, port: int, open_pods: ExitStack) -> None:
         follower = open_pods.enter_context(rendezvous_of(group(port, 1)))
         with Leader(group(port, 0)) as leader:
             join_all((leader, None), (follower, None))
@@ -165,7 +167,7 @@ class TestRendezvous:
         assert not next_leader.lost.is_set()
 
     @pytest.mark.parametrize("gone", [0, 1])
-    def test_a_vanished_pod_is_noticed(
+    def test_vanished_pod_is_noticed(
         self, port: int, open_pods: ExitStack, monkeypatch: pytest.MonkeyPatch, gone: int
     ) -> None:
         monkeypatch.setattr(module, "LOST_AFTER_SECONDS", 0.5)
@@ -193,14 +195,14 @@ class TestRendezvous:
         assert not follower.lost.wait(1.5)
 
     @pytest.mark.parametrize("node_rank", [0, 1])
-    def test_the_wait_has_a_timeout(self, port: int, monkeypatch: pytest.MonkeyPatch, node_rank: int) -> None:
+    def test_wait_has_a_timeout(self, port: int, monkeypatch: pytest.MonkeyPatch, node_rank: int) -> None:
         monkeypatch.setattr(module, "JOIN_TIMEOUT_SECONDS", 0.3)
         with rendezvous_of(group(port, node_rank)) as pod, pytest.raises(TryAgain, match="did not join") as caught:
             pod.join(None, NOT_STOPPED)
         assert caught.value.reason == reasons.WAITING_FOR_NODES
 
     @pytest.mark.parametrize("node_rank", [0, 1])
-    def test_a_waiting_pod_can_be_stopped(self, port: int, node_rank: int) -> None:
+    def test_waiting_pod_can_be_stopped(self, port: int, node_rank: int) -> None:
         stopping = threading.Event()
         stopping.set()
         with rendezvous_of(group(port, node_rank)) as pod, pytest.raises(TryAgain) as caught:

@@ -48,7 +48,7 @@ def test_messages_and_advice_are_sentences() -> None:
     assert str(BadInput("Reason", "Really?")) == "Really?"
 
 
-def test_a_failed_gate_reports_its_measurements() -> None:
+def test_failed_gate_reports_its_measurements() -> None:
     gate = GateStatus(metric="perplexity", against="base", subject="tuned", value=6, limit=5, passed=False)
     measured = EvaluateResult(
         measurements=[Measurement(subject="tuned", metric="perplexity", value=6)],
@@ -68,7 +68,7 @@ def context(tmp_path: Path) -> StageContext:
     return StageContext(stage="train", name="x", spec=SPEC, store=MemoryStore(), work=tmp_path)
 
 
-def test_an_unknown_error_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_error_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         outcome = run_stage(context(tmp_path))  # without prepare's digests
     assert (outcome.exit_code, outcome.reason) == (1, reasons.STAGE_CRASHED)
@@ -83,7 +83,7 @@ def committed(tmp_path: Path) -> tuple[StageContext, MemoryStore]:
     return made, store
 
 
-def test_a_committed_result_is_found_by_its_type(committed: tuple[StageContext, MemoryStore]) -> None:
+def test_committed_result_is_found_by_its_type(committed: tuple[StageContext, MemoryStore]) -> None:
     made, store = committed
     assert made.find_result(TrainResult) is None
     with pytest.raises(StageError, match="does not exist"):
@@ -132,7 +132,7 @@ def test_marks_of_version_1_are_read(
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b'{"result": {}}', b'{"stage": "train", "version": 1, "digest": "0"}'])
-def test_a_broken_mark_is_named(committed: tuple[StageContext, MemoryStore], text: bytes) -> None:
+def test_broken_mark_is_named(committed: tuple[StageContext, MemoryStore], text: bytes) -> None:
     made, store = committed
     uri = made.uri("train", "stage.json")
     store.objects[uri] = text
