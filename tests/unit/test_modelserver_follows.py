@@ -22,6 +22,7 @@ def release(form: str) -> Release:
         ("recommended", released(), release("int8")),
         ("bf16", released(), release("bf16")),
         ("gptq", released(), "FormatNotExported"),
+        ("recommended", released(recommended={}, artifacts=[]), "FormatNotExported"),  # a job without export
         ("bf16", None, "WaitingForFineTuneJob"),
         ("bf16", released(revision="another"), "WaitingForFineTuneJob"),
         ("bf16", released(conditions=[]), "WaitingForFineTuneJob"),

@@ -12,7 +12,7 @@ from support.serving import Serving
 from tuneyard_api import registry
 from tuneyard_api.kinds.modelserver import RolloutStatus
 from tuneyard_operator.machinery.conditions import parse_time, timestamp
-from tuneyard_operator.machinery.objects import Json, condition, is_condition_true
+from tuneyard_operator.machinery.objects import Json, condition, condition_in, is_condition_true
 from tuneyard_operator.machinery.plan import Plan
 from tuneyard_operator.modelserver import strategies
 from tuneyard_operator.modelserver.strategies import strategy_of, surge
@@ -136,3 +136,12 @@ def test_engine_from_one_registry_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert containers["engine"]["image"] == "llama:1"
     assert json.loads(containers["engine"]["command"][-1])["engine"] == "llama-cpp"
     assert containers["proxy"]["command"][-2:] == ["--engine", "llama-cpp"]
+
+
+def test_engine_without_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.ENGINES, "llama-cpp", registry.Engine("llama.cpp", image="llama"))
+    step = Serving(engine="llama-cpp").dry_run()
+    assert step.apply == []
+    progressing = condition_in(step.status["conditions"], "Progressing")
+    assert progressing["reason"] == "ImageNotConfigured"
+    assert "llama" in progressing["message"]

@@ -67,6 +67,7 @@ SUCCEEDED: Final = "Succeeded"
 # A ModelServer waits for a release that it may serve.
 WAITING_FOR_FINE_TUNE_JOB: Final = "WaitingForFineTuneJob"
 FORMAT_NOT_EXPORTED: Final = "FormatNotExported"
+IMAGE_NOT_CONFIGURED: Final = "ImageNotConfigured"
 
 # A ModelServer rolls a revision out.
 ROLLING_OUT: Final = "RollingOut"

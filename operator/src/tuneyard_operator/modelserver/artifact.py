@@ -78,7 +78,9 @@ def failed_gates(evaluation: Json) -> int:
 
 def _artifact_of_job(reference: FineTuneJobRef, job: Json) -> Release | Waiting:
     status = job["status"]
-    wanted = status["recommended"]["format"] if reference.format == "recommended" else reference.format
+    wanted = reference.format
+    if wanted == "recommended":
+        wanted = status.get("recommended", {}).get("format", wanted)
     artifact = next((found for found in status.get("artifacts", []) if found["format"] == wanted), None)
     if artifact is None:
         message = f"FineTuneJob {reference.name} has no artifact {wanted}: add it to its export.formats"

@@ -24,7 +24,7 @@ NUDGED_AT: Final = "tuneyard.dev/nudged-at"
 GRACE_SECONDS: Final = 120
 
 FETCH_RESOURCES: Final[Json] = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
-PROXY_RESOURCES: Final[Json] = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}}
+PROXY_RESOURCES: Final[Json] = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}
 RUN = podspec.scratch("run", names.RUN_DIR)
 MODELS = podspec.scratch("models", "/models")
 TMP = podspec.scratch("tmp", "/tmp")  # noqa: S108 - the pod's own

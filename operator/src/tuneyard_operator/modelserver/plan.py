@@ -16,6 +16,7 @@ from tuneyard_operator.modelserver.observe import World
 from tuneyard_operator.modelserver.revisions import Revisions, belongs_to_server, read_revisions
 from tuneyard_operator.modelserver.rollout import Rollout, Target, decide, serving_revision, stay
 from tuneyard_operator.modelserver.status import write_status
+from tuneyard_operator.pods.images import NoImageError
 from tuneyard_operator.settings import Settings
 
 NAME_TAKEN: Final = "belongs to someone else. Delete it, or give the ModelServer another name."
@@ -49,12 +50,15 @@ def _target(
     While the FineTuneJob has no new release, its last one is served with the options of the spec.
     """
     found = find_release(spec.model, world.job)
-    if isinstance(found, Release):
-        return _target_of(world.server, spec, found, settings), None
-    status: Json = world.server.get("status", {})
-    serving = revisions.get(serving_revision(revisions, status) or revisions.selected)
-    last = last_release(spec.model, status, serving.deployment if serving else None)
-    return _target_of(world.server, spec, last, settings) if last else None, found
+    waiting_for, release = (None, found) if isinstance(found, Release) else (found, None)
+    if release is None:
+        status: Json = world.server.get("status", {})
+        serving = revisions.get(serving_revision(revisions, status) or revisions.selected)
+        release = last_release(spec.model, status, serving.deployment if serving else None)
+    try:
+        return _target_of(world.server, spec, release, settings) if release else None, waiting_for
+    except NoImageError as error:
+        return None, Waiting(reasons.IMAGE_NOT_CONFIGURED, str(error))
 
 
 def _target_of(server: Json, spec: ModelServerSpec, release: Release, settings: Settings) -> Target:
