@@ -4,7 +4,7 @@ Tests edit objects in place. The Job and Deployment controllers, the garbage col
 kubelet (support/kubelet.py) do one step whenever a test calls them.
 """
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from copy import deepcopy
 from datetime import timedelta
 from itertools import count
@@ -72,14 +72,12 @@ class SimulatedCluster:
         return next(self._numbers)
 
     def create(self, obj: Json) -> Json:
-        created = deepcopy(obj)
-        number = self.number()
-        metadata = {"uid": f"uid-{number}", "generation": 1, "creationTimestamp": timestamp(self.now)}
+        assert key_of(obj) not in self.objects, f"{key_of(obj)} exists"
+        created = self.objects[key_of(obj)] = deepcopy(obj)
+        metadata = {"uid": f"uid-{self.number()}", "generation": 1, "creationTimestamp": timestamp(self.now)}
         created["metadata"] |= metadata
         if "spec" in created:
             created.setdefault("status", {})
-        assert key_of(created) not in self.objects, f"{key_of(created)} exists"
-        self.objects[key_of(created)] = created
         return self.update(created)
 
     def apply(self, obj: Json) -> Json:
@@ -205,8 +203,11 @@ class SimulatedCluster:
         queued, was_observed = set(self.queue), self.is_observed()
         for item in step.delete:
             self._delete(item)
-        self._written([self.apply(item) for item in step.apply])
-        self._written([self.create(item) for item in step.create if key_of(item) not in self.objects])
+        for item in step.apply:
+            self._put(self.apply(item))
+        for item in step.create:
+            if key_of(item) not in self.objects:
+                self._put(self.create(item))
         if was_observed and not self._own_writes_enqueue:
             self.queue = queued
 
@@ -220,7 +221,7 @@ class SimulatedCluster:
         queued = set(self.queue)
         obj["status"] = orjson.loads(orjson.dumps(step.status))
         self._written_at = self.now
-        self._written([self.update(obj)])
+        self._put(self.update(obj))
         if not self._own_writes_enqueue:
             self.queue = queued
         return True
@@ -237,14 +238,10 @@ class SimulatedCluster:
             return
         self.delete(obj)
         if key_of(obj) in self.objects:
-            self._written([self.update(obj)])
-
-    def _written(self, answers: Iterable[Json]) -> None:
-        """The answers of the API server are in the operator's cache before its watches deliver them."""
-        for obj in answers:
-            self._put(obj)
+            self._put(self.update(obj))
 
     def _put(self, obj: Json) -> None:
+        """Into the operator's cache: what its watches deliver, and what the API server answers to its own writes."""
         self.cache.put(obj)
         if obj["kind"] in DELIVERED:
             self._delivered[uid(obj)] = {"kind": obj["kind"], "metadata": dict(obj["metadata"])}
