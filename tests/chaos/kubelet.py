@@ -10,7 +10,7 @@ from typing import Final
 
 from chaos.api import AWAY, Api, Json, Refused, path_of
 from chaos.progressserver import ProgressServer
-from chaos.serving import play_server
+from chaos.serving import run_server
 from chaos.stages import StageRun, Store, run_stage
 from chaos.watching import Record, follow
 from support.podstatus import PREEMPTED, condition, now, pod_ended, pod_running
@@ -29,52 +29,52 @@ class Kubelet:
         self._api = api
         self._namespace = namespace
         self._dice = dice
-        self._plays: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
         self._deleting: set[str] = set()
         self._progress = ProgressServer()
 
     async def run(self) -> None:
         """Until it is cancelled."""
         node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
-        await self._insist("POST", "/api/v1/nodes", node)
+        await self._call("POST", "/api/v1/nodes", node)
         await self._progress.start()
         try:
-            await follow(self._api, "Pod", self._namespace, "", self._seen)
+            await follow(self._api, "Pod", self._namespace, "", self._on_change)
         finally:
-            for task in self._plays.values():
+            for task in self._running.values():
                 task.cancel()
-            await asyncio.gather(*self._plays.values(), return_exceptions=True)
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
             await self._progress.stop()
 
-    def _seen(self, record: Record) -> None:
+    def _on_change(self, record: Record) -> None:
         pod = record.object
         uid = pod["metadata"]["uid"]
         if record.type == "DELETED":
-            if play := self._plays.pop(uid, None):
-                play.cancel()
+            if running := self._running.pop(uid, None):
+                running.cancel()
         elif "deletionTimestamp" in pod["metadata"]:
             if uid not in self._deleting:
                 self._deleting.add(uid)
-                self._plays[uid] = asyncio.create_task(self._end(pod, self._plays.pop(uid, None)))
-        elif uid not in self._plays and not _is_over(pod):
-            self._plays[uid] = asyncio.create_task(self._play(pod))
+                self._running[uid] = asyncio.create_task(self._end(pod, self._running.pop(uid, None)))
+        elif uid not in self._running and not _has_ended(pod):
+            self._running[uid] = asyncio.create_task(self._run_pod(pod))
 
-    async def _play(self, pod: Json) -> None:
+    async def _run_pod(self, pod: Json) -> None:
         await asyncio.sleep(0.1 + 0.2 * self._dice.random())
         await self._bind(pod)
         if names.LABEL_STAGE in pod["metadata"].get("labels", {}):
-            await self._play_stage(pod)
+            await self._run_stage(pod)
         else:
-            await play_server(pod, self.write_status, self._dice)
+            await run_server(pod, self.write_status, self._dice)
 
-    async def _play_stage(self, pod: Json) -> None:
+    async def _run_stage(self, pod: Json) -> None:
         (container,) = pod["spec"]["containers"]
         job = await self._job_file(pod)
         digests = next((item["value"] for item in container["env"] if item["name"] == names.ENV_DIGESTS), "{}")
-        async with self._progress.answering() as (address, tell):
+        async with self._progress.answering() as (address, report):
             await self.write_status(pod, pod_running(pod, now(), address))
             stage, pace = container["command"][2], 0.5 + self._dice.random()
-            end = await run_stage(StageRun(self.store, job, stage, json.loads(digests), pace, tell))
+            end = await run_stage(StageRun(self.store, job, stage, json.loads(digests), pace, report))
         await self.write_status(pod, pod_ended(pod, end, now()))
 
     async def _job_file(self, pod: Json) -> Json:
@@ -97,42 +97,42 @@ class Kubelet:
             "metadata": {"name": name, "namespace": self._namespace},
             "target": {"apiVersion": "v1", "kind": "Node", "name": NODE},
         }
-        await self._insist("POST", path_of("Pod", self._namespace, name, "binding"), binding)
+        await self._call("POST", path_of("Pod", self._namespace, name, "binding"), binding)
 
-    async def _end(self, pod: Json, play: asyncio.Task[None] | None) -> None:
+    async def _end(self, pod: Json, running: asyncio.Task[None] | None) -> None:
         """SIGTERM, the termination message, and the pod is gone."""
         await asyncio.sleep(0.1 + 0.2 * self._dice.random())
-        if play:
-            play.cancel()
-            await asyncio.wait({play})
+        if running:
+            running.cancel()
+            await asyncio.wait({running})
         name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-        left = await self._insist("GET", path_of("Pod", self._namespace, name))
-        if left and left["metadata"]["uid"] == uid and not _is_over(left):
+        left = await self._call("GET", path_of("Pod", self._namespace, name))
+        if left and left["metadata"]["uid"] == uid and not _has_ended(left):
             await self.write_status(pod, _preempted(left))
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
-        await self._insist("DELETE", path_of("Pod", self._namespace, name), body)
+        await self._call("DELETE", path_of("Pod", self._namespace, name), body)
 
     async def write_status(self, pod: Json, status: Json) -> None:
         """Writes the pod's status; with the uid it cannot be that of another pod of the same name."""
         metadata = pod["metadata"]
         change = {"metadata": {"uid": metadata["uid"]}, "status": status}
-        await self._insist("PATCH", path_of("Pod", self._namespace, metadata["name"], "status"), change, STRATEGIC)
+        await self._call("PATCH", path_of("Pod", self._namespace, metadata["name"], "status"), change, STRATEGIC)
 
-    async def _insist(
+    async def _call(
         self, method: str, path: str, body: Json | None = None, content_type: str = "application/json"
     ) -> Json | None:
         """Retries as kubelets do, unless the pod is gone or has ended before.
 
         A call that has begun is finished even when the pod is told to end: its status would be wrong later.
         """
-        calling = asyncio.create_task(self._try_on(method, path, body, content_type))
+        calling = asyncio.create_task(self._retry(method, path, body, content_type))
         try:
             return await asyncio.shield(calling)
         except asyncio.CancelledError:
             await calling
             raise
 
-    async def _try_on(self, method: str, path: str, body: Json | None, content_type: str) -> Json | None:
+    async def _retry(self, method: str, path: str, body: Json | None, content_type: str) -> Json | None:
         while True:
             try:
                 if not self.stopped:
@@ -152,5 +152,5 @@ def _preempted(pod: Json) -> Json:
     return {"phase": "Failed", "conditions": [condition("Ready", False, now())]}
 
 
-def _is_over(pod: Json) -> bool:
+def _has_ended(pod: Json) -> bool:
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")

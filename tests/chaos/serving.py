@@ -19,7 +19,7 @@ DAMAGED: Final = End(
 )
 
 
-async def play_server(pod: Json, write_status: WriteStatus, dice: random.Random) -> None:
+async def run_server(pod: Json, write_status: WriteStatus, dice: random.Random) -> None:
     """Until it is ready, or its artifact was found damaged as often as it takes for the revision to fail."""
     (fetch,) = pod["spec"]["initContainers"]
     initializing = podstatus.waiting("PodInitializing")

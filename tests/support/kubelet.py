@@ -41,7 +41,7 @@ class Kubelet:
         return self._write(pod, podstatus.pod_running(pod, self._at, f"10.0.{number // 250}.{number % 250}"))
 
     def exit(self, pod: Json, code: int, message: str = "", reason: str = "") -> Json:
-        """The only container exits; `message`: its termination message."""
+        """Its containers exit; `message`: their termination message."""
         return self._write(pod, podstatus.pod_ended(pod, End(code, message), self._at, reason))
 
     def disrupt(self, pod: Json, message: str = "") -> Json:

@@ -70,12 +70,12 @@ def pod_running(pod: Json, at: str, ip: str = "") -> Json:
 
 
 def pod_ended(pod: Json, end: End, at: str, reason: str = "") -> Json:
-    """The only container of the pod has exited."""
-    (spec,) = pod["spec"]["containers"]
+    """All containers of the pod have exited in the same way; the pod of a stage has only one."""
+    ended = terminated(end, at, reason)
     return {
         "phase": "Failed" if end.code else "Succeeded",
         "conditions": [condition("Ready", False, at)],
-        "containerStatuses": [container(spec, terminated(end, at, reason))],
+        "containerStatuses": [container(spec, ended) for spec in pod["spec"]["containers"]],
     }
 
 
