@@ -4,15 +4,15 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from demo.kubectl import kubectl, port_forward
+from demo.kubectl import kubectl
 from demo.objectstore import PORT, ObjectStore
-from e2e.conftest import DATA, NamespaceFactory
+from e2e.conftest import DATA, STORE_NAMESPACE, NamespaceFactory
 from e2e.jobs import CPU, small_training
 from e2e.smallmodel import first_layers
 from support.docs import FENCE, ROOT, section
@@ -22,10 +22,22 @@ SMALLER = {
     "FineTuneJob": {"training": small_training(10), "evaluation": {"maxRows": 8, "gates": []}, "resources": CPU},
     "ModelServer": {"vllm": {"maxModelLen": 512}, "resources": CPU},
 }
-AWS = """#!/bin/bash
-exec "${UV:-uv}" tool run --quiet --from awscli==1.44.0 \\
-  aws --endpoint-url "$UPLOAD_URL" --ca-bundle "$PWD/my-ca.pem" "$@"
+# kubectl port-forward ends when a connection through it is reset. Then the copy is made again, through another one.
+AWS = f"""#!{sys.executable}
+import os, subprocess, sys
+sys.path.insert(0, {str(ROOT / "examples")!r})
+from demo.kubectl import port_forward
+
+command = [os.environ.get("UV", "uv"), "tool", "run", "--quiet", "--from", "awscli==1.44.0", "aws"]
+for attempt in range(5):
+    with port_forward("svc/s3", {PORT}, {STORE_NAMESPACE!r}) as port:
+        place = ["--endpoint-url", f"https://localhost:{{port}}", "--ca-bundle", "my-ca.pem"]
+        copied = subprocess.run([*command, *place, *sys.argv[1:]]).returncode == 0
+    if copied:
+        sys.exit(0)
+sys.exit(1)
 """
+ONE_CONNECTION = "[default]\ns3 =\n  max_concurrent_requests = 1\n"
 
 
 def steps() -> list[tuple[str, str]]:
@@ -45,7 +57,7 @@ def folder(demo_model: Path, store: ObjectStore, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def environment(folder: Path, store: ObjectStore, new_namespace: NamespaceFactory) -> Iterator[dict[str, str]]:
+def environment(folder: Path, store: ObjectStore, new_namespace: NamespaceFactory) -> dict[str, str]:
     """The environment of a user's shell: a kubeconfig with a namespace, the keys of the store, and `aws`."""
     new_namespace(NAMESPACE)
     kubectl("delete", "secret", "s3-credentials", "-n", NAMESPACE)
@@ -56,14 +68,14 @@ def environment(folder: Path, store: ObjectStore, new_namespace: NamespaceFactor
     aws.parent.mkdir()
     aws.write_text(AWS)
     aws.chmod(0o755)
+    (folder / "aws.ini").write_text(ONE_CONNECTION)
     files = store.credential_files(store.endpoint())
-    with port_forward("svc/s3", PORT, store.namespace) as port:
-        yield os.environ | {
-            "KUBECONFIG": str(kubeconfig),
-            "PATH": f"{aws.parent}:{os.environ['PATH']}",
-            "UPLOAD_URL": f"https://localhost:{port}",
-            **{key: value for key, value in files.items() if key.startswith("AWS_")},
-        }
+    return os.environ | {
+        "KUBECONFIG": str(kubeconfig),
+        "PATH": f"{aws.parent}:{os.environ['PATH']}",
+        "AWS_CONFIG_FILE": str(folder / "aws.ini"),
+        **{key: value for key, value in files.items() if key.startswith("AWS_")},
+    }
 
 
 def run_block(text: str, folder: Path, environment: dict[str, str]) -> str:
