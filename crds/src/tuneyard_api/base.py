@@ -42,6 +42,10 @@ class Model(BaseModel):
         handler.resolve_ref_schema(json_schema).update(validations(cls.rules()))
         return json_schema
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """The model itself: it is frozen. Each validation copies the defaults that it uses."""
+        return self
+
     def wire(self) -> dict[str, Any]:
         """The JSON form, without fields that are not set."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)

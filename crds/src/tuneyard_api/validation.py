@@ -6,17 +6,19 @@ The webhook, the conditions of the operator and `tuneyard validate` say it with 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from tuneyard_api.base import Model
 from tuneyard_api.crd import model_schema
 from tuneyard_api.kind import Kind
 from tuneyard_api.rules import RULE
 
 Json = dict[str, Any]
 Path = Sequence[str | int]
+Spec = TypeVar("Spec", bound=Model)
 
 SHOWN: Final = 60  # characters of a wrong value
 
@@ -35,7 +37,19 @@ class Problem(NamedTuple):
 
 def problems(kind: Kind, document: Mapping[str, Any]) -> list[Problem]:
     """All mistakes of an object; an empty list where the operator can work with it."""
-    return [*_object_problems(kind, document), *_spec_problems(kind, document.get("spec"))]
+    return read_spec(kind, kind.spec, document)[1]
+
+
+def read_spec(kind: Kind, model: type[Spec], document: Mapping[str, Any]) -> tuple[Spec | None, list[Problem]]:
+    """The spec of an object as `model`, which is the kind's, and all mistakes of the object.
+
+    The spec is None where it cannot be read.
+    """
+    found = _object_problems(kind, document)
+    try:
+        return model.model_validate(document.get("spec"), by_alias=True, by_name=False), found
+    except ValidationError as error:
+        return None, [*found, *(_problem(kind, each) for each in error.errors(include_url=False))]
 
 
 def explain(found: Iterable[Problem]) -> str:
@@ -48,14 +62,6 @@ def _object_problems(kind: Kind, document: Mapping[str, Any]) -> list[Problem]:
     if not (document.get("metadata") or {}).get("name") or not isinstance(document.get("spec"), dict):
         return []
     return [Problem(rule.field, rule.message) for rule in kind.rules if not rule.accepts(document)]
-
-
-def _spec_problems(kind: Kind, spec: Any) -> list[Problem]:
-    try:
-        kind.spec.model_validate(spec, by_alias=True, by_name=False)
-    except ValidationError as error:
-        return [_problem(kind, each) for each in error.errors(include_url=False)]
-    return []
 
 
 def _problem(kind: Kind, error: ErrorDetails) -> Problem:

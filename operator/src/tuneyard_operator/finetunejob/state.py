@@ -9,7 +9,7 @@ from tuneyard_api.kinds.finetunejob import FINE_TUNE_JOB, FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus, Restarts
 from tuneyard_api.runs import revision
 from tuneyard_api.stages import chain
-from tuneyard_api.validation import Problem, problems
+from tuneyard_api.validation import Problem, explain, read_spec
 from tuneyard_operator.finetunejob.children import counted_before
 from tuneyard_operator.finetunejob.observe import StageView, World, run_jobs, view_stage
 from tuneyard_operator.finetunejob.run import Run, StageRecord
@@ -26,14 +26,21 @@ class State:
     now: datetime
 
     @cached_property
+    def _read(self) -> tuple[FineTuneJobSpec | None, list[Problem]]:
+        return read_spec(FINE_TUNE_JOB, FineTuneJobSpec, self.world.job)
+
+    @property
     def problems(self) -> list[Problem]:
         """What is wrong with the spec."""
-        return problems(FINE_TUNE_JOB, self.world.job)
+        return self._read[1]
 
-    @cached_property
+    @property
     def spec(self) -> FineTuneJobSpec:
         """The spec, which is valid where the policy `invalid_spec` does not apply."""
-        return FineTuneJobSpec.model_validate(self.world.job["spec"])
+        spec, found = self._read
+        if spec is None:
+            raise ValueError(explain(found))
+        return spec
 
     @cached_property
     def before(self) -> Run:

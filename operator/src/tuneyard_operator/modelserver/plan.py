@@ -5,7 +5,7 @@ from typing import Final
 
 from tuneyard_api import reasons
 from tuneyard_api.kinds.modelserver import MODEL_SERVER, ModelServerSpec, Release
-from tuneyard_api.validation import explain, problems
+from tuneyard_api.validation import explain, read_spec
 from tuneyard_operator.machinery.objects import Json, name
 from tuneyard_operator.machinery.plan import Plan, Rejection
 from tuneyard_operator.modelserver.apply import Changes, changes, lacks_pods
@@ -28,10 +28,10 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
     """One step towards the revision that the spec asks for; the same again while nothing has changed."""
     server, revisions = world.server, read_revisions(world)
     status: Json = server.get("status", {})
-    if invalid := problems(MODEL_SERVER, server):
+    spec, invalid = read_spec(MODEL_SERVER, ModelServerSpec, server)
+    if spec is None or invalid:
         message = f"{explain(invalid)}. Change the spec and apply it again."
         return _plan(server, revisions, stay(Waiting(reasons.INVALID_SPEC, message), revisions, status), None, now)
-    spec = ModelServerSpec.model_validate(server["spec"])
     is_name_taken = world.service is not None and not belongs_to_server(world.service, world)
     rejection = Rejection(f"Service {name(server)}", NAME_TAKEN, final=True) if is_name_taken else world.rejection
     target, waiting_for = _target(world, revisions, spec, settings)
