@@ -273,6 +273,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
         if not cluster.exists:
             return
         cluster.change(suspend=False, ttlSecondsAfterFinished=None)
+        cluster.controllers_run()
         for _ in range(MAX_RECONCILES):
             if not cluster.is_due(self.requeue_after):
                 break
