@@ -19,6 +19,7 @@ ANNOTATION_BEFORE: Final = f"{GROUP}/before"
 # The Job controller's, on the pods of an Indexed Job.
 ANNOTATION_INDEX: Final = "batch.kubernetes.io/job-completion-index"
 MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "tuneyard"}
+MANAGED_SELECTOR: Final = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
 
 Stage = Literal["prepare", "train", "export", "evaluate", "publish"]
 

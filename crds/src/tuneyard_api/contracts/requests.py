@@ -14,7 +14,7 @@ from tuneyard_api.kinds.finetunejob import Training
 
 
 class WorkerRequest(Contract):
-    """What every worker is told."""
+    """The part of a request that every worker gets."""
 
     threads: int | None = Field(default=None, description="CPU threads; None: as many as the library chooses.")
 

@@ -92,13 +92,14 @@ def stage_job(
 ) -> Json:
     """The batch/v1 Job of one stage; `digests` are those that prepare computed, and empty for prepare itself."""
     queue = spec.queue_name if STAGES[stage].queued else None
+    stage_labels = labels(job, stage)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": job_name(job, stage),
             "namespace": namespace(job),
-            "labels": labels(job, stage) | ({names.LABEL_QUEUE: queue} if queue else {}),
+            "labels": stage_labels | ({names.LABEL_QUEUE: queue} if queue else {}),
             "annotations": {names.ANNOTATION_BEFORE: json.dumps(before._asdict())},
             "ownerReferences": [owner_reference(job)],
         },
@@ -108,7 +109,7 @@ def stage_job(
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": FAILURE_POLICY},
             "template": {
-                "metadata": {"labels": labels(job, stage)},
+                "metadata": {"labels": stage_labels},
                 "spec": _pod(job, spec, stage, digests, settings),
             },
         },

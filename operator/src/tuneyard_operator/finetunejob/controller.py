@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from tuneyard_api import names
 from tuneyard_api.contracts.progress import ProgressReport
+from tuneyard_api.kinds.finetunejob import FINE_TUNE_JOB
 from tuneyard_operator.finetunejob import metrics
 from tuneyard_operator.finetunejob.observe import World, is_suspended, own_jobs, pods_wanted, running_pod_ip
 from tuneyard_operator.finetunejob.plan import plan
@@ -63,16 +64,14 @@ def phase(job: Json) -> str:
     return str(job.get("status", {}).get("phase", "Pending"))
 
 
-MANAGED: Final = ",".join(f"{key}={value}" for key, value in names.MANAGED_BY.items())
-
 CONTROLLER: Final[Controller[World, Settings]] = Controller(
-    kind=Resource(names.API_VERSION, "FineTuneJob", "finetunejobs"),
+    kind=Resource(names.API_VERSION, FINE_TUNE_JOB.kind, FINE_TUNE_JOB.plural),
     verbs=("delete",),  # ttlSecondsAfterFinished
     owner_label=names.LABEL_FINETUNEJOB,
     owns=(
-        Owns(JOB, verbs=("create", "delete"), labels=MANAGED, warnings=True),
-        Owns(POD, labels=MANAGED, warnings=True),
-        Owns(SERVICE, verbs=("create", "patch"), labels=MANAGED),
+        Owns(JOB, verbs=("create", "delete"), labels=names.MANAGED_SELECTOR, warnings=True),
+        Owns(POD, labels=names.MANAGED_SELECTOR, warnings=True),
+        Owns(SERVICE, verbs=("create", "patch"), labels=names.MANAGED_SELECTOR),
         Owns(CONFIG_MAP, verbs=("create", "patch"), cached=False),
     ),
     state=StateGauge("tuneyard_finetunejobs", "FineTuneJobs by phase", "phase", phase),

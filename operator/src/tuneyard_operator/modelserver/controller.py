@@ -4,6 +4,8 @@ from datetime import datetime
 from typing import Final
 
 from tuneyard_api import names
+from tuneyard_api.kinds.finetunejob import FINE_TUNE_JOB
+from tuneyard_api.kinds.modelserver import MODEL_SERVER
 from tuneyard_operator.machinery.cache import Reader, identity_only
 from tuneyard_operator.machinery.conditions import parse_time
 from tuneyard_operator.machinery.controller import Context, Controller, Index, Owns, StateGauge, Watches
@@ -66,20 +68,19 @@ def available(server: Json) -> str:
     return str(is_condition_true(server, "Available")).lower()
 
 
-KIND: Final = Resource(names.API_VERSION, "ModelServer", "modelservers")
-FINE_TUNE_JOB: Final = Resource(names.API_VERSION, "FineTuneJob", "finetunejobs")
-MANAGED: Final = ",".join(f"{key}={value}" for key, value in names.MANAGED_BY.items())
+KIND: Final = Resource(names.API_VERSION, MODEL_SERVER.kind, MODEL_SERVER.plural)
+FOLLOWED: Final = Resource(names.API_VERSION, FINE_TUNE_JOB.kind, FINE_TUNE_JOB.plural)
 
 CONTROLLER: Final[Controller[World, Settings]] = Controller(
     kind=KIND,
     owner_label=names.LABEL_MODELSERVER,
     owns=(
-        Owns(DEPLOYMENT, verbs=("create", "patch", "delete"), labels=MANAGED),
-        Owns(POD, labels=MANAGED, warnings=True),
+        Owns(DEPLOYMENT, verbs=("create", "patch", "delete"), labels=names.MANAGED_SELECTOR),
+        Owns(POD, labels=names.MANAGED_SELECTOR, warnings=True),
         Owns(SERVICE, verbs=("create", "patch")),
     ),
     watches=(
-        Watches(FINE_TUNE_JOB, followers),
+        Watches(FOLLOWED, followers),
         # All Services: a ModelServer must not take over one that has its name and is not the operator's.
         Watches(SERVICE, waiting_for_name, trim=trim_service),
     ),
