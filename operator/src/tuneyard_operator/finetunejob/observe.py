@@ -1,6 +1,7 @@
 """What the children of a FineTuneJob tell about its stages."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from tuneyard_api import names, reasons
@@ -9,7 +10,7 @@ from tuneyard_api.contracts.termination import Termination
 from tuneyard_api.kinds.finetunejob_status import StageState
 from tuneyard_api.names import Stage
 from tuneyard_api.runs import revision
-from tuneyard_operator.finetunejob.children import CONTAINER, Before, counted_before, job_name
+from tuneyard_operator.finetunejob.children import CONTAINER, Before, counted_before
 from tuneyard_operator.finetunejob.failures import EndedEarly, ended_early, is_active, preempted_pods
 from tuneyard_operator.machinery.objects import (
     Json,
@@ -26,8 +27,8 @@ from tuneyard_operator.machinery.plan import Rejection
 from tuneyard_operator.pods.termination import container_status, own_termination, stuck_message, terminated
 
 
-class World(NamedTuple):
-    """Everything that a plan is made from."""
+class Observed(NamedTuple):
+    """A FineTuneJob with its children, and what the API server says of them."""
 
     job: Json  # the FineTuneJob
     jobs: list[Json]  # batch/v1 Jobs with its label
@@ -38,6 +39,15 @@ class World(NamedTuple):
     warnings: Mapping[str, str] = {}  # why a Job has no pod, by the Job's uid
     rejection: Rejection | None = None  # the API server rejected what was planned
     services: list[Json] = []  # Services with its label
+
+
+class World(Observed):
+    """Everything that a plan is made from."""
+
+    @cached_property
+    def revision(self) -> str:
+        """The run that the spec asks for."""
+        return revision(self.job)
 
 
 class StageView(NamedTuple):
@@ -70,14 +80,12 @@ def own_jobs(world: World) -> list[Json]:
 
 def run_jobs(world: World) -> list[Json]:
     """Jobs of the run that the spec asks for."""
-    wanted = revision(world.job)
-    return [job for job in own_jobs(world) if label(job, names.LABEL_REVISION) == wanted]
+    return [job for job in own_jobs(world) if label(job, names.LABEL_REVISION) == world.revision]
 
 
 def stale_jobs(world: World) -> list[Json]:
     """Jobs of an earlier run, or of a deleted FineTuneJob with the same name."""
-    wanted = revision(world.job)
-    earlier = [job for job in own_jobs(world) if label(job, names.LABEL_REVISION) != wanted]
+    earlier = [job for job in own_jobs(world) if label(job, names.LABEL_REVISION) != world.revision]
     return earlier + [job for job in world.jobs if left_by_namesake(job, world.job)]
 
 
@@ -95,8 +103,7 @@ def orphaned_pods(world: World, stage: Stage) -> list[Json]:
 
 def find_job(world: World, stage: Stage) -> Json | None:
     """The stage's Job, also while it is being deleted."""
-    wanted = job_name(world.job, stage)
-    return next((job for job in own_jobs(world) if name(job) == wanted), None)
+    return next((job for job in run_jobs(world) if label(job, names.LABEL_STAGE) == stage), None)
 
 
 def view_stage(world: World, stage: Stage) -> StageView | None:

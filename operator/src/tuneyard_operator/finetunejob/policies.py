@@ -13,17 +13,16 @@ from typing import Final
 from tuneyard_api import reasons
 from tuneyard_api.durations import duration
 from tuneyard_api.names import LABEL_QUEUE
-from tuneyard_api.runs import revision
 from tuneyard_api.validation import explain
 from tuneyard_operator.finetunejob.children import Before, config_map, stage_job, stage_services
 from tuneyard_operator.finetunejob.events import events
 from tuneyard_operator.finetunejob.failures import backoff
-from tuneyard_operator.finetunejob.observe import StageView, find_job, is_suspended, orphaned_pods, stale_jobs
+from tuneyard_operator.finetunejob.observe import StageView, World, find_job, is_suspended, orphaned_pods, stale_jobs
 from tuneyard_operator.finetunejob.run import Failure, Run, StageRecord
 from tuneyard_operator.finetunejob.state import State
 from tuneyard_operator.finetunejob.status import with_observed_generation, write_status
 from tuneyard_operator.machinery.conditions import parse_time
-from tuneyard_operator.machinery.objects import Json, condition, is_condition_true, label, name
+from tuneyard_operator.machinery.objects import condition, is_condition_true, label, name
 from tuneyard_operator.machinery.plan import STALLED_SECONDS, Plan
 from tuneyard_operator.pods.images import NoImageError
 
@@ -41,7 +40,7 @@ Policy = Callable[[State], Plan | None]
 def ended(state: State) -> Plan | None:
     """The run has ended: only Jobs of an earlier run, and the FineTuneJob after its lifetime, are deleted."""
     job = state.world.job
-    at = _ended_at(job)
+    at = _ended_at(state.world)
     if at is None:
         return None
     lifetime = job["spec"].get("ttlSecondsAfterFinished")
@@ -253,9 +252,10 @@ def _lost_for_good(state: State, view: StageView) -> Plan | None:
     return _plan(state, state.run.failed_at(state.current, reasons.RESULT_LOST, message))
 
 
-def _ended_at(job: Json) -> datetime | None:
+def _ended_at(world: World) -> datetime | None:
     """When the run that the spec asks for ended."""
-    if job.get("status", {}).get("revision") != revision(job):
+    job = world.job
+    if job.get("status", {}).get("revision") != world.revision:
         return None
     end = next((kind for kind in ("Succeeded", "Failed") if is_condition_true(job, kind)), None)
     return parse_time(condition(job, end)["lastTransitionTime"]) if end else None

@@ -5,6 +5,7 @@ Runs and their stages are values: each function returns a new one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Self
 
 from pydantic import ValidationError
@@ -186,7 +187,7 @@ class Run:
     def digests(self) -> dict[str, str]:
         return {stage: record.digest for stage, record in self.stages.items() if record.digest}
 
-    @property
+    @cached_property
     def current(self) -> StageRecord | None:
         """The first stage that is not done."""
         return next((record for record in self.stages.values() if not record.is_done), None)

@@ -7,7 +7,6 @@ from functools import cached_property
 from tuneyard_api.contracts.termination import Termination
 from tuneyard_api.kinds.finetunejob import FINE_TUNE_JOB, FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus, Restarts
-from tuneyard_api.runs import revision
 from tuneyard_api.stages import chain
 from tuneyard_api.validation import Problem, explain, read_spec
 from tuneyard_operator.finetunejob.children import counted_before
@@ -45,7 +44,7 @@ class State:
     @cached_property
     def before(self) -> Run:
         """The run as the status tells it."""
-        return read_run(self.world.job, self.spec)
+        return read_run(self.world, self.spec)
 
     @cached_property
     def run(self) -> Run:
@@ -70,11 +69,11 @@ def read_status(job: Json) -> FineTuneJobStatus:
     return FineTuneJobStatus.model_validate(job.get("status", {}), extra="ignore")
 
 
-def read_run(job: Json, spec: FineTuneJobSpec) -> Run:
+def read_run(world: World, spec: FineTuneJobSpec) -> Run:
     """The run as the status tells it; a new one where the spec asks for another."""
-    status = read_status(job)
+    status = read_status(world.job)
     suspended = status.phase == "Suspended"
-    if status.revision != revision(job):
+    if status.revision != world.revision:
         new = {stage.name: StageRecord(stage) for stage in chain(spec)}
         return Run(new, output_uri=spec.output.uri, suspended=suspended)
     entries = {entry.name: entry for entry in status.stages}

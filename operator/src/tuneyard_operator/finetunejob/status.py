@@ -7,7 +7,6 @@ from typing import Any
 from tuneyard_api import reasons
 from tuneyard_api.base import Model
 from tuneyard_api.kinds.finetunejob_status import Phase, Progress
-from tuneyard_api.runs import revision
 from tuneyard_operator.finetunejob.observe import World
 from tuneyard_operator.finetunejob.progress import progress_status
 from tuneyard_operator.finetunejob.run import Run, StageRecord
@@ -22,7 +21,7 @@ def write_status(world: World, run: Run, now: datetime) -> Json:
     observed = generation(world.job)
     status = {
         "observedGeneration": observed,
-        "revision": revision(world.job),
+        "revision": world.revision,
         "phase": phase(run),
         "conditions": conditions(_conditions(run), before, observed, now),
         "stages": [record.status() for record in run.stages.values()],
