@@ -112,20 +112,23 @@ def test_truncated() -> None:
 
 def test_find_template(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", template="configured")
-    assert find_template(model, None) == "configured"
+    assert find_template(model, None, URI) == "configured"
     (model / "chat_template.jinja").write_text("a file")
-    assert find_template(model, None) == "a file"
-    assert find_template(model, "given") == "given"
+    assert find_template(model, None, URI) == "a file"
+    assert find_template(model, "given", URI) == "given"
     several = {"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]}
     (model / "chat_template.jinja").unlink()
     (model / "tokenizer_config.json").write_text(json.dumps(several))
-    assert find_template(model, None) == "d"
+    assert find_template(model, None, URI) == "d"
     (model / "tokenizer_config.json").unlink()
-    assert find_template(model, None) is None
+    assert find_template(model, None, URI) is None
 
 
 def test_special_tokens(tmp_path: Path) -> None:
-    assert special_tokens(write_model(tmp_path / "model")) == {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+    assert special_tokens(write_model(tmp_path / "model"), URI) == {
+        "bos_token": "<|im_start|>",
+        "eos_token": "<|im_end|>",
+    }
 
 
 def test_missing_tokenizer(tmp_path: Path) -> None:

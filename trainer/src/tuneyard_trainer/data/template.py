@@ -4,34 +4,39 @@ transformers itself is not used, because importing it takes seconds and imports 
 """
 
 import json
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tuneyard_api import reasons
+from tuneyard_api.contracts.termination import shortened
 from tuneyard_trainer.data.examples import Message
+from tuneyard_trainer.runtime.bounds import Bounded, TooSlow
 from tuneyard_trainer.runtime.errors import BadInput
+from tuneyard_trainer.runtime.userfiles import read_object, read_text
 
 SPECIAL_TOKENS: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 TEMPLATE_FILE: Final = "chat_template.jinja"
 CONFIG_FILE: Final = "tokenizer_config.json"
 # For templates that print the date: always this one (Llama 3's default), so that the same input gives the same tokens.
 TODAY: Final = date(2024, 7, 26)
+# What one rendering may take. A common template takes 0.1 milliseconds.
+RENDER_SECONDS: Final = 5
+RENDER_BYTES: Final = 512 * 2**20
+RENDER_CHARACTERS: Final = 64 * 2**20
+ERROR_CHARACTERS: Final = 300
 
 
 class ChatTemplate:
-    """A compiled template.
-
-    Raises:
-        jinja2.TemplateError: it is not Jinja, or it rejects the messages.
-    """
+    """A compiled template. Whatever it raises, and time or memory beyond its bounds, is a jinja2.TemplateError."""
 
     def __init__(self, source: str, special_tokens: dict[str, str]) -> None:
         self._source = source
@@ -48,14 +53,58 @@ class ChatTemplate:
         return environment.from_string(self._source)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        rendered: str = self._template.render(
-            messages=[message.to_json() for message in messages],
-            tools=None,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **self._special_tokens,
+        """The chat as text.
+
+        Raises:
+            jinja2.TemplateError: the template is not Jinja, rejects the messages, raises another error, or needs too
+                much time or memory.
+        """
+        chat = [message.to_json() for message in messages]
+        return _within_bounds(
+            lambda: self._template.render(
+                messages=chat,
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self._special_tokens,
+            )
         )
-        return rendered
+
+
+def _within_bounds(render: Callable[[], str]) -> str:
+    """What `render` returns; every error of it as a TemplateError that names the line."""
+    try:
+        with Bounded(RENDER_SECONDS, RENDER_BYTES):
+            text = render()
+            text.encode()
+    except Exception as error:  # it runs a user's code, which may raise anything
+        raise TemplateError(_explained(error)) from error
+    if len(text) > RENDER_CHARACTERS:
+        raise TemplateError(f"it renders more than {RENDER_CHARACTERS // 2**20} million characters")
+    return text
+
+
+def _explained(error: Exception) -> str:
+    """What a template's error says, after the line where Jinja has found it."""
+    line = error.lineno if isinstance(error, TemplateSyntaxError) else _line(error)
+    text = shortened(str(error), ERROR_CHARACTERS)
+    match error:
+        case TooSlow():
+            text = f"it does not end within {RENDER_SECONDS} seconds"
+        case MemoryError():
+            text = f"it needs more than {RENDER_BYTES // 2**20} MiB of memory"
+        case TemplateError():
+            if type(error) is TemplateError:  # the template's own words, of raise_exception
+                return text
+        case _:
+            text = f"{type(error).__name__}: {text}"
+    return f"line {line}: {text}" if line else text
+
+
+def _line(error: Exception) -> int | None:
+    """Where in the template the error was raised, as Jinja has written it into the traceback."""
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == "<template>"]
+    return lines[-1] if lines else None
 
 
 class _Generation(Extension):
@@ -76,15 +125,16 @@ def _raise(message: str) -> str:
     raise TemplateError(message)
 
 
-def find_template(directory: Path, given: str | None) -> str | None:
+def find_template(directory: Path, given: str | None, uri: str) -> str | None:
     """The source of the chat template: the spec's, else the model's template file, else its tokenizer's."""
     if given:
         return given
     if (directory / TEMPLATE_FILE).is_file():
-        return (directory / TEMPLATE_FILE).read_text()
-    configured = _config(directory).get("chat_template")
+        return read_text(directory / TEMPLATE_FILE, f"{uri}/{TEMPLATE_FILE}")
+    configured = _config(directory, uri).get("chat_template")
     if isinstance(configured, list):  # several templates, each with a name
-        configured = next((item["template"] for item in configured if item.get("name") == "default"), None)
+        named = [item for item in configured if isinstance(item, dict)]
+        configured = next((item.get("template") for item in named if item.get("name") == "default"), None)
     return configured if isinstance(configured, str) and configured.strip() else None
 
 
@@ -94,14 +144,14 @@ def load_template(directory: Path, given: str | None, uri: str) -> ChatTemplate:
     Raises:
         BadInput: there is none, or it cannot be rendered.
     """
-    source = find_template(directory, given)
+    source = find_template(directory, given, uri)
     if source is None:
         raise BadInput(
             reasons.CHAT_TEMPLATE_MISSING,
             f"The model at {uri} has no chat template: neither {TEMPLATE_FILE} nor chat_template in {CONFIG_FILE}",
             "Set model.chatTemplate, or tune a chat model (its name often ends in Instruct).",
         )
-    template = ChatTemplate(source, special_tokens(directory))
+    template = ChatTemplate(source, special_tokens(directory, uri))
     try:
         template.render([Message("user", "a"), Message("assistant", "b")])
     except TemplateError as error:
@@ -114,15 +164,14 @@ def load_template(directory: Path, given: str | None, uri: str) -> ChatTemplate:
     return template
 
 
-def special_tokens(directory: Path) -> dict[str, str]:
+def special_tokens(directory: Path, uri: str) -> dict[str, str]:
     """The special tokens that templates refer to by name."""
-    config = _config(directory)
+    config = _config(directory, uri)
     found = {name: config.get(name) for name in SPECIAL_TOKENS}
     texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in found.items()}
     return {name: value for name, value in texts.items() if isinstance(value, str)}
 
 
-def _config(directory: Path) -> dict[str, Any]:
+def _config(directory: Path, uri: str) -> dict[str, Any]:
     path = directory / CONFIG_FILE
-    config: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return config
+    return read_object(path, f"{uri}/{CONFIG_FILE}") if path.is_file() else {}

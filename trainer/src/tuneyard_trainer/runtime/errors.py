@@ -6,10 +6,12 @@ StageError          1   a failure without a better name
 └── DoesNotFit     78   not enough memory
 """
 
-from typing import ClassVar
+import contextlib
+from collections.abc import Iterator
+from typing import ClassVar, Final
 
 from tuneyard_api import names, reasons
-from tuneyard_api.contracts.termination import StageReport
+from tuneyard_api.contracts.termination import StageReport, shortened
 from tuneyard_store.errors import StoreError
 
 
@@ -45,6 +47,27 @@ def from_store(error: StoreError) -> StageError:
     """The stage's error for an error of the store."""
     kind = TryAgain if error.transient else BadInput
     return kind(error.reason, error.message, error.advice)
+
+
+LIBRARY_CHARACTERS: Final = 300
+"""Of a library's own message stay so many."""
+
+
+@contextlib.contextmanager
+def blamed_on(what: str, reason: str, advice: str) -> Iterator[None]:
+    """Whatever a library raises in the block is a BadInput: it was given a user's file, and `what` names that.
+
+    A panic of a library in Rust is no Exception, so it is told by its name. Errors that have a reason pass.
+    """
+    try:
+        yield
+    except (StageError, StoreError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        text = shortened(" ".join(str(error).split()), LIBRARY_CHARACTERS) or type(error).__name__
+        raise BadInput(reason, f"{what}: {text}", advice) from error
 
 
 def preempted() -> TryAgain:

@@ -2,23 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from tuneyard_api import reasons
 from tuneyard_trainer.data.columns import TokenizedRow
 from tuneyard_trainer.data.examples import Chat, Example, RowError
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.template import ChatTemplate
 from tuneyard_trainer.data.tokenize import chat
-from tuneyard_trainer.runtime.errors import BadInput
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-TOKENIZER_FILE: Final = "tokenizer.json"
+from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
 
 # The columns that a function returns are those of the shards; a backend has a collator for them.
-TOKENIZERS: "Final[dict[type[Example], Callable[[Any, ChatTemplate, Tokenizer], TokenizedRow]]]" = {
+TOKENIZERS: Final[dict[type[Example], Callable[[Any, ChatTemplate, ModelTokenizer], TokenizedRow]]] = {
     Chat: chat.tokenize,
 }
 
@@ -34,24 +28,12 @@ class ExampleTokenizer:
     """Tokenizes examples with a model's own tokenizer and chat template.
 
     Raises:
-        BadInput: the model has no fast tokenizer.
+        BadInput: the model has no fast tokenizer, or its file is broken.
     """
 
     def __init__(self, directory: Path, template: ChatTemplate, uri: str) -> None:
-        # Here, so that importing this module stays cheap.
-        from tokenizers import Tokenizer  # noqa: PLC0415
-
-        path = directory / TOKENIZER_FILE
-        if not path.is_file():
-            raise BadInput(
-                reasons.MODEL_NOT_FOUND,
-                f"The model at {uri} has no {TOKENIZER_FILE}",
-                "Save its tokenizer with transformers (AutoTokenizer.from_pretrained(...).save_pretrained(...)) there.",
-            )
         self._template = template
-        self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = ModelTokenizer(directory, uri)
 
     def tokenize(self, example: Example) -> TokenizedRow:
         """Raises RowError when the example cannot be trained with this template."""

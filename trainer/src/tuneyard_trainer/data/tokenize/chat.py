@@ -1,7 +1,7 @@
 """Chats to tokens: the assistant's messages are trained with their end-of-turn tokens, everything else is ignored."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import TemplateError
 
@@ -9,9 +9,7 @@ from tuneyard_api import reasons
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow
 from tuneyard_trainer.data.examples import Chat, Messages, RowError
 from tuneyard_trainer.data.template import ChatTemplate
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
 
 Span = tuple[int, int]
 
@@ -24,14 +22,15 @@ class Rendered(NamedTuple):
     """The assistant's characters, from and to (exclusive)."""
 
 
-def tokenize(chat: Chat, template: ChatTemplate, tokenizer: "Tokenizer") -> TokenizedRow:
+def tokenize(chat: Chat, template: ChatTemplate, tokenizer: ModelTokenizer) -> TokenizedRow:
     """The tokens of a chat, and a label for each.
 
     Raises:
         RowError: see render.
+        BadInput: see ModelTokenizer.encode.
     """
     rendered = render(template, chat.messages)
-    encoding = tokenizer.encode(rendered.text, add_special_tokens=False)
+    encoding = tokenizer.encode(rendered.text)
     return {INPUT_IDS: encoding.ids, LABELS: labels(encoding.ids, encoding.offsets, rendered.spans)}
 
 
