@@ -12,20 +12,23 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
+from openai import NotFoundError, OpenAI
 
 from demo.kubectl import wait_until
-from tuneyard_api.names import PROXY_PORT
+from tuneyard_api.names import METRICS_PORT, PROXY_PORT
 from tuneyard_server.engines.vllm import ROUTES
 
 KEY = 'sk-a"b$c;{}\\d^(e)'
 URL = f"http://127.0.0.1:{PROXY_PORT}"
+METRICS_URL = f"http://127.0.0.1:{METRICS_PORT}"
+ORIGIN = "https://app.example.com"
 GOOD = {"Authorization": f"Bearer {KEY}"}
 
 
@@ -38,6 +41,8 @@ class Upstream(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path.startswith("/v1/completions"):
             return self.stream()
+        if "X-Absent" in self.headers:
+            return self.send_error(404)
         body = f"{self.command} {self.path} auth={self.headers.get('Authorization')}".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -91,7 +96,7 @@ def engine() -> Iterator[Path]:
 
 
 @contextmanager
-def running(engine: Path, folder: Path, key: str | None = KEY) -> Iterator[Proxy]:
+def running(engine: Path, folder: Path, *options: str, key: str | None = KEY) -> Iterator[Proxy]:
     """`tuneyard-server proxy` with everything in `folder`; the key is in a folder as a mounted Secret is."""
     assert shutil.which("nginx"), "these tests need nginx: apt-get install nginx-light"
     if key is not None:
@@ -99,7 +104,8 @@ def running(engine: Path, folder: Path, key: str | None = KEY) -> Iterator[Proxy
         (folder / "auth" / "key").write_text(key)
     places = {"--socket": engine, "--scratch": folder / "scratch", "--drained": folder / "drained"}
     places |= {"--key-file": folder / "auth" / "key"}
-    command = [sys.executable, "-m", "tuneyard_server.cli", "proxy", "--engine", "vllm", "--drain-delay", "0"]
+    command = [sys.executable, "-m", "tuneyard_server.cli", "proxy", "--engine", "vllm", "--served-name", "bot"]
+    command += ["--drain-delay", "0", *options]
     command += [str(part) for pair in places.items() for part in pair]
     environment = os.environ | {"TUNEYARD_TERMINATION_LOG": str(folder / "termination")}
     with subprocess.Popen(
@@ -114,7 +120,14 @@ def running(engine: Path, folder: Path, key: str | None = KEY) -> Iterator[Proxy
 
 def is_up() -> bool:
     try:
-        return httpx.get(f"{URL}/health").status_code == 200
+        return httpx.get(f"{METRICS_URL}/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def is_listening() -> bool:
+    try:
+        return httpx.get(f"{METRICS_URL}/health").status_code > 0
     except httpx.TransportError:
         return False
 
@@ -144,6 +157,33 @@ def raw_status(method: str, path: str, headers: dict[str, str]) -> tuple[int, st
     return answer.status, body
 
 
+AUTHORIZED = f"Authorization: Bearer {KEY}\r\n"
+POST = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n{AUTHORIZED}"
+REFUSED_BY_NGINX = {
+    400: f"GET /v1/models HTTP/1.1\r\n{AUTHORIZED}\r\n",  # no Host
+    405: f"TRACE /v1/models HTTP/1.1\r\nHost: x\r\n{AUTHORIZED}\r\n",
+    413: f"{POST}Content-Length: 99999999\r\n\r\n",
+    414: f"GET /{'x' * 40000} HTTP/1.1\r\nHost: x\r\n\r\n",
+    431: f"GET /v1/models HTTP/1.1\r\nHost: x\r\nX: {'x' * 40000}\r\n\r\n",
+    501: f"{POST}Transfer-Encoding: gzip\r\n\r\n",
+    505: "GET /v1/models HTTP/3.0\r\nHost: x\r\n\r\n",
+}
+
+
+def exchange(request_text: str) -> str:
+    """The answer to a request that is sent as it is written."""
+    with socket.create_connection(("127.0.0.1", PROXY_PORT), timeout=10) as connection:
+        connection.sendall(request_text.encode())
+        connection.settimeout(3)
+        answer = b""
+        with suppress(TimeoutError, ConnectionResetError):
+            while part := connection.recv(65536):
+                answer += part
+                if b"}}" in answer:
+                    break
+    return answer.decode()
+
+
 @pytest.mark.usefixtures("shared")
 class TestRoutes:
     @pytest.mark.parametrize(
@@ -152,8 +192,9 @@ class TestRoutes:
     @pytest.mark.parametrize(
         "path",
         [
-            "/", "/adapters", "/server_info", "/load_lora_adapter", "/v1/load_lora_adapter", "/tokenize", "/docs",
-            "/version", "/v1/models/", "/V1/models", "/v1/models/x", "/v1/../adapters", "/v1/%2e%2e/adapters",
+            "/", "/adapters", "/server_info", "/load_lora_adapter", "/v1/load_lora_adapter", "/docs",
+            "/version", "/V1/models", "/v1/../adapters", "/health", "/metrics", "/-/400",
+            "/-/no-route", "/v1/%2e%2e/adapters",
             "/v1/models/../../adapters", "/v1/models%2f..%2f..%2fadapters", "/v1/models%00",
             "/%61dapters", "/healthz", "/health/../adapters",
         ],
@@ -176,21 +217,61 @@ class TestRoutes:
 
     @pytest.mark.parametrize(
         "key",
-        [None, "", "Bearer", f"Bearer {KEY}x", f"Bearer x{KEY}", f"Bearer {KEY.upper()}", KEY, f"bearer {KEY}"],
+        [None, "", "Bearer", f"Bearer {KEY}x", f"Bearer x{KEY}", f"Bearer {KEY.upper()}", KEY, f"Basic {KEY}"],
     )
     def test_wrong_key_is_401(self, key: str | None) -> None:
-        for route in ROUTES:
-            if route.key_needed:
-                answer = httpx.request(route.method, URL + route.path, headers={"Authorization": key} if key else {})
-                assert answer.status_code == 401
-                assert answer.json()["error"]["type"] == "authentication_error"
+        for method, path in [*((route.method, route.path) for route in ROUTES), ("GET", "/v1/models/bot")]:
+            answer = httpx.request(method, URL + path, headers={"Authorization": key} if key else {})
+            assert answer.status_code == 401
+            assert answer.json()["error"]["type"] == "authentication_error"
 
-    def test_health_and_metrics_need_no_key(self) -> None:
-        assert httpx.get(f"{URL}/health").status_code == httpx.get(f"{URL}/metrics").status_code == 200
+    @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer "])
+    def test_scheme_is_read_without_regard_to_case(self, scheme: str) -> None:
+        assert httpx.get(f"{URL}/v1/models", headers={"Authorization": f"{scheme} {KEY}"}).status_code == 200
+
+    def test_health_and_metrics_are_on_a_port_of_their_own_without_a_key(self) -> None:
+        for path in ("/health", "/metrics"):
+            assert httpx.get(METRICS_URL + path).text == f"GET {path} auth=None"
+            assert httpx.post(METRICS_URL + path).status_code == 403
+        assert httpx.get(f"{METRICS_URL}/v1/models", headers=GOOD).status_code == 404
+
+    def test_one_model_is_retrieved(self) -> None:
+        client = OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0)
+        assert client.models.retrieve("bot").id == "bot"
+        with pytest.raises(NotFoundError) as failure:
+            client.models.retrieve("another")
+        assert (failure.value.code, failure.value.type) == ("model_not_found", "invalid_request_error")
+
+    def test_head_is_answered_where_get_is(self) -> None:
+        for path in ("/v1/models", "/v1/models/bot"):
+            answer = httpx.head(URL + path, headers=GOOD)
+            assert (answer.status_code, answer.text) == (200, "")
+
+    def test_route_that_the_model_lacks_is_explained(self) -> None:
+        absent = GOOD | {"X-Absent": "1"}
+        error = httpx.post(f"{URL}/v1/embeddings", headers=absent, json={}).json()["error"]
+        assert "the model has no such route" in error["message"]
+        assert httpx.post(f"{URL}/v1/chat/completions", headers=absent, json={}).text.startswith("<!DOCTYPE"), (
+            "other routes answer with the engine's own 404"
+        )
+
+    def test_pages_of_other_origins_may_not_call(self) -> None:
+        answer = httpx.get(f"{URL}/v1/models", headers=GOOD | {"Origin": ORIGIN})
+        assert "access-control-allow-origin" not in answer.headers
+        assert httpx.options(f"{URL}/v1/models", headers={"Origin": ORIGIN}).status_code == 401
 
     def test_wrong_method_is_405(self) -> None:
         assert httpx.get(f"{URL}/v1/chat/completions", headers=GOOD).status_code == 405
         assert httpx.delete(f"{URL}/v1/models", headers=GOOD).status_code == 405
+
+    @pytest.mark.parametrize(("status", "request_text"), sorted(REFUSED_BY_NGINX.items()))
+    def test_what_nginx_refuses_has_openais_shape(self, status: int, request_text: str) -> None:
+        head, _, body = exchange(request_text).partition("\r\n\r\n")
+        assert int(head.split()[1]) == status
+        assert "application/json" in head
+        error = json.loads(body)["error"]
+        assert error["type"] == "invalid_request_error"
+        assert error["message"]
 
     def test_streams_are_not_buffered(self) -> None:
         began = time.monotonic()
@@ -198,6 +279,38 @@ class TestRoutes:
             times = [time.monotonic() - began for _ in answer.iter_raw()]
         assert len(times) >= 5
         assert times[0] < 0.5 < times[-1]
+
+
+def test_pages_of_allowed_origins_may_call(engine: Path, tmp_path: Path) -> None:
+    with running(engine, tmp_path, "--allow-origin", ORIGIN):
+        wait_until(is_up, "the proxy is up", 10, every=0.1)
+        asked = {"Origin": ORIGIN, "Access-Control-Request-Headers": "authorization,content-type"}
+        preflight = httpx.options(f"{URL}/v1/chat/completions", headers=asked)
+        assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (204, ORIGIN)
+        assert preflight.headers["access-control-allow-headers"] == "authorization,content-type"
+        assert "POST" in preflight.headers["access-control-allow-methods"]
+        for headers in (GOOD, {}):
+            answer = httpx.get(f"{URL}/v1/models", headers=headers | {"Origin": ORIGIN})
+            assert answer.headers["access-control-allow-origin"] == ORIGIN, "pages can read errors too"
+        for origin in ("https://app.example.com.evil.org", "https://APP.example.com", "https://appXexample.com"):
+            assert "access-control-allow-origin" not in httpx.options(URL, headers={"Origin": origin}).headers
+
+
+def test_every_origin_may_be_allowed(engine: Path, tmp_path: Path) -> None:
+    with running(engine, tmp_path, "--allow-origin", "*"):
+        wait_until(is_up, "the proxy is up", 10, every=0.1)
+        answer = httpx.get(f"{URL}/v1/models", headers=GOOD | {"Origin": "https://any.example"})
+        assert answer.headers["access-control-allow-origin"] == "*"
+
+
+def test_engine_that_is_away_is_503_and_says_when_to_retry(tmp_path: Path) -> None:
+    with running(tmp_path / "nobody.sock", tmp_path):
+        wait_until(is_listening, "the proxy listens", 10, every=0.1)
+        answer = httpx.get(f"{URL}/v1/models", headers=GOOD)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert answer.json()["error"] == {
+            "message": "The engine is not ready.", "type": "server_error", "param": None, "code": 503
+        }  # fmt: skip
 
 
 def test_sigterm_lets_a_stream_finish(proxy: Proxy, tmp_path: Path) -> None:

@@ -33,6 +33,11 @@ def _gates(*gates: Json) -> Json:
     return {"evaluation": {"gates": list(gates)}}
 
 
+def _cors(*origins: str) -> Json:
+    return {"cors": {"allowedOrigins": list(origins)}}
+
+
+NOT_AN_ORIGIN: Final = "not an origin: write '*' for all"
 NOT_S3: Final = "not a URI of an S3 bucket: write s3://bucket/path"
 NOT_A_DIGEST: Final = "not a digest: write sha256:"
 ONE_SOURCE: Final = "validation takes exactly one of uri and fraction"
@@ -82,4 +87,9 @@ VERDICTS: Final = [
     Verdict("ModelServer", {"model": {"uri": "b", "digest": SHA}}, NOT_S3),
     Verdict("ModelServer", {"model": {"uri": "s3://abc/b", "digest": SHA[:-1]}}, NOT_A_DIGEST),
     Verdict("ModelServer", {"model": {"uri": "s3://abc/b", "digest": SHA.replace("0", "A")}}, NOT_A_DIGEST),
+    Verdict("ModelServer", _cors("*")),
+    Verdict("ModelServer", _cors("https://app.example.com", "http://localhost:3000")),
+    Verdict("ModelServer", _cors("app.example.com"), NOT_AN_ORIGIN),
+    Verdict("ModelServer", _cors("https://app.example.com/"), NOT_AN_ORIGIN),
+    Verdict("ModelServer", _cors("https://*.example.com"), NOT_AN_ORIGIN),
 ]

@@ -56,6 +56,7 @@ SCHEMA: Final = [
     _job({"training": {"epochs": 1, "maxSteps": 5}}, "spec.training", "epochs or maxSteps, not both"),
     _server({"model": {"uri": "s3://abc/b"}}, "spec.model", "uri needs digest (sha256:"),
     _server({"replicas": -1}, "spec.replicas", "from 0 to 1000", "greater than or equal to 0"),
+    _server({"cors": {"allowedOrigins": ["app.example.com"]}}, "spec.cors.allowedOrigins[0]", "scheme, host and port"),
 ]
 # What a schema cannot say, or says in the words of regular expressions.
 WEBHOOK: Final = [

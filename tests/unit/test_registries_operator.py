@@ -135,7 +135,7 @@ def test_engine_from_one_registry_line(monkeypatch: pytest.MonkeyPatch) -> None:
     containers = {container["name"]: container for container in pod["containers"]}
     assert containers["engine"]["image"] == "llama:1"
     assert json.loads(containers["engine"]["command"][-1])["engine"] == "llama-cpp"
-    assert containers["proxy"]["command"][-2:] == ["--engine", "llama-cpp"]
+    assert containers["proxy"]["command"][2:4] == ["--engine", "llama-cpp"]
 
 
 def test_engine_without_an_image(monkeypatch: pytest.MonkeyPatch) -> None:

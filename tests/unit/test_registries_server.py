@@ -13,7 +13,7 @@ from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_server import cli
 from tuneyard_server.engines import engine_command, load_engine
 from tuneyard_server.engines.base import Command, Engine, Route
-from tuneyard_server.proxy.config import render
+from tuneyard_server.proxy.config import Front, render
 
 SOCKET = Path("/run/tuneyard/engine.sock")
 
@@ -29,7 +29,7 @@ def llama_command(request: EngineRequest, options: LlamaOptions, socket: Path) -
 @pytest.fixture(autouse=True)
 def _new_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("tuneyard_server.engines.llama_cpp")
-    routes = (Route("/v1/chat/completions", "POST", key_needed=True), Route("/props", "GET", key_needed=False))
+    routes = (Route("/v1/chat/completions", "POST"), Route("/props", "GET"))
     engine = Engine(options=LlamaOptions, command=llama_command, routes=routes, explain=lambda lines: "".join(lines))
     vars(module)["ENGINE"] = engine
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -44,10 +44,12 @@ def test_engine_command_comes_from_its_module() -> None:
 
 
 def test_proxy_serves_the_routes_of_the_engine() -> None:
-    options = cli.parser().parse_args(["proxy", "--engine", "llama-cpp"])
-    text = render(load_engine(options.engine).routes, options.socket, options.scratch, ["a-key-of-mine"])
-    assert re.findall(r"location = (\S+) ", text) == ["/v1/chat/completions", "/props"]
-    assert text.count("$key_known = 0") == 1
+    options = cli.parser().parse_args(["proxy", "--engine", "llama-cpp", "--served-name", "bot"])
+    front = Front(load_engine(options.engine).routes, options.served_name)
+    text = render(front, options.socket, options.scratch, ["a-key-of-mine"])
+    assert re.findall(r"proxy_pass http://engine(\S+);", text) == [
+        "/v1/chat/completions", "/props", "/health", "/metrics"
+    ]  # fmt: skip
 
 
 def test_every_registered_engine_has_a_module(monkeypatch: pytest.MonkeyPatch) -> None:

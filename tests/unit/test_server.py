@@ -19,7 +19,7 @@ from tuneyard_server import cli
 from tuneyard_server.engines import engine_command, load_engine
 from tuneyard_server.engines.base import Command
 from tuneyard_server.engines.vllm import ROUTES, explain, vllm_command
-from tuneyard_server.proxy.config import render
+from tuneyard_server.proxy.config import Front, render
 from tuneyard_server.proxy.keys import InvalidKeyError, mounted_keys, read_keys
 
 SOCKET = Path("/run/tuneyard/engine.sock")
@@ -163,21 +163,25 @@ def test_operators_commands_are_accepted() -> None:
     assert flags(engine_command(request, SOCKET))["--max-model-len"] == "64"
 
 
+FRONT = Front(ROUTES, "bot")
+
+
 def test_only_listed_routes_have_a_location() -> None:
-    text = render(ROUTES, Path("/run/e.sock"), Path("/tmp/x"), ["a-key-of-mine"])
-    assert set(re.findall(r"location = (\S+) ", text)) == {route.path for route in ROUTES}
+    text = render(FRONT, Path("/run/e.sock"), Path("/tmp/x"), ["a-key-of-mine"])
+    found = {path for path in re.findall(r"location =? ?(\S+) ", text) if not path.startswith("/-/")}
+    assert found == {route.path for route in ROUTES} | {"/v1/models/bot", "/v1/models/", "/", "/health", "/metrics"}
     assert "$request_uri" not in text, "a path as the client wrote it never reaches the engine"
 
 
 def test_guarded_routes_check_the_key() -> None:
-    guarded = sum(route.key_needed for route in ROUTES)
-    assert render(ROUTES, Path("/s"), Path("/t"), ["a-key-of-mine"]).count("$key_known = 0") == guarded
-    assert render(ROUTES, Path("/s"), Path("/t"), []).count("$key_known = 0") == 0
+    guarded = len(ROUTES) + 2  # and what the proxy answers itself below /v1/models/
+    assert render(FRONT, Path("/s"), Path("/t"), ["a-key-of-mine"]).count("$key_known = 0") == guarded
+    assert render(FRONT, Path("/s"), Path("/t"), []).count("$key_known = 0") == 0
 
 
 def test_punctuation_of_a_key_is_escaped() -> None:
-    text = render(ROUTES, Path("/s"), Path("/t"), ['a"; }\\.*$(b)'])
-    (pattern,) = re.findall(r'"~\^Bearer (.*)\$" 1;', text)
+    text = render(FRONT, Path("/s"), Path("/t"), ['a"; }\\.*$(b)'])
+    (pattern,) = re.findall(r'"~\^\S+ \+(.*)\$" 1;', text)
     assert re.fullmatch(r"(\w|\\x[0-9a-f]{2})+", pattern)
 
 

@@ -49,6 +49,7 @@ ENV_COMPLETION_INDEX: Final = "JOB_COMPLETION_INDEX"
 PROGRESS_PORT: Final = 8080
 MASTER_PORT: Final = 29500  # torchrun's own choice
 PROXY_PORT: Final = 8080
+METRICS_PORT: Final = 8082  # of the proxy, for the kubelet and Prometheus
 
 # A stage's exit codes: BSD sysexits where one fits (EX_DATAERR, EX_TEMPFAIL, EX_CONFIG).
 EXIT_DONE: Final = 0

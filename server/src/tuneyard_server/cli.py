@@ -14,6 +14,7 @@ from tuneyard_api.contracts.termination import termination_message, write_termin
 from tuneyard_api.registry import ENGINES
 from tuneyard_server.engines import engine_command, load_engine
 from tuneyard_server.fetch import fetch
+from tuneyard_server.proxy.config import Front
 from tuneyard_server.proxy.serve import serve
 from tuneyard_server.supervisor import supervise
 
@@ -29,8 +30,8 @@ def main() -> int:
     if options.verb == "fetch":
         return fetch(options.uri, options.digest, options.to, options.credentials)
     if options.verb == "proxy":
-        routes = load_engine(options.engine).routes
-        return serve(routes, options.socket, options.scratch, options.key_file, options.drained, options.drain_delay)
+        front = Front(load_engine(options.engine).routes, options.served_name, options.allow_origin)
+        return serve(front, options.socket, options.scratch, options.key_file, options.drained, options.drain_delay)
     return run_engine(options.request, options.socket, options.drained, options.drain_seconds)
 
 
@@ -52,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("proxy", help="run nginx in front of the engine")
     verb.add_argument("--engine", required=True, choices=sorted(ENGINES), help="whose routes are served")
+    verb.add_argument("--served-name", required=True, help="the model's name in the OpenAI API")
+    verb.add_argument("--allow-origin", action="append", default=[], help="an origin of web pages (CORS); *: all")
     verb.add_argument("--socket", type=Path, default=SOCKET)
     verb.add_argument("--drained", type=Path, default=DRAINED, help="the file to create when no request is left")
     verb.add_argument("--scratch", type=Path, default=Path("/tmp/proxy"), help="a writable folder")  # noqa: S108

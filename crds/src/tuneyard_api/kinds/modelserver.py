@@ -94,6 +94,28 @@ class Auth(Model):
     api_key_secret_ref: ApiKeySecretRef
 
 
+Origin = Annotated[
+    str,
+    Field(max_length=255),
+    Obeys(
+        matches(
+            r"\*|https?://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[0-9]{1,5})?",
+            "not an origin: write '*' for all, or scheme, host and port as browsers send them, such as "
+            "https://app.example.com",
+            cel=True,
+        )
+    ),
+]
+
+
+class Cors(Model):
+    allowed_origins: list[Origin] = Field(
+        min_length=1,
+        max_length=32,
+        description="https://app.example.com, or '*' for all. Only where keys are safe there.",
+    )
+
+
 class Rollout(Model):
     strategy: Annotated[str, OneOf(STRATEGIES)] = Field(
         default="Surge", description=f"{described(STRATEGIES)} Default: Surge."
@@ -110,6 +132,9 @@ class ModelServerSpec(Model):
     vllm: Vllm = Vllm()
     rollout: Rollout = Rollout()
     auth: Auth | None = Field(default=None, description="Without it, everybody who can reach the endpoint may use it.")
+    cors: Cors | None = Field(
+        default=None, description="Web pages that may call the API from a browser. Default: none."
+    )
     resources: Resources = Resources()
     priority_class_name: ObjectNameOrEmpty | None = None
 

@@ -122,7 +122,7 @@ def pod_spec(server: Json, spec: ModelServerSpec, release: Release, settings: Se
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": podspec.POD_SECURITY,
         "initContainers": [_fetch(release, settings, [MODELS, TMP, *credentials])],
-        "containers": [_engine(server, spec, settings), _proxy(spec, settings, [RUN, TMP, *key])],
+        "containers": [_engine(server, spec, settings), _proxy(server, spec, settings, [RUN, TMP, *key])],
         "volumes": [volume for volume, _ in [RUN, MODELS, TMP, SHM, *key, *credentials]],
     }
 
@@ -155,13 +155,17 @@ def engine_request(server: Json, spec: ModelServerSpec) -> EngineRequest:
     )
 
 
-def _proxy(spec: ModelServerSpec, settings: Settings, mounted: list[tuple[Json, Json]]) -> Json:
+def _proxy(server: Json, spec: ModelServerSpec, settings: Settings, mounted: list[tuple[Json, Json]]) -> Json:
     image = images.image(settings, images.SERVER)
+    origins = [word for origin in spec.cors.allowed_origins for word in ("--allow-origin", origin)] if spec.cors else []
     return _container(PROXY, image, settings, mounted) | {
-        "command": ["tuneyard-server", "proxy", "--engine", spec.engine],
-        "ports": [{"name": "http", "containerPort": names.PROXY_PORT}],
+        "command": ["tuneyard-server", "proxy", "--engine", spec.engine, "--served-name", name(server), *origins],
+        "ports": [
+            {"name": "http", "containerPort": names.PROXY_PORT},
+            {"name": "metrics", "containerPort": names.METRICS_PORT},
+        ],
         "readinessProbe": {
-            "httpGet": {"path": "/health", "port": "http"},
+            "httpGet": {"path": "/health", "port": "metrics"},
             "periodSeconds": 2,
             "timeoutSeconds": 5,
             "failureThreshold": 3,

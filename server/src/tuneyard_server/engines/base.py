@@ -15,7 +15,8 @@ class Route(NamedTuple):
 
     path: str
     method: str
-    key_needed: bool
+    not_every_model: bool = False
+    """The engine answers 404 where its model has no such route, which the proxy explains."""
 
 
 class Command(NamedTuple):

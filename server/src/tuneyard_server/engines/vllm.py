@@ -15,12 +15,13 @@ from tuneyard_api.kinds.modelserver import Vllm
 from tuneyard_server.engines.base import Command, Engine, Route
 
 ROUTES: Final = (
-    Route("/v1/models", "GET", key_needed=True),
-    Route("/v1/chat/completions", "POST", key_needed=True),
-    Route("/v1/completions", "POST", key_needed=True),
-    Route("/v1/embeddings", "POST", key_needed=True),
-    Route("/health", "GET", key_needed=False),
-    Route("/metrics", "GET", key_needed=False),
+    Route("/v1/models", "GET"),
+    Route("/v1/chat/completions", "POST"),
+    Route("/v1/completions", "POST"),
+    Route("/v1/responses", "POST"),
+    Route("/v1/embeddings", "POST", not_every_model=True),
+    Route("/tokenize", "POST"),
+    Route("/detokenize", "POST"),
 )
 
 # No downloads and no telemetry: the model is on the disk, and clusters may have no internet.

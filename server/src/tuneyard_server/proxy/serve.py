@@ -5,13 +5,12 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from tuneyard_api import names, reasons
 from tuneyard_api.contracts.termination import termination_message, write_termination_message
-from tuneyard_server.engines.base import Route
-from tuneyard_server.proxy.config import render
+from tuneyard_server.proxy.config import Front, render
 from tuneyard_server.proxy.keys import InvalidKeyError, mounted_keys
 
 log = logging.getLogger(__name__)
@@ -23,9 +22,7 @@ KEY_POLL_SECONDS = 5.0
 POLL_SECONDS = 0.2
 
 
-def serve(
-    routes: Sequence[Route], socket: Path, scratch: Path, key_file: Path, drained: Path, drain_delay: float
-) -> int:
+def serve(front: Front, socket: Path, scratch: Path, key_file: Path, drained: Path, drain_delay: float) -> int:
     """Runs until SIGTERM or until nginx exits; returns an exit code.
 
     After SIGTERM it waits `drain_delay` seconds, in which the endpoints forget this pod, lets nginx finish its
@@ -46,7 +43,7 @@ def serve(
 
     def write_config(keys: list[str]) -> None:
         config.touch(mode=0o600)
-        config.write_text(render(routes, socket, scratch, keys))
+        config.write_text(render(front, socket, scratch, keys))
 
     write_config(keys)
     nginx = subprocess.Popen(["nginx", "-c", str(config), "-p", str(scratch), "-e", "/dev/stderr"])
