@@ -33,7 +33,8 @@ class Model(BaseModel):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
-        check(type(self).__name__, self, self.rules())
+        if rules := self.rules():
+            check(type(self).__name__, self, rules)
         return self
 
     @classmethod

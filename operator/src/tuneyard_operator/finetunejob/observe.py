@@ -49,6 +49,11 @@ class World(Observed):
         """The run that the spec asks for."""
         return revision(self.job)
 
+    @cached_property
+    def views(self) -> dict[Stage, "StageView | None"]:
+        """The stages that `view_stage` has read."""
+        return {}
+
 
 class StageView(NamedTuple):
     """The Job of one stage and its pods, read together."""
@@ -108,6 +113,12 @@ def find_job(world: World, stage: Stage) -> Json | None:
 
 def view_stage(world: World, stage: Stage) -> StageView | None:
     """None while the stage has no Job, or one that is being deleted."""
+    if stage not in world.views:
+        world.views[stage] = _read_stage(world, stage)
+    return world.views[stage]
+
+
+def _read_stage(world: World, stage: Stage) -> StageView | None:
     job = find_job(world, stage)
     if job is None or is_deleting(job):
         return None
