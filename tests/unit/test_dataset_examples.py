@@ -19,9 +19,10 @@ from tuneyard_trainer.data.examples import (
 
 texts = st.text(st.characters(codec="utf-8"))
 extras = st.dictionaries(st.sampled_from(["name", "tool_calls", "weight"]), st.integers() | st.lists(texts))
-messages = st.lists(st.builds(Message, texts, texts, extras)).map(tuple)
+messages = st.lists(st.builds(Message, texts, texts, extras, st.booleans())).map(tuple)
+tools = st.lists(st.dictionaries(texts, texts)).map(tuple)
 examples = st.one_of(
-    st.builds(Chat, messages), st.builds(Text, texts), st.builds(Preference, messages, messages, messages)
+    st.builds(Chat, messages, tools), st.builds(Text, texts), st.builds(Preference, messages, messages, messages)
 )
 
 
@@ -39,6 +40,13 @@ def test_key_of_a_chat_is_stable() -> None:
 @given(st.lists(examples, unique_by=lambda example: json.dumps(content(example), sort_keys=True)))
 def test_keys_differ(different: list[Example]) -> None:
     assert len({content_key(example) for example in different}) == len(different)
+
+
+def test_key_tells_what_is_trained() -> None:
+    trained, context = Message("assistant", "a"), Message("assistant", "a", trained=False)
+    assert content_key(Chat((trained,))) != content_key(Chat((context,)))
+    assert content_key(Chat((trained,), ({"name": "now"},))) != content_key(Chat((trained,)))
+    assert context.to_json() == trained.to_json(), "the template is given the same"
 
 
 def test_key_ignores_the_order_of_fields() -> None:

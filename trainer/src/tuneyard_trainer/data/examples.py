@@ -21,24 +21,25 @@ class Message:
     content: str
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further fields that the chat template reads, such as tool_calls."""
+    trained: bool = True
+    """False for an answer that is only context, such as one with the weight 0."""
 
     def to_json(self) -> dict[str, Any]:
+        """What the chat template is given."""
         return {"role": self.role, "content": self.content, **self.extra}
-
-    @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> "Message":
-        extra = {name: value for name, value in given.items() if name not in ("role", "content")}
-        return cls(given["role"], given["content"], extra)
 
 
 Messages = tuple[Message, ...]
+_UNTRAINED: Final = "untrained"
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A conversation; the assistant's messages are trained."""
+    """A conversation; the assistant's messages are trained, except those that say otherwise."""
 
     messages: Messages
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """The functions that the assistant may call, as the chat template is given them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,34 +60,47 @@ class Preference:
 
 Example = Chat | Text | Preference
 
-# The fields of an example are text or messages, and tell its kind.
-_KINDS: Final[dict[frozenset[str], Callable[..., Example]]] = {
-    frozenset(item.name for item in fields(kind)): kind for kind in (Chat, Text, Preference)
-}
+# The first field of an example tells its kind.
+_KINDS: Final[dict[str, Callable[..., Example]]] = {"messages": Chat, "text": Text, "prompt": Preference}
 
 
 def to_json(example: Example) -> dict[str, Any]:
-    """The example as an object of its fields."""
+    """The example as an object of its fields; empty tools are left out."""
     values = {item.name: getattr(example, item.name) for item in fields(example)}
-    return {
-        name: value if isinstance(value, str) else [message.to_json() for message in value]
-        for name, value in values.items()
-    }
+    return {name: _to_json(value) for name, value in values.items() if name != "tools" or value}
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    return [_message_to_json(item) if isinstance(item, Message) else item for item in value]
+
+
+def _message_to_json(message: Message) -> dict[str, Any]:
+    return message.to_json() | ({} if message.trained else {_UNTRAINED: True})
 
 
 def from_json(given: Mapping[str, Any]) -> Example:
     """The example that to_json was given."""
-    values = {
-        name: value if isinstance(value, str) else tuple(Message.from_json(message) for message in value)
-        for name, value in given.items()
-    }
-    return _KINDS[frozenset(values)](**values)
+    kind = _KINDS[next(iter(given))]
+    return kind(**{name: _from_json(name, value) for name, value in given.items()})
+
+
+def _from_json(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    return tuple(value if name == "tools" else map(_message_from_json, value))
+
+
+def _message_from_json(given: Mapping[str, Any]) -> Message:
+    extra = {name: value for name, value in given.items() if name not in ("role", "content", _UNTRAINED)}
+    return Message(given["role"], given["content"], extra, trained=_UNTRAINED not in given)
 
 
 def content(example: Example) -> Any:
-    """What the example says, as JSON: the messages of a chat, or all fields of another kind."""
+    """What the example says, as JSON: the messages of a chat without tools, or all fields."""
     given = to_json(example)
-    return given["messages"] if isinstance(example, Chat) else given
+    return given["messages"] if given.keys() == {"messages"} else given
 
 
 def content_key(example: Example) -> Key:

@@ -5,7 +5,7 @@ transformers itself is not used, because importing it takes seconds and imports 
 
 import json
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -52,7 +52,13 @@ class ChatTemplate:
         environment.globals["strftime_now"] = TODAY.strftime
         return environment.from_string(self._source)
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        add_generation_prompt: bool = False,
+    ) -> str:
         """The chat as text.
 
         Raises:
@@ -63,7 +69,7 @@ class ChatTemplate:
         return _within_bounds(
             lambda: self._template.render(
                 messages=chat,
-                tools=None,
+                tools=list(tools) or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self._special_tokens,

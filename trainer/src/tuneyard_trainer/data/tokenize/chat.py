@@ -1,7 +1,7 @@
 """Chats to tokens: the assistant's messages are trained with their end-of-turn tokens, everything else is ignored."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
@@ -12,6 +12,7 @@ from tuneyard_trainer.data.template import ChatTemplate
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
 
 Span = tuple[int, int]
+Tools = Sequence[Mapping[str, Any]]
 
 
 class Rendered(NamedTuple):
@@ -29,12 +30,12 @@ def tokenize(chat: Chat, template: ChatTemplate, tokenizer: ModelTokenizer) -> T
         RowError: see render.
         BadInput: see ModelTokenizer.encode.
     """
-    rendered = render(template, chat.messages)
+    rendered = render(template, chat.messages, chat.tools)
     encoding = tokenizer.encode(rendered.text)
     return {INPUT_IDS: encoding.ids, LABELS: labels(encoding.ids, encoding.offsets, rendered.spans)}
 
 
-def render(template: ChatTemplate, messages: Messages) -> Rendered:
+def render(template: ChatTemplate, messages: Messages, tools: Tools = ()) -> Rendered:
     """The whole chat as text, and the spans of the assistant's turns.
 
     A turn begins where the generation prompt ends, because the model is asked with that prompt, and ends with its last
@@ -45,12 +46,12 @@ def render(template: ChatTemplate, messages: Messages) -> Rendered:
         RowError: the template rejects the messages, or renders the last turn differently than it asks for it.
     """
     try:
-        text = template.render(messages)
+        text = template.render(messages, tools)
         spans: list[Span] = []
         for index, message in enumerate(messages):
-            if message.role == "assistant":
-                asked = template.render(messages[:index], add_generation_prompt=True)
-                answered = template.render(messages[: index + 1])
+            if message.role == "assistant" and message.trained:
+                asked = template.render(messages[:index], tools, add_generation_prompt=True)
+                answered = template.render(messages[: index + 1], tools)
                 end = _end_of_turn(answered, message.content)
                 if text.startswith(asked) and text.startswith(answered[:end]):
                     spans.append((len(asked), end))
