@@ -24,6 +24,7 @@ class StageError(Exception):
     exit_code: ClassVar[int] = names.EXIT_UNKNOWN
 
     def __init__(self, reason: str, message: str, advice: str = "", report: StageReport | None = None) -> None:
+        message, advice = printable(message), printable(advice)
         super().__init__(f"{sentence(message)} {sentence(advice)}".strip())
         self.reason = reason
         self.message = message
@@ -79,3 +80,8 @@ def sentence(text: str) -> str:
     """The text with a full stop, if it has no end yet."""
     text = text.strip()
     return text if not text or text.endswith((".", "!", "?")) else f"{text}."
+
+
+def printable(text: str) -> str:
+    """The text as every console and every JSON parser accepts it: half a character (a lone surrogate) is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()

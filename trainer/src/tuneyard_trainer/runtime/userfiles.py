@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tuneyard_api import reasons
-from tuneyard_trainer.runtime.errors import BadInput
+from tuneyard_trainer.runtime.errors import BadInput, printable
 
 # Larger JSON files than this belong to no model: the index of one with a million tensors has about 100 MB.
 JSON_BYTES: Final = 256 * 2**20
@@ -138,8 +138,3 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             pending += [(f"{path}[{number}]", below) for number, below in enumerate(item)]
         else:
             yield path, item
-
-
-def printable(text: str) -> str:
-    """The text as every console and every JSON parser accepts it: half a character is escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
