@@ -5,7 +5,6 @@ Each is added to a whole chain, from prepare to publish, whose workers are small
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +23,7 @@ from tuneyard_trainer.backends.base import Backend
 from tuneyard_trainer.exporters import merge
 from tuneyard_trainer.exporters.base import ArtifactFormat, ExportJob
 from tuneyard_trainer.exporters.formats import bf16
+from tuneyard_trainer.model.check import ModelShape
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput
 from tuneyard_trainer.runtime.stage_runner import Outcome
@@ -106,12 +106,13 @@ def toy_backend() -> ModuleType:
 def toy_format() -> ModuleType:
     def export(job: ExportJob) -> None:
         job.on_progress(0.5, "halving")
+        job.on_note("Every second byte is left out.")
         weights = (job.merged / "weights").read_bytes()
         (job.output / "weights").write_bytes(weights[: len(weights) // 2])
         (job.output / "loss").write_text("1.05")
 
-    def misfit(columns: Iterable[int]) -> str | None:
-        odd = [width for width in columns if width % 2]
+    def misfit(shape: ModelShape) -> str | None:
+        odd = [width for width in shape.columns if width % 2]
         return f"half-size needs even input columns; this model has {odd[0]}" if odd else None
 
     return module("half_size", FORMAT=ArtifactFormat(export, Program("toy_scorer", ScoreOutcome), misfit))
@@ -217,6 +218,7 @@ def test_whole_chain(chain: Chain) -> None:
     assert outcome.result.recommended.format == "half-size"
     card = chain.store.read(context.uri("publish", "README.md")).decode()
     assert "| half-size | meanLoss | 1.05 |" in card
+    assert "half-size: Every second byte is left out." in card
 
 
 def test_backend(chain: Chain) -> None:

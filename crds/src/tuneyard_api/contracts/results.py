@@ -40,6 +40,7 @@ class ArtifactRef(Contract):
 class ExportedArtifact(ArtifactRef):
     format: str
     size_bytes: int
+    notes: list[str] = Field(default=[], description="What people should know of how it was made.")
 
 
 class MeasuredArtifact(ExportedArtifact):

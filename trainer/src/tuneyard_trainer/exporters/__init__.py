@@ -1,11 +1,12 @@
 """Exporters write the artifacts of a trained model: one module in formats/ for each artifact format."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib import import_module
 
 from tuneyard_api import reasons
 from tuneyard_api.registry import module_name
 from tuneyard_trainer.exporters.base import ArtifactFormat
+from tuneyard_trainer.model.check import ModelShape
 from tuneyard_trainer.runtime.errors import BadInput
 
 
@@ -15,18 +16,14 @@ def format_of(name: str) -> ArtifactFormat:
     return artifact_format
 
 
-def check_formats(formats: Iterable[str], columns: Sequence[int], model_uri: str) -> None:
-    """Checks that the formats fit a model's shapes.
-
-    Args:
-        columns: the input widths of its linear layers; empty where they are unknown, which fits.
+def check_formats(formats: Iterable[str], shape: ModelShape, model_uri: str) -> None:
+    """Checks that the formats fit a model.
 
     Raises:
         BadInput: names the first format that does not fit, and why.
     """
     for name in formats:
-        reason = format_of(name).misfit(columns) if columns else None
-        if reason:
+        if reason := format_of(name).misfit(shape):
             raise BadInput(
                 reasons.FORMAT_DOES_NOT_FIT,
                 f"{reason} ({model_uri})",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneyard_api.contracts.requests import ScoreOutcome
+from tuneyard_trainer.model.check import ModelShape
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.worker import Program
 
@@ -22,12 +23,16 @@ class ExportJob(NamedTuple):
     """Directory of the merged model, which is written first: the other formats are made of it."""
     output: Path
     """An empty directory for the artifact."""
+    shared: Path
+    """A directory for what several formats are made of; empty before the first format."""
     on_progress: Callable[[float, str], None]
     """Called with the share that is done, from 0 to 1, and what is being done."""
+    on_note: Callable[[str], None]
+    """Called with what people should know of the artifact; the model card has it."""
 
 
-def fits(columns: Iterable[int]) -> None:
-    """The misfit of a format that fits every shape."""
+def fits(shape: ModelShape) -> None:
+    """The misfit of a format that fits every model."""
     return
 
 
@@ -38,7 +43,7 @@ class ArtifactFormat(NamedTuple):
     """Writes the artifact; raises StageError."""
     scorer: Program[ScoreOutcome]
     """The worker that measures it: see tuneyard_trainer.metrics."""
-    misfit: Callable[[Iterable[int]], str | None] = fits
-    """Why the format does not fit a model whose linear layers have these input widths; None where it does."""
+    misfit: Callable[[ModelShape], str | None] = fits
+    """Why the format does not fit a model; None where it does, or where that is unknown."""
     recipe: Callable[[Iterable[int]], list[Any]] | None = None
     """llmcompressor's modifiers, for the formats that it writes; called in the worker."""

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tuneyard_api import reasons
 from tuneyard_store.store import ObjectInfo, Store
@@ -71,11 +71,24 @@ def check_weights(directory: Path, names: Iterable[str], uri: str) -> None:
         )
 
 
-def input_columns(directory: Path) -> list[int]:
-    """The input widths of the linear layers of a decoder, from its configuration; empty where they are unknown."""
+class ModelShape(NamedTuple):
+    """What an artifact format has to fit, from a model's configuration."""
+
+    columns: tuple[int, ...] = ()
+    """The input widths of the linear layers; empty where they are unknown."""
+    architecture: str | None = None
+    """The class in transformers; None where the configuration names none."""
+
+
+def model_shape(directory: Path) -> ModelShape:
+    """The shape of the model whose configuration is in `directory`."""
     config: dict[str, Any] = json.loads((directory / CONFIG).read_text())
+    return ModelShape(_input_columns(config), next(iter(config.get("architectures") or ()), None))
+
+
+def _input_columns(config: dict[str, Any]) -> tuple[int, ...]:
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     head = config.get("head_dim") or (hidden // heads if hidden and heads else None)
     attention = heads * head if heads and head else None
     widths = {hidden, config.get("intermediate_size"), config.get("moe_intermediate_size"), attention}
-    return sorted(width for width in widths if isinstance(width, int) and width > 0)
+    return tuple(sorted(width for width in widths if isinstance(width, int) and width > 0))

@@ -27,14 +27,15 @@ def run(context: StageContext) -> ExportResult:
         ArtifactCorrupt: the adapter differs from its manifest.
     """
     formats = context.spec.export.formats
-    merged = context.work / MERGED_FORMAT
+    merged, shared = context.work / MERGED_FORMAT, fresh(context.work / "shared")
     order = list(dict.fromkeys([MERGED_FORMAT, *formats]))
     artifacts: dict[str, ExportedArtifact] = {}
     for number, name in enumerate(order):
         output = fresh(context.work / name)
-        job = ExportJob(context, name, merged, output, Share(context, number, len(order)))
+        notes: list[str] = []
+        job = ExportJob(context, name, merged, output, shared, Share(context, number, len(order)), notes.append)
         format_of(name).export(job)
-        artifacts[name] = publish(context, output, name)
+        artifacts[name] = publish(context, output, name, notes)
         if output != merged:
             shutil.rmtree(output)
     return ExportResult(artifacts=[artifacts[name] for name in formats], merged=artifacts[MERGED_FORMAT])
@@ -51,14 +52,16 @@ class Share:
         self._context.progress.update(percent=int(percent), message=message)
 
 
-def publish(context: StageContext, directory: Path, name: str) -> ExportedArtifact:
+def publish(context: StageContext, directory: Path, name: str, notes: list[str]) -> ExportedArtifact:
     """Uploads one artifact."""
+    for note in notes:
+        context.log.info("%s: %s", name, note)
     for path in directory.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes 0600
     uri = context.uri("export", name)
     manifest = publish_directory(context.store, directory, uri, name)
     context.log.info("published %s: %s, %.1f MB", name, uri, manifest.size_bytes / 1e6)
-    return ExportedArtifact(format=name, uri=uri, digest=manifest.digest, size_bytes=manifest.size_bytes)
+    return ExportedArtifact(format=name, uri=uri, digest=manifest.digest, size_bytes=manifest.size_bytes, notes=notes)
 
 
 PROGRAM: Final = StageProgram(run)

@@ -6,6 +6,7 @@ from typing import Any, Final
 from tuneyard_trainer.exporters.base import ArtifactFormat
 from tuneyard_trainer.exporters.llmcompressor import quantize
 from tuneyard_trainer.metrics.scorers import TRANSFORMERS
+from tuneyard_trainer.model.check import ModelShape
 
 # Largest first: fewer scales, smaller files. 128 is what the field publishes; 32 is what the kernels need at least.
 GROUP_SIZES: Final = (128, 64, 32)
@@ -25,9 +26,9 @@ def group_size(columns: Iterable[int]) -> int | None:
     return next((size for size in GROUP_SIZES if all(width % size == 0 for width in widths)), None)
 
 
-def misfit(columns: Iterable[int]) -> str | None:
-    widths = sorted(set(columns))
-    if group_size(widths):
+def misfit(shape: ModelShape) -> str | None:
+    widths = sorted(set(shape.columns))
+    if not widths or group_size(widths):
         return None
     odd = ", ".join(str(width) for width in widths if width % GROUP_SIZES[-1])
     return f"gptq needs linear layers whose input columns are divisible by {GROUP_SIZES[-1]}; this model has {odd}"
