@@ -84,6 +84,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         store.write(f"{ROOT}/models/shard-missing/model-00001-of-00002.safetensors", b"x")
         index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
         store.write(f"{ROOT}/models/shard-missing/model.safetensors.index.json", json.dumps(index).encode())
+        for path in write_model(tmp_path_factory.mktemp("models") / "pointer").iterdir():
+            store.upload(path, f"{ROOT}/models/pointer/{path.name}")
+        store.write(f"{ROOT}/models/pointer/model.safetensors", b"version https://git-lfs.github.com/spec/v1\n")
         s3_servers.add_reader(server, READER, READER_SECRET)
         store._client.put_bucket_policy(Bucket=BUCKET, Policy=s3_servers.read_only_policy(READER))
         yield server
@@ -158,6 +161,16 @@ CASES = {
     ),
     "format": Case(
         spec(model={"uri": f"{ROOT}/models/narrow"}, export={"formats": ["gptq"]}), "FormatDoesNotFit", ["gptq", "100"]
+    ),
+    "target modules": Case(
+        spec(training={"lora": {"targetModules": ["q_proj", "nowhere"]}}),
+        "InvalidSpec",
+        ["nowhere", f"{ROOT}/models/good", "gate_proj, k_proj"],
+    ),
+    "no safetensors": Case(
+        spec(model={"uri": f"{ROOT}/models/pointer"}),
+        "ModelWeightsMissing",
+        [f"{ROOT}/models/pointer/model.safetensors", "Git LFS"],
     ),
     "data": Case(spec("not-there.jsonl"), "DatasetNotFound", [f"{ROOT}/data/not-there.jsonl"]),
     "prefix without rows": Case(spec("no-such-folder"), "DatasetNotFound", [".jsonl"]),

@@ -1,6 +1,8 @@
-"""A chat model's directory as prepare sees it: configuration, tokenizer, template; weights are only listed by it."""
+"""A chat model's directory as prepare sees it: configuration, tokenizer, template, and the names of its weights."""
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +27,36 @@ def write_model(to: Path, *, template: str | None = TEMPLATE, weights: bool = Tr
     (to / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
     byte_tokenizer().save(str(to / "tokenizer.json"))
     if weights:
-        (to / "model.safetensors").write_bytes(b"listed, not read")
+        (to / "model.safetensors").write_bytes(safetensors(llama_shapes({**SHAPES, **config})))
     return to
+
+
+def llama_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The tensors of a Llama with one layer."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    attention = config["num_attention_heads"] * config["head_dim"]
+    vocabulary = byte_tokenizer().get_vocab_size()
+    layer = "model.layers.0"
+    return {
+        "model.embed_tokens.weight": (vocabulary, hidden),
+        **{f"{layer}.self_attn.{name}_proj.weight": (attention, hidden) for name in "qkv"},
+        f"{layer}.self_attn.o_proj.weight": (hidden, attention),
+        **{f"{layer}.mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")},
+        f"{layer}.mlp.down_proj.weight": (hidden, inner),
+        **{f"{layer}.{name}_layernorm.weight": (hidden,) for name in ("input", "post_attention")},
+        "model.norm.weight": (hidden,),
+        "lm_head.weight": (vocabulary, hidden),
+    }
+
+
+def safetensors(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+    """A safetensors file whose tensors are all zero, in bfloat16."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(end)
 
 
 def byte_tokenizer() -> Tokenizer:

@@ -1,12 +1,18 @@
-"""Artifact formats and the shapes that they fit."""
+"""Artifact formats and the models that they fit."""
 
 import pytest
 
-from tuneyard_api.registry import ARTIFACT_FORMATS
+from support.tinymodel import SHAPES, llama_shapes
 from tuneyard_trainer.exporters import check_formats, format_of
 from tuneyard_trainer.exporters.formats.gptq import group_size
-from tuneyard_trainer.model.check import ModelShape
+from tuneyard_trainer.model.shape import ModelShape
 from tuneyard_trainer.runtime.errors import BadInput
+
+OPT = {"model.decoder.layers.0.fc1.weight": (100, 64), "model.decoder.layers.0.fc2.weight": (64, 100)}
+GPT2 = {"h.0.attn.c_attn.weight": (64, 192), "wte.weight": (512, 64), "wpe.weight": (64, 64)}
+JOINT = {"model.layers.0.mlp.experts.gate_up_proj": (4, 64, 128)}
+
+CALIBRATED = ("int8", "gptq")
 
 
 @pytest.mark.parametrize(
@@ -23,21 +29,35 @@ def test_group_size(columns: list[int], size: int | None) -> None:
     assert group_size(columns) == size
 
 
-def test_gptq_misfit() -> None:
-    message = format_of("gptq").misfit(ModelShape((4096, 100)))
+def test_a_width_that_does_not_divide_is_named_by_its_layer() -> None:
+    """Whatever config.json calls it: OPT has ffn_dim."""
+    message = format_of("gptq").misfit(ModelShape({"model_type": "opt", "ffn_dim": 100}, OPT))
     assert message is not None
     assert "divisible by 32" in message
-    assert "100" in message
-    assert "4096" not in message
+    assert "model.decoder.layers.0.fc2 of this model has 100" in message
 
 
-def test_int8_and_bf16_fit_every_shape() -> None:
-    assert format_of("int8").misfit(ModelShape((100,))) is None
-    assert format_of("bf16").misfit(ModelShape((100,))) is None
+@pytest.mark.parametrize("name", ["bf16", "int8"])
+def test_fits_every_width(name: str) -> None:
+    assert format_of(name).misfit(ModelShape({"model_type": "opt"}, OPT)) is None
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_transposed_layers(name: str) -> None:
+    assert "Conv1D" in str(format_of(name).misfit(ModelShape({"model_type": "gpt2"}, GPT2)))
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_joint_experts(name: str) -> None:
+    assert "model.layers.0.mlp.experts.gate_up_proj" in str(format_of(name).misfit(ModelShape({}, JOINT)))
+
+
+@pytest.mark.parametrize("name", [*CALIBRATED, "bf16"])
+def test_llama_fits(name: str) -> None:
+    assert format_of(name).misfit(ModelShape({"model_type": "llama"}, llama_shapes(SHAPES))) is None
 
 
 def test_check_formats() -> None:
-    check_formats(ARTIFACT_FORMATS, ModelShape((4096,)), "s3://models/a")
-    check_formats(ARTIFACT_FORMATS, ModelShape(), "s3://models/a")  # unknown shapes
+    check_formats(["bf16", "int8"], ModelShape({}, OPT), "s3://models/a")
     with pytest.raises(BadInput, match=r"s3://models/a.*Remove gptq from export\.formats"):
-        check_formats(ARTIFACT_FORMATS, ModelShape((100,)), "s3://models/a")
+        check_formats(["bf16", "gptq"], ModelShape({}, OPT), "s3://models/a")

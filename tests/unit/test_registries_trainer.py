@@ -23,7 +23,7 @@ from tuneyard_trainer.backends.base import Backend
 from tuneyard_trainer.exporters import merge
 from tuneyard_trainer.exporters.base import ArtifactFormat, ExportJob
 from tuneyard_trainer.exporters.formats import bf16
-from tuneyard_trainer.model.check import ModelShape
+from tuneyard_trainer.model.shape import ModelShape
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput
 from tuneyard_trainer.runtime.stage_runner import Outcome

@@ -6,7 +6,7 @@ from importlib import import_module
 from tuneyard_api import reasons
 from tuneyard_api.registry import module_name
 from tuneyard_trainer.exporters.base import ArtifactFormat
-from tuneyard_trainer.model.check import ModelShape
+from tuneyard_trainer.model.shape import ModelShape
 from tuneyard_trainer.runtime.errors import BadInput
 
 

@@ -4,12 +4,12 @@ The name of a format and the engines that load it are its line in tuneyard_api.r
 else is the FORMAT of its module, exporters/formats/<name>.py.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneyard_api.contracts.requests import ScoreOutcome
-from tuneyard_trainer.model.check import ModelShape
+from tuneyard_trainer.model.shape import ModelShape
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.worker import Program
 
@@ -44,6 +44,6 @@ class ArtifactFormat(NamedTuple):
     scorer: Program[ScoreOutcome]
     """The worker that measures it: see tuneyard_trainer.metrics."""
     misfit: Callable[[ModelShape], str | None] = fits
-    """Why the format does not fit a model; None where it does, or where that is unknown."""
-    recipe: Callable[[Iterable[int]], list[Any]] | None = None
+    """Why the format does not fit a model; None where it does."""
+    recipe: Callable[[ModelShape], list[Any]] | None = None
     """llmcompressor's modifiers, for the formats that it writes; called in the worker."""

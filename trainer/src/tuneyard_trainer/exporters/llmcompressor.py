@@ -11,6 +11,7 @@ from tuneyard_trainer.data.columns import INPUT_IDS
 from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.exporters.base import ExportJob
+from tuneyard_trainer.model.shape import ModelShape
 from tuneyard_trainer.runtime.worker import Program, ProgressEvent, run_worker
 
 WORKER: Final = Program("tuneyard_trainer.exporters.llmcompressor_worker", QuantizeOutcome, names.ENV_QUANTIZER_PYTHON)
@@ -40,3 +41,14 @@ def quantize(job: ExportJob) -> None:
 def calibration_rows(rows: Sequence[list[int]], samples: int, seed: int) -> list[list[int]]:
     """A sample of the training rows, the same for the same seed."""
     return random.Random(f"calibration/{seed}").sample(list(rows), min(samples, len(rows)))  # noqa: S311
+
+
+def misfit(shape: ModelShape) -> str | None:
+    """Why no format of llmcompressor fits a model; None where they may."""
+    if shape.is_conv1d:
+        return (
+            f"the linear layers of {shape.model_type} are Conv1D in transformers, which llmcompressor cannot quantize"
+        )
+    if shape.joint_experts:
+        return f"the model holds its experts as joint tensors ({shape.joint_experts[0]}), which cannot be quantized"
+    return None

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from tuneyard_api.contracts.requests import ItemsDone, QuantizeOutcome, QuantizeRequest
 from tuneyard_trainer.exporters import format_of
-from tuneyard_trainer.model.layout import copy_config_files
+from tuneyard_trainer.model.layout import copy_config_files, weight_files
+from tuneyard_trainer.model.shape import local_shape
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 
@@ -29,7 +30,7 @@ def quantize(request: QuantizeRequest) -> QuantizeOutcome:
     logger.add(layer_counter(len(quantized_layers(model))), level="INFO", format="{message}")
     oneshot(
         model=model,
-        recipe=recipe({layer.in_features for layer in quantized_layers(model)}),
+        recipe=recipe(local_shape(source, weight_files(source))),
         dataset=Dataset.from_list([{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows]),
         max_seq_length=request.max_length,
         num_calibration_samples=len(rows),

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from tuneyard_api import reasons
 from tuneyard_store.store import ObjectInfo, Store
-from tuneyard_trainer.model.layout import INDEX, SINGLE, config_files
+from tuneyard_trainer.model.layout import INDEX, SINGLE, config_files, weight_files
+from tuneyard_trainer.model.shape import ModelShape, read_header
 from tuneyard_trainer.runtime.errors import BadInput
 
 CONFIG: Final = "config.json"
@@ -71,24 +72,21 @@ def check_weights(directory: Path, names: Iterable[str], uri: str) -> None:
         )
 
 
-class ModelShape(NamedTuple):
-    """What an artifact format has to fit, from a model's configuration."""
+def read_shape(store: Store, files: dict[str, ObjectInfo], directory: Path) -> ModelShape:
+    """The shape of the model whose small files are in `directory`; of its weights only the headers are read.
 
-    columns: tuple[int, ...] = ()
-    """The input widths of the linear layers; empty where they are unknown."""
-    architecture: str | None = None
-    """The class in transformers; None where the configuration names none."""
-
-
-def model_shape(directory: Path) -> ModelShape:
-    """The shape of the model whose configuration is in `directory`."""
-    config: dict[str, Any] = json.loads((directory / CONFIG).read_text())
-    return ModelShape(_input_columns(config), next(iter(config.get("architectures") or ()), None))
-
-
-def _input_columns(config: dict[str, Any]) -> tuple[int, ...]:
-    hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
-    head = config.get("head_dim") or (hidden // heads if hidden and heads else None)
-    attention = heads * head if heads and head else None
-    widths = {hidden, config.get("intermediate_size"), config.get("moe_intermediate_size"), attention}
-    return tuple(sorted(width for width in widths if isinstance(width, int) and width > 0))
+    Raises:
+        BadInput: a file of weights is none.
+    """
+    tensors: dict[str, tuple[int, ...]] = {}
+    for name in weight_files(directory):
+        try:
+            with store.open(files[name].uri) as stream:
+                tensors |= {tensor: info.shape for tensor, info in read_header(stream).tensors.items()}
+        except ValueError as error:
+            raise BadInput(
+                reasons.MODEL_WEIGHTS_MISSING,
+                f"{files[name].uri} is no safetensors file: {error}",
+                "Upload the file itself: what lies there may be a pointer of Git LFS, or a part of a download.",
+            ) from error
+    return ModelShape(json.loads((directory / CONFIG).read_text()), tensors)

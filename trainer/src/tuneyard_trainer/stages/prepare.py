@@ -24,7 +24,8 @@ from tuneyard_trainer.data.spool import Spooled, spool
 from tuneyard_trainer.data.template import load_template
 from tuneyard_trainer.data.tokenize import ExampleTokenizer, tokenize_rows
 from tuneyard_trainer.exporters import check_formats
-from tuneyard_trainer.model.check import check_model, model_shape
+from tuneyard_trainer.model.adaptable import check_target_modules
+from tuneyard_trainer.model.check import check_model, read_shape
 from tuneyard_trainer.reports.data import DataReport, render_markdown
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, preempted
@@ -46,7 +47,9 @@ def identify(context: StageContext) -> dict[Stage, str]:
     check_training(spec)
     check_output(context.store, spec.output.uri)
     files = check_model(context.store, spec.model.uri, directory)
-    check_formats(spec.export.formats, model_shape(directory), spec.model.uri)
+    shape = read_shape(context.store, files, directory)
+    check_target_modules(spec.training.lora, shape, spec.model.uri)
+    check_formats(spec.export.formats, shape, spec.model.uri)
     load_template(directory, spec.model.chat_template, spec.model.uri)
     context.progress.update(percent=5, message="fetching the data")
     data = fetch_dataset(context.store, spec.dataset, context.work / DATA_DIR)

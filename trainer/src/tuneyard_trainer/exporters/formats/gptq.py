@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
+from tuneyard_trainer.exporters import llmcompressor
 from tuneyard_trainer.exporters.base import ArtifactFormat
-from tuneyard_trainer.exporters.llmcompressor import quantize
 from tuneyard_trainer.metrics.scorers import TRANSFORMERS
-from tuneyard_trainer.model.check import ModelShape
+from tuneyard_trainer.model.shape import ModelShape
 
 # Largest first: fewer scales, smaller files. 128 is what the field publishes; 32 is what the kernels need at least.
 GROUP_SIZES: Final = (128, 64, 32)
@@ -27,14 +27,21 @@ def group_size(columns: Iterable[int]) -> int | None:
 
 
 def misfit(shape: ModelShape) -> str | None:
-    widths = sorted(set(shape.columns))
-    if not widths or group_size(widths):
+    return llmcompressor.misfit(shape) or ungrouped("gptq", shape)
+
+
+def ungrouped(name: str, shape: ModelShape) -> str | None:
+    """Why the linear layers cannot be divided into groups; None where they can."""
+    if group_size(shape.columns):
         return None
-    odd = ", ".join(str(width) for width in widths if width % GROUP_SIZES[-1])
-    return f"gptq needs linear layers whose input columns are divisible by {GROUP_SIZES[-1]}; this model has {odd}"
+    odd = next(layer for layer in shape.linear_layers if layer.columns % GROUP_SIZES[-1])
+    return (
+        f"{name} needs linear layers whose input columns are divisible by {GROUP_SIZES[-1]}; "
+        f"{odd.module} of this model has {odd.columns}"
+    )
 
 
-def recipe(columns: Iterable[int]) -> list[Any]:
+def recipe(shape: ModelShape) -> list[Any]:
     from llmcompressor.modifiers.gptq import GPTQModifier  # noqa: PLC0415 - the quantizer's environment only
 
     weights = {
@@ -42,11 +49,11 @@ def recipe(columns: Iterable[int]) -> list[Any]:
         "type": "int",
         "symmetric": True,
         "strategy": "group",
-        "group_size": group_size(columns),
+        "group_size": group_size(shape.columns),
         "observer": OBSERVER,
     }
     groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
     return [GPTQModifier(config_groups=groups, ignore=["lm_head"], block_size=BLOCK_SIZE, batched_quantization=BATCH)]
 
 
-FORMAT: Final = ArtifactFormat(export=quantize, scorer=TRANSFORMERS, misfit=misfit, recipe=recipe)
+FORMAT: Final = ArtifactFormat(export=llmcompressor.quantize, scorer=TRANSFORMERS, misfit=misfit, recipe=recipe)

@@ -4,18 +4,18 @@ SmoothQuant (Xiao et al. 2022, arXiv:2211.10438) moves outliers into the weights
 shape.
 """
 
-from collections.abc import Iterable
 from typing import Any, Final
 
+from tuneyard_trainer.exporters import llmcompressor
 from tuneyard_trainer.exporters.base import ArtifactFormat
 from tuneyard_trainer.exporters.formats.gptq import BATCH, BLOCK_SIZE
-from tuneyard_trainer.exporters.llmcompressor import quantize
 from tuneyard_trainer.metrics.scorers import TRANSFORMERS
+from tuneyard_trainer.model.shape import ModelShape
 
 SMOOTHING: Final = 0.8  # llmcompressor's own W8A8 examples
 
 
-def recipe(columns: Iterable[int]) -> list[Any]:
+def recipe(shape: ModelShape) -> list[Any]:
     from llmcompressor.modifiers.gptq import GPTQModifier  # noqa: PLC0415 - the quantizer's environment only
     from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier  # noqa: PLC0415
 
@@ -27,4 +27,6 @@ def recipe(columns: Iterable[int]) -> list[Any]:
     ]
 
 
-FORMAT: Final = ArtifactFormat(export=quantize, scorer=TRANSFORMERS, recipe=recipe)
+FORMAT: Final = ArtifactFormat(
+    export=llmcompressor.quantize, scorer=TRANSFORMERS, misfit=llmcompressor.misfit, recipe=recipe
+)
