@@ -117,7 +117,7 @@ def test_defaults_are_not_stored(kind: str, spec: Json) -> None:
     assert get(resource(kind), "minimal", NAMESPACE)["spec"] == spec
 
 
-ONLY = "while the job runs only suspend and ttlSecondsAfterFinished can change"
+ONLY = "while the job runs only suspend, ttlSecondsAfterFinished and onSpecChange can change"
 
 # Another value of every field of the spec, required or not, that says what a run does.
 OTHERS: Json = {
@@ -131,6 +131,7 @@ OTHERS: Json = {
     "queueName": "gpus",
     "priorityClassName": "high",
     "retryPolicy": {"backoffLimit": 7},
+    "rerun": "2026-11-01",
 }
 
 
@@ -176,6 +177,15 @@ def test_suspend_and_lifetime_can_change_at_any_time(phase: str) -> None:
 def test_suspend_unlocks_no_other_field() -> None:
     running("smuggled")
     assert ONLY in rejection(thing("FineTuneJob", "smuggled", JOB | {"suspend": True, "resources": {"gpus": 2}}))
+
+
+@pytest.mark.parametrize("field", OTHERS)
+@pytest.mark.lifecycle("replaced-while-running")
+def test_every_field_can_change_with_replace(field: str) -> None:
+    name = f"replaced-{field.lower()}"
+    running(name)
+    apply(thing("FineTuneJob", name, JOB | {field: OTHERS[field], "onSpecChange": "Replace", "suspend": True}))
+    assert ONLY in rejection(thing("FineTuneJob", name, JOB | {"onSpecChange": "Refuse"})), "what is asked for counts"
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Suspended", "Succeeded", "Failed"])

@@ -7,7 +7,7 @@ from support.cluster import SimulatedCluster
 from support.podstatus import PREEMPTED, termination
 from support.reports import CHAIN, DATASET, PREPARED, PUBLISHED
 from tuneyard_api import names, reasons
-from tuneyard_api.kinds.finetunejob import CHANGEABLE, RESTING
+from tuneyard_api.kinds.finetunejob import CHANGEABLE, REPLACE, RESTING
 from tuneyard_api.names import Stage
 from tuneyard_operator.finetunejob.children import job_name
 from tuneyard_operator.machinery.objects import Json, condition, hash8, key_of, label
@@ -73,7 +73,8 @@ class FineTuning(SimulatedCluster):
     def may_change(self, **spec: Any) -> bool:
         """By the rule of the CRD."""
         phase = self.job.get("status", {}).get("phase", "Pending")
-        return phase in RESTING or all(field in CHANGEABLE for field in spec)
+        replaces = (self.job["spec"] | spec).get("onSpecChange") == REPLACE
+        return phase in RESTING or replaces or all(field in CHANGEABLE for field in spec)
 
     def change(self, **spec: Any) -> Self:
         """Another spec; a field that is None is removed."""

@@ -104,7 +104,9 @@ class TestAnotherSpec:
         assert stages_of(cluster.jobs) == ["prepare", "train"]
 
     @pytest.mark.parametrize("ended", [finished, failed])
-    @pytest.mark.parametrize("change", [{"suspend": True}, {"ttlSecondsAfterFinished": 60}])
+    @pytest.mark.parametrize(
+        "change", [{"suspend": True}, {"ttlSecondsAfterFinished": 60}, {"onSpecChange": "Replace"}]
+    )
     @pytest.mark.lifecycle("lifetime-changed-after-end")
     def test_changeable_field_runs_nothing(self, ended: Callable[[], FineTuning], change: Json) -> None:
         cluster = ended()
@@ -127,6 +129,54 @@ class TestAnotherSpec:
         assert cluster.status["revision"] == first
         assert cluster.status["phase"] == "Pending"
         assert stages_of(cluster.jobs) == ["prepare"]
+
+
+class TestReplace:
+    @pytest.mark.lifecycle("replaced-while-running")
+    def test_running_stage_is_stopped_and_a_new_run_begins(self) -> None:
+        cluster = FineTuning().prepared().run("train", percent=40)
+        cluster.step()
+        old = cluster.job_of("train")
+        cluster.change(training={"maxSteps": 7}, onSpecChange="Replace")
+        plan = cluster.reconcile()
+        assert uid(old) in map(uid, plan.delete)
+        assert plan.create == []
+        assert cluster.status["phase"] == "Pending"
+        assert cluster.status["revision"] == revision(cluster.job)
+        assert cluster.stage("prepare")["message"] == f"waits for the pods of an earlier run to end: Job {name(old)}"
+        assert [event for event in cluster.events if event.startswith("Replaced: train: the spec has changed")]
+        assert cluster.reconcile().create == [], "while its pod writes the checkpoint"
+        assert sum(event.startswith("Replaced") for event in cluster.events) == 1
+        for job in list(cluster.jobs):
+            cluster.garbage_collector.finish(job)
+        cluster.step()
+        assert stages_of(cluster.jobs) == ["prepare"]
+
+    def test_only_other_resources_resume_from_the_checkpoint(self) -> None:
+        """No digest covers the resources: the new run's train finds the checkpoint of the old one."""
+        cluster = FineTuning(onSpecChange="Replace").prepared().run("train")
+        cluster.step()
+        cluster.change(resources={"gpus": 2}).step()
+        cluster.prepared()
+        assert stages_of(cluster.jobs) == ["prepare", "train"]
+        assert cluster.stage("train")["digest"] == DIGESTS["train"]
+
+    def test_suspended_in_the_same_change(self) -> None:
+        cluster = FineTuning(onSpecChange="Replace").prepared().run("train")
+        cluster.step()
+        cluster.change(training={"maxSteps": 7}, suspend=True).step()
+        cluster.step()
+        assert cluster.status["phase"] == "Suspended"
+        assert cluster.jobs == []
+
+    @pytest.mark.lifecycle("rerun")
+    def test_rerun_reads_the_data_again(self) -> None:
+        cluster = finished()
+        cluster.change(rerun="2026-11-01").step()
+        cluster.prepared("prepare", "train", "export", "evaluate")
+        assert stages_of(cluster.jobs) == ["prepare", "publish"]
+        cluster.complete("publish", PUBLISHED).step()
+        does_nothing(cluster)
 
 
 class TestSuspend:

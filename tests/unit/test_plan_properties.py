@@ -32,10 +32,21 @@ ENDED: Final = ("Succeeded", "Failed")
 # Exit codes, and None: the pod is gone. A stage that succeeds is the most frequent.
 ENDINGS: Final = st.sampled_from([0, 0, 0, 0, 1, 1, names.EXIT_TRY_AGAIN, names.EXIT_BAD_INPUT, None])
 SPECS: Final = st.fixed_dictionaries(
-    {}, optional={"suspend": st.booleans(), "queueName": st.just("gpus"), "retryPolicy": st.just({"backoffLimit": 1})}
+    {},
+    optional={
+        "suspend": st.booleans(),
+        "queueName": st.just("gpus"),
+        "retryPolicy": st.just({"backoffLimit": 1}),
+        "onSpecChange": st.just("Replace"),
+    },
 )
 # Specs that ask for different runs.
-VARIANTS: Final = ({"training": {"maxSteps": 1}}, {"training": {"maxSteps": 2}}, {"resources": {"gpus": 2}})
+VARIANTS: Final = (
+    {"training": {"maxSteps": 1}},
+    {"training": {"maxSteps": 2}},
+    {"resources": {"gpus": 2}},
+    {"rerun": "again"},
+)
 # More reconciles than the longest chain needs: five stages, each created, started, ended and counted; and, at one every
 # ten seconds, the quarter of an hour after which a stalled Job is recreated whose back-off was long.
 MAX_RECONCILES: Final = 160

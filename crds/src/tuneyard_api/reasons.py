@@ -57,6 +57,7 @@ RESULT_LOST: Final = "ResultLost"
 
 # Events of a FineTuneJob.
 RESUMED: Final = "Resumed"
+REPLACED: Final = "Replaced"
 STAGE_STARTED: Final = "StageStarted"
 STAGE_WAITING: Final = "StageWaiting"
 STAGE_PREEMPTED: Final = "StagePreempted"

@@ -21,7 +21,8 @@ from tuneyard_api.registry import ARTIFACT_FORMATS, BACKENDS, DATA_FORMATS, GATE
 from tuneyard_api.rules import Obeys, Rule
 
 # These fields say when a job runs and how long it is kept, not what it does: they may change at any time.
-CHANGEABLE: Final = ("suspend", "ttlSecondsAfterFinished")
+CHANGEABLE: Final = ("suspend", "ttlSecondsAfterFinished", "onSpecChange")
+REPLACE: Final = "Replace"
 
 
 class BaseModelSource(Model):
@@ -302,6 +303,18 @@ class FineTuneJobSpec(Model):
         description="Seconds after which a finished FineTuneJob is deleted; its artifacts stay. May change at any "
         "time. Default: it is kept.",
     )
+    on_spec_change: Literal["Refuse", "Replace"] = Field(
+        default="Refuse",
+        description="What happens to a change of the spec while a stage runs. Refuse: the API server rejects it. "
+        "Replace: the running stage writes a checkpoint and exits, and a new run begins, which reuses every stage that "
+        "the change does not affect; for GitOps. May change at any time. Default: Refuse.",
+    )
+    rerun: str | None = Field(
+        default=None,
+        max_length=253,
+        description="Any text, such as a date. Another text asks for another run, which reads the data again: "
+        "where the data is the same, every stage is reused.",
+    )
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
@@ -338,15 +351,17 @@ RESTING: Final = ("Pending", "Suspended", "Succeeded", "Failed")
 
 
 def unchanged_while_running() -> dict[str, str]:
-    """A rule that rejects changes of the spec, but for the changeable fields, unless the job rests."""
+    """A rule that rejects changes of the spec, but for the changeable fields, unless the job rests or is replaced."""
     fields = {info.alias or name: info.is_required() for name, info in FineTuneJobSpec.model_fields.items()}
     same = [_unchanged(field, required) for field, required in fields.items() if field not in CHANGEABLE]
     rests = f"!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in {list(RESTING)}"
+    replaces = f"(has(self.spec.onSpecChange) && self.spec.onSpecChange == '{REPLACE}')"
     message = (
-        f"while the job runs only {' and '.join(CHANGEABLE)} can change. Set suspend: true, and change the rest when "
-        "the phase is Suspended; or delete the job and apply the new one (finished stages are taken over, not rerun)"
+        f"while the job runs only {', '.join(CHANGEABLE[:-1])} and {CHANGEABLE[-1]} can change. Set onSpecChange: "
+        f"{REPLACE} with the change: then the running stage writes a checkpoint, and a new run begins. Or set suspend: "
+        "true, and change the rest when the phase is Suspended. Finished stages are reused in both cases"
     )
-    return {"rule": f"{rests} || ({' && '.join(same)})", "message": message}
+    return {"rule": f"{rests} || {replaces} || ({' && '.join(same)})", "message": message}
 
 
 def _unchanged(field: str, required: bool) -> str:

@@ -111,8 +111,8 @@ class FineTuneJobStatus(Model):
     observed_generation: int = 0
     revision: str | None = Field(
         default=None,
-        description="The run that this status describes: a hash of the spec without suspend and "
-        "ttlSecondsAfterFinished.",
+        description="The run that this status describes: a hash of the spec without suspend, "
+        "ttlSecondsAfterFinished and onSpecChange.",
     )
     phase: Phase = "Pending"
     conditions: ConditionList = []

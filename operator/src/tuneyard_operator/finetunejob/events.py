@@ -5,6 +5,7 @@ from typing import Final
 
 from tuneyard_api import reasons
 from tuneyard_api.durations import duration
+from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_operator.finetunejob.run import Run, StageRecord
 from tuneyard_operator.machinery.conditions import parse_time
 from tuneyard_operator.machinery.events import Event
@@ -28,6 +29,15 @@ def _suspension(before: Run, after: Run) -> Iterator[Event]:
         yield Event(reasons.SUSPENDED, "spec.suspend is true: the running stage is stopped, and no other starts", 0)
     if before.suspended and not after.suspended:
         yield Event(reasons.RESUMED, "spec.suspend is false: the job resumes where it stopped", 0)
+
+
+def replacement(earlier: FineTuneJobStatus, revision: str) -> list[Event]:
+    """What becomes of the stage that ran when the spec changed; told once, before the status is the new run's."""
+    if earlier.revision in (None, revision):
+        return []
+    text = "the spec has changed: its Job is stopped, and a new run begins when its pod has ended"
+    running = [stage.name for stage in earlier.stages if stage.state == "Running"]
+    return [Event(reasons.REPLACED, f"{stage}: {text}", 0) for stage in running]
 
 
 def _stage(before: StageRecord, after: StageRecord, order: int) -> Iterator[Event]:

@@ -15,11 +15,11 @@ from tuneyard_api.durations import duration
 from tuneyard_api.names import LABEL_QUEUE
 from tuneyard_api.validation import explain
 from tuneyard_operator.finetunejob.children import Before, config_map, stage_job, stage_services
-from tuneyard_operator.finetunejob.events import events
+from tuneyard_operator.finetunejob.events import events, replacement
 from tuneyard_operator.finetunejob.failures import backoff
 from tuneyard_operator.finetunejob.observe import StageView, World, find_job, is_suspended, orphaned_pods, stale_jobs
 from tuneyard_operator.finetunejob.run import Failure, Run, StageRecord
-from tuneyard_operator.finetunejob.state import State
+from tuneyard_operator.finetunejob.state import State, read_status
 from tuneyard_operator.finetunejob.status import with_observed_generation, write_status
 from tuneyard_operator.machinery.conditions import parse_time
 from tuneyard_operator.machinery.objects import condition, is_condition_true, label, name
@@ -64,11 +64,14 @@ def stale(state: State) -> Plan | None:
     jobs = stale_jobs(state.world)
     if not jobs:
         return None
-    message = f"waits for the pods of an earlier run to end: Job {name(jobs[0])}"
+    ends_last = max(jobs, key=lambda job: not (is_condition_true(job, "Complete") or is_condition_true(job, "Failed")))
+    message = f"waits for the pods of an earlier run to end: Job {name(ends_last)}"
     run = replace(state.before, suspended=state.spec.suspend)
     if run.current:
         run = run.with_stage(replace(run.current, message=message))
-    return _plan(state, run)._replace(delete=jobs)
+    told = replacement(read_status(state.world.job), revision(state.world.job))
+    decided = _plan(state, run)
+    return decided._replace(delete=jobs, events=[*told, *decided.events])
 
 
 def succeeded(state: State) -> Plan | None:
