@@ -69,7 +69,7 @@ def stale(state: State) -> Plan | None:
     run = replace(state.before, suspended=state.spec.suspend)
     if run.current:
         run = run.with_stage(replace(run.current, message=message))
-    told = replacement(read_status(state.world.job), revision(state.world.job))
+    told = replacement(read_status(state.world.job), state.world.revision)
     decided = _plan(state, run)
     return decided._replace(delete=jobs, events=[*told, *decided.events])
 
