@@ -150,6 +150,7 @@ def test_default_endpoint(tmp_path: Path) -> None:
     ("files", "word"),
     [
         ({"AWS_ACCESS_KEY_ID": ""}, "AWS_ACCESS_KEY_ID"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "AWS_ACCESS_KEY_ID"),
         ({"AWS_SECRET_ACCESS_KEY": " \n"}, "AWS_SECRET_ACCESS_KEY"),
         ({"AWS_ENDPOINT_URL": "store:9000"}, "https://"),
         ({"AWS_S3_ADDRESSING_STYLE": "Path"}, "virtual"),
@@ -162,8 +163,20 @@ def test_invalid_secret(tmp_path: Path, files: dict[str, str], word: str) -> Non
     assert SECRET not in str(caught.value)
 
 
+def test_secret_without_keys_leaves_them_to_the_default_chain(tmp_path: Path) -> None:
+    """The pod's service account has access to the store: workload identity."""
+    (tmp_path / "AWS_ENDPOINT_URL").write_text("https://store")
+    (tmp_path / "ca.crt").write_text("PEM")
+    found = load_credentials(tmp_path)
+    assert (found.access_key, found.secret_key) == (None, None)
+    assert (found.endpoint_url, found.ca_file) == ("https://store", tmp_path / "ca.crt")
+
+
 def test_missing_secret(tmp_path: Path) -> None:
-    for directory in (tmp_path, tmp_path / "missing"):
+    """The kubelet mounts a Secret that does not exist, and is optional, as a directory with hidden entries."""
+    (tmp_path / "mounted" / "..2030_01_02").mkdir(parents=True)
+    (tmp_path / "mounted" / "..data").symlink_to("..2030_01_02")
+    for directory in (tmp_path, tmp_path / "missing", tmp_path / "mounted"):
         with pytest.raises(errors.CredentialsMissing, match="Create it"):
             load_credentials(directory)
 

@@ -12,9 +12,9 @@ AddressingStyle = Literal["path", "virtual", "auto"]
 
 CA_FILE: Final = "ca.crt"
 DEFAULT_REGION: Final = "us-east-1"
+KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 VARIABLES: Final = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
+    *KEYS,
     "AWS_SESSION_TOKEN",
     "AWS_ENDPOINT_URL",
     "AWS_REGION",
@@ -39,24 +39,27 @@ class Credentials:
 def load_credentials(directory: Path, name: str = "") -> Credentials:
     """Reads the files of a mounted Secret.
 
+    A Secret without the two keys says where the store is; the pod's own identity (workload identity) is used then.
+
     Args:
         name: the Secret's, for messages.
 
     Raises:
-        CredentialsMissing: the directory or one of the two keys is missing, or a value is invalid.
+        CredentialsMissing: the directory is missing or empty, it has one of the two keys only, or a value is invalid.
     """
     secret = f"Secret {name}" if name else f"{directory}"
-    if not directory.is_dir() or not any(directory.iterdir()):
+    ca_file = directory / CA_FILE
+    found = {name: (directory / name).read_text().strip() for name in VARIABLES if (directory / name).is_file()}
+    if not found and not ca_file.is_file():
         raise CredentialsMissing(
             f"{secret} does not exist or is empty",
             "Create it in the same namespace with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "and AWS_ENDPOINT_URL for a store that is not AWS's.",
         )
-    found = {name: (directory / name).read_text().strip() for name in VARIABLES if (directory / name).is_file()}
-    for required in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        if not found.get(required):
-            raise CredentialsMissing(f"{secret} has no {required}", f"Add the key {required} to it.")
-    ca_file = directory / CA_FILE
+    if any(key in found for key in KEYS):
+        for required in KEYS:
+            if not found.get(required):
+                raise CredentialsMissing(f"{secret} has no {required}", f"Add the key {required} to it.")
     return _credentials(found, secret, ca_file if ca_file.is_file() else None)
 
 

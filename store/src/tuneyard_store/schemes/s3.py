@@ -217,7 +217,8 @@ def named_error(error: Exception, uri: str, credentials: Credentials) -> errors.
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return errors.CredentialsMissing(
             f"No keys for {uri}",
-            "Name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in spec.output.secretRef.",
+            "Name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in spec.output.secretRef, or a service "
+            "account with access to the store in spec.pod.serviceAccountName.",
         )
     cause = error.__cause__ or error.__context__
     if isinstance(error, Boto3Error) and isinstance(cause, ClientError | BotoCoreError):
