@@ -11,6 +11,7 @@ export PATH := $(TUNEYARD_CACHE)/bin:$(PATH)
 UV := $(or $(shell command -v uv),$(TUNEYARD_CACHE)/uv/bin/uv)
 RUN := $(UV) run --frozen --all-packages
 CLUSTER := python3 tests/cluster
+ARGOCD := PYTHONPATH=tests:examples $(RUN) python tests/argocd/record.py
 HELM := helm --kubeconfig $(KUBECONFIG)
 
 .PHONY: help
@@ -31,6 +32,10 @@ test: check install integration test-tools ## Everything: lint, types, unit, con
 chaos: install test-tools chaos-tools ## 200 faults over an API server, then 200 over a cluster with real jobs; not in CI
 	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/chaos
 
+.PHONY: argocd
+argocd: setup ## The health scripts in Argo CD's own evaluator, which is built first (3 minutes on 2 cores); not in CI
+	$(RUN) pytest tests/argocd
+
 .PHONY: check
 check: lint types unit ## The quick loop: lint, types, unit tests
 
@@ -41,6 +46,7 @@ lint: setup ## Style, import layers, generated files
 	$(RUN) lint-imports
 	$(RUN) python crds/generate.py --check
 	$(RUN) python charts/generate.py --check
+	$(ARGOCD) --check
 
 .PHONY: types
 types: setup ## Static types
@@ -51,9 +57,10 @@ unit: setup ## Unit tests
 	$(RUN) pytest tests/unit -q
 
 .PHONY: generate
-generate: setup ## Write the generated files: CRDs, the chart's copy and RBAC rules, docs/api.md
+generate: setup ## Write the generated files: CRDs, the chart's copy and RBAC rules, docs/api.md, docs/argocd
 	$(RUN) python crds/generate.py
 	$(RUN) python charts/generate.py
+	$(ARGOCD)
 
 .PHONY: format
 format: setup ## Format the code

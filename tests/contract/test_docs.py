@@ -17,8 +17,9 @@ import yaml
 
 from support.apiserver import CACHE, ApiServer, api_server
 from support.docs import ROOT, Block, blocks, commands, documents
+from support.foreigncrds import FOREIGN, foreign_crd
 
-NAMESPACES: Final = ("team-a", "team-b", "team-system", "tuneyard-system")
+NAMESPACES: Final = ("team-a", "team-b", "team-system", "tuneyard-system", "argocd")
 BLOCKS: Final = [block for path in documents() for block in blocks(path)]
 YAML: Final = [block for block in BLOCKS if block.language == "yaml"]
 SHELL: Final = [block for block in BLOCKS if block.language in ("sh", "console")]
@@ -66,8 +67,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """An API server with our kinds, the namespaces of the documents, and the objects that they show."""
     with api_server(tmp_path_factory.mktemp("api") / "server") as running:
         running.install_crds()
+        running.install(*(foreign_crd(*kind) for kind in FOREIGN))
         for name in NAMESPACES:
             running.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        running.request("POST", "/api/v1/namespaces/argocd/configmaps", {"metadata": {"name": "argocd-cm"}})
         objects = "\n---\n".join(block.text for block in YAML if not block.text.startswith(VALUES))
         # What is wrong with them fails their own test.
         subprocess.run([*running.kubectl, "apply", "-f", "-"], input=objects, text=True, check=False, timeout=60)
@@ -203,7 +206,7 @@ CHECKS: Final[Mapping[str, Callable[[list[str], Reader], None]]] = {
     "uv": uv,
     "pytest": pytest_,
     "pip": pip,
-    **dict.fromkeys(("aws", "cat", "cd", "curl", "docker", "eval", "export", "git"), syntax),
+    **dict.fromkeys(("aws", "cat", "cd", "curl", "docker", "eval", "export", "git", "sed"), syntax),
 }
 
 

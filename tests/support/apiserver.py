@@ -61,6 +61,12 @@ class ApiServer:
         for file in files:
             self.wait_established(file.stem)
 
+    def install(self, *crds: Json) -> None:
+        """Installs CRDs; returns when their objects can be created."""
+        for crd in crds:
+            self.request("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+            self.wait_established(crd["metadata"]["name"])
+
     def wait_established(self, crd: str) -> None:
         """Not `kubectl wait`, which fails while a new CRD has no conditions at all."""
         deadline = time.monotonic() + START_SECONDS
