@@ -277,6 +277,13 @@ def owner(kind: str) -> Json:
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": {}}
 
 
+POD: Json = {"labels": {"team": "ml"}, "annotations": {"x/y": "z"}, "serviceAccountName": "default"}
+PLACED: Json = {
+    "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+    "topologySpreadConstraints": [{"topologyKey": "kubernetes.io/hostname"}],
+}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stages_pod_is_restricted(stage: Stage) -> None:
     spec = FineTuneJobSpec.model_validate(
@@ -284,6 +291,8 @@ def test_every_stages_pod_is_restricted(stage: Stage) -> None:
             "model": {"uri": "s3://models/m"},
             "dataset": {"train": [{"uri": "s3://data/d"}]},
             "output": {"uri": "s3://artifacts/a", "secretRef": {"name": "s3"}},
+            "pod": POD,
+            "resources": PLACED,
         }
     )
     job = stage_job(owner("FineTuneJob"), spec, stage, {}, SETTINGS)
@@ -297,6 +306,8 @@ def test_server_pod_is_restricted() -> None:
         {
             "model": {"uri": "s3://artifacts/a", "digest": f"sha256:{'0' * 64}"},
             "auth": {"apiKeySecretRef": {"name": "key"}},
+            "pod": POD,
+            "resources": PLACED,
         }
     )
     release = Release(uri="s3://artifacts/a", digest=f"sha256:{'0' * 64}", secret_ref=SecretRef(name="s3"))

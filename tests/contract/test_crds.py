@@ -132,6 +132,7 @@ OTHERS: Json = {
     "priorityClassName": "high",
     "retryPolicy": {"backoffLimit": 7},
     "rerun": "2026-11-01",
+    "pod": {"labels": {"team": "ml"}},
 }
 
 

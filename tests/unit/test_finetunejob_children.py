@@ -47,13 +47,15 @@ class TestChildren:
             "nodeSelector": {"gpu": "a"},
             "runtimeClassName": "nvidia",
             "tolerations": [{"key": "gpu", "operator": "Exists"}],
+            "affinity": {"nodeAffinity": {}},
+            "topologySpreadConstraints": [{"topologyKey": "zone"}],
         }
         for stage in STAGES:
             pod = pod_of(stage, resources=resources)
             limits = pod["containers"][0]["resources"]["limits"]
             expected = {"cpu": "1500m", "memory": "8Gi"} | ({"nvidia.com/gpu": "2"} if stage == "train" else {})
             assert limits == expected, stage
-            for placed in ("nodeSelector", "runtimeClassName", "tolerations"):
+            for placed in (*resources.keys() - {"gpus", "requests", "limits"},):
                 assert (placed in pod) is (stage == "train"), stage
 
     def test_without_gpus_all_stages_have_the_placement(self) -> None:
@@ -80,13 +82,39 @@ class TestChildren:
         for child in (config_map(job), stage_job(job, spec, "train", DIGESTS, SETTINGS)):
             assert "argocd" not in json.dumps(child)
             assert set(child["metadata"]["labels"]) <= {
-                "app.kubernetes.io/managed-by",
+                *(f"app.kubernetes.io/{key}" for key in ("managed-by", "part-of", "name", "instance", "component")),
                 "tuneyard.dev/finetunejob",
                 "tuneyard.dev/revision",
                 "tuneyard.dev/stage",
             }
             (owner,) = child["metadata"]["ownerReferences"]
             assert (owner["uid"], owner["controller"]) == ("uid-x", True)
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_pods_have_the_users_labels_and_identity(self, stage: Stage) -> None:
+        options = {"labels": {"team": "ml"}, "annotations": {"x/y": "z"}, "serviceAccountName": "trainer"}
+        job = fine_tune_job(pod=options)
+        template = stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), stage, DIGESTS, SETTINGS)["spec"][
+            "template"
+        ]
+        assert template["metadata"]["annotations"] == {"x/y": "z"}
+        assert template["metadata"]["labels"]["team"] == "ml"
+        assert template["metadata"]["labels"]["app.kubernetes.io/instance"] == "x"
+        assert template["metadata"]["labels"]["app.kubernetes.io/component"] == stage
+        assert template["spec"]["serviceAccountName"] == "trainer"
+        assert template["spec"]["automountServiceAccountToken"] is False
+        assert "serviceAccountName" not in pod_of(stage)
+
+    def test_nodes_of_a_training_are_spread(self) -> None:
+        spread = [{"topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}]
+        (constraint,) = pod_of("train", resources={"topologySpreadConstraints": spread})["topologySpreadConstraints"]
+        assert constraint == {
+            "topologyKey": "kubernetes.io/hostname",
+            "maxSkew": 1,
+            "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"tuneyard.dev/finetunejob": "x", "tuneyard.dev/stage": "train"}},
+            "matchLabelKeys": ["tuneyard.dev/revision"],
+        }
 
     def test_job_file(self) -> None:
         built = config_map(fine_tune_job())

@@ -11,7 +11,7 @@ from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_api.kinds.modelserver import ModelServerSpec, Release
 from tuneyard_operator.machinery.objects import Json
 from tuneyard_operator.modelserver.artifact import release_of
-from tuneyard_operator.modelserver.children import SWITCHED_AT, deployment, pod_spec, revision_of, service
+from tuneyard_operator.modelserver.children import SWITCHED_AT, deployment, pod_spec, revision_of, scaled, service
 
 SERVER = model_server(artifact(OLD))
 RELEASE = Release(uri="s3://artifacts/x", digest=OLD, secret_ref=SecretRef(name="s3"))
@@ -28,6 +28,29 @@ def pod(**parts: Any) -> Json:
 def test_revision_ignores_replicas() -> None:
     assert revision_of(pod(replicas=1)) == revision_of(pod(replicas=5))
     assert revision_of(pod()) != revision_of(pod(vllm={"maxModelLen": 512}))
+
+
+def test_labels_and_annotations_make_another_revision() -> None:
+    """And the Deployment, whose name has it, selects by the operator's labels alone."""
+    options = {"labels": {"team": "ml"}, "annotations": {"x/y": "z"}, "serviceAccountName": "server"}
+    wanted, plain = spec(pod=options), spec()
+    made = deployment(SERVER, wanted, RELEASE, pod(pod=options), replicas=1)
+    template = made["spec"]["template"]
+    assert template["metadata"]["labels"].items() >= {"team": "ml", **made["spec"]["selector"]["matchLabels"]}.items()
+    assert template["metadata"]["labels"]["app.kubernetes.io/instance"] == "bot"
+    assert template["metadata"]["annotations"] == {"x/y": "z"}
+    assert template["spec"]["serviceAccountName"] == "server"
+    assert "team" not in made["spec"]["selector"]["matchLabels"]
+    only_labels = spec(pod={"labels": {"team": "ml"}})
+    assert len({revision_of(pod(), each.pod) for each in (wanted, plain, only_labels)}) == 3
+    assert scaled(made, 0)["spec"]["template"] == template, "an old revision keeps its pods as they are"
+
+
+def test_replicas_are_spread() -> None:
+    made = pod(resources={"topologySpreadConstraints": [{"topologyKey": "zone", "maxSkew": 2}]})
+    (constraint,) = made["topologySpreadConstraints"]
+    assert constraint["labelSelector"] == {"matchLabels": {"tuneyard.dev/modelserver": "bot"}}
+    assert (constraint["maxSkew"], constraint["whenUnsatisfiable"]) == (2, "ScheduleAnyway")
 
 
 def test_secrets_are_mounted_where_needed() -> None:

@@ -176,6 +176,22 @@ class Toleration(Model):
         )
 
 
+# An object of Kubernetes' own API: the API server checks it when a pod has it.
+Passed = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+
+
+class TopologySpreadConstraint(Model):
+    """Spreads the pods of the same stage, or of the same revision of a server."""
+
+    topology_key: Annotated[str, Field(min_length=1, max_length=316)] = Field(
+        description="A label of nodes, for example kubernetes.io/hostname or topology.kubernetes.io/zone."
+    )
+    max_skew: int = Field(default=1, ge=1, description="By how many pods two topologies may differ. Default: 1.")
+    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = Field(
+        default="ScheduleAnyway", description="Default: ScheduleAnyway."
+    )
+
+
 class Resources(Model):
     """What a pod asks the scheduler for."""
 
@@ -193,6 +209,10 @@ class Resources(Model):
     )
     node_selector: dict[str, str] | None = None
     tolerations: list[Toleration] | None = None
+    affinity: Passed | None = Field(
+        default=None, description="nodeAffinity, podAffinity and podAntiAffinity, as in a pod's spec."
+    )
+    topology_spread_constraints: list[TopologySpreadConstraint] | None = Field(default=None, max_length=16)
     runtime_class_name: ObjectNameOrEmpty | None = Field(default=None, description="For example nvidia.")
 
     @model_validator(mode="after")

@@ -18,6 +18,11 @@ LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 ANNOTATION_BEFORE: Final = f"{GROUP}/before"
 # The Job controller's, on the pods of an Indexed Job.
 ANNOTATION_INDEX: Final = "batch.kubernetes.io/job-completion-index"
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
+LABEL_APP_NAME: Final = "app.kubernetes.io/name"
+LABEL_APP_INSTANCE: Final = "app.kubernetes.io/instance"
+LABEL_APP_COMPONENT: Final = "app.kubernetes.io/component"
+LABEL_APP_PART_OF: Final = "app.kubernetes.io/part-of"
 MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "tuneyard"}
 MANAGED_SELECTOR: Final = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
 

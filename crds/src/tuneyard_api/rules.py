@@ -33,7 +33,7 @@ class Rule(NamedTuple):
 def matches(pattern: str, message: str, *, cel: bool = False) -> Rule:
     """The whole string matches an expression that Python and RE2 read alike; `cel`: the API server checks it, too."""
     compiled = re.compile(pattern)
-    rule = f"self.matches('^({pattern})$')" if cel else ""
+    rule = f"self.matches(r'^({pattern})$')" if cel else ""
     return Rule(message, lambda text: compiled.fullmatch(text) is not None, rule)
 
 

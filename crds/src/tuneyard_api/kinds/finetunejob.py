@@ -17,6 +17,7 @@ from tuneyard_api.base import (
 )
 from tuneyard_api.kind import AGE, NAME_FITS, Column, Kind
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
+from tuneyard_api.pod import PodOptions
 from tuneyard_api.registry import ARTIFACT_FORMATS, BACKENDS, DATA_FORMATS, GATES, METRICS, OneOf, described
 from tuneyard_api.rules import Obeys, Rule
 
@@ -240,8 +241,9 @@ class Output(Model):
     secret_ref: SecretRef | None = Field(
         default=None,
         description="Secret with the store's access: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if needed, "
-        "AWS_ENDPOINT_URL, AWS_REGION, AWS_SESSION_TOKEN, AWS_S3_ADDRESSING_STYLE and ca.crt (PEM). "
-        "Used for model, data and output.",
+        "AWS_ENDPOINT_URL, AWS_REGION, AWS_SESSION_TOKEN, AWS_S3_ADDRESSING_STYLE and ca.crt (PEM). Without the two "
+        "keys, or without a Secret, the pods use the identity of pod.serviceAccountName. Used for model, data and "
+        "output.",
     )
 
 
@@ -285,6 +287,7 @@ class FineTuneJobSpec(Model):
         default=TrainingResources(),
         description="Of the pods of the train stage. All other stages run on the CPU, in one pod.",
     )
+    pod: PodOptions = Field(default=PodOptions(), description="Of the pods of all stages.")
     queue_name: Annotated[ObjectName, Field(max_length=63)] | None = Field(
         default=None,
         description="A LocalQueue of Kueue in the job's namespace. The train stage waits there for quota.",

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from tuneyard_api.base import ConditionList, Model, ObjectName, ObjectNameOrEmpty, Resources, S3Uri, SecretRef
 from tuneyard_api.kind import AGE, NAME_FITS, Column, Kind
+from tuneyard_api.pod import PodOptions
 from tuneyard_api.registry import ARTIFACT_FORMATS, ENGINES, STRATEGIES, OneOf, described
 from tuneyard_api.rules import Obeys, Rule, matches
 
@@ -136,6 +137,7 @@ class ModelServerSpec(Model):
         default=None, description="Web pages that may call the API from a browser. Default: none."
     )
     resources: Resources = Resources()
+    pod: PodOptions = PodOptions()
     priority_class_name: ObjectNameOrEmpty | None = None
 
     @classmethod

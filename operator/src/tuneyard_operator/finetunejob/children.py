@@ -46,7 +46,8 @@ def config_name(job: Json) -> str:
 def labels(job: Json, stage: Stage | None = None) -> dict[str, str]:
     """Of the children of a FineTuneJob, or of those of one stage."""
     run = {names.LABEL_FINETUNEJOB: name(job), names.LABEL_REVISION: revision(job)}
-    return {**names.MANAGED_BY, **run, **({names.LABEL_STAGE: stage} if stage else {})}
+    app = podspec.app_labels("finetunejob", name(job), stage or "")
+    return {**app, **run, **({names.LABEL_STAGE: stage} if stage else {})}
 
 
 def config_map(job: Json) -> Json:
@@ -109,7 +110,7 @@ def stage_job(
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": FAILURE_POLICY},
             "template": {
-                "metadata": {"labels": stage_labels},
+                "metadata": podspec.metadata(spec.pod, stage_labels),
                 "spec": _pod(job, spec, stage, digests, settings),
             },
         },
@@ -147,11 +148,13 @@ def _pod(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, s
         "volumeMounts": [mount for _, mount in mounted],
     }
     several = nodes.pods_of(spec, stage) > 1
+    spread = {names.LABEL_FINETUNEJOB: name(job), names.LABEL_STAGE: stage}
     return {
         **podspec.NO_TOKEN,
         **({"subdomain": job_name(job, stage)} if several else {}),
         **podspec.image_settings(settings),
-        **podspec.placement(resources, spec.priority_class_name),
+        **podspec.identity(spec.pod),
+        **podspec.placement(resources, spec.priority_class_name, spread),
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": definition.grace_seconds,
         "securityContext": podspec.POD_SECURITY,

@@ -7,6 +7,7 @@ from typing import Any, Final
 from tuneyard_api import names
 from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_api.kinds.modelserver import ModelServerSpec, Release
+from tuneyard_api.pod import PodOptions
 from tuneyard_api.quantity import cpu_threads
 from tuneyard_api.registry import ENGINES, module_name
 from tuneyard_operator.machinery.conditions import timestamp
@@ -15,6 +16,7 @@ from tuneyard_operator.modelserver.artifact import ANNOTATION, annotation
 from tuneyard_operator.pods import images, podspec
 from tuneyard_operator.settings import Settings
 
+NO_OPTIONS: Final = PodOptions()
 FETCH: Final = "fetch"
 ENGINE: Final = "engine"
 PROXY: Final = "proxy"
@@ -32,16 +34,17 @@ SHM = podspec.scratch("shm", "/dev/shm", memory=True)  # noqa: S108 - tensors be
 
 
 def labels(server: Json, revision: str) -> dict[str, str]:
-    return names.MANAGED_BY | selector(server, revision)
+    return podspec.app_labels("modelserver", name(server), "server") | selector(server, revision)
 
 
 def selector(server: Json, revision: str) -> dict[str, str]:
     return {names.LABEL_MODELSERVER: name(server), names.LABEL_REVISION: revision}
 
 
-def revision_of(pod: Json) -> str:
-    """A revision is identified by its pod spec: another artifact, image or option makes another revision."""
-    return hash8(pod)
+def revision_of(pod: Json, options: PodOptions = NO_OPTIONS) -> str:
+    """A revision is identified by its pods: another artifact, image, option, label or annotation makes another one."""
+    metadata = podspec.metadata(options, {})
+    return hash8([pod, metadata]) if any(metadata.values()) else hash8(pod)
 
 
 def deployment_name(server: Json, revision: str) -> str:
@@ -50,7 +53,7 @@ def deployment_name(server: Json, revision: str) -> str:
 
 def deployment(server: Json, spec: ModelServerSpec, release: Release, pod: Json, replicas: int) -> Json:
     """The Deployment of the revision whose pod spec is `pod`."""
-    revision = revision_of(pod)
+    revision = revision_of(pod, spec.pod)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -66,7 +69,7 @@ def deployment(server: Json, spec: ModelServerSpec, release: Release, pod: Json,
             "revisionHistoryLimit": 0,
             "progressDeadlineSeconds": spec.rollout.progress_deadline_seconds,
             "selector": {"matchLabels": selector(server, revision)},
-            "template": {"metadata": {"labels": labels(server, revision)}, "spec": pod},
+            "template": {"metadata": podspec.metadata(spec.pod, labels(server, revision)), "spec": pod},
         },
     }
 
@@ -76,7 +79,8 @@ def scaled(existing: Json, replicas: int) -> Json:
     metadata, template = existing["metadata"], existing["spec"]["template"]
     kept = {key: metadata[key] for key in ("name", "namespace", "labels", "ownerReferences")}
     spec = {key: existing["spec"][key] for key in ("revisionHistoryLimit", "progressDeadlineSeconds", "selector")}
-    pods = {"metadata": {"labels": template["metadata"]["labels"]}, "spec": template["spec"]}
+    owned = {key: template["metadata"][key] for key in ("labels", "annotations") if key in template["metadata"]}
+    pods = {"metadata": owned, "spec": template["spec"]}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -99,7 +103,7 @@ def service(server: Json, revision: str, switched_at: datetime) -> Json:
         "metadata": {
             "name": name(server),
             "namespace": namespace(server),
-            "labels": names.MANAGED_BY | {names.LABEL_MODELSERVER: name(server)},
+            "labels": podspec.app_labels("modelserver", name(server)) | {names.LABEL_MODELSERVER: name(server)},
             "annotations": {SWITCHED_AT: timestamp(switched_at)},
             "ownerReferences": [owner_reference(server)],
         },
@@ -118,7 +122,8 @@ def pod_spec(server: Json, spec: ModelServerSpec, release: Release, settings: Se
     return {
         **podspec.NO_TOKEN,
         **podspec.image_settings(settings),
-        **podspec.placement(spec.resources, spec.priority_class_name),
+        **podspec.identity(spec.pod),
+        **podspec.placement(spec.resources, spec.priority_class_name, {names.LABEL_MODELSERVER: name(server)}),
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": podspec.POD_SECURITY,
         "initContainers": [_fetch(release, settings, [MODELS, TMP, *credentials])],

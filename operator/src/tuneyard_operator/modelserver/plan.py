@@ -63,7 +63,7 @@ def _target(
 
 def _target_of(server: Json, spec: ModelServerSpec, release: Release, settings: Settings) -> Target:
     pod = pod_spec(server, spec, release, settings)
-    return Target(revision_of(pod), release, pod)
+    return Target(revision_of(pod, spec.pod), release, pod)
 
 
 def _plan(server: Json, revisions: Revisions, rollout: Rollout, needed: Changes | None, now: datetime) -> Plan:

@@ -1,9 +1,12 @@
 """What all pods of the operator have in common: Pod Security `restricted`, credentials as files, resources."""
 
+from collections.abc import Mapping
 from typing import Final
 
+from tuneyard_api import names
 from tuneyard_api.base import Resources, SecretRef
 from tuneyard_api.names import CREDENTIALS_DIR
+from tuneyard_api.pod import PodOptions
 from tuneyard_operator.machinery.objects import Json
 from tuneyard_operator.settings import Settings
 
@@ -22,6 +25,8 @@ CONTAINER_SECURITY: Final[Json] = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
+# The fields of resources that choose a node.
+PLACEMENT: Final = ("node_selector", "tolerations", "affinity", "topology_spread_constraints", "runtime_class_name")
 NO_TOKEN: Final[Json] = {"automountServiceAccountToken": False, "enableServiceLinks": False}
 
 
@@ -44,12 +49,39 @@ def image_settings(settings: Settings) -> Json:
     return {"imagePullSecrets": secrets} if secrets else {}
 
 
-def placement(resources: Resources, priority_class: str | None) -> Json:
-    """The fields of a pod's spec that say where it may run."""
+def app_labels(kind: str, instance: str, component: str = "") -> dict[str, str]:
+    """The labels that Kubernetes recommends. The name is the kind's: the operator itself is `tuneyard`."""
+    labels = {names.LABEL_APP_NAME: kind, names.LABEL_APP_INSTANCE: instance, names.LABEL_APP_PART_OF: "tuneyard"}
+    return names.MANAGED_BY | labels | ({names.LABEL_APP_COMPONENT: component} if component else {})
+
+
+def metadata(options: PodOptions, labels: Mapping[str, str]) -> Json:
+    """The metadata of a pod template: the user's, and the labels that the operator selects by."""
+    annotations: Json = {"annotations": options.annotations} if options.annotations else {}
+    return {"labels": {**options.labels, **labels}, **annotations}
+
+
+def identity(options: PodOptions) -> Json:
+    """The fields of a pod's spec that say who it is."""
+    return {"serviceAccountName": options.service_account_name} if options.service_account_name else {}
+
+
+def placement(resources: Resources, priority_class: str | None, spread: Mapping[str, str]) -> Json:
+    """The fields of a pod's spec that say where it may run.
+
+    Args:
+        spread: the labels of the pods among which topology spread constraints count.
+    """
     tolerations = [toleration.wire() for toleration in resources.tolerations or []]
+    constraints = [
+        constraint.wire() | {"labelSelector": {"matchLabels": dict(spread)}, "matchLabelKeys": [names.LABEL_REVISION]}
+        for constraint in resources.topology_spread_constraints or []
+    ]
     fields = {
         "nodeSelector": resources.node_selector,
         "tolerations": tolerations,
+        "affinity": resources.affinity,
+        "topologySpreadConstraints": constraints,
         "runtimeClassName": resources.runtime_class_name,
         "priorityClassName": priority_class,
     }
@@ -68,8 +100,7 @@ def container_resources(resources: Resources) -> Json:
 
 
 def without_gpu(resources: Resources) -> Resources:
-    """The same cpu and memory, without what chooses a node with GPUs: GPUs, selector, tolerations, runtime class."""
+    """The same cpu and memory, without GPUs and what chooses a node that has some."""
     if not resources.gpus:
         return resources
-    placement = {"node_selector": None, "tolerations": None, "runtime_class_name": None}
-    return resources.model_copy(update={"gpus": 0, **placement})
+    return resources.model_copy(update={"gpus": 0, **dict.fromkeys(PLACEMENT)})
