@@ -80,11 +80,18 @@ TAGS := $(TUNEYARD_CACHE)/tags.json
 MODEL := $(TUNEYARD_CACHE)/demo-model
 tag = "$$(python3 -c 'import json; print(json.load(open("$(TAGS)"))["$(1)"])')"
 
+# The build of vLLM: cpu or cuda.
+VARIANT ?= cpu
 .PHONY: images
-images: cluster ## Build the images and load them into the cluster
-	images/build --demo-model
-	images/build --print-tags > $(TAGS)
+ifdef REGISTRY
+images: ## Build the images and load them into the cluster; with REGISTRY=... [VARIANT=cuda]: push them, for your own
+	images/build --variant $(VARIANT) --push $(REGISTRY) --values images.yaml
+else
+images: cluster
+	images/build --variant $(VARIANT) --demo-model
+	images/build --variant $(VARIANT) --print-tags > $(TAGS)
 	$(CLUSTER) load $(foreach image,operator trainer server s3 kueue,$(call tag,$(image)))
+endif
 
 .PHONY: install
 install: setup images ## Install the Helm chart into the cluster
@@ -98,10 +105,14 @@ install: setup images ## Install the Helm chart into the cluster
 integration: images ## The ML stages, in the trainer image
 	tests/integration/run $(call tag,trainer)
 
-# What the contract tests run against, besides the cluster.
+# What the contract tests run against, besides the cluster. Of Debian's Prometheus only promtool is wanted.
+PROMTOOL := $(TUNEYARD_CACHE)/bin/promtool
 .PHONY: test-tools
 test-tools:
 	@$(CLUSTER) tools versitygw kueue node >/dev/null
+	@[ -x $(PROMTOOL) ] || { apt-get update -qq && cd "$$(mktemp -d)" && apt-get download -qq prometheus 2>/dev/null \
+	  && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xO ./usr/bin/promtool > $(PROMTOOL).partial \
+	  && chmod +x $(PROMTOOL).partial && mv $(PROMTOOL).partial $(PROMTOOL); }
 	@command -v nginx >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nginx-light; }
 
 # What moves the clock of a running operator.

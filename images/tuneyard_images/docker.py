@@ -1,8 +1,9 @@
 """Calls of the docker command line; no other module runs it."""
 
+import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # The classic builder: Debian 12 has no buildx plugin, without which docker has no other builder.
@@ -59,13 +60,27 @@ def build(reference: str, dockerfile: str, context: bytes, args: Mapping[str, st
         _run("image", "prune", "--force", "--filter", "label=dev.tuneyard.stage=build")
 
 
-def push(reference: str, remote: str) -> None:
-    """Pushes an image under the reference that it has in a registry."""
+def push(reference: str, remote: str) -> str:
+    """Pushes an image under the reference that it has in a registry, and returns its digest there."""
     _run("tag", reference, remote)
     try:
         _run("push", "--quiet", remote)
+        return digest_in(json.loads(_run("image", "inspect", "--format", "{{json .RepoDigests}}", remote)), remote)
     finally:
         remove(remote)
+
+
+def digest_in(digests: Sequence[str], remote: str) -> str:
+    """The digest of `<repository>:<tag>` among the `<repository>@<digest>` that an image has in registries.
+
+    Raises:
+        DockerError: it has none there.
+    """
+    repository = remote.rpartition(":")[0]
+    found = [digest for where, _, digest in (each.partition("@") for each in digests) if where == repository]
+    if not found:
+        raise DockerError(f"the registry told no digest of {remote}, only {', '.join(digests) or 'nothing'}")
+    return found[-1]
 
 
 def import_root(reference: str, directory: Path) -> None:

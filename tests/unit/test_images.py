@@ -20,7 +20,7 @@ from tuneyard_cluster import tools
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "images"))
 
-from tuneyard_images import bake, context, references  # noqa: E402
+from tuneyard_images import bake, context, docker, references  # noqa: E402
 from tuneyard_images.catalog import IMAGES, ROLES, SHIPPED, Image, with_parents  # noqa: E402
 
 CHOSEN = {"BASE_IMAGE": "debian:bookworm-slim", "VLLM_BUILD": "cpu"}
@@ -125,7 +125,8 @@ def test_shipped_images() -> None:
 
 def test_roles_are_those_of_the_registry_and_of_the_chart() -> None:
     values = yaml.safe_load((ROOT / "charts/tuneyard/values.yaml").read_text())
-    assert set(ROLES) == set(values["images"]) <= set(SHIPPED)
+    assert set(ROLES) == set(values["images"]) - {"registry"} <= set(SHIPPED)
+    assert not any(values["images"].values()), "no registry that may be anybody's"
     assert {backend.image for backend in BACKENDS.values()} | {engine.image for engine in ENGINES.values()} <= set(
         ROLES
     )
@@ -134,9 +135,22 @@ def test_roles_are_those_of_the_registry_and_of_the_chart() -> None:
 @pytest.mark.parametrize("registry", ["registry.example.com/tuneyard", "registry.example.com:5000/tuneyard/"])
 def test_pushed_images_are_named_in_the_values_of_the_chart(registry: str) -> None:
     tags = context.tags(ROOT, CHOSEN)
-    pushed = {role: references.remote(tags[role], registry) for role in ROLES}
-    assert re.fullmatch(r"registry\.example\.com(:5000)?/tuneyard/server:[0-9a-f]{12}", pushed["server"])
-    assert yaml.safe_load(references.helm_values(pushed)) == {"images": pushed}
+    assert re.fullmatch(
+        r"registry\.example\.com(:5000)?/tuneyard/server:[0-9a-f]{12}", references.remote(tags["server"], registry)
+    )
+    pushed = {role: references.pushed(tags[role], f"sha256:{'0' * 64}") for role in ROLES}
+    assert pushed["server"]["repository"] == "server"
+    assert references.remote(tags["server"], "x") == f"x/server:{pushed['server']['tag']}"
+    written = yaml.safe_load(references.helm_values(pushed, registry))
+    assert written == {"images": {"registry": registry.rstrip("/"), **pushed}}
+    assert yaml.safe_load(references.helm_values(tags)) == {"images": tags}
+
+
+def test_digest_is_the_one_in_the_registry_that_was_pushed_to() -> None:
+    digests = ["other.example.com/server@sha256:1", "registry.example.com:5000/tuneyard/server@sha256:2"]
+    assert docker.digest_in(digests, "registry.example.com:5000/tuneyard/server:0123456789ab") == "sha256:2"
+    with pytest.raises(docker.DockerError, match=r"third\.example\.com/server:1"):
+        docker.digest_in(digests, "third.example.com/server:1")
 
 
 def test_parents_come_along_in_build_order() -> None:
