@@ -2,17 +2,15 @@
 
 import base64
 import json
-import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-import yaml
 from cryptography import x509
 
 from demo.kubectl import Json, KubectlError, apply, kubectl
 from support.builders import SETTINGS
+from support.chart import CHART, IMAGES, helm, rendered
 from tuneyard_api.base import SecretRef
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.modelserver import ModelServerSpec, Release
@@ -21,7 +19,6 @@ from tuneyard_api.stages import STAGES
 from tuneyard_operator.finetunejob.children import stage_job
 from tuneyard_operator.modelserver.children import pod_spec
 
-CHART = Path(__file__).parents[2] / "charts" / "tuneyard"
 NAMESPACE = "contract-chart"
 
 
@@ -34,16 +31,8 @@ def namespace() -> Iterator[None]:
     kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
-def helm(*args: str) -> str:
-    """Raises AssertionError with helm's words."""
-    done = subprocess.run(["helm", *args], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def template(*options: str) -> list[Json]:
-    text = helm("template", "tuneyard", str(CHART), "--namespace", NAMESPACE, *options)
-    return [document for document in yaml.safe_load_all(text) if document]
+    return rendered("tuneyard", NAMESPACE, *options)
 
 
 def accepted(*documents: Json) -> str:
@@ -72,7 +61,7 @@ def test_namespaced_release_has_no_cluster_role() -> None:
 
 
 def test_no_rights_for_secrets_and_specs() -> None:
-    (role,) = [each for each in template() if each["kind"] == "ClusterRole"]
+    (role,) = [each for each in template("--set", "aggregateRoles=false") if each["kind"] == "ClusterRole"]
     verbs = {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
     assert "secrets" not in verbs
     assert all("*" not in each for each in [*verbs.values(), set(verbs)])
@@ -146,9 +135,9 @@ def test_certificate_names_the_service() -> None:
 def test_certificate_survives_upgrades() -> None:
     """In the cluster, where helm can read it back."""
     try:
-        helm("install", "kept", str(CHART), "-n", NAMESPACE, "--skip-crds", "--set", "replicas=0")
+        helm("install", "kept", str(CHART), "-n", NAMESPACE, "--skip-crds", *IMAGES, "--set", "replicas=0")
         before = kept()
-        helm("upgrade", "kept", str(CHART), "-n", NAMESPACE, "--set", "replicas=0,logLevel=DEBUG")
+        helm("upgrade", "kept", str(CHART), "-n", NAMESPACE, *IMAGES, "--set", "replicas=0,logLevel=DEBUG")
         assert kept() == before
     finally:
         helm("uninstall", "kept", "-n", NAMESPACE)
@@ -245,7 +234,6 @@ def test_everything_carries_the_releases_label() -> None:
     "wrong",
     [
         "imagePullPolicy=Sometimes",
-        "images.operator=",
         "logLevel=loud",
         "logFormat=xml",
         "replicas=-1",

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
-import yaml
 
 from support.apiserver import CACHE, ApiServer, api_server
+from support.chart import IMAGES
 from support.docs import ROOT, Block, blocks, commands, documents
 from support.foreigncrds import FOREIGN, foreign_crd
 
@@ -85,6 +85,9 @@ def reader(server: ApiServer, tmp_path: Path) -> Reader:
     for path in ROOT.iterdir():
         (folder / path.name).symlink_to(path)
     (tmp_path / "before").symlink_to(ROOT)
+    # What images/build and make images write.
+    (folder / "images.yaml").unlink(missing_ok=True)
+    (folder / "images.yaml").write_text("images: {operator: operator:1, trainer: trainer:1, server: server:1}\n")
     return Reader(server, folder)
 
 
@@ -92,7 +95,7 @@ def reader(server: ApiServer, tmp_path: Path) -> Reader:
 def test_yaml(block: Block, reader: Reader) -> None:
     (reader.folder / "shown.yaml").write_text(block.text)
     if block.text.startswith(VALUES):
-        reader.succeed("helm", "template", "tuneyard", "charts/tuneyard", "--values=shown.yaml")
+        reader.succeed("helm", "template", "tuneyard", "charts/tuneyard", *IMAGES, "--values=shown.yaml")
     else:
         # A new object: what is not written is not there, as it would be with an apply.
         reader.succeed("kubectl", "replace", "--force", "--validate=strict", "--filename=shown.yaml")
@@ -132,7 +135,10 @@ def kubectl(words: list[str], reader: Reader) -> None:
 
 
 def helm(words: list[str], reader: Reader) -> None:
+    """An upgrade that reuses values is an installation here, where no release is."""
     assert words[1] in ("install", "upgrade"), f"helm {words[1]}: no check"
+    if "--reuse-values" in words:
+        words = [word for word in words if word != "--reuse-values"] + ["--install", *IMAGES]
     reader.succeed(*words, "--dry-run=server")
 
 
@@ -153,9 +159,6 @@ def has_option(text: str, option: str) -> bool:
 
 def images(words: list[str], reader: Reader) -> None:
     program(words, reader)
-    if "--values" in words:
-        images = yaml.safe_load((ROOT / "charts/tuneyard/values.yaml").read_text())["images"]
-        (reader.folder / words[words.index("--values") + 1]).write_text(yaml.safe_dump({"images": images}))
 
 
 def python(words: list[str], reader: Reader) -> None:

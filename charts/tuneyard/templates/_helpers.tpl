@@ -18,6 +18,33 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{- define "tuneyard.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (include "tuneyard.name" .) }}
+{{- end }}
+
+{{/* The reference of a role's image: (list $ "operator"). */}}
+{{- define "tuneyard.image" -}}
+{{- $root := index . 0 }}
+{{- $role := index . 1 }}
+{{- $given := index $root.Values.images $role }}
+{{- $image := ternary (dict "repository" $given) $given (kindIs "string" $given) }}
+{{- if not $image.repository }}
+{{- fail (printf "images.%s is not set. tuneyard publishes no images: run `images/build --push REGISTRY --values images.yaml` (for GPUs with --variant cuda), then install with `-f images.yaml`. docs/operations.md has more." $role) }}
+{{- end }}
+{{- with $root.Values.images.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ $image.repository }}
+{{- with $image.tag }}:{{ . }}{{ end }}
+{{- with $image.digest }}@{{ . }}{{ end }}
+{{- end }}
+
+{{/* The images of further roles, as a JSON object; empty where there are none. */}}
+{{- define "tuneyard.images.more" -}}
+{{- $more := dict }}
+{{- range $role, $image := omit .Values.images "registry" "operator" "trainer" "server" }}
+{{- if $image }}{{ $_ := set $more $role (include "tuneyard.image" (list $ $role)) }}{{ end }}
+{{- end }}
+{{- with $more }}{{ toJson . }}{{ end }}
+{{- end }}
+
 {{- define "tuneyard.webhook.name" -}}
 {{- include "tuneyard.name" . | trunc 55 | trimSuffix "-" }}-webhook
 {{- end }}
