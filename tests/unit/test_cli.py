@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from support.builders import NOW
 from support.finetuning import FineTuning
 from support.podstatus import termination
-from support.reports import ARTIFACT, BUILT, PREPARED, PUBLISHED, evaluated, measurements
+from support.reports import ARTIFACT, BUILT, DATASET, PREPARED, PUBLISHED, evaluated, measurements
 from tuneyard_api.durations import duration
 from tuneyard_api.kinds.modelserver import ModelServerStatus
 from tuneyard_cli import screen
@@ -99,6 +99,15 @@ def test_running_job() -> None:
     assert line(text, "Restarts") == "Restarts 1 crashed"
     assert line(text, "train: ").startswith("train: StageCrashed: Container stage of pod x-train-")
     assert line(text, "Dataset") == "Dataset 9 of 10 rows kept, 90 tokens; dropped: 1 duplicate"
+
+
+def test_answers_that_are_left_out() -> None:
+    cluster = new_job()
+    cluster.step()
+    answers = {"given": 9, "trained": 7, "leftOut": {"notShown": 2}}
+    cluster.complete("prepare", PREPARED | {"dataset": DATASET | {"answers": answers}}).step()
+    text = line(shown(render_job(cluster.job, NOW)), "Dataset")
+    assert text.endswith("dropped: 1 duplicate; 7 of 9 answers trained (left out: 2 notShown)")
 
 
 def test_failed_job() -> None:

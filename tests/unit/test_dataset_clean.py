@@ -16,6 +16,7 @@ from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.split import Split, held_out
 from tuneyard_trainer.data.spool import spool
 from tuneyard_trainer.data.tokenize import TokenizedExample
+from tuneyard_trainer.data.tokenize.tokens import Answer
 from tuneyard_trainer.runtime.errors import BadInput
 
 KEYS = [bytes([number]) * 16 for number in range(100)]
@@ -105,3 +106,18 @@ def test_held_out_depends_on_content_and_seed() -> None:
     assert held_out(reversed(KEYS), 0.1, 42) == chosen
     assert held_out([*KEYS, *KEYS], 0.1, 42) == chosen, "a duplicate counts once"
     assert held_out(KEYS, 0.1, 43) != chosen
+
+
+def test_answers_are_counted() -> None:
+    """Those of rows that are dropped for their length are not; those that truncation cuts off are left out."""
+    answers = (Answer(0, 0, left_out="notShown"), Answer(1, 3, end_token=9), Answer(3, 6, end_token=9), Answer(6, 8))
+    rows = [TokenizedExample(row("a", 7), {INPUT_IDS: [1] * 8, LABELS: [1] * 8}, answers)]
+    cleaning = context(maxLength="truncate")
+    assert len(list(apply_steps(TOKEN_STEPS, rows, cleaning))) == 1
+    counts = cleaning.answers
+    assert (counts.given, counts.trained, counts.cut_short) == (4, 2, 1)
+    assert counts.left_out == {"notShown": 1, "truncated": 1}
+    assert counts.stop_tokens(5) == [5, 9]
+    dropping = context(maxLength="drop")
+    assert not list(apply_steps(TOKEN_STEPS, rows, dropping))
+    assert dropping.answers.given == 0

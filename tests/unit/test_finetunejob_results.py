@@ -4,7 +4,7 @@ import pytest
 
 from support.finetuning import FineTuning, stages_of
 from support.podstatus import termination
-from support.reports import CHAIN, DIGESTS, PREPARED, PUBLISHED
+from support.reports import CHAIN, DATASET, DIGESTS, PREPARED, PUBLISHED
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.names import EXIT_BAD_INPUT, Stage
 from tuneyard_operator.finetunejob.policies import LOST_WITH_POD, RERUNS
@@ -129,3 +129,16 @@ def test_uris_follow_from_the_digests() -> None:
     assert status["artifacts"][0]["uri"] == f"s3://out/runs/{DIGESTS['export']}/export/bf16"
     assert status["recommended"]["uri"] == status["artifacts"][0]["uri"]
     assert status["progress"] == {"percent": 100, "loss": 1.2346}
+
+
+@pytest.mark.parametrize(("trained", "warned"), [(7, True), (9, False)])
+def test_answers_that_are_left_out_are_an_event(trained: int, warned: bool) -> None:
+    cluster = FineTuning()
+    cluster.step()
+    answers = {"given": 9, "trained": trained, "leftOut": {"notShown": 9 - trained}}
+    cluster.complete("prepare", PREPARED | {"dataset": DATASET | {"answers": answers}})
+    events = [item for item in cluster.step().events if item.reason == "AnswersNotTrained"]
+    assert cluster.status["dataset"]["answers"]["trained"] == trained
+    assert [item.message.startswith("7 of 9 answers trained (left out: 2 notShown); see s3://") for item in events] == (
+        [True] if warned else []
+    )

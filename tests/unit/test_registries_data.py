@@ -5,28 +5,30 @@ import io
 import lzma
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import pytest
 
-from support.tinymodel import byte_tokenizer, write_model
+from support.tinymodel import TEMPLATE, byte_tokenizer, write_model
 from tuneyard_api.kinds.finetunejob import Cleaning, DataSource
 from tuneyard_api.registry import DATA_FORMATS, DataFormat
 from tuneyard_store.store import ObjectInfo
 from tuneyard_trainer.data import formats
 from tuneyard_trainer.data.cleaning import ROW_STEPS, TOKEN_STEPS
 from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
-from tuneyard_trainer.data.columns import INPUT_IDS, LABELS, TokenizedRow
+from tuneyard_trainer.data.columns import INPUT_IDS, LABELS
 from tuneyard_trainer.data.compression import COMPRESSIONS
 from tuneyard_trainer.data.examples import Chat, Message, Text, content, content_key
 from tuneyard_trainer.data.readers import READERS
 from tuneyard_trainer.data.readers.row import Row
 from tuneyard_trainer.data.source import DataFile, SourceRow, find_objects, read_source
-from tuneyard_trainer.data.template import ChatTemplate, load_template
+from tuneyard_trainer.data.template import ChatTemplate
 from tuneyard_trainer.data.tokenize import TOKENIZERS, ExampleTokenizer, tokenize_rows
+from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
+from tuneyard_trainer.data.tokenize.tokens import TokenizeContext, Tokens
 from tuneyard_trainer.runtime.errors import BadInput
 
 EXPECTED = Chat((Message("user", "Why?"), Message("assistant", "So.")))
@@ -141,13 +143,19 @@ def test_add_cleaning_step() -> None:
 
 
 def test_add_kind_of_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def tokenize(text: Text, template: ChatTemplate, tokenizer: Any) -> TokenizedRow:
-        ids = tokenizer.encode(text.text).ids
-        return {INPUT_IDS: ids, LABELS: ids}
+    class Rendered(NamedTuple):
+        texts: tuple[str]
 
-    monkeypatch.setitem(TOKENIZERS, Text, tokenize)
+    def render(text: Text, context: TokenizeContext) -> Rendered:
+        return Rendered((text.text,))
+
+    def label(rendered: Rendered, encodings: Sequence[Any], context: TokenizeContext) -> Tokens:
+        return Tokens({INPUT_IDS: encodings[0].ids, LABELS: encodings[0].ids})
+
+    kind: Any = module("plain_text", render=render, label=label)
+    monkeypatch.setitem(TOKENIZERS, Text, kind)
     model = write_model(tmp_path / "model")
-    tokenizer = ExampleTokenizer(model, load_template(model, None, "s3://models/tiny"), "s3://models/tiny")
+    tokenizer = ExampleTokenizer(ChatTemplate(TEMPLATE, {}), ModelTokenizer(model, "s3://models/tiny"), "the template")
     row = SourceRow(Text("abc"), "", "train", b"")
     (tokenized,) = apply_steps(TOKEN_STEPS, tokenize_rows([row], tokenizer), CleaningContext(Cleaning(), 10, Counter()))
     assert byte_tokenizer().decode(tokenized.tokens[LABELS]) == "abc"

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuneyard_api.contracts.progress import progress_text
-from tuneyard_api.kinds.finetunejob_status import Progress
+from tuneyard_api.kinds.finetunejob_status import AnswersStatus, Progress
 from tuneyard_cli import screen
 from tuneyard_cli.advice import APPLY_AGAIN, OUTDATED, UNOBSERVED, advice_on
 from tuneyard_cli.durations import since
@@ -149,4 +149,5 @@ def restarts_text(restarts: Json) -> str:
 def dataset_text(dataset: Json) -> str:
     dropped = ", ".join(f"{count} {reason}" for reason, count in dataset.get("dropped", {}).items() if count)
     kept = f"{dataset['rowsKept']} of {dataset['rowsIn']} rows kept, {dataset['tokens']} tokens"
-    return f"{kept}; dropped: {dropped}" if dropped else kept
+    answers = AnswersStatus.model_validate(dataset["answers"]).text if "answers" in dataset else ""
+    return "; ".join(filter(None, (kept, f"dropped: {dropped}" if dropped else "", answers)))

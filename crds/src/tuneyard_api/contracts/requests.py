@@ -19,6 +19,15 @@ class WorkerRequest(Contract):
     threads: int | None = Field(default=None, description="CPU threads; None: as many as the library chooses.")
 
 
+class TokenizerRequest(WorkerRequest):
+    """Load a model's tokenizer as the server does, and write it as one file."""
+
+    model: Path = Field(description="Directory with the configuration and the tokenizer of the model.")
+    model_uri: str = Field(description="Where the model comes from; messages name it.")
+    ready_file: Path = Field(description="When this file appears, the model's files are there.")
+    output: Path = Field(description="Directory for the tokenizer.")
+
+
 class TrainRequest(WorkerRequest):
     """Train an adapter."""
 
@@ -41,7 +50,6 @@ class MergeRequest(WorkerRequest):
     model: Path = Field(description="Directory of the base model; its shards are removed as they are merged.")
     adapter: Path
     output: Path
-    chat_template: str | None = None
 
 
 class QuantizeRequest(WorkerRequest):
@@ -59,6 +67,10 @@ class ScoreRequest(WorkerRequest):
 
     models: dict[str, Path] = Field(description="Directory of each model, by subject.")
     rows: Path = Field(description="JSON file: [[input_ids, labels], ...].")
+
+
+class TokenizerOutcome(Contract):
+    """The tokenizer is written."""
 
 
 class TrainOutcome(Contract):

@@ -7,7 +7,7 @@ from pydantic import Field
 from tuneyard_api.base import Digest
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
-from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
+from tuneyard_api.kinds.finetunejob_status import AnswersStatus, GateStatus, Measurement
 from tuneyard_api.names import Stage
 
 STAGE_MARK: Final = "stage.json"
@@ -27,6 +27,7 @@ class DatasetSummary(Contract):
     rows_kept: int
     dropped: dict[str, int] = {}
     tokens: int
+    answers: AnswersStatus | None = None
     digest: str
 
 
@@ -49,6 +50,10 @@ class MeasuredArtifact(ExportedArtifact):
 
 class PrepareResult(Contract):
     dataset: DatasetSummary
+    tokenizer: ArtifactRef | None = Field(
+        default=None, description="The tokenizer and the chat template that made the rows; version 1 had none."
+    )
+    end_of_turn: list[int] = Field(default=[], description="Tokens that the model is trained to end its turns with.")
     total_steps: int = Field(description="Optimizer steps of the run.")
 
 

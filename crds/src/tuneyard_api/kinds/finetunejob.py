@@ -7,14 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
-from tuneyard_api.base import (
-    Model,
-    ObjectName,
-    ObjectNameOrEmpty,
-    Resources,
-    S3Uri,
-    SecretRef,
-)
+from tuneyard_api.base import Model, ObjectName, ObjectNameOrEmpty, Resources, S3Uri, SecretRef
 from tuneyard_api.kind import AGE, NAME_FITS, Column, Kind
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.pod import PodOptions
@@ -69,6 +62,13 @@ class ValidationSource(Model):
 class Cleaning(Model):
     min_rows: int = Field(default=100, ge=1, description="Fewer kept rows than this fail the job. Default: 100.")
     exact_duplicates: Literal["drop", "keep"] = Field(default="drop", description="Default: drop.")
+    min_trained_answers: float = Field(
+        default=0.9,
+        ge=0,
+        le=1,
+        description="A smaller trained share of the assistant's answers fails the job: a chat template may leave "
+        "answers out, and training.maxLength may cut them off. Default: 0.9.",
+    )
     max_length: Literal["truncate", "drop", "fail"] = Field(
         default="drop", description="What happens to rows longer than training.maxLength tokens. Default: drop."
     )

@@ -51,11 +51,33 @@ class Progress(Model):
     message: str | None = None
 
 
+class AnswersStatus(Model):
+    """The assistant's answers in the kept rows. Each trained one includes the token that ends it."""
+
+    given: int = Field(description="Without those of weight 0.")
+    trained: int
+    left_out: dict[str, int] = Field(
+        default={},
+        description="Answers that are not trained, by reason: notShown (the chat template leaves the answer out), "
+        "askedDifferently (it shows the answer elsewhere than behind its generation prompt), truncated.",
+    )
+    cut_short: int = Field(default=0, description="Trained ones that lost their end to training.maxLength.")
+
+    @property
+    def text(self) -> str:
+        """For example: 7 of 9 answers trained (left out: 2 notShown)."""
+        left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(self.left_out.items()))
+        notes = [f"left out: {left_out}" if left_out else "", f"{self.cut_short} cut short" if self.cut_short else ""]
+        said = "; ".join(filter(None, notes))
+        return f"{self.trained} of {self.given} answers trained" + (f" ({said})" if said else "")
+
+
 class DatasetStatus(Model):
     rows_in: int
     rows_kept: int
     dropped: dict[str, int] = {}
     tokens: int
+    answers: AnswersStatus | None = None
     digest: str
     report_uri: str | None = Field(default=None, alias="reportURI")
 

@@ -67,6 +67,8 @@ def _dataset(before: Run, after: Run) -> Iterator[Event]:
     if (dataset := after.dataset) and not before.dataset:
         kept = f"{dataset.rows_kept} of {dataset.rows_in} rows kept, {dataset.tokens} tokens"
         yield Event(reasons.DATASET_READY, kept, 8)
+        if (answers := dataset.answers) and answers.trained < answers.given:
+            yield Event(reasons.ANSWERS_NOT_TRAINED, f"{answers.text}; see {dataset.report_uri}", 9, True)
 
 
 def _elapsed(record: StageRecord) -> str:

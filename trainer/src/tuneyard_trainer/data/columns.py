@@ -23,4 +23,5 @@ def truncated(row: TokenizedRow, max_length: int) -> TokenizedRow:
 
 def supervised(row: TokenizedRow) -> int:
     """How many tokens are trained. The first token of a row is never predicted."""
-    return sum(label != IGNORED for label in row[LABELS][1:])
+    labels = row[LABELS]
+    return len(labels) - labels.count(IGNORED) - (labels[:1] not in ([], [IGNORED]))

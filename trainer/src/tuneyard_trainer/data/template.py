@@ -1,6 +1,6 @@
 """Chat templates, rendered as transformers does it: Jinja in a sandbox, with the same extensions, filters and globals.
 
-transformers itself is not used, because importing it takes seconds and imports torch.
+transformers itself is not used, because importing it takes a second.
 """
 
 import json
@@ -23,9 +23,10 @@ from tuneyard_trainer.runtime.bounds import Bounded, TooSlow
 from tuneyard_trainer.runtime.errors import BadInput
 from tuneyard_trainer.runtime.userfiles import read_object, read_text
 
-SPECIAL_TOKENS: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 TEMPLATE_FILE: Final = "chat_template.jinja"
 CONFIG_FILE: Final = "tokenizer_config.json"
+# The names under which a message's reasoning is written. Templates read the first, that of gpt-oss the second.
+REASONING_FIELDS: Final = ("reasoning_content", "thinking", "reasoning")
 # For templates that print the date: always this one (Llama 3's default), so that the same input gives the same tokens.
 TODAY: Final = date(2024, 7, 26)
 # What one rendering may take. A common template takes 0.1 milliseconds.
@@ -39,7 +40,7 @@ class ChatTemplate:
     """A compiled template. Whatever it raises, and time or memory beyond its bounds, is a jinja2.TemplateError."""
 
     def __init__(self, source: str, special_tokens: dict[str, str]) -> None:
-        self._source = source
+        self.source = source
         self._special_tokens = special_tokens
 
     @cached_property
@@ -50,7 +51,7 @@ class ChatTemplate:
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = TODAY.strftime
-        return environment.from_string(self._source)
+        return environment.from_string(self.source)
 
     def render(
         self,
@@ -65,7 +66,7 @@ class ChatTemplate:
             jinja2.TemplateError: the template is not Jinja, rejects the messages, raises another error, or needs too
                 much time or memory.
         """
-        chat = [message.to_json() for message in messages]
+        chat = [_fields(message) for message in messages]
         return _within_bounds(
             lambda: self._template.render(
                 messages=chat,
@@ -75,6 +76,13 @@ class ChatTemplate:
                 **self._special_tokens,
             )
         )
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    """The message as transformers hands it to a template: without nulls, and its reasoning under both names."""
+    fields = {name: value for name, value in message.to_json().items() if value is not None}
+    reasoning = next((fields[name] for name in REASONING_FIELDS if name in fields), None)
+    return fields if reasoning is None else {"thinking": reasoning} | fields | {"reasoning_content": reasoning}
 
 
 def _within_bounds(render: Callable[[], str]) -> str:
@@ -114,17 +122,27 @@ def _line(error: Exception) -> int | None:
 
 
 class _Generation(Extension):
-    """{% generation %}, with which transformers finds the assistant's text, is parsed and has no effect here."""
+    """{% generation %}, with which transformers finds the assistant's text, is a scope of its own and nothing else."""
 
     tags = {"generation"}
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_unchanged"), [], [], body).set_lineno(line)
+
+    def _unchanged(self, caller: Callable[[], str]) -> str:
+        return caller()
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise(message: str) -> str:
@@ -144,11 +162,11 @@ def find_template(directory: Path, given: str | None, uri: str) -> str | None:
     return configured if isinstance(configured, str) and configured.strip() else None
 
 
-def load_template(directory: Path, given: str | None, uri: str) -> ChatTemplate:
-    """The chat template, after it has rendered a short chat.
+def require_template(directory: Path, given: str | None, uri: str) -> str:
+    """The source of the chat template.
 
     Raises:
-        BadInput: there is none, or it cannot be rendered.
+        BadInput: there is none.
     """
     source = find_template(directory, given, uri)
     if source is None:
@@ -157,25 +175,7 @@ def load_template(directory: Path, given: str | None, uri: str) -> ChatTemplate:
             f"The model at {uri} has no chat template: neither {TEMPLATE_FILE} nor chat_template in {CONFIG_FILE}",
             "Set model.chatTemplate, or tune a chat model (its name often ends in Instruct).",
         )
-    template = ChatTemplate(source, special_tokens(directory, uri))
-    try:
-        template.render([Message("user", "a"), Message("assistant", "b")])
-    except TemplateError as error:
-        where = "model.chatTemplate" if given else f"the chat template of {uri}"
-        raise BadInput(
-            reasons.INVALID_SPEC,
-            f"{where} cannot be rendered: {error}",
-            "Correct the Jinja template in model.chatTemplate.",
-        ) from error
-    return template
-
-
-def special_tokens(directory: Path, uri: str) -> dict[str, str]:
-    """The special tokens that templates refer to by name."""
-    config = _config(directory, uri)
-    found = {name: config.get(name) for name in SPECIAL_TOKENS}
-    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in found.items()}
-    return {name: value for name, value in texts.items() if isinstance(value, str)}
+    return source
 
 
 def _config(directory: Path, uri: str) -> dict[str, Any]:

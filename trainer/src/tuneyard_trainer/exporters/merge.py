@@ -1,12 +1,13 @@
-"""Writes the merged model: the base model with the adapter added."""
+"""Writes the merged model: the base model with the adapter added, and the tokenizer that trained it."""
 
 import shutil
 from typing import Final
 
 from tuneyard_api.contracts.requests import ItemsDone, MergeOutcome, MergeRequest
-from tuneyard_api.contracts.results import TrainResult
+from tuneyard_api.contracts.results import PrepareResult, TrainResult
 from tuneyard_store.artifact import fetch_directory
 from tuneyard_trainer.exporters.base import ExportJob
+from tuneyard_trainer.exporters.serving_files import write_serving_files
 from tuneyard_trainer.model.layout import download_model
 from tuneyard_trainer.runtime.worker import Program, ProgressEvent, run_worker
 
@@ -18,7 +19,7 @@ def merge(job: ExportJob) -> None:
 
     Raises:
         BadInput: the adapter does not fit the base model's files.
-        ArtifactCorrupt: the adapter differs from its manifest.
+        ArtifactCorrupt: the adapter or the tokenizer differs from its manifest.
     """
     context = job.context
     job.on_progress(0, "merging")
@@ -31,9 +32,12 @@ def merge(job: ExportJob) -> None:
         if isinstance(event, ItemsDone):
             context.log.info("merged shard %d of %d", event.done, event.total)
 
-    request = MergeRequest(
-        model=base, adapter=adapter, output=job.output, chat_template=context.spec.model.chat_template
-    )
+    request = MergeRequest(model=base, adapter=adapter, output=job.output)
     outcome = run_worker(context, WORKER, request, on_event=on_event)
     shutil.rmtree(base)
+    prepared = context.result_of(PrepareResult)
+    if prepared.tokenizer is not None:
+        tokenizer = context.work / "tokenizer"
+        fetch_directory(context.store, prepared.tokenizer.uri, tokenizer, prepared.tokenizer.digest)
+        write_serving_files(job.output, tokenizer, prepared.end_of_turn)
     context.log.info("merged %d weights", outcome.merged)

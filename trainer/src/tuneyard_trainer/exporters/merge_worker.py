@@ -42,8 +42,6 @@ def merge(request: MergeRequest) -> MergeOutcome:
     base, output = request.model, request.output
     copy_config_files(base, output)
     write_config(output)
-    if request.chat_template is not None:
-        write_chat_template(output, request.chat_template)
     shards = weight_files(base)
     deltas = read_adapter(request.adapter)
     check_complete(deltas, base, shards)
@@ -108,17 +106,6 @@ def write_config(directory: Path) -> None:
     config = json.loads(path.read_text()) | {"dtype": "bfloat16"}
     dropped = ("torch_dtype", "_name_or_path", "_model_name_or_path")
     path.write_text(json.dumps({key: value for key, value in config.items() if key not in dropped}, indent=2) + "\n")
-
-
-def write_chat_template(directory: Path, template: str) -> None:
-    """spec.model.chatTemplate replaces whatever the model brought."""
-    (directory / "chat_template.jinja").write_text(template)
-    (directory / "chat_template.json").unlink(missing_ok=True)
-    path = directory / "tokenizer_config.json"
-    if path.exists():
-        config = json.loads(path.read_text())
-        config.pop("chat_template", None)
-        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ from typing import Any, Final
 from tuneyard_api import reasons
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.contracts.results import DatasetSummary
+from tuneyard_api.kinds.finetunejob_status import AnswersStatus
 from tuneyard_trainer.data.cleaning import too_long
 from tuneyard_trainer.data.columns import length, supervised
 from tuneyard_trainer.data.examples import content
 from tuneyard_trainer.data.split import TRAIN, VALIDATION, Split
 from tuneyard_trainer.data.tokenize import TokenizedExample
+from tuneyard_trainer.data.tokenize.tokens import AnswerCounts, TextPart
+from tuneyard_trainer.reports.answers import answers_status
 from tuneyard_trainer.reports.render import render
 from tuneyard_trainer.runtime.errors import BadInput
 
@@ -36,6 +39,9 @@ class DataDocument(Contract):
     supervised_tokens: int
     length_percentiles: dict[str, int]
     """Tokens per row."""
+    answers: AnswersStatus
+    trained_row: list[TextPart]
+    """The text of one row, in pieces that are trained and pieces that are not."""
     samples: list[Any]
     """Some rows: see tuneyard_trainer.data.examples.content."""
 
@@ -50,6 +56,8 @@ class DataReport:
     rows: Counter[str] = field(default_factory=Counter)  # by split
     supervised: int = 0
     lengths: "array[int]" = field(default_factory=lambda: array("i"))  # tokens of each kept row
+    answers: AnswerCounts = field(default_factory=AnswerCounts)
+    trained_row: list[TextPart] = field(default_factory=list)
     samples: list[Any] = field(default_factory=list)  # see examples.content
 
     @property
@@ -99,6 +107,7 @@ class DataReport:
             rows_kept=self.kept,
             dropped=dict(sorted(self.dropped.items())),
             tokens=self.tokens,
+            answers=answers_status(self.answers),
             digest=digest,
         )
 
@@ -114,6 +123,8 @@ class DataReport:
             tokens=self.tokens,
             supervised_tokens=self.supervised,
             length_percentiles={str(percent): percentile(self.lengths, percent) for percent in PERCENTILES},
+            answers=answers_status(self.answers),
+            trained_row=self.trained_row,
             samples=self.samples,
         )
 

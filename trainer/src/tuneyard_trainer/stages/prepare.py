@@ -7,25 +7,28 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tuneyard_api import reasons
-from tuneyard_api.contracts.results import REPORT_FILES, DatasetSummary, PrepareResult
+from tuneyard_api.contracts.results import REPORT_FILES, ArtifactRef, DatasetSummary, PrepareResult
 from tuneyard_api.names import Stage
 from tuneyard_api.stages import stage_digests
-from tuneyard_store.artifact import describe_directory
+from tuneyard_store.artifact import describe_directory, publish_directory
 from tuneyard_store.errors import AccessDenied
 from tuneyard_store.store import Store
 from tuneyard_trainer.backends import check_training
 from tuneyard_trainer.backends.schedule import total_steps
 from tuneyard_trainer.data.cleaning import ROW_STEPS, TOKEN_STEPS
 from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
+from tuneyard_trainer.data.columns import length
 from tuneyard_trainer.data.dataset import fetch_dataset, fetched_dataset, read_dataset, write_splits
 from tuneyard_trainer.data.source import SourceRow
-from tuneyard_trainer.data.split import TRAIN, held_out
+from tuneyard_trainer.data.split import TRAIN, Split, held_out
 from tuneyard_trainer.data.spool import Spooled, spool
-from tuneyard_trainer.data.template import load_template
-from tuneyard_trainer.data.tokenize import ExampleTokenizer, tokenize_rows
+from tuneyard_trainer.data.template import TEMPLATE_FILE, ChatTemplate, require_template
+from tuneyard_trainer.data.tokenize import ExampleTokenizer, TokenizedExample, tokenize_rows
+from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer, TokenizerLoading
 from tuneyard_trainer.exporters import check_formats
 from tuneyard_trainer.model.adaptable import check_target_modules
 from tuneyard_trainer.model.check import check_model, read_shape
+from tuneyard_trainer.reports.answers import answers_status, require_answers
 from tuneyard_trainer.reports.data import DataReport, render_markdown
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, preempted
@@ -33,6 +36,7 @@ from tuneyard_trainer.runtime.stage_runner import StageProgram
 
 MODEL_DIR: Final = "model"
 DATA_DIR: Final = "data"
+TOKENIZER_DIR: Final = "tokenizer"
 SPOOL_FILE: Final = "clean"
 PROGRESS_ROWS: Final = 500
 
@@ -45,14 +49,18 @@ def identify(context: StageContext) -> dict[Stage, str]:
     """
     spec, directory = context.spec, context.work / MODEL_DIR
     check_training(spec)
-    check_output(context.store, spec.output.uri)
-    files = check_model(context.store, spec.model.uri, directory)
-    shape = read_shape(context.store, files, directory)
-    check_target_modules(spec.training.lora, shape, spec.model.uri)
-    check_formats(spec.export.formats, shape, spec.model.uri)
-    load_template(directory, spec.model.chat_template, spec.model.uri)
-    context.progress.update(percent=5, message="fetching the data")
-    data = fetch_dataset(context.store, spec.dataset, context.work / DATA_DIR)
+    with TokenizerLoading(context, directory, context.work / TOKENIZER_DIR) as loading:
+        check_output(context.store, spec.output.uri)
+        files = check_model(context.store, spec.model.uri, directory)
+        loading.start()
+        shape = read_shape(context.store, files, directory)
+        check_target_modules(spec.training.lora, shape, spec.model.uri)
+        check_formats(spec.export.formats, shape, spec.model.uri)
+        template = require_template(directory, spec.model.chat_template, spec.model.uri)
+        context.progress.update(percent=5, message="fetching the data")
+        data = fetch_dataset(context.store, spec.dataset, context.work / DATA_DIR)
+        loading.wait()
+    (context.work / TOKENIZER_DIR / TEMPLATE_FILE).write_text(template)
     model = [[name, item.size, item.etag] for name, item in files.items()]
     hashes = {name: [[file.uri, file.sha256] for file in found] for name, found in data.items()}
     return stage_digests(spec, {"model": model, "data": hashes})
@@ -77,16 +85,35 @@ def run(context: StageContext) -> PrepareResult:
     """
     spec = context.spec
     report = DataReport(min_rows=spec.dataset.clean.min_rows)
-    cleaning = CleaningContext(spec.dataset.clean, spec.training.max_length, report.dropped)
+    cleaning = CleaningContext(spec.dataset.clean, spec.training.max_length, report.dropped, report.answers)
+    tokenizer = example_tokenizer(context)
     context.progress.update(percent=20, message="cleaning the rows")
     spooled = clean(context, cleaning, report)
     report.require_rows(len(spooled))
     output = context.work / "output"
     shutil.rmtree(output, ignore_errors=True)
-    tokenize(context, spooled, cleaning, report, output)
+    tokenize(context, spooled, tokenizer, cleaning, report, output)
     report.require_splits()
-    steps = total_steps(spec.training, report.rows[TRAIN])
-    return PrepareResult(dataset=publish(context, report, output), total_steps=steps)
+    require_answers(report.answers, spec.dataset.clean.min_trained_answers)
+    return PrepareResult(
+        dataset=publish(context, report, output),
+        tokenizer=publish_tokenizer(context),
+        end_of_turn=report.answers.stop_tokens(tokenizer.context.turns.last_end),
+        total_steps=total_steps(spec.training, report.rows[TRAIN]),
+    )
+
+
+def example_tokenizer(context: StageContext) -> ExampleTokenizer:
+    """The tokenizer and the chat template that `identify` has left.
+
+    Raises:
+        BadInput: the template cannot be trained; see tuneyard_trainer.data.tokenize.turns.find_format.
+    """
+    model, directory = context.spec.model, context.work / TOKENIZER_DIR
+    tokenizer = ModelTokenizer(directory, model.uri)
+    template = ChatTemplate((directory / TEMPLATE_FILE).read_text(), tokenizer.special_tokens)
+    where = "model.chatTemplate" if model.chat_template else f"The chat template of {model.uri}"
+    return ExampleTokenizer(template, tokenizer, where)
 
 
 def clean(context: StageContext, cleaning: CleaningContext, report: DataReport) -> Spooled:
@@ -103,12 +130,15 @@ def clean(context: StageContext, cleaning: CleaningContext, report: DataReport) 
 
 
 def tokenize(
-    context: StageContext, spooled: Spooled, cleaning: CleaningContext, report: DataReport, output: Path
+    context: StageContext,
+    spooled: Spooled,
+    tokenizer: ExampleTokenizer,
+    cleaning: CleaningContext,
+    report: DataReport,
+    output: Path,
 ) -> None:
     """Writes the tokenized rows of both splits into `output`."""
-    spec, directory = context.spec, context.work / MODEL_DIR
-    template = load_template(directory, spec.model.chat_template, spec.model.uri)
-    tokenizer = ExampleTokenizer(directory, template, spec.model.uri)
+    spec = context.spec
     validation = spooled.validation
     if not spec.dataset.validation.uri:
         validation = held_out(spooled.keys, spec.dataset.validation.fraction, spec.training.seed)
@@ -119,8 +149,13 @@ def tokenize(
                 context.progress.update(percent=30 + 60 * number // len(spooled), message="tokenizing")
             yield row
 
+    def on_row(split: Split, row: TokenizedExample) -> None:
+        report.add(split, row)
+        if split == TRAIN and not report.trained_row:
+            report.trained_row = tokenizer.show(row.source, length(row.tokens))
+
     tokenized = tokenize_rows(followed(stoppable(spooled.rows(), context)), tokenizer)
-    write_splits(apply_steps(TOKEN_STEPS, tokenized, cleaning), validation, output, report.add)
+    write_splits(apply_steps(TOKEN_STEPS, tokenized, cleaning), validation, output, on_row)
 
 
 def publish(context: StageContext, report: DataReport, output: Path) -> DatasetSummary:
@@ -133,7 +168,16 @@ def publish(context: StageContext, report: DataReport, output: Path) -> DatasetS
     files = [path for path in output.rglob("*") if path.is_file()]
     context.store.upload_all({context.uri("prepare", path.relative_to(output).as_posix()): path for path in files})
     context.log.info("%d of %d rows kept, %d tokens", report.kept, report.rows_in, report.tokens)
+    if report.answers.trained < report.answers.given:
+        context.log.warning("not every answer is trained: %s", answers_status(report.answers).text)
     return report.dataset(digest)
+
+
+def publish_tokenizer(context: StageContext) -> ArtifactRef:
+    """Uploads the tokenizer and the chat template, which export publishes with the model."""
+    uri = context.uri("prepare", TOKENIZER_DIR)
+    manifest = publish_directory(context.store, context.work / TOKENIZER_DIR, uri, "tokenizer")
+    return ArtifactRef(uri=uri, digest=manifest.digest)
 
 
 Item = TypeVar("Item")

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tuneyard_trainer.data.cleaning import exact_duplicates, in_validation, nothing_to_train, too_long
+from tuneyard_trainer.data.cleaning import count_answers, exact_duplicates, in_validation, nothing_to_train, too_long
 from tuneyard_trainer.data.cleaning.step import Step
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.tokenize import TokenizedExample
@@ -15,5 +15,6 @@ ROW_STEPS: Final[tuple[Step[SourceRow], ...]] = (
 # After tokenizing.
 TOKEN_STEPS: Final[tuple[Step[TokenizedExample], ...]] = (
     too_long,
+    count_answers,
     nothing_to_train,
 )

@@ -2,14 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from tuneyard_api.kinds.finetunejob import Cleaning
+from tuneyard_trainer.data.tokenize.tokens import AnswerCounts
 
 Item = TypeVar("Item")
 
 
-class CleaningContext(NamedTuple):
+@dataclass(frozen=True)
+class CleaningContext:
     """The settings of all steps, and what they have dropped."""
 
     settings: Cleaning
@@ -18,6 +21,8 @@ class CleaningContext(NamedTuple):
     """spec.training.maxLength, in tokens."""
     dropped: Counter[str]
     """Rows by reason; the report and the status show the reasons."""
+    answers: AnswerCounts = field(default_factory=AnswerCounts)
+    """The answers of the rows that are neither too long nor duplicates."""
 
 
 class Step(Protocol[Item]):

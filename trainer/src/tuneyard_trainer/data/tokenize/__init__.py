@@ -1,7 +1,7 @@
-"""Examples to tokens: a new kind of example is one module with `tokenize` and one line here."""
+"""Examples to tokens: a new kind of example is one module with `render` and `label`, and one line here."""
 
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from tuneyard_trainer.data.columns import TokenizedRow
@@ -10,11 +10,14 @@ from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.template import ChatTemplate
 from tuneyard_trainer.data.tokenize import chat
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
+from tuneyard_trainer.data.tokenize.tokens import Answer, Kind, TextPart, TokenizeContext
+from tuneyard_trainer.data.tokenize.turns import find_format
 
-# The columns that a function returns are those of the shards; a backend has a collator for them.
-TOKENIZERS: Final[dict[type[Example], Callable[[Any, ChatTemplate, ModelTokenizer], TokenizedRow]]] = {
-    Chat: chat.tokenize,
+TOKENIZERS: Final[dict[type[Example], Kind]] = {
+    Chat: chat,
 }
+
+BATCH_ROWS: Final = 256
 
 
 class TokenizedExample(NamedTuple):
@@ -22,33 +25,65 @@ class TokenizedExample(NamedTuple):
 
     source: SourceRow
     tokens: TokenizedRow
+    answers: tuple[Answer, ...] = ()
+    """Where the assistant's answers are among the tokens."""
 
 
 class ExampleTokenizer:
-    """Tokenizes examples with a model's own tokenizer and chat template.
+    """Tokenizes examples with a model's own tokenizer and a chat template.
+
+    Args:
+        where: how messages name the template.
 
     Raises:
-        BadInput: the model has no fast tokenizer, or its file is broken.
+        BadInput: the template is broken, or cannot be trained with this tokenizer; see turns.find_format.
     """
 
-    def __init__(self, directory: Path, template: ChatTemplate, uri: str) -> None:
-        self._template = template
-        self._tokenizer = ModelTokenizer(directory, uri)
+    def __init__(self, template: ChatTemplate, tokenizer: ModelTokenizer, where: str) -> None:
+        self.context = TokenizeContext(template, tokenizer, find_format(template, tokenizer, where))
 
-    def tokenize(self, example: Example) -> TokenizedRow:
-        """Raises RowError when the example cannot be trained with this template."""
-        return TOKENIZERS[type(example)](example, self._template, self._tokenizer)
+    def tokenize(self, rows: Sequence[SourceRow]) -> list[TokenizedExample]:
+        """The rows with their tokens.
+
+        Raises:
+            BadInput: names the URI and the line of the first row that cannot be trained.
+        """
+        rendered = [self._render(row) for row in rows]
+        encodings = iter(self.context.tokenizer.encode([text for item in rendered for text in item.texts]))
+        tokens = [
+            TOKENIZERS[type(row.example)].label(item, list(islice(encodings, len(item.texts))), self.context)
+            for row, item in zip(rows, rendered, strict=True)
+        ]
+        return [TokenizedExample(row, *item) for row, item in zip(rows, tokens, strict=True)]
+
+    def show(self, row: SourceRow, length: int) -> list[TextPart]:
+        """The text of the row's first `length` tokens, in pieces that are trained and pieces that are not."""
+        rendered = self._render(row)
+        encodings = self.context.tokenizer.encode(rendered.texts)
+        answers = TOKENIZERS[type(row.example)].label(rendered, encodings, self.context).answers
+        text, places = rendered.texts[0], encodings[0].offsets[:length]
+        parts, position = [], 0
+        for begin, end in [(answer.begin, min(answer.end, length)) for answer in answers if answer.begin < answer.end]:
+            if begin < end:
+                parts += [TextPart(text=text[position : places[begin][0]], is_trained=False)]
+                position = places[end - 1][1]
+                parts += [TextPart(text=text[places[begin][0] : position], is_trained=True)]
+        end = places[-1][1] if places else 0
+        return [part for part in (*parts, TextPart(text=text[position:end], is_trained=False)) if part.text]
+
+    def _render(self, row: SourceRow) -> Any:
+        try:
+            return TOKENIZERS[type(row.example)].render(row.example, self.context)
+        except RowError as error:
+            raise error.at(row.where) from error
 
 
 def tokenize_rows(rows: Iterable[SourceRow], tokenizer: ExampleTokenizer) -> Iterator[TokenizedExample]:
-    """The rows with their tokens.
+    """The rows with their tokens, some hundred at once: the tokenizers library works on them with all CPUs.
 
     Raises:
-        BadInput: names the URI and the line of the first row that cannot be trained.
+        BadInput: see ExampleTokenizer.tokenize.
     """
-    for row in rows:
-        try:
-            tokens = tokenizer.tokenize(row.example)
-        except RowError as error:
-            raise error.at(row.where) from error
-        yield TokenizedExample(row, tokens)
+    remaining = iter(rows)
+    while batch := list(islice(remaining, BATCH_ROWS)):
+        yield from tokenizer.tokenize(batch)

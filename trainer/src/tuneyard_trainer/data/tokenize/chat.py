@@ -1,84 +1,93 @@
 """Chats to tokens: the assistant's messages are trained with their end-of-turn tokens, everything else is ignored."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import TemplateError
 
 from tuneyard_api import reasons
-from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow
-from tuneyard_trainer.data.examples import Chat, Messages, RowError
-from tuneyard_trainer.data.template import ChatTemplate
-from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
+from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS
+from tuneyard_trainer.data.examples import Chat, RowError
+from tuneyard_trainer.data.tokenize.marks import locate
+from tuneyard_trainer.data.tokenize.tokens import Answer, TokenizeContext, Tokens
+from tuneyard_trainer.data.tokenize.turns import NOT_SHOWN, Turn
 
-Span = tuple[int, int]
-Tools = Sequence[Mapping[str, Any]]
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 
 class Rendered(NamedTuple):
     """A chat as text."""
 
     text: str
-    spans: list[Span]
-    """The assistant's characters, from and to (exclusive)."""
+    turns: list[Turn | str]
+    """Of the answers that are to be trained; or why one cannot be."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.text,)
 
 
-def tokenize(chat: Chat, template: ChatTemplate, tokenizer: ModelTokenizer) -> TokenizedRow:
-    """The tokens of a chat, and a label for each.
-
-    Raises:
-        RowError: see render.
-        BadInput: see ModelTokenizer.encode.
-    """
-    rendered = render(template, chat.messages, chat.tools)
-    encoding = tokenizer.encode(rendered.text)
-    return {INPUT_IDS: encoding.ids, LABELS: labels(encoding.ids, encoding.offsets, rendered.spans)}
-
-
-def render(template: ChatTemplate, messages: Messages, tools: Tools = ()) -> Rendered:
-    """The whole chat as text, and the spans of the assistant's turns.
-
-    A turn begins where the generation prompt ends, because the model is asked with that prompt, and ends with its last
-    visible character, which belongs to the end-of-turn token. An earlier turn that the template renders differently
-    once other turns follow (reasoning that is removed) is not trained.
+def render(chat: Chat, context: TokenizeContext) -> Rendered:
+    """The whole chat as text, and the assistant's turns in it.
 
     Raises:
-        RowError: the template rejects the messages, or renders the last turn differently than it asks for it.
+        RowError: the template rejects the messages.
     """
+    messages = chat.messages
     try:
-        text = template.render(messages, tools)
-        spans: list[Span] = []
-        for index, message in enumerate(messages):
-            if message.role == "assistant" and message.trained:
-                asked = template.render(messages[:index], tools, add_generation_prompt=True)
-                answered = template.render(messages[: index + 1], tools)
-                end = _end_of_turn(answered, message.content)
-                if text.startswith(asked) and text.startswith(answered[:end]):
-                    spans.append((len(asked), end))
+        places = locate(context.template, messages, chat.tools)
     except TemplateError as error:
         raise RowError(
             reasons.INVALID_ROW,
             f"the chat template rejects the messages: {error}",
             "Change the roles or their order, or set model.chatTemplate",
         ) from error
-    if not spans:
-        raise RowError(
-            reasons.INVALID_ROW,
-            "the chat template shows the answer differently than it asks for it, so it cannot be trained",
-            "Set model.chatTemplate to one whose generation prompt is the beginning of the assistant's turn",
-        )
-    return Rendered(text, spans)
+    answers = [item for item, message in enumerate(messages) if message.role == "assistant" and message.trained]
+    return Rendered(places.text, [context.turns.find(places, messages, item) for item in answers])
 
 
-def _end_of_turn(answered: str, content: str) -> int:
-    """The end of the turn: its last visible character, or the white space if the template ends turns with it."""
-    visible = answered.rstrip()
-    return len(answered) if visible.endswith(content.rstrip()) else len(visible)
+def label(rendered: Rendered, encodings: "Sequence[Encoding]", context: TokenizeContext) -> Tokens:
+    """The tokens of a chat, and a label for each."""
+    (encoding,) = encodings
+    row = _Row(encoding, encoding.ids, encoding.offsets)
+    labels = [IGNORED] * len(row.ids)
+    answers = [_answer(turn, row, context) for turn in rendered.turns]
+    for answer in answers:
+        labels[answer.begin : answer.end] = row.ids[answer.begin : answer.end]
+    return Tokens({INPUT_IDS: row.ids, LABELS: labels}, tuple(answers))
 
 
-def labels(ids: Sequence[int], offsets: Sequence[Span], spans: Sequence[Span]) -> list[int]:
-    """The tokens within a span, IGNORED elsewhere. A token that begins before a span belongs to the prompt."""
-    return [
-        token if any(start <= first < last <= end for start, end in spans) else IGNORED
-        for token, (first, last) in zip(ids, offsets, strict=True)
-    ]
+class _Row(NamedTuple):
+    """The tokens of a chat."""
+
+    encoding: "Encoding"
+    ids: list[int]
+    places: list[tuple[int, int]]
+    """The characters of each token."""
+
+    def token_at(self, characters: range, otherwise: int) -> int:
+        """The first token of the first of these characters that has one; a normalizer may have removed some."""
+        tokens = (self.encoding.char_to_token(character) for character in characters)
+        return next((token for token in tokens if token is not None), otherwise)
+
+
+def _answer(turn: Turn | str, row: _Row, context: TokenizeContext) -> Answer:
+    """The tokens of a turn: from the first that reaches into it to its end-of-turn token."""
+    if isinstance(turn, str):
+        return Answer(0, 0, left_out=turn)
+    ids, places, ends = row.ids, row.places, context.turns.ends
+    begin = row.token_at(range(turn.begin, turn.limit), len(ids))
+    # A token such as <|assistant|> may have taken in the white space behind it: it belongs to the prompt.
+    if begin < len(ids) and ids[begin] in context.tokenizer.added_tokens and places[begin][0] < turn.begin:
+        begin += 1
+    end = max(begin, row.token_at(range(turn.end - 1, turn.begin - 1, -1), begin))
+    while end < len(ids) and places[end][0] < turn.end:
+        end += 1
+    for later in range(end, len(ids)):
+        if places[later][0] >= turn.limit:
+            break
+        if ids[later] in ends:
+            inside = frozenset(ids[begin:later]) & ends if len(ends) > 1 else frozenset()
+            return Answer(begin, later + 1, end_token=ids[later], inside=inside)
+    return Answer(begin, end) if end > begin else Answer(0, 0, left_out=NOT_SHOWN)

@@ -1,0 +1,223 @@
+"""Where the assistant's turns are in a rendered chat, and which tokens end them.
+
+A turn begins where the generation prompt ends, because the model is asked with that prompt. It ends with the first
+end-of-turn token after its content. What a template adds to the beginning or the end of a chat plays no part in this.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from jinja2 import TemplateError
+
+from tuneyard_api import reasons
+from tuneyard_trainer.data.examples import Message
+from tuneyard_trainer.data.template import ChatTemplate
+from tuneyard_trainer.data.tokenize.marks import Places, locate
+from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
+from tuneyard_trainer.runtime.errors import BadInput
+
+# Reasons why an answer is not trained. The report and the status show them.
+NOT_SHOWN: Final = "notShown"
+"""The template leaves the answer out, or changes it."""
+ASKED_DIFFERENTLY: Final = "askedDifferently"
+"""The template shows the answer elsewhere than behind its generation prompt."""
+
+USER, ANSWER = Message("user", "Why?"), Message("assistant", "So.")
+# A mark at the end of an opening, such as <think>, that does not say who speaks.
+LAST_MARK: Final = re.compile(r"\s*(?:<[^<>]*>|\[[^\[\]]*\])\s*$")
+ROLE: Final = re.compile("assistant|model|bot|user|system|gpt", re.IGNORECASE)
+
+
+class Turn(NamedTuple):
+    """An assistant's turn in a rendered chat, in characters."""
+
+    begin: int
+    """Where the generation prompt ends."""
+    end: int
+    """Where the content ends; its end-of-turn token comes later."""
+    limit: int
+    """Where the next message's content begins, or the end of the text."""
+
+
+@dataclass(frozen=True)
+class TurnFormat:
+    """How a template opens and ends the assistant's turns."""
+
+    prompt: str
+    """What follows a user's content when the model is asked for an answer."""
+    header: str
+    """The part of it that add_generation_prompt adds; empty where the template ignores that."""
+    last_end: int
+    """The token that ends a turn at the end of a chat."""
+    ends: frozenset[int]
+    """All tokens that end a turn: some templates end earlier turns with another one."""
+
+    def find(self, places: Places, messages: Sequence[Message], number: int) -> Turn | str:
+        """The assistant's turn of a message, or why it cannot be trained."""
+        end = places.ends.get(number)
+        if end is None and messages[number].content.strip():
+            return NOT_SHOWN
+        before = _content_before(places, number)
+        after = _content_after(places, number, len(messages), before)
+        content = places.begins.get(number)
+        upto = content if content is not None else after if end is None else end
+        after_user = number > 0 and messages[number - 1].role == "user" and number - 1 in places.ends
+        begin = self._begin(places.text[before:upto], ends_at_content=content is not None, after_user=after_user)
+        if begin is None:
+            return ASKED_DIFFERENTLY
+        return Turn(before + begin, before + begin if end is None else end, after)
+
+    def _begin(self, between: str, *, ends_at_content: bool, after_user: bool) -> int | None:
+        """Where the turn begins in what stands between the content before it and its own."""
+        blank = len(between) - len(between.lstrip())  # white space at the end of the user's content
+        at_once = _behind(between, self.prompt.lstrip(), lambda part: blank if between.startswith(part, blank) else -1)
+        if after_user and at_once:
+            return at_once
+        if self.header.strip():
+            return _behind(between, self.header, between.rfind if ends_at_content else between.find)
+        return len(between) if ends_at_content else None
+
+
+def _content_before(places: Places, number: int) -> int:
+    """Where the nearest content before a message ends; 0 where there is none."""
+    return next((places.ends[item] for item in range(number - 1, -1, -1) if item in places.ends), 0)
+
+
+def _content_after(places: Places, number: int, count: int, before: int) -> int:
+    """Where the nearest content after a message begins, or the end of the text."""
+    here = places.ends.get(number, before)
+    begins = (places.begins.get(item, places.ends.get(item, -1)) for item in range(number + 1, count))
+    return next((begin for begin in begins if begin >= here), len(places.text))
+
+
+def _behind(text: str, opening: str, find: Callable[[str], int]) -> int | None:
+    """Where in `text` the opening of a turn ends; None where it is not there.
+
+    An opening may go on with marks that a chat shows only in some turns, such as the beginning of a thought: the
+    longest part without such marks that is found counts, and white space at its end does not matter.
+    """
+    for part in _without_marks(opening):
+        begin = find(part.rstrip())
+        if begin < 0:
+            continue
+        shared = len(os.path.commonprefix([text[begin:], part]))
+        rest = text[begin + shared :]
+        return begin + shared + (0 if shared == len(part) else len(rest) - len(rest.lstrip()))
+    return None
+
+
+def _without_marks(opening: str) -> Iterator[str]:
+    """The opening, and what is left of it when the marks at its end are taken away, one after another."""
+    while re.search(r"\w", opening):
+        yield opening
+        mark = LAST_MARK.search(opening)
+        if mark is None or ROLE.search(mark[0]):
+            return
+        opening = opening[: mark.start()]
+
+
+def find_format(template: ChatTemplate, tokenizer: ModelTokenizer, where: str) -> TurnFormat:
+    """How a template opens and ends turns, as short chats show it.
+
+    Args:
+        where: how messages name the template.
+
+    Raises:
+        BadInput: it cannot be rendered, never ends a turn with a token, or shows answers elsewhere than behind its
+            generation prompt.
+    """
+    try:
+        answered = locate(template, [USER, ANSWER])
+    except TemplateError as error:
+        advice = "Correct the Jinja template in model.chatTemplate."
+        raise BadInput(reasons.INVALID_SPEC, f"{where} cannot be rendered: {error}", advice) from error
+    last_end, ends = _ends(template, tokenizer, answered)
+    if last_end is None:
+        raise _never_ends(answered, tokenizer, where)
+    prompt, unasked = (_after_question(template, add_generation_prompt=asked) for asked in (True, False))
+    form = TurnFormat(prompt, prompt[len(_common_beginning(prompt, unasked)) :], last_end, ends)
+    if isinstance(form.find(answered, [USER, ANSWER], 1), str):
+        raise BadInput(
+            reasons.INVALID_SPEC,
+            f"{where} shows the answer differently than it asks for it, so it cannot be trained",
+            "Set model.chatTemplate to one whose generation prompt is the beginning of the assistant's turn.",
+        )
+    return form
+
+
+def _after_question(template: ChatTemplate, *, add_generation_prompt: bool) -> str:
+    """What follows the content of a chat that ends with the user; nothing where the template refuses such a chat."""
+    try:
+        places = locate(template, [USER], add_generation_prompt=add_generation_prompt)
+    except TemplateError:
+        return ""
+    return places.text[places.ends.get(0, len(places.text)) :]
+
+
+def _common_beginning(one: str, other: str) -> str:
+    """Without the first half of a mark."""
+    common = os.path.commonprefix([one, other])
+    return common if common in (one, other) else re.sub(r"[<\[][^<>\[\]]*$", "", common)
+
+
+def _ends(template: ChatTemplate, tokenizer: ModelTokenizer, answered: Places) -> tuple[int | None, frozenset[int]]:
+    """The token that ends the last turn of a chat (None: there is none), and all that end a turn.
+
+    The first added token after a content ends the turn, or opens what comes next. It ends the turn if it is the same
+    whatever comes next, the end of the chat, a generation prompt or a question, and if no chat begins with it.
+    """
+    last = _token_after(tokenizer, answered, 1)
+    if last is None:
+        return None, frozenset()
+    asked = _token_in(tokenizer, template, [USER, ANSWER], add_generation_prompt=True)
+    followed = _token_in(tokenizer, template, [USER, ANSWER, USER, ANSWER])
+    opening = _opening(tokenizer, answered)
+    ends_earlier_turns = followed is not None and followed != opening and followed in (asked, last)
+    ends_last_turn = last != opening and (followed is None or ends_earlier_turns)
+    if not ends_last_turn and tokenizer.added_tokens[last] != tokenizer.special_tokens.get("eos_token"):
+        return None, frozenset()
+    return last, frozenset({last, followed} if ends_earlier_turns and followed is not None else {last})
+
+
+def _token_in(
+    tokenizer: ModelTokenizer,
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool = False,
+) -> int | None:
+    """The first added token after the first answer of a chat; None where the template refuses such a chat."""
+    try:
+        return _token_after(tokenizer, locate(template, messages, add_generation_prompt=add_generation_prompt), 1)
+    except TemplateError:
+        return None
+
+
+def _token_after(tokenizer: ModelTokenizer, places: Places, number: int) -> int | None:
+    """The first added token after the content of a message."""
+    end = places.ends.get(number, len(places.text))
+    (encoding,) = tokenizer.encode([places.text])
+    tokens = zip(encoding.ids, encoding.offsets, strict=True)
+    return next((token for token, (begin, _) in tokens if begin >= end and token in tokenizer.added_tokens), None)
+
+
+def _opening(tokenizer: ModelTokenizer, places: Places) -> int | None:
+    """The first added token before the first content, but for the beginning of the text (BOS)."""
+    (encoding,) = tokenizer.encode([places.text[: places.begins.get(0, 0)]])
+    added, bos = tokenizer.added_tokens, tokenizer.special_tokens.get("bos_token")
+    return next((token for token in encoding.ids if token in added and added[token] != bos), None)
+
+
+def _never_ends(answered: Places, tokenizer: ModelTokenizer, where: str) -> BadInput:
+    tail = answered.text[answered.ends.get(1, len(answered.text)) :].strip()
+    what = f"ends the assistant's turn with {tail!r}, which is no end-of-turn token" if tail else "never ends a turn"
+    known = ", ".join(dict.fromkeys(tokenizer.special_tokens.values())) or "none with a name"
+    return BadInput(
+        reasons.NO_END_OF_TURN,
+        f"{where} {what}, so the tuned model would never stop",
+        "Set model.chatTemplate to one that ends the assistant's turns with {{ eos_token }} or another special token "
+        f"of the model's tokenizer, which has {known}.",
+    )
