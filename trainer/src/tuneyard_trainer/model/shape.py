@@ -21,6 +21,7 @@ HEADS: Final = frozenset({"lm_head", "embed_out"})
 """Output layers: often tied to the embedding, never adapted and never quantized."""
 ROUTERS: Final = frozenset({"gate", "router", "shared_expert_gate"})
 """Linear maps that choose experts: too small to gain anything, and too sensitive to be quantized."""
+EXPERTS: Final = re.compile(r"experts|moe")
 CONV1D_MODELS: Final = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
 """Model types whose linear layers are transformers' Conv1D, whose weight is [in, out]."""
 
@@ -127,7 +128,7 @@ class ModelShape:
     @cached_property
     def joint_experts(self) -> tuple[str, ...]:
         """The tensors that hold the same weight of all experts of a layer: [experts, ...]."""
-        return tuple(name for name, shape in self.tensors.items() if len(shape) == 3 and "experts" in name.split("."))
+        return tuple(name for name, shape in self.tensors.items() if len(shape) == 3 and EXPERTS.search(name))
 
     @property
     def columns(self) -> tuple[int, ...]:

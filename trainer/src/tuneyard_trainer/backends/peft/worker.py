@@ -26,11 +26,15 @@ from tuneyard_trainer.backends.peft.backend import PeftRequest
 from tuneyard_trainer.backends.schedule import row_order
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow, length
 from tuneyard_trainer.data.shards import read_rows
+from tuneyard_trainer.model.adaptable import ALL_LINEAR, check_target_modules
+from tuneyard_trainer.model.layout import weight_files
+from tuneyard_trainer.model.shape import local_shape
 from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, TryAgain
 from tuneyard_trainer.runtime.rendezvous import RESTART_ADVICE
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 REPORT_SECONDS = 2.0
+NAME_SETS = ("target_modules", "target_parameters")
 LOSS_WINDOW = 10  # steps whose mean loss is reported
 # What Gloo and torch's rendezvous store write when another process is gone.
 PEER_GONE = re.compile(r"Connection (closed|reset) by peer|Broken pipe|Connection was likely closed")
@@ -120,27 +124,18 @@ def adapted_model(request: PeftRequest) -> PeftModel:
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=training.gradient_checkpointing)
     elif training.gradient_checkpointing:
         base.enable_input_require_grads()
-    modules = target_modules(training.lora.target_modules, base)
-    return get_peft_model(base, LoraConfig(**request.lora_config, target_modules=modules))
+    return get_peft_model(base, LoraConfig(**request.lora_config, target_modules=target_modules(request)))
 
 
-def target_modules(names: list[str], base: torch.nn.Module) -> str | list[str]:
+def target_modules(request: PeftRequest) -> str | list[str]:
     """The target_modules of LoraConfig.
 
     Raises:
-        BadInput: a name is not that of a linear layer, or is that of the head.
+        BadInput: a name is that of no module that can be adapted.
     """
-    if names == ["all-linear"]:
-        return "all-linear"
-    linear = {name.rsplit(".", 1)[-1] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
-    linear.discard("lm_head")  # often tied to the embedding, so that it cannot be changed alone
-    if unknown := [name for name in names if name not in linear]:
-        raise BadInput(
-            reasons.INVALID_SPEC,
-            f"training.lora.targetModules: {', '.join(unknown)} is not an adaptable linear layer of this model",
-            f"Write [all-linear], or names of: {', '.join(sorted(linear))}.",
-        )
-    return sorted(names)
+    lora = request.training.lora
+    check_target_modules(lora, local_shape(request.model, weight_files(request.model)), request.model_uri)
+    return ALL_LINEAR if lora.target_modules == [ALL_LINEAR] else sorted(lora.target_modules)
 
 
 def save_adapter(model: PeftModel, directory: Path, model_uri: str) -> None:
@@ -149,8 +144,8 @@ def save_adapter(model: PeftModel, directory: Path, model_uri: str) -> None:
     (directory / "README.md").unlink(missing_ok=True)
     path = directory / "adapter_config.json"
     config: dict[str, Any] = json.loads(path.read_text()) | {"base_model_name_or_path": model_uri}
-    # peft holds the names in a set, whose order differs between processes.
-    config = {key: sorted(value) if key == "target_modules" else value for key, value in config.items()}
+    # peft holds the names in sets, whose order differs between processes.
+    config = {key: sorted(value) if value and key in NAME_SETS else value for key, value in config.items()}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
