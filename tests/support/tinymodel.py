@@ -21,7 +21,7 @@ def write_model(to: Path, *, template: str | None = TEMPLATE, weights: bool = Tr
     """Writes the directory; a template goes into tokenizer_config.json."""
     to.mkdir(parents=True)
     (to / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], **SHAPES, **config}))
-    tokenizer_config = {"bos_token": TURN_START, "eos_token": {"content": TURN_END}}
+    tokenizer_config = {"bos_token": TURN_START, "eos_token": {"__type": "AddedToken", "content": TURN_END}}
     if template is not None:
         tokenizer_config["chat_template"] = template
     (to / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))

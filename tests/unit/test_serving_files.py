@@ -37,14 +37,8 @@ def test_the_tokenizer_that_trained_is_the_only_one(tmp_path: Path) -> None:
     merged, tokenizer = tmp_path / "merged", tmp_path / "tokenizer"
     merged.mkdir()
     tokenizer.mkdir()
-    for name in (
-        "config.json",
-        "tokenizer.json",
-        "special_tokens_map.json",
-        "chat_template.json",
-        "tekken.json",
-        "a.txt",
-    ):
+    of_base = ("tokenizer.json", "special_tokens_map.json", "chat_template.json", "tekken.json", "vocab.txt")
+    for name in ("config.json", *of_base):
         (merged / name).write_text("{}")
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "manifest.json"):
         (tokenizer / name).write_text("of the training")
@@ -52,4 +46,4 @@ def test_the_tokenizer_that_trained_is_the_only_one(tmp_path: Path) -> None:
     trained = {path.name for path in merged.iterdir() if path.read_text() == "of the training"}
     assert trained == {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
     others = {path.name for path in merged.iterdir()} - trained
-    assert others == {"config.json", "generation_config.json", "a"}
+    assert others == {"config.json", "generation_config.json", "vocab.txt"}
