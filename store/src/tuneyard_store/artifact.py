@@ -1,7 +1,7 @@
 """Artifacts: directories in a store whose manifest, written last, has the size and SHA-256 of every file."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -19,8 +19,13 @@ OnBytes = Callable[[int], None]
 
 def describe_directory(directory: Path, form: str) -> Manifest:
     """The manifest of all files below `directory`, except a manifest of an earlier run."""
-    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / MANIFEST)
-    return Manifest(format=form, files=tuple(_describe(path, directory) for path in paths))
+    paths = [path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()]
+    return describe_files(directory, (path for path in paths if path != MANIFEST), form)
+
+
+def describe_files(directory: Path, paths: Iterable[str], form: str) -> Manifest:
+    """The manifest of some files below `directory`."""
+    return Manifest(format=form, files=tuple(_describe(directory / path, directory) for path in sorted(paths)))
 
 
 def _describe(path: Path, directory: Path) -> ManifestFile:
@@ -36,9 +41,14 @@ def _describe(path: Path, directory: Path) -> ManifestFile:
 def publish_directory(store: Store, directory: Path, uri: str, form: str) -> Manifest:
     """Uploads the files and, as the last object, the manifest: an artifact without a manifest is incomplete."""
     manifest = describe_directory(directory, form)
+    publish_files(store, directory, uri, manifest)
+    return manifest
+
+
+def publish_files(store: Store, directory: Path, uri: str, manifest: Manifest) -> None:
+    """Uploads the files of a manifest and, as the last object, the manifest."""
     store.upload_all({f"{uri.rstrip('/')}/{file.path}": directory / file.path for file in manifest.files})
     store.write(f"{uri.rstrip('/')}/{MANIFEST}", manifest.to_json(), "application/json")
-    return manifest
 
 
 def read_manifest(store: Store, uri: str) -> Manifest:

@@ -19,6 +19,7 @@ from tuneyard_store.errors import StoreError
 from tuneyard_store.schemes import open_store
 from tuneyard_trainer.commands.jobfile import read_job_json, read_job_yaml
 from tuneyard_trainer.commands.local_run import run_locally
+from tuneyard_trainer.commands.push import print_pushed, push
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import StageError, from_store
 from tuneyard_trainer.runtime.progress import Progress, serve_progress
@@ -53,6 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--credentials", type=Path, help="a directory with the Secret's files; default: AWS_* variables")
     run.add_argument("--workdir", type=Path, default=Path("tuneyard-work"), help="default: %(default)s")
     run.set_defaults(command=_run)
+
+    push = commands.add_parser("push", help="upload a model or data, and print the YAML that uses it")
+    push.add_argument(
+        "path", type=Path, help="a model's directory as Hugging Face has it, or JSON Lines: a file or a directory"
+    )
+    push.add_argument("uri", help="where to, for example s3://models/my-model or s3://data/my-data.jsonl")
+    push.add_argument("--credentials", type=Path, help="a directory with the Secret's files; default: AWS_* variables")
+    push.add_argument("-o", "--output", choices=["yaml", "json"], default="yaml", help="default: %(default)s")
+    push.set_defaults(command=_push)
 
     validate = commands.add_parser("validate", help="check a file with a FineTuneJob")
     validate.add_argument("file", type=Path)
@@ -118,6 +128,15 @@ def _run(options: argparse.Namespace) -> int:
     except StageError as error:
         return _reject(error)
     return run_locally(job, store, options.workdir.absolute(), _stop_on(signal.SIGINT, signal.SIGTERM))
+
+
+def _push(options: argparse.Namespace) -> int:
+    try:
+        pushed = push(open_store(_credentials(options.credentials)), options.path, options.uri)
+    except StageError as error:
+        return _reject(error)
+    print_pushed(pushed, options.output)
+    return names.EXIT_DONE
 
 
 def _validate(options: argparse.Namespace) -> int:
