@@ -15,7 +15,7 @@ from support.podstatus import termination
 from support.reports import CHAIN, PUBLISHED
 from tuneyard_cli import screen
 from tuneyard_cli.kubectl import NOT_INSTALLED, KubectlError, NotFound, Unavailable, explain
-from tuneyard_cli.logs import follow_logs, is_over, print_logs
+from tuneyard_cli.logs import Lines, follow_logs, is_over, print_logs
 from tuneyard_cli.main import main
 from tuneyard_cli.waiting import shown_on, wait_for_end
 
@@ -69,7 +69,8 @@ class Scripted:
     def pods(self, job: str) -> list[Json]:
         return self._pods
 
-    def log(self, pod: str, *options: str) -> Iterator[str]:
+    def log(self, *what: str) -> Iterator[str]:
+        pod = what[0]
         self.read.append(pod)
         if pod not in self._logs:
             raise NotFound(pod)
@@ -115,10 +116,10 @@ def test_logs_are_in_order() -> None:
     cluster = Scripted((RUNNING, [*pods, pod("export", 4, "waiting")], logs))
     cluster.find("", "")
     written: list[str] = []
-    assert print_logs(cluster, RUNNING, CHAIN, written.append) == 3
+    assert print_logs(cluster, RUNNING, CHAIN, Lines(written.append)) == 3
     assert [line for line in written if "==>" not in line] == ["prepare-1\n", "train-2\n", "train-3\n"]
     assert written[0] == "==> prepare, pod prepare-1\n"
-    assert print_logs(cluster, RUNNING, ["export"], written.append) == 0
+    assert print_logs(cluster, RUNNING, ["export"], Lines(written.append)) == 0
 
 
 def test_follow_prints_each_line_once() -> None:
@@ -136,7 +137,7 @@ def test_follow_prints_each_line_once() -> None:
         ),
     )
     written: list[str] = []
-    follow_logs(cluster, "x", CHAIN, written.append, pause=0)
+    follow_logs(cluster, "x", CHAIN, Lines(written.append), pause=0)
     assert cluster.read.count("prepare-0") == 1, "what has ended is not read again"
     assert written == [
         "==> prepare, pod prepare-0\n",
@@ -155,7 +156,7 @@ def test_follow_prints_each_line_once() -> None:
 def test_follow_one_stage() -> None:
     cluster = Scripted((RUNNING, [pod("prepare", 1, "terminated")], {"prepare-1": ["clean\n"]}))
     written: list[str] = []
-    follow_logs(cluster, "x", ["prepare"], written.append, pause=0)
+    follow_logs(cluster, "x", ["prepare"], Lines(written.append), pause=0)
     assert written[-1] == "clean\n"
 
 

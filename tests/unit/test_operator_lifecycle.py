@@ -179,6 +179,19 @@ class TestReplace:
         does_nothing(cluster)
 
 
+class TestRetry:
+    @pytest.mark.lifecycle("retried")
+    def test_annotation_runs_again_what_failed(self) -> None:
+        """Without a change of the spec, which git would take back."""
+        cluster = failed()
+        cluster.job["metadata"]["annotations"]["tuneyard.dev/retry"] = "2026-11-01T12:00:00Z"
+        cluster.step()
+        cluster.prepared("prepare")
+        assert stages_of(cluster.jobs) == ["prepare", "train"]
+        assert cluster.status["phase"] == "Training"
+        assert not cluster.condition("Failed")
+
+
 class TestSuspend:
     @pytest.mark.lifecycle("created-suspended")
     def test_created_suspended(self) -> None:

@@ -12,7 +12,7 @@ ADVICE: Final = {
     "violates PodSecurity": "The namespace's Pod Security level rejects the pod.",
 }
 APPLY_AGAIN: Final = (
-    "Change the spec and apply it again. Where the spec was right, delete the job and apply it again. "
+    "Change the spec and apply it again. Where the spec was right: kubectl tuneyard retry NAME. "
     "Finished stages are reused."
 )
 UNOBSERVED: Final = (

@@ -56,6 +56,9 @@ def why(job: Json) -> list[str]:
             *_logs_of_failed(job),
             APPLY_AGAIN,
         ]
+    if is_condition_true(job, "Suspended"):
+        message = condition(job, "Suspended").get("message", "")
+        return [*outdated, f"Suspended: {message}", f"Go on: kubectl tuneyard resume {name(job)} -n {namespace(job)}"]
     stage = current_stage(job)
     if stage is None or stage["state"] != "Pending":
         return outdated

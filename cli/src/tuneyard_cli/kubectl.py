@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from tuneyard_api.names import GROUP, LABEL_FINETUNEJOB
+from tuneyard_api.names import GROUP, LABEL_FINETUNEJOB, LABEL_MODELSERVER
 from tuneyard_cli.objects import Json
 
 FINE_TUNE_JOBS: Final = f"finetunejobs.{GROUP}"
@@ -58,9 +58,22 @@ class Kubectl(NamedTuple):
         """Of a FineTuneJob."""
         return self.find_all("pods", "-l", f"{LABEL_FINETUNEJOB}={job}")
 
-    def log(self, pod: str, *options: str) -> Iterator[str]:
+    def server_pods(self, server: str) -> list[Json]:
+        """Of a ModelServer."""
+        return self.find_all("pods", "-l", f"{LABEL_MODELSERVER}={server}")
+
+    def patch(self, kind: str, name: str, patch: Json) -> None:
+        """A JSON merge patch."""
+        self._run("patch", kind, name, "--type=merge", "-p", json.dumps(patch))
+
+    def follow_server(self, server: str, container: str) -> Iterator[str]:
+        """The lines of a container of all replicas, as they come, each after `[pod/NAME/CONTAINER] `."""
+        options = ("-c", container, "-f", "--prefix", "--tail=-1", "--max-log-requests=100")
+        return self.log("-l", f"{LABEL_MODELSERVER}={server}", *options)
+
+    def log(self, *what: str) -> Iterator[str]:
         """Its lines, as they come."""
-        with self._start("logs", pod, *options) as process:
+        with self._start("logs", *what) as process:
             try:
                 yield from process.stdout or ()
                 _, trouble = process.communicate()

@@ -1,5 +1,6 @@
 """The logs of a FineTuneJob's pods, stage after stage."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,42 +21,59 @@ class Cluster(Protocol):
 
     def find(self, kind: str, name: str) -> Json | None: ...
     def pods(self, job: str) -> list[Json]: ...
-    def log(self, pod: str, *options: str) -> Iterator[str]: ...
+    def log(self, *what: str) -> Iterator[str]: ...
+
+
+class Lines:
+    """Lines of several pods as text, below a heading for each change of the pod, or one JSON object a line."""
+
+    def __init__(self, write: Write, *, as_json: bool = False) -> None:
+        self._write = write
+        self._as_json = as_json
+        self._last = ("", "")
+
+    def add(self, part: str, pod: str, line: str) -> None:
+        """`part`: the stage, or the container of a server."""
+        if self._as_json:
+            self._write(json.dumps({"part": part, "pod": pod, "line": line.rstrip("\n")}) + "\n")
+            return
+        if (part, pod) != self._last:
+            self._write(f"==> {part}, pod {pod}\n")
+        self._last = (part, pod)
+        self._write(line)
 
 
 class Printer:
     """Prints each line of each pod once, although logs are read again."""
 
-    def __init__(self, cluster: Cluster, write: Write) -> None:
+    def __init__(self, cluster: Cluster, lines: Lines) -> None:
         self._cluster = cluster
-        self._write = write
+        self._lines = lines
         self._printed: Counter[str] = Counter()
 
     def print(self, pod: Json, *options: str) -> None:
         key = pod["metadata"]["uid"]
-        if not self._printed[key]:
-            self._write(f"==> {stage_of(pod)}, pod {name(pod)}\n")
         try:
             for number, line in enumerate(self._cluster.log(name(pod), "-c", CONTAINER, *options)):
                 if number >= self._printed[key]:
-                    self._write(line)
+                    self._lines.add(stage_of(pod), name(pod), line)
                     self._printed[key] = number + 1
         except NotFound:
             return  # the pod was deleted meanwhile
 
 
-def print_logs(cluster: Cluster, job: Json, wanted: Sequence[str], write: Write) -> int:
+def print_logs(cluster: Cluster, job: Json, wanted: Sequence[str], lines: Lines) -> int:
     """Prints the logs that exist now, and returns the number of their pods."""
-    printer = Printer(cluster, write)
+    printer = Printer(cluster, lines)
     pods = started(cluster.pods(name(job)), wanted)
     for pod in pods:
         printer.print(pod)
     return len(pods)
 
 
-def follow_logs(cluster: Cluster, job: str, wanted: Sequence[str], write: Write, pause: float = PAUSE_SECONDS) -> None:
+def follow_logs(cluster: Cluster, job: str, wanted: Sequence[str], lines: Lines, pause: float = PAUSE_SECONDS) -> None:
     """Prints logs until the job, or the last of the wanted stages, has ended."""
-    printer = Printer(cluster, write)
+    printer = Printer(cluster, lines)
     complete: set[str] = set()  # pods whose last line was read
     ended = False
     while not ended:

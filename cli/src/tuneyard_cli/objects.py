@@ -13,6 +13,10 @@ def namespace(obj: Json) -> str:
     return str(obj["metadata"]["namespace"])
 
 
+def is_server(obj: Json) -> bool:
+    return bool(obj["kind"] == "ModelServer")
+
+
 def status(obj: Json) -> Json:
     found: Json = obj.get("status", {})
     return found

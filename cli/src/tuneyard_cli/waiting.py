@@ -1,4 +1,4 @@
-"""Waits for a FineTuneJob to end, and shows its progress."""
+"""Waits for a FineTuneJob to end, or for a ModelServer to serve, and shows the progress."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,66 +10,57 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from tuneyard_cli.job import render_job
 from tuneyard_cli.kubectl import NotFound, Unavailable
-from tuneyard_cli.objects import Json, current_stage, has_ended, status
+from tuneyard_cli.objects import Json
+from tuneyard_cli.view import line, render, succeeded
 
 PAUSE_SECONDS: Final = 2.0
 Show = Callable[[Json, str], None]
 
 
 def wait_for_end(read: Callable[[], Json], seconds: float, show: Show, pause: float = PAUSE_SECONDS) -> Json:
-    """Returns the job once it has ended.
+    """Returns the object once it is decided whether it has succeeded.
 
     Raises TimeoutError after `seconds`, and what `read` raises at first. Later an API server that does not answer is
-    asked again. `show` is called with the job and a remark, which may be empty.
+    asked again. `show` is called with the object and a remark, which may be empty.
     """
     deadline = time.monotonic() + seconds
-    job = read()
-    while not has_ended(job):
+    obj = read()
+    while succeeded(obj) is None:
         if time.monotonic() >= deadline:
             raise TimeoutError
         time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
         try:
-            job = read()
-            show(job, "")
+            obj = read()
+            show(obj, "")
         except Unavailable as error:
-            show(job, f"retrying: {error}")
+            show(obj, f"retrying: {error}")
         except NotFound as error:
             raise NotFound("it was deleted") from error
-    return job
+    return obj
 
 
 @contextmanager
 def shown_on(console: Console) -> Iterator[Show]:
-    """Shows the job in place on a terminal, and elsewhere one line for each change."""
+    """Shows the object in place on a terminal, and elsewhere one line for each change."""
     if not console.is_terminal:
-        yield Lines(console)
+        yield Changes(console)
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield lambda job, remark: live.update(
-            Group(render_job(job, datetime.now(UTC)), Text(remark, "yellow")), refresh=True
+        yield lambda obj, remark: live.update(
+            Group(render(obj, datetime.now(UTC)), Text(remark, "yellow")), refresh=True
         )
 
 
-class Lines:
-    """Prints phase and stage of the job when they have changed."""
+class Changes:
+    """Prints what the object does when it has changed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last = ""
 
-    def __call__(self, job: Json, remark: str) -> None:
-        line = remark or phase_and_stage(job)
-        if line != self._last:
-            self._console.print(f"{datetime.now(UTC):%H:%M:%SZ} {line}")
-        self._last = line
-
-
-def phase_and_stage(job: Json) -> str:
-    """Phase and stage, without the progress, which changes all the time."""
-    phase = status(job).get("phase", "Pending")
-    stage = current_stage(job)
-    if stage is None:
-        return str(phase)
-    return ": ".join(filter(None, (f"{phase}, {stage['name']} is {stage['state']}", stage.get("message"))))
+    def __call__(self, obj: Json, remark: str) -> None:
+        shown = remark or line(obj)
+        if shown != self._last:
+            self._console.print(f"{datetime.now(UTC):%H:%M:%SZ} {shown}")
+        self._last = shown

@@ -16,6 +16,8 @@ LABEL_REVISION: Final = f"{GROUP}/revision"
 LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 # On a stage's Job: how often the run had failed, and the stage had started again, before that Job (JSON).
 ANNOTATION_BEFORE: Final = f"{GROUP}/before"
+# On either kind: another value asks to try again what has failed.
+ANNOTATION_RETRY: Final = f"{GROUP}/retry"
 # The Job controller's, on the pods of an Indexed Job.
 ANNOTATION_INDEX: Final = "batch.kubernetes.io/job-completion-index"
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/

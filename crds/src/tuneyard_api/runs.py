@@ -5,6 +5,7 @@ from typing import Any
 
 from tuneyard_api.contracts.artifact import canonical_json
 from tuneyard_api.kinds.finetunejob import CHANGEABLE
+from tuneyard_api.names import ANNOTATION_RETRY
 
 Json = dict[str, Any]
 
@@ -12,9 +13,12 @@ Json = dict[str, Any]
 def revision(job: Json) -> str:
     """Eight hexadecimal digits that identify the run of a FineTuneJob, given as the API server's JSON.
 
-    They cover the job's uid, so that no job of the same name has them, and the part of the spec that a run depends on.
+    They cover the job's uid, so that no job of the same name has them, the part of the spec that a run depends on, and
+    the annotation that asks for another try.
     """
-    return hashlib.sha256(canonical_json([job["metadata"]["uid"], run_spec(job)])).hexdigest()[:8]
+    retry = job["metadata"].get("annotations", {}).get(ANNOTATION_RETRY)
+    parts = [job["metadata"]["uid"], run_spec(job), *([retry] if retry else [])]
+    return hashlib.sha256(canonical_json(parts)).hexdigest()[:8]
 
 
 def run_spec(job: Json) -> Json:
