@@ -22,22 +22,21 @@ SMALLER = {
     "FineTuneJob": {"training": small_training(10), "evaluation": {"maxRows": 8, "gates": []}, "resources": CPU},
     "ModelServer": {"vllm": {"maxModelLen": 512}, "resources": CPU},
 }
-# kubectl port-forward ends when a connection through it is reset. Then the copy is made again, through another one.
-AWS = f"""#!{sys.executable}
+# kubectl port-forward ends when a connection through it is reset. Then the upload is made again, through another one.
+TUNEYARD = f"""#!{sys.executable}
 import os, subprocess, sys
 sys.path.insert(0, {str(ROOT / "examples")!r})
 from demo.kubectl import port_forward
 
-command = [os.environ.get("UV", "uv"), "tool", "run", "--quiet", "--from", "awscli==1.44.0", "aws"]
+command = [{str(Path(sys.executable).parent / "tuneyard")!r}, *sys.argv[1:]]
 for attempt in range(5):
     with port_forward("svc/s3", {PORT}, {STORE_NAMESPACE!r}) as port:
-        place = ["--endpoint-url", f"https://localhost:{{port}}", "--ca-bundle", "my-ca.pem"]
-        copied = subprocess.run([*command, *place, *sys.argv[1:]]).returncode == 0
-    if copied:
+        place = {{"AWS_ENDPOINT_URL": f"https://localhost:{{port}}", "AWS_CA_BUNDLE": "my-ca.pem"}}
+        uploaded = subprocess.run(command, env=os.environ | place).returncode == 0
+    if uploaded:
         sys.exit(0)
 sys.exit(1)
 """
-ONE_CONNECTION = "[default]\ns3 =\n  max_concurrent_requests = 1\n"
 
 
 def steps() -> list[tuple[str, str]]:
@@ -58,22 +57,20 @@ def folder(demo_model: Path, store: ObjectStore, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(folder: Path, store: ObjectStore, new_namespace: NamespaceFactory) -> dict[str, str]:
-    """The environment of a user's shell: a kubeconfig with a namespace, the keys of the store, and `aws`."""
+    """The environment of a user's shell: a kubeconfig with a namespace, the keys of the store, and `tuneyard`."""
     new_namespace(NAMESPACE)
     kubectl("delete", "secret", "s3-credentials", "-n", NAMESPACE)
     kubeconfig = folder / "kubeconfig"
     shutil.copy(os.environ["KUBECONFIG"], kubeconfig)
     kubectl("config", "set-context", "--current", f"--namespace={NAMESPACE}", f"--kubeconfig={kubeconfig}")
-    aws = folder / "bin" / "aws"
-    aws.parent.mkdir()
-    aws.write_text(AWS)
-    aws.chmod(0o755)
-    (folder / "aws.ini").write_text(ONE_CONNECTION)
+    program = folder / "bin" / "tuneyard"
+    program.parent.mkdir()
+    program.write_text(TUNEYARD)
+    program.chmod(0o755)
     files = store.credential_files(store.endpoint())
     return os.environ | {
         "KUBECONFIG": str(kubeconfig),
-        "PATH": f"{aws.parent}:{os.environ['PATH']}",
-        "AWS_CONFIG_FILE": str(folder / "aws.ini"),
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
         **{key: value for key, value in files.items() if key.startswith("AWS_")},
     }
 
