@@ -155,6 +155,8 @@ class DeploymentController:
         self._cluster = cluster
         # Deployments whose pods it expects although they are gone: since when, and the object at that time, by uid.
         self._stalled: dict[str, tuple[datetime, Json]] = {}
+        self.denial = ""  # why the API server takes no pods
+        self.quota: int | None = None  # pods that a ResourceQuota allows
 
     def all(self) -> list[Json]:
         return [item for item in self._cluster.of_kind("Deployment") if not is_deleting(item)]
@@ -167,13 +169,31 @@ class DeploymentController:
         wanted = deployment["spec"]["replicas"]
         if not self._is_stalled(deployment):
             for _ in range(wanted - len(self.pods_of(deployment))):
-                self._cluster.create(builders.pod(deployment, self._cluster.number()))
+                if not self._denied():
+                    self._cluster.create(builders.pod(deployment, self._cluster.number()))
         own = sorted(self.pods_of(deployment), key=lambda pod: not is_condition_true(pod, "Ready"))
         for pod in own[wanted:]:
             self._cluster.delete(pod)
         counts = self._counts(deployment)
         rollout = self._rollout(deployment, done=counts["readyReplicas"] == wanted)
-        deployment["status"] = counts | {"conditions": [rollout]}
+        failure = self._failure(deployment, wanted)
+        deployment["status"] = counts | {"conditions": [rollout, *failure]}
+
+    def _denied(self) -> str:
+        """What the API server says of one more pod; empty where it takes it."""
+        used = len(self._cluster.of_kind("Pod"))
+        if self.quota is not None and used >= self.quota:
+            return (
+                f'pods "x" is forbidden: exceeded quota: q, requested: pods=1, used: pods={used}, limited: pods={used}'
+            )
+        return self.denial
+
+    def _failure(self, deployment: Json, wanted: int) -> list[Json]:
+        if len(self.pods_of(deployment)) >= wanted or not (message := self._denied()):
+            return []
+        at = condition(deployment, "ReplicaFailure").get("lastTransitionTime", timestamp(self._cluster.now))
+        failed = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+        return [failed | {"lastTransitionTime": at}]
 
     def stall(self, deployment: Json) -> None:
         """Its pods are deleted. Its ReplicaSet expects them for five minutes; later only a change triggers it."""

@@ -22,7 +22,9 @@ class Kubelet:
     def __init__(self, cluster: SimulatedCluster) -> None:
         self._cluster = cluster
         self.nodes_have_room = self.registry_answers = self.store_answers = self.engine_works = True
+        self.gpus: int | None = None  # pods that fit on the nodes at the same time; None: any number
         self.broken: dict[str, str] = {}  # why an artifact cannot be fetched, by its digest
+        self.why_unscheduled = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
         self.verified: set[str] = set()  # digests that a pod has verified
 
     @property
@@ -93,6 +95,10 @@ class Kubelet:
         self._end_container(pod, ENGINE, End(names.EXIT_UNKNOWN, "RuntimeError: no"))
         self._write(pod, {"conditions": [self._condition("Ready", False)]})
 
+    def restart(self, pod: Json) -> None:
+        """The engine's container runs again, and the engine loads the model."""
+        self._set_container(pod, ENGINE, podstatus.running(self._at))
+
     def crash_loop(self, pod: Json, container: str, code: int, message: str, restarts: int) -> None:
         """The container is in CrashLoopBackOff, and its last run ended with that code and message."""
         self._set_container(pod, container, podstatus.terminated(End(code, message), self._at))
@@ -114,10 +120,11 @@ class Kubelet:
         return [pod for pod in self._cluster.of_kind("Pod") if not is_deleting(pod)]
 
     def _schedule(self, pod: Json) -> None:
-        if self.nodes_have_room:
+        scheduled = [item for item in self._cluster.of_kind("Pod") if is_condition_true(item, "PodScheduled")]
+        if self.nodes_have_room and (self.gpus is None or len(scheduled) < self.gpus):
             self._write(pod, {"podIP": "10.0.0.9", "conditions": [self._condition("PodScheduled", True)]})
         else:
-            self.leave_unscheduled(pod, "Insufficient nvidia.com/gpu")
+            self.leave_unscheduled(pod, self.why_unscheduled)
 
     def _fetch(self, pod: Json) -> None:
         if not self.store_answers:
@@ -152,11 +159,16 @@ class Kubelet:
         return podstatus.condition(kind, is_true, self._at, **why)
 
     def _write(self, pod: Json, status: Json) -> Json:
-        """Conditions of other types stay."""
-        wanted = status.get("conditions", [])
+        """Conditions of other types stay, and one whose status does not change keeps its time."""
+        wanted = [self._unchanged_since(pod, item) for item in status.get("conditions", [])]
         others = [item for item in pod["status"].get("conditions", []) if not condition_in(wanted, item["type"])]
         pod["status"] |= status | {"conditions": [*others, *wanted]}
         return pod
+
+    def _unchanged_since(self, pod: Json, wanted: Json) -> Json:
+        before = condition_in(pod["status"].get("conditions", []), wanted["type"])
+        since = before["lastTransitionTime"] if before.get("status") == wanted["status"] else self._at
+        return wanted | {"lastTransitionTime": since}
 
 
 def is_running(pod: Json) -> bool:

@@ -11,6 +11,7 @@ from tuneyard_api.kinds.modelserver import Rollout
 from tuneyard_operator.machinery.conditions import timestamp
 from tuneyard_operator.machinery.objects import condition_in, matches, name, uid
 from tuneyard_operator.machinery.plan import Rejection
+from tuneyard_operator.modelserver.artifact import release_of
 from tuneyard_operator.modelserver.revisions import Counts
 from tuneyard_operator.modelserver.strategies.situation import Decision, Situation
 from tuneyard_operator.modelserver.strategies.surge import decide as surge
@@ -111,7 +112,7 @@ def test_corrupt_revision_is_rolled_back() -> None:
     assert condition_of(step, "ArtifactVerified") == ("False", "ArtifactCorrupt")
     assert condition_of(step, "Available") == ("True", "Serving")
     assert step.status["served"]["digest"] == OLD
-    assert cluster.deployment_of(NEW)["spec"]["replicas"] == 0
+    assert [release_of(item).digest for item in cluster.deployments] == [OLD]
     assert [event.reason for event in step.events] == ["ArtifactCorrupt", "RolledBack"]
     cluster.sync_deployments()
     cluster.collect()
@@ -255,12 +256,44 @@ def test_unavailable_without_traffic() -> None:
     assert condition_of(cluster.dry_run_at(60), "Available") == ("False", "Refused")
 
 
-def test_unverified_before_fetch() -> None:
-    cluster = Serving(replicas=0)
-    cluster.step(0)
-    step = cluster.become_ready(OLD).step(30)
-    assert step.status["served"]["digest"] == OLD
-    assert condition_of(step, "ArtifactVerified") == ("", "")
+@pytest.mark.lifecycle("scaled-to-zero")
+class TestScaledToZero:
+    def test_new_server_is_neither_served_nor_verified(self) -> None:
+        cluster = Serving(replicas=0)
+        for at in (0, 30, 60):
+            step = cluster.step(at)
+            cluster.sync_deployments()
+        assert kinds(step) == [] and cluster.deployments == []
+        assert "served" not in step.status
+        assert condition_of(step, "ArtifactVerified") == ("", "")
+        assert condition_of(step, "Available") == ("False", "ScaledToZero")
+        assert condition_of(step, "Progressing") == ("False", "ScaledToZero")
+        assert (step.status["reason"], step.requeue_after) == ("ScaledToZero", None)
+
+    def test_last_good_revision_is_kept(self) -> None:
+        cluster = serving().change(replicas=0)
+        cluster.step(60)
+        cluster.sync_deployments()
+        cluster.wants(NEW)
+        for at in (90, 120, 150):
+            step = cluster.step(at)
+            cluster.sync_deployments()
+        assert step.status["served"]["digest"] == OLD
+        assert condition_in(step.status["conditions"], "ArtifactVerified")["message"] == OLD
+        assert [release_of(item).digest for item in cluster.deployments] == [OLD]
+        assert condition_of(step, "Progressing") == ("False", "ScaledToZero")
+
+    def test_bad_revision_is_rolled_back_when_it_is_scaled_up(self) -> None:
+        cluster = serving().change(replicas=0)
+        cluster.step(60)
+        cluster.sync_deployments()
+        cluster.wants(NEW).step(90)
+        cluster.change(replicas=1).step(120)
+        cluster.become_ready(OLD).fail_fetch(NEW, "ArtifactCorrupt", 65, restarts=2)
+        step = cluster.step(150)
+        assert condition_of(step, "Available") == ("True", "Serving")
+        assert condition_of(step, "Degraded") == ("True", "ArtifactCorrupt")
+        assert step.status["served"]["digest"] == OLD
 
 
 @pytest.mark.lifecycle("server-image-changed")
@@ -268,7 +301,8 @@ def test_new_image_is_a_new_revision() -> None:
     """As an upgrade of the operator brings it."""
     cluster = serving()
     cluster.settings = SETTINGS.model_copy(update={"server_image": "server:2"})
-    (new,) = cluster.dry_run_at(60).apply
+    assert cluster.step(60).status["reason"] == "WaitingForTurn", "first it gets in line"
+    (new,) = cluster.dry_run_at(61).apply
     assert new["metadata"]["name"] != cluster.deployment_of(OLD)["metadata"]["name"]
     assert "server:2" in str(new)
 
@@ -340,8 +374,8 @@ SCALED_DOWN = Counts(0, 0, 0, all_available=True)
         ("b", "a", False, {"a": READY, "b": STARTING}, Decision({"a": 100}, {"a": 2, "b": 2})),
         ("b", "a", False, {"a": READY, "b": SCALED_DOWN}, Decision({"a": 100}, {"a": 2, "b": 2})),
         ("b", "a", False, {"a": READY, "b": READY}, Decision({"b": 100}, {"b": 2})),
-        ("b", "a", True, {"a": READY, "b": STARTING}, Decision({"a": 100}, {"a": 2, "b": 0})),
-        ("b", "a", True, {"a": READY, "b": READY}, Decision({"a": 100}, {"a": 2, "b": 0})),
+        ("b", "a", True, {"a": READY, "b": STARTING}, Decision({"a": 100}, {"a": 2})),
+        ("b", "a", True, {"a": READY, "b": READY}, Decision({"a": 100}, {"a": 2})),
     ],
 )
 def test_surge(

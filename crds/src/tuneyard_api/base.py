@@ -192,32 +192,19 @@ class TopologySpreadConstraint(Model):
     )
 
 
-class Resources(Model):
-    """What a pod asks the scheduler for."""
+class ContainerResources(Model):
+    """What a container asks the scheduler for."""
 
-    gpus: int = Field(default=1, ge=0, le=64, description="GPUs per pod; 0 runs on the CPU. Default: 1.")
-    gpu_resource_name: Annotated[str, Obeys(EXTENDED_RESOURCE)] = Field(
-        default="nvidia.com/gpu",
-        max_length=253,
-        description="The extended resource of a GPU. Default: nvidia.com/gpu.",
-    )
     requests: Amounts | None = Field(default=None, description="cpu, memory, ephemeral-storage requests.")
     limits: Amounts | None = Field(
         default=None,
-        description="Limits. Requests that are not given equal them. On the CPU the cpu limit also sets the number of "
-        "threads, so that runs are reproducible to the bit.",
+        description="Limits. Requests that are not given equal them. A limit of ephemeral-storage also counts what the "
+        "pod writes to its volumes: the model, for example.",
     )
-    node_selector: dict[str, str] | None = None
-    tolerations: list[Toleration] | None = None
-    affinity: Passed | None = Field(
-        default=None, description="nodeAffinity, podAffinity and podAntiAffinity, as in a pod's spec."
-    )
-    topology_spread_constraints: list[TopologySpreadConstraint] | None = Field(default=None, max_length=16)
-    runtime_class_name: ObjectNameOrEmpty | None = Field(default=None, description="For example nvidia.")
 
     @model_validator(mode="after")
     def _check_requests(self) -> Self:
-        """A pod that requests more than its limit is refused when the stage begins."""
+        """A pod that requests more than its limit is refused when it is created."""
         limits, requests = self.limits or {}, self.requests or {}
         errors = [
             InitErrorDetails(
@@ -231,3 +218,32 @@ class Resources(Model):
         if errors:
             raise ValidationError.from_exception_data("Resources", errors)
         return self
+
+
+class Resources(ContainerResources):
+    """What a pod asks the scheduler for."""
+
+    gpus: int = Field(default=1, ge=0, le=64, description="GPUs per pod; 0 runs on the CPU. Default: 1.")
+    gpu_resource_name: Annotated[str, Obeys(EXTENDED_RESOURCE)] = Field(
+        default="nvidia.com/gpu",
+        max_length=253,
+        description="The extended resource of a GPU. Default: nvidia.com/gpu.",
+    )
+    requests: Amounts | None = Field(
+        default=None,
+        description="cpu, memory, ephemeral-storage requests. Default, where there is no limit either: cpu 500m, "
+        "memory 1Gi, ephemeral-storage 256Mi.",
+    )
+    limits: Amounts | None = Field(
+        default=None,
+        description="Limits. Requests that are not given equal them. On the CPU the cpu limit also sets the number of "
+        "threads, so that runs are reproducible to the bit. A limit of ephemeral-storage also counts what the pod "
+        "writes to its volumes: models, data and checkpoints.",
+    )
+    node_selector: dict[str, str] | None = None
+    tolerations: list[Toleration] | None = None
+    affinity: Passed | None = Field(
+        default=None, description="nodeAffinity, podAffinity and podAntiAffinity, as in a pod's spec."
+    )
+    topology_spread_constraints: list[TopologySpreadConstraint] | None = Field(default=None, max_length=16)
+    runtime_class_name: ObjectNameOrEmpty | None = Field(default=None, description="For example nvidia.")

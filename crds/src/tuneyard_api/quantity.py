@@ -17,6 +17,9 @@ SUFFIXES: Final[Mapping[str, Decimal]] = {
     **{suffix: Decimal(1000) ** power for power, suffix in enumerate(("k", "M", "G", "T", "P", "E"), start=1)},
     **{suffix: Decimal(1024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1)},
 }
+LARGEST: Final = 2**63 - 1  # Kubernetes' own limit
+LIMIT_MESSAGE: Final = "a Kubernetes quantity is at most 2^63 - 1"
+SHOWN: Final = 60  # characters of a wrong quantity
 PATTERN: Final = re.compile(
     r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:[eE]([+-]?[0-9]+)|(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?)"
 )
@@ -32,7 +35,13 @@ def parse_quantity(quantity: str | int) -> Decimal:
     if found is None:
         raise ValueError(f"{quantity!r} is not a Kubernetes quantity: write a number such as 2, 500m or 16Gi")
     number, exponent, suffix = found.groups()
-    return Decimal(number).scaleb(int(exponent)) if exponent else Decimal(number) * SUFFIXES[suffix or ""]
+    try:
+        value = Decimal(number).scaleb(int(exponent)) if exponent else Decimal(number) * SUFFIXES[suffix or ""]
+    except (ArithmeticError, ValueError) as error:  # an exponent, or so many digits, that no number can have
+        raise ValueError(f"{str(quantity)[:SHOWN]} is out of range: {LIMIT_MESSAGE}") from error
+    if abs(value) > LARGEST:
+        raise ValueError(f"{str(quantity)[:SHOWN]} is out of range: {LIMIT_MESSAGE}")
+    return value
 
 
 def cpu_threads(limits: Mapping[str, str | int] | None, requests: Mapping[str, str | int] | None) -> int | None:

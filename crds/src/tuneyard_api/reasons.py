@@ -46,6 +46,13 @@ PREEMPTED: Final = "Preempted"
 WAITING_FOR_NODES: Final = "WaitingForNodes"
 PEER_LOST: Final = "PeerLost"
 
+# Pods of an earlier spec have not ended yet.
+WAITING_FOR_EARLIER_RUN: Final = "WaitingForEarlierRun"
+QUEUED: Final = "Queued"
+
+# A defect of the operator.
+INTERNAL_ERROR: Final = "InternalError"
+
 # A person has stopped it.
 SUSPENDED: Final = "Suspended"
 
@@ -76,6 +83,9 @@ IMAGE_NOT_CONFIGURED: Final = "ImageNotConfigured"
 
 # A ModelServer rolls a revision out.
 ROLLING_OUT: Final = "RollingOut"
+MAKING_ROOM: Final = "MakingRoom"
+SUPERSEDED: Final = "Superseded"
+WAITING_FOR_TURN: Final = "WaitingForTurn"
 WAITING: Final = "Waiting"
 SERVING: Final = "Serving"
 NOT_READY: Final = "NotReady"
@@ -85,6 +95,11 @@ ROLLED_BACK: Final = "RolledBack"
 
 # Why a revision does not become ready, beside the reasons above.
 REFUSED: Final = "Refused"
+UNSCHEDULABLE: Final = "Unschedulable"
+QUOTA_EXCEEDED: Final = "QuotaExceeded"
+LIMIT_RANGE: Final = "LimitRange"
+ADMISSION_DENIED: Final = "AdmissionDenied"
+FAILED_CREATE: Final = "FailedCreate"
 PROGRESS_DEADLINE_EXCEEDED: Final = "ProgressDeadlineExceeded"
 ENGINE_CRASHED: Final = "EngineCrashed"
 INVALID_API_KEY: Final = "InvalidAPIKey"

@@ -81,7 +81,9 @@ ENGINES: Final[dict[str, Engine]] = {
     "vllm": Engine("vLLM"),
 }
 STRATEGIES: Final[dict[str, Strategy]] = {
-    "Surge": Strategy("the new revision becomes ready beside the old one"),
+    "Auto": Strategy("as Surge where there is room for the new pods; else replicas of the old revision go first"),
+    "Surge": Strategy("the new revision becomes ready beside the old one, which is never taken down for it"),
+    "Recreate": Strategy("the old revision is taken down before the new one starts"),
 }
 METRICS: Final[dict[str, Metric]] = {
     "perplexity": Metric("of the answers of the held-out rows"),

@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     )
     workers: int = Field(default=8, ge=1, description="Objects that are reconciled at the same time.")
     poll: float = Field(default=3.0, gt=0, description="Seconds between two reads of a running stage's progress.")
+    max_concurrent_rollouts: int = Field(
+        default=3,
+        ge=1,
+        description="ModelServers that roll out an upgrade of the operator at the same time. A change of a ModelServer "
+        "or of its model does not wait.",
+    )
     retire: float = Field(
         default=10.0, ge=0, description="Seconds that a replaced revision is kept, for connections that still use it."
     )

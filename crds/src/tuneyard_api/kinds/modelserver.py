@@ -5,7 +5,16 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from tuneyard_api.base import ConditionList, Model, ObjectName, ObjectNameOrEmpty, Resources, S3Uri, SecretRef
+from tuneyard_api.base import (
+    ConditionList,
+    ContainerResources,
+    Model,
+    ObjectName,
+    ObjectNameOrEmpty,
+    Resources,
+    S3Uri,
+    SecretRef,
+)
 from tuneyard_api.kind import AGE, NAME_FITS, Column, Kind
 from tuneyard_api.pod import PodOptions
 from tuneyard_api.registry import ARTIFACT_FORMATS, ENGINES, STRATEGIES, OneOf, described
@@ -119,10 +128,48 @@ class Cors(Model):
 
 class Rollout(Model):
     strategy: Annotated[str, OneOf(STRATEGIES)] = Field(
-        default="Surge", description=f"{described(STRATEGIES)} Default: Surge."
+        default="Auto", description=f"{described(STRATEGIES)} Default: Auto."
+    )
+    min_available: int | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="Replicas of the old revision that Auto leaves when it makes room for the new one. With a cluster "
+        "autoscaler write the number of replicas: the new pods then wait for a node. Default: half of replicas, "
+        "rounded down, which is 0 of 1.",
     )
     progress_deadline_seconds: int = Field(
-        default=900, ge=10, description="A revision that is not ready by then is rolled back. Default: 900."
+        default=900,
+        ge=10,
+        le=86400,
+        description="A revision that is not ready so long after its pods were scheduled is rolled back. Default: 900.",
+    )
+
+    @classmethod
+    def rules(cls) -> tuple[Rule, ...]:
+        return (
+            Rule(
+                "Recreate takes all replicas down: leave minAvailable out, or write strategy: Auto",
+                lambda rollout: rollout.strategy != "Recreate" or not rollout.min_available,
+                cel="!has(self.strategy) || self.strategy != 'Recreate' || !has(self.minAvailable) || "
+                "self.minAvailable == 0",
+                field="minAvailable",
+            ),
+        )
+
+
+class Containers(Model):
+    """The containers beside the engine, whose own resources are spec.resources."""
+
+    fetch: ContainerResources = Field(
+        default=ContainerResources(),
+        description="Downloads and verifies the artifact before the engine starts. Defaults, each where neither "
+        "request nor limit is given: requests cpu 100m, memory 256Mi, ephemeral-storage 64Mi; limit memory 1Gi.",
+    )
+    proxy: ContainerResources = Field(
+        default=ContainerResources(),
+        description="The endpoint in front of the engine. Defaults, each where neither request nor limit is given: "
+        "requests cpu 10m, memory 64Mi, ephemeral-storage 64Mi; limit memory 128Mi.",
     )
 
 
@@ -136,8 +183,9 @@ class ModelServerSpec(Model):
     cors: Cors | None = Field(
         default=None, description="Web pages that may call the API from a browser. Default: none."
     )
-    resources: Resources = Resources()
     pod: PodOptions = PodOptions()
+    resources: Resources = Field(default=Resources(), description="Of the engine's container, and where pods may run.")
+    containers: Containers = Containers()
     priority_class_name: ObjectNameOrEmpty | None = None
 
     @classmethod
@@ -173,7 +221,7 @@ class FailedRevision(Model):
 
 
 class RolloutStatus(Model):
-    """What the rollout strategy remembers between two reconciles; Surge remembers nothing."""
+    """What the rollout strategy remembers between two reconciles; one that needs nothing remembers nothing."""
 
     revision: str = Field(description="The revision that is rolled out. The state is dropped when it changes.")
     phase: str = Field(description="Defined by the strategy.")
@@ -193,6 +241,14 @@ class ModelServerStatus(Model):
     previous: ServedRevision | None = None
     failed: FailedRevision | None = Field(
         default=None, description="The newest revision that was rolled back, and why."
+    )
+    attempt: str | None = Field(
+        default=None,
+        description="A hash of spec.rollout and of the annotation tuneyard.dev/retry: with another one a revision that "
+        "was rolled back is tried again.",
+    )
+    reason: str | None = Field(
+        default=None, description="Why it is not ready or not up to date, in one word; left out while all is well."
     )
     rollout: RolloutStatus | None = Field(
         default=None, description="Where the rollout is, for a strategy that has several phases."
@@ -222,7 +278,7 @@ MODEL_SERVER: Final = Kind(
         Column("Format", ".status.served.format"),
         Column("Digest", ".status.served.digest", priority=1),
         Column("URL", ".status.url"),
-        Column("Reason", ".status.conditions[?(@.type=='Degraded')].reason"),
+        Column("Reason", ".status.reason"),
         AGE,
     ],
     rules=[NAME_FITS, NAMES_A_SERVICE],

@@ -68,7 +68,7 @@ class Admission:
             async with asyncio.timeout(LOOKUP_SECONDS):
                 known = await asyncio.gather(*(lookup.exists(each.kind, namespace, each.name) for each in found))
         except (ApiError, TimeoutError) as error:
-            logger.warning("The objects that a spec names could not be looked up: %s", error or "too slow")
+            logger.warning("The objects that a spec names could not be looked up: %s", str(error) or "too slow")
             return []
         return [reference for reference, exists in zip(found, known, strict=True) if exists is False]
 

@@ -100,7 +100,7 @@ class Cache:
         self._on_change = on_change
         self._clock = clock
         self._entries: defaultdict[str, dict[tuple[str, str], _Entry]] = defaultdict(dict)
-        self._children: defaultdict[tuple[str, Key], set[str]] = defaultdict(set)
+        self._children: defaultdict[tuple[str, Key], set[tuple[str, str]]] = defaultdict(set)  # (namespace, name)
         self._warnings: OrderedDict[str, _Warning] = OrderedDict()  # by the uid of the object that they are about
         self._deleted: OrderedDict[str, None] = OrderedDict()  # uids; none of them ever comes back
         self._states: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -116,12 +116,12 @@ class Cache:
 
     def children(self, kind: str, owner: Key) -> list[Json]:
         entries = self._entries[kind]
-        return [orjson.loads(entries[owner.namespace, child].raw) for child in self._child_names(kind, owner)]
+        return [orjson.loads(entries[place].raw) for place in self._places(kind, owner)]
 
     def child_keys(self, kind: str, owner: Key) -> list[Key]:
-        return [Key(kind, owner.namespace, child) for child in self._child_names(kind, owner)]
+        return [Key(kind, *place) for place in self._places(kind, owner)]
 
-    def _child_names(self, kind: str, owner: Key) -> list[str]:
+    def _places(self, kind: str, owner: Key) -> list[tuple[str, str]]:
         return sorted(self._children.get((kind, owner), ()))
 
     def warning(self, uid: str) -> str:
@@ -187,7 +187,7 @@ class Cache:
         entry = _Entry(raw, version(obj), uid(obj), rules.owner_keys(obj), state)
         self._entries[kind][place] = entry
         for owner in entry.owners:
-            self._children[kind, owner].add(place[1])
+            self._children[kind, owner].add(place)
         if state:
             self._states[kind][state] += 1
 
@@ -195,7 +195,7 @@ class Cache:
         del self._entries[kind][place]
         for owner in set(entry.owners):
             siblings = self._children[kind, owner]
-            siblings.discard(place[1])
+            siblings.discard(place)
             if not siblings:
                 del self._children[kind, owner]
         if entry.state:

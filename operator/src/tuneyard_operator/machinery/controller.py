@@ -53,7 +53,10 @@ class Watches(NamedTuple):
 
 
 class Index(NamedTuple):
-    """Objects of a kind are found by the keys of objects that they refer to, with `cache.children(kind, key)`."""
+    """Objects of a kind are found by keys, of objects that they refer to or of what they have in common.
+
+    `cache.children(kind, key)` has them, in whatever namespaces they are.
+    """
 
     resource: Resource
     keys: Callable[[Json], Iterable[Key]]
@@ -72,6 +75,7 @@ class Controller(NamedTuple, Generic[W, S]):
     """One kind: how its objects are observed, and what is planned from that.
 
     `plan` gets the process's settings. `measure` is called after each write with the status before and after it.
+    `defect` is what a status says where `observe` or `plan` raised an error: nobody has to read the log to see it.
     """
 
     kind: Resource
@@ -83,6 +87,7 @@ class Controller(NamedTuple, Generic[W, S]):
     indexes: tuple[Index, ...] = ()
     state: StateGauge | None = None
     measure: Callable[[Json, Json], None] = lambda before, after: None
+    defect: Callable[[Json, Exception, datetime], Json] = lambda obj, error, now: obj.get("status", {})
     verbs: tuple[str, ...] = ()  # what plans do with objects of the kind itself, beside list and watch
 
 

@@ -77,6 +77,11 @@ def delay(error: BaseException, failures: int, jitter: float) -> float:
     return max(grown, (asked or 0.0) * (1 + 0.25 * jitter))
 
 
+def described(error: BaseException) -> str:
+    """What an error says, for a log line; of one that says nothing, as a timeout, its type."""
+    return str(error) or type(error).__name__
+
+
 def reason(error: BaseException) -> str:
     """The reason as one word, for metrics."""
     return error.reason if isinstance(error, ApiError) else type(error).__name__

@@ -149,7 +149,7 @@ class Kube:
             finally:
                 answer.close()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise ApiError(UNREACHABLE, type(error).__name__, str(error)) from error
+            raise ApiError(UNREACHABLE, type(error).__name__, str(error) or "no answer") from error
 
     async def apply(self, obj: Json, *, subresource: str = "", force: bool = True) -> Json:
         """Server-side apply: omitted fields are not owned; fields that were owned before and are omitted now go.
@@ -214,7 +214,7 @@ class Kube:
             answer = await self._send(verb, kind, path, query, body, accept=accept)
             text = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiError(UNREACHABLE, type(error).__name__, str(error)) from error
+            raise ApiError(UNREACHABLE, type(error).__name__, str(error) or "no answer") from error
         if answer.status >= 400:
             raise _error(answer, text)
         parsed: Json = orjson.loads(text)

@@ -10,7 +10,7 @@ import logging
 from contextlib import aclosing
 from typing import Final
 
-from tuneyard_operator.machinery.errors import ApiError
+from tuneyard_operator.machinery.errors import ApiError, described
 from tuneyard_operator.machinery.kube import Kube
 from tuneyard_operator.machinery.lease import DEFAULT, Record, Timing, may_acquire
 from tuneyard_operator.machinery.objects import Json, name, uid
@@ -58,7 +58,7 @@ class Election:
                         return
                 await self._until_free()
             except (ApiError, TimeoutError) as error:
-                log.warning("waiting for the Lease: %s", error or type(error).__name__)
+                log.warning("waiting for the Lease: %s", described(error))
                 await asyncio.sleep(self._timing.retry_period())
 
     async def renew(self) -> None:
@@ -83,7 +83,7 @@ class Election:
                     await self._write(self._record.released())
                     log.info("%s has released the Lease", self._identity)
         except (ApiError, TimeoutError) as error:
-            log.warning("the Lease was not released: %s", error or type(error).__name__)
+            log.warning("the Lease was not released: %s", described(error))
 
     async def _try_to_acquire(self) -> bool:
         now = _now()
@@ -102,7 +102,7 @@ class Election:
                 async with asyncio.timeout(self._timing.request_timeout()):
                     return await self._renew_once()
             except (ApiError, TimeoutError) as error:
-                log.warning("renewing the Lease: %s", error or type(error).__name__)
+                log.warning("renewing the Lease: %s", described(error))
 
     async def _renew_once(self) -> bool:
         now = _now()

@@ -67,8 +67,12 @@ class Reconciler(Generic[S]):
 
     async def _reconcile(self, key: Key, obj: Json) -> float | None:
         controller, now = self._controllers[key.kind], self._clock()
-        world = await controller.observe(obj, Context(self._cache, self._http, now, self._since_write(key)))
-        plan = controller.plan(world, self._settings, now)
+        try:
+            world = await controller.observe(obj, Context(self._cache, self._http, now, self._since_write(key)))
+            plan = controller.plan(world, self._settings, now)
+        except Exception as error:
+            await self._report(key, obj, Plan(controller.defect(obj, error, now)), now)
+            raise
         try:
             await self._act(plan)
         except Rejected as rejected:

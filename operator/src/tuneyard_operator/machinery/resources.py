@@ -39,6 +39,7 @@ class Source(NamedTuple):
 CONFIG_MAP: Final = Resource("v1", "ConfigMap", "configmaps")
 EVENT: Final = Resource("v1", "Event", "events")
 POD: Final = Resource("v1", "Pod", "pods")
+RESOURCE_QUOTA: Final = Resource("v1", "ResourceQuota", "resourcequotas")
 SERVICE: Final = Resource("v1", "Service", "services")
 # In the foreground: a successor must not meet the pods of the object that was deleted.
 JOB: Final = Resource("batch/v1", "Job", "jobs", "Foreground")

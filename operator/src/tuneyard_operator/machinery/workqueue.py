@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from tuneyard_operator.machinery import logs, metrics
-from tuneyard_operator.machinery.errors import delay, reason
+from tuneyard_operator.machinery.errors import delay, described, reason
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -110,7 +110,7 @@ class WorkQueue(Generic[Key]):
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             seconds = delay(error, failures, random.random())  # noqa: S311 - not a secret
             metrics.RETRIES.labels(lane, reason(error)).inc()
-            log.warning("%s; retry in %.1f s", error or type(error).__name__, seconds)
+            log.warning("%s; retry in %.1f s", described(error), seconds)
             log.debug("traceback", exc_info=True)
             return seconds
         self._failures.pop(key, None)

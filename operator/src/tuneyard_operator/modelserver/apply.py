@@ -8,7 +8,7 @@ from tuneyard_api.kinds.modelserver import ModelServerSpec
 from tuneyard_operator.machinery.conditions import parse_time
 from tuneyard_operator.machinery.objects import Json, matches, name
 from tuneyard_operator.machinery.plan import STALLED_SECONDS
-from tuneyard_operator.modelserver.children import SWITCHED_AT, deployment, nudged, scaled, service
+from tuneyard_operator.modelserver.children import NUDGED_QUOTA, SWITCHED_AT, deployment, nudged, scaled, service
 from tuneyard_operator.modelserver.observe import World
 from tuneyard_operator.modelserver.revisions import Revision, Revisions
 from tuneyard_operator.modelserver.rollout import Rollout
@@ -75,6 +75,8 @@ def _deployments(
             yield child
         elif lacks_pods(existing) and world.seconds_since_last_event > STALLED_SECONDS:
             yield nudged(child, now)
+        elif existing.denial and world.quotas not in ("", _nudged_quota(existing)):
+            yield nudged(child, now, world.quotas)
 
 
 def _service(world: World, selected: str | None, switched_at: datetime) -> Iterator[Json]:
@@ -93,6 +95,12 @@ def _deployment(
     if target and target.revision == revision:
         return deployment(server, spec, target.release, target.pod, replicas)
     return scaled(existing.deployment, replicas) if existing else None
+
+
+def _nudged_quota(revision: Revision) -> str | None:
+    """The quotas with which the revision's pods were tried last: their controller waits up to 16 minutes by itself."""
+    quotas: str | None = revision.deployment["metadata"].get("annotations", {}).get(NUDGED_QUOTA)
+    return quotas
 
 
 def lacks_pods(revision: Revision) -> bool:

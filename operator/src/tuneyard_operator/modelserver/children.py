@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from tuneyard_api import names
+from tuneyard_api.base import ContainerResources
 from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_api.kinds.modelserver import ModelServerSpec, Release
 from tuneyard_api.pod import PodOptions
@@ -22,11 +23,20 @@ ENGINE: Final = "engine"
 PROXY: Final = "proxy"
 SWITCHED_AT: Final = "tuneyard.dev/switched-at"
 NUDGED_AT: Final = "tuneyard.dev/nudged-at"
+# What the namespace's quotas allowed when the Deployment was last asked to try again.
+NUDGED_QUOTA: Final = "tuneyard.dev/nudged-quota"
+# What the user asked for when the revision was made; the pod also depends on the operator's version and settings.
+ASKED: Final = "tuneyard.dev/asked"
 # The proxy lets streams end, then the engine stops.
 GRACE_SECONDS: Final = 120
 
-FETCH_RESOURCES: Final[Json] = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
-PROXY_RESOURCES: Final[Json] = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}
+# No limit of ephemeral-storage: the limits of a pod's containers together bound its volumes, where the model is.
+FETCH_DEFAULTS: Final = ContainerResources(
+    requests={"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "64Mi"}, limits={"memory": "1Gi"}
+)
+PROXY_DEFAULTS: Final = ContainerResources(
+    requests={"cpu": "10m", "memory": "64Mi", "ephemeral-storage": "64Mi"}, limits={"memory": "128Mi"}
+)
 RUN = podspec.scratch("run", names.RUN_DIR)
 MODELS = podspec.scratch("models", "/models")
 TMP = podspec.scratch("tmp", "/tmp")  # noqa: S108 - the pod's own
@@ -61,7 +71,7 @@ def deployment(server: Json, spec: ModelServerSpec, release: Release, pod: Json,
             "name": deployment_name(server, revision),
             "namespace": namespace(server),
             "labels": labels(server, revision),
-            "annotations": annotation(release),
+            "annotations": annotation(release) | {ASKED: asked(server, release)},
             "ownerReferences": [owner_reference(server)],
         },
         "spec": {
@@ -74,9 +84,16 @@ def deployment(server: Json, spec: ModelServerSpec, release: Release, pod: Json,
     }
 
 
+def asked(server: Json, release: Release) -> str:
+    """What the user asks for, without what does not change a pod: no upgrade of the operator changes it."""
+    spec = {field: value for field, value in server["spec"].items() if field not in ("replicas", "rollout")}
+    return hash8([spec, release.wire()])
+
+
 def scaled(existing: Json, replicas: int) -> Json:
     """An existing Deployment with another number of replicas, reduced to the fields that server-side apply owns."""
     metadata, template = existing["metadata"], existing["spec"]["template"]
+    annotations = metadata["annotations"]
     kept = {key: metadata[key] for key in ("name", "namespace", "labels", "ownerReferences")}
     spec = {key: existing["spec"][key] for key in ("revisionHistoryLimit", "progressDeadlineSeconds", "selector")}
     owned = {key: template["metadata"][key] for key in ("labels", "annotations") if key in template["metadata"]}
@@ -84,15 +101,19 @@ def scaled(existing: Json, replicas: int) -> Json:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {**kept, "annotations": {ANNOTATION: metadata["annotations"][ANNOTATION]}},
+        "metadata": {
+            **kept,
+            "annotations": {key: annotations[key] for key in (ANNOTATION, ASKED) if key in annotations},
+        },
         "spec": {**spec, "replicas": replicas, "template": pods},
     }
 
 
-def nudged(child: Json, now: datetime) -> Json:
+def nudged(child: Json, now: datetime, quotas: str = "") -> Json:
     """The Deployment with a new annotation. Its ReplicaSet gets it too, so the controllers of both are triggered."""
     metadata = child["metadata"]
-    return child | {"metadata": metadata | {"annotations": metadata["annotations"] | {NUDGED_AT: timestamp(now)}}}
+    why = {NUDGED_AT: timestamp(now)} | ({NUDGED_QUOTA: quotas} if quotas else {})
+    return child | {"metadata": metadata | {"annotations": metadata["annotations"] | why}}
 
 
 def service(server: Json, revision: str, switched_at: datetime) -> Json:
@@ -126,16 +147,17 @@ def pod_spec(server: Json, spec: ModelServerSpec, release: Release, settings: Se
         **podspec.placement(spec.resources, spec.priority_class_name, {names.LABEL_MODELSERVER: name(server)}),
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": podspec.POD_SECURITY,
-        "initContainers": [_fetch(release, settings, [MODELS, TMP, *credentials])],
+        "initContainers": [_fetch(spec, release, settings, [MODELS, TMP, *credentials])],
         "containers": [_engine(server, spec, settings), _proxy(server, spec, settings, [RUN, TMP, *key])],
         "volumes": [volume for volume, _ in [RUN, MODELS, TMP, SHM, *key, *credentials]],
     }
 
 
-def _fetch(release: Release, settings: Settings, mounted: list[tuple[Json, Json]]) -> Json:
+def _fetch(spec: ModelServerSpec, release: Release, settings: Settings, mounted: list[tuple[Json, Json]]) -> Json:
     command = ["tuneyard-server", "fetch", "--uri", release.uri, "--digest", release.digest, "--to", names.MODEL_DIR]
     image = images.image(settings, images.SERVER)
-    return _container(FETCH, image, settings, mounted) | {"command": command, "resources": FETCH_RESOURCES}
+    resources = podspec.container_resources(spec.containers.fetch, FETCH_DEFAULTS)
+    return _container(FETCH, image, settings, mounted) | {"command": command, "resources": resources}
 
 
 def _engine(server: Json, spec: ModelServerSpec, settings: Settings) -> Json:
@@ -175,7 +197,7 @@ def _proxy(server: Json, spec: ModelServerSpec, settings: Settings, mounted: lis
             "timeoutSeconds": 5,
             "failureThreshold": 3,
         },
-        "resources": PROXY_RESOURCES,
+        "resources": podspec.container_resources(spec.containers.proxy, PROXY_DEFAULTS),
     }
 
 

@@ -1,18 +1,21 @@
 """Observes a ModelServer: its Deployments, their pods, its Service, and the FineTuneJob that it follows."""
 
 from datetime import datetime
+from functools import partial
 from typing import Final
 
-from tuneyard_api import names
+from tuneyard_api import names, reasons
 from tuneyard_api.kinds.finetunejob import FINE_TUNE_JOB
 from tuneyard_api.kinds.modelserver import MODEL_SERVER
 from tuneyard_operator.machinery.cache import Reader, identity_only
-from tuneyard_operator.machinery.conditions import parse_time
+from tuneyard_operator.machinery.conditions import Condition, defect_message, parse_time, with_condition
 from tuneyard_operator.machinery.controller import Context, Controller, Index, Owns, StateGauge, Watches
 from tuneyard_operator.machinery.objects import Json, Key, is_condition_true, key_of, label, name, namespace, uid
-from tuneyard_operator.machinery.resources import DEPLOYMENT, POD, SERVICE, Resource
+from tuneyard_operator.machinery.resources import DEPLOYMENT, POD, RESOURCE_QUOTA, SERVICE, Resource
+from tuneyard_operator.modelserver import turns
 from tuneyard_operator.modelserver.observe import World
 from tuneyard_operator.modelserver.plan import plan
+from tuneyard_operator.pods import quotas
 from tuneyard_operator.settings import Settings
 
 POD_SECONDS: Final = 10  # a pod that has not started by then is asked why
@@ -30,6 +33,8 @@ async def observe(server: Json, context: Context) -> World:
         job=cluster.get(*followed[0]) if followed else None,
         warnings={uid(pod): cluster.warning(uid(pod)) for pod in pods if _hangs(pod, context.now)},
         seconds_since_last_event=cluster.seconds_since_last_event(key),
+        quotas=quotas.fingerprint(server, cluster),
+        turn=turns.turn(server, cluster),
     )
 
 
@@ -64,6 +69,11 @@ def _is_managed(child: Json) -> bool:
     return all(label(child, key) == value for key, value in names.MANAGED_BY.items())
 
 
+def defect(server: Json, error: Exception, now: datetime) -> Json:
+    found = Condition("Degraded", True, reasons.INTERNAL_ERROR, defect_message(error))
+    return with_condition(server, found, now) | {"reason": found.reason}
+
+
 def available(server: Json) -> str:
     return str(is_condition_true(server, "Available")).lower()
 
@@ -83,9 +93,11 @@ CONTROLLER: Final[Controller[World, Settings]] = Controller(
         Watches(FOLLOWED, followers),
         # All Services: a ModelServer must not take over one that has its name and is not the operator's.
         Watches(SERVICE, waiting_for_name, trim=trim_service),
+        Watches(RESOURCE_QUOTA, partial(quotas.waiting_objects, KIND), trim=quotas.trim),
     ),
-    indexes=(Index(KIND, followed_jobs),),
+    indexes=(Index(KIND, followed_jobs), Index(KIND, quotas.waits_for_quota), quotas.QUOTAS, turns.index(KIND)),
     state=StateGauge("tuneyard_modelservers", "ModelServers that serve", "available", available),
     observe=observe,
     plan=plan,
+    defect=defect,
 )

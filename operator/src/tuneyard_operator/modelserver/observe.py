@@ -16,5 +16,7 @@ class World(NamedTuple):
     service: Json | None = None  # the Service with the ModelServer's name, whoever owns it
     job: Json | None = None  # the FineTuneJob that the ModelServer follows
     warnings: Mapping[str, str] = {}  # by uid, the last warning event about each pod that does not start
+    quotas: str = ""  # a hash of what the namespace's ResourceQuotas allow and what is used of it
+    turn: int | None = None  # how many ModelServers come before this one in an upgrade; None: it is not in line
     seconds_since_last_event: float = 0.0  # about the server, its children or their warnings
     rejection: Rejection | None = None  # the API server rejected an object of the previous plan

@@ -10,7 +10,7 @@ from tuneyard_operator.machinery.objects import Json, condition_in, generation, 
 from tuneyard_operator.modelserver.artifact import release_of
 from tuneyard_operator.modelserver.children import selector
 from tuneyard_operator.modelserver.revisions import Revision, Revisions
-from tuneyard_operator.modelserver.rollout import Rollout
+from tuneyard_operator.modelserver.rollout import Failure, Rollout
 
 BAD_ARTIFACT: Final = (reasons.ARTIFACT_CORRUPT, reasons.ARTIFACT_NOT_FOUND)
 
@@ -35,6 +35,8 @@ def write_status(server: Json, revisions: Revisions, rollout: Rollout, now: date
         "served": served,
         "previous": _previous(before, served),
         "failed": rollout.rolled_back.wire() if rollout.rolled_back else None,
+        "attempt": rollout.attempt,
+        "reason": _reason(current, revisions, rollout),
         "rollout": rollout.decision.state.wire() if rollout.decision.state else None,
         "selector": _selector(server, described) if described else None,
     }
@@ -64,11 +66,39 @@ def _previous(before: Json, served: Json | None) -> Json | None:
 
 def _conditions(server: Json, revisions: Revisions, rollout: Rollout) -> list[Condition]:
     found = [_available(server, revisions, rollout), _progressing(revisions, rollout)]
-    if failure := rollout.failure:
-        found.append(Condition("Degraded", True, failure.reason, failure.message))
+    if failure := rollout.degraded:
+        found.append(Condition("Degraded", True, failure.reason, degraded_message(server, rollout, failure)))
     if verified := _artifact_verified(server, revisions, rollout):
         found.append(verified)
     return found
+
+
+def degraded_message(server: Json, rollout: Rollout, failure: Failure) -> str:
+    """What is wrong, and what is done about it."""
+    message = failure.message if failure.message.endswith((".", "!", "?")) else f"{failure.message}."
+    if failure == rollout.rolled_back:
+        return (
+            f"{message} Revision {failure.revision} was rolled back, revision {rollout.serving} keeps the traffic. "
+            "It is tried again when the spec, spec.rollout or the operator's image changes, or by: "
+            f"kubectl tuneyard retry {name(server)}"
+        )
+    if failure == rollout.failure and not failure.is_final:
+        return f"{message} Its pods go on waiting, and it is rolled out as soon as they start."
+    return message
+
+
+def _reason(found: list[Condition], revisions: Revisions, rollout: Rollout) -> str | None:
+    """One word for what keeps it from being ready and up to date, the most exact one that is known."""
+    by_type = {condition.type: condition for condition in found}
+    if degraded := by_type.get("Degraded"):
+        return degraded.reason
+    target, serving = revisions.get(rollout.target_revision), revisions.get(rollout.serving)
+    progressing, available = by_type["Progressing"], by_type["Available"]
+    if progressing.status:
+        return (target.reason if target else "") or progressing.reason
+    if not available.status:
+        return (serving.reason if serving else "") or available.reason
+    return progressing.reason if progressing.reason != reasons.COMPLETED else None
 
 
 def _available(server: Json, revisions: Revisions, rollout: Rollout) -> Condition:
@@ -82,12 +112,15 @@ def _available(server: Json, revisions: Revisions, rollout: Rollout) -> Conditio
 def _why_unavailable(server: Json, revisions: Revisions, rollout: Rollout) -> tuple[str, str]:
     """(reason, message)"""
     described = rollout.serving or rollout.target_revision
-    if rollout.failure and rollout.failure != rollout.rolled_back:
-        return rollout.failure.reason, rollout.failure.message
+    failure = rollout.degraded
+    if failure and failure != rollout.rolled_back and (failure.is_final or failure == rollout.crash):
+        return failure.reason, failure.message
     if rollout.waiting_for and described is None:
         return rollout.waiting_for
-    if server["spec"].get("replicas") == 0:
+    if rollout.is_scaled_to_zero:
         return reasons.SCALED_TO_ZERO, "spec.replicas is 0"
+    if rollout.decision.state and rollout.decision.message:
+        return reasons.MAKING_ROOM, rollout.decision.message
     revision = revisions.get(described)
     message = revision.message if revision else ""
     return reasons.NOT_READY, message or f"no replica of revision {described} is ready"
@@ -99,10 +132,14 @@ def _progressing(revisions: Revisions, rollout: Rollout) -> Condition:
         return Condition("Progressing", False, *rollout.waiting_for)
     if target == rollout.serving:
         return Condition("Progressing", False, reasons.COMPLETED, f"revision {target} is served")
+    if rollout.is_scaled_to_zero:
+        message = f"revision {target} is rolled out when spec.replicas is above 0"
+        return Condition("Progressing", False, reasons.SCALED_TO_ZERO, message)
     if rollout.failure:
         return Condition("Progressing", False, rollout.failure.reason, rollout.failure.message)
     revision = revisions.get(target)
-    detail = f": {revision.message}" if revision and revision.message else ""
+    details = (rollout.decision.message, revision.message if revision else "")
+    detail = "".join(f": {each}" for each in details if each)
     return Condition("Progressing", True, reasons.ROLLING_OUT, f"revision {target} is being rolled out{detail}")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from tuneyard_api import names
-from tuneyard_api.base import Resources, SecretRef
+from tuneyard_api.base import ContainerResources, Resources, SecretRef
 from tuneyard_api.names import CREDENTIALS_DIR
 from tuneyard_api.pod import PodOptions
 from tuneyard_operator.machinery.objects import Json
@@ -88,15 +88,34 @@ def placement(resources: Resources, priority_class: str | None, spread: Mapping[
     return {key: value for key, value in fields.items() if value}
 
 
-def container_resources(resources: Resources) -> Json:
-    """Requests and limits; GPUs are limits, as Kubernetes wants it of extended resources."""
-    gpus = {resources.gpu_resource_name: str(resources.gpus)} if resources.gpus else {}
-    fields = {"requests": resources.requests or {}, "limits": (resources.limits or {}) | gpus}
+# What a container that works with a model requests, where nothing is given: enough for the scheduler to spread pods,
+# and for a namespace whose quota wants requests. What a model really needs depends on its size.
+WORK_DEFAULTS: Final = ContainerResources(requests={"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "256Mi"})
+
+
+def container_resources(resources: ContainerResources, defaults: ContainerResources = WORK_DEFAULTS) -> Json:
+    """Requests and limits; GPUs are limits, as Kubernetes wants it of extended resources.
+
+    A default applies where neither a request nor a limit is given, so that it never contradicts the other.
+    """
+    requests, limits = resources.requests or {}, resources.limits or {}
+    given = {*requests, *limits}
+    gpus: dict[str, str | int] = {}
+    if isinstance(resources, Resources) and resources.gpus:
+        gpus = {resources.gpu_resource_name: resources.gpus}
+    fields = {
+        "requests": _missing(defaults.requests, given) | requests,
+        "limits": _missing(defaults.limits, given) | limits | gpus,
+    }
     return {
         field: {resource: str(quantity) for resource, quantity in quantities.items()}
         for field, quantities in fields.items()
         if quantities
     }
+
+
+def _missing(defaults: dict[str, str | int] | None, given: set[str]) -> dict[str, str | int]:
+    return {resource: quantity for resource, quantity in (defaults or {}).items() if resource not in given}
 
 
 def without_gpu(resources: Resources) -> Resources:

@@ -1,10 +1,12 @@
 """How a container ended: the termination message of tuneyard's own programs, or what else the kubelet knows."""
 
+import re
 from typing import Final
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.termination import Termination
 from tuneyard_operator.machinery.objects import Json, condition, is_deleting, name, namespace
+from tuneyard_operator.pods.words import in_user_words
 
 # Reasons of a waiting container that do not pass by themselves soon.
 STUCK: Final = {
@@ -17,6 +19,11 @@ STUCK: Final = {
     "RunContainerError",
     "CrashLoopBackOff",
 }
+# A pod that fits nowhere because others use what it asks for; any other cause does not pass when they stop.
+NO_ROOM: Final = re.compile(r"Insufficient |Too many pods|didn't have free ports")
+# The fields of a spec that set the resources of a container; of any other container it is spec.resources.
+RESOURCES: Final = {"fetch": "spec.containers.fetch", "proxy": "spec.containers.proxy"}
+REASON: Final = re.compile(r"([A-Z][A-Za-z]+): ")
 
 
 def container_statuses(pod: Json) -> list[Json]:
@@ -39,7 +46,7 @@ def terminated(pod: Json, container: str, *, last: bool = False) -> Json:
 
 def own_termination(pod: Json, container: str) -> Termination | None:
     """The document that the container wrote; None where it has not ended, or wrote none."""
-    return Termination.parse(terminated(pod, container).get("message", ""))
+    return _parse(pod, terminated(pod, container))
 
 
 def termination(pod: Json, container: str, *, last: bool = False) -> Termination | None:
@@ -47,7 +54,16 @@ def termination(pod: Json, container: str, *, last: bool = False) -> Termination
     ended = terminated(pod, container, last=last)
     if not ended:
         return None
-    return Termination.parse(ended.get("message", "")) or _of_kubelet(pod, container, ended)
+    return _parse(pod, ended) or _of_kubelet(pod, container, ended)
+
+
+def _parse(pod: Json, ended: Json) -> Termination | None:
+    """The document of tuneyard's own program, which names paths in its pod: its reader does not know them."""
+    found = Termination.parse(ended.get("message", ""))
+    if found is None:
+        return None
+    words = {"message": in_user_words(found.message, pod), "advice": in_user_words(found.advice, pod)}
+    return found.model_copy(update=words)
 
 
 def _of_kubelet(pod: Json, container: str, ended: Json) -> Termination:
@@ -57,7 +73,8 @@ def _of_kubelet(pod: Json, container: str, ended: Json) -> Termination:
         return Termination(
             reason=reasons.OUT_OF_MEMORY,
             message=f"Container {container} of pod {name(pod)} was killed because it used more memory than its limit.",
-            advice="Raise resources.limits.memory, or lower the batch size or the length of the rows.",
+            advice=f"Raise limits.memory in {RESOURCES.get(container, 'spec.resources')}"
+            + (", or lower the batch size or the length of the rows." if container == "stage" else "."),
         )
     if failure := pod_failure(pod):
         return failure
@@ -81,6 +98,18 @@ def pod_failure(pod: Json) -> Termination | None:
         message=f"Pod {name(pod)} failed: {reason}",
         advice=f"See kubectl describe pod -n {namespace(pod)} {name(pod)}",
     )
+
+
+def reason_of(message: str, otherwise: str = reasons.WAITING) -> str:
+    """The word that a message begins with, as `stuck_message` writes it."""
+    found = REASON.match(message)
+    return found[1] if found else otherwise
+
+
+def lacks_room(pod: Json) -> bool:
+    """Whether the scheduler would take the pod if others used less."""
+    scheduled = condition(pod, "PodScheduled")
+    return scheduled.get("status") == "False" and NO_ROOM.search(scheduled.get("message", "")) is not None
 
 
 def stuck_message(pod: Json) -> str:

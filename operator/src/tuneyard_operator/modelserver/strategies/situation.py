@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tuneyard_api.kinds.modelserver import Rollout, RolloutStatus
+from tuneyard_operator.machinery.conditions import parse_time, timestamp
 from tuneyard_operator.modelserver.revisions import Counts
+
+# The phase in which a strategy has given up making room; another attempt begins without it.
+NO_ROOM: Final = "NoRoom"
+NONE: Final = Counts(desired=0, existing=0, ready=0, all_available=True)
 
 
 class Situation(NamedTuple):
@@ -20,10 +25,35 @@ class Situation(NamedTuple):
     state: RolloutStatus | None  # what the strategy has stored about this target; None at the beginning
     now: datetime
 
+    def counts(self, revision: str | None) -> Counts:
+        """The pods of a revision; none where it does not exist."""
+        return self.revisions.get(revision or "", NONE)
+
     def is_ready(self, revision: str | None) -> bool:
-        """Whether a revision has all replicas that the spec asks for, and they are available."""
-        counts = self.revisions.get(revision or "")
-        return counts is not None and counts.all_available and counts.desired == self.replicas
+        """Whether a revision has all replicas that the spec asks for, and they are available. Of 0 replicas none is."""
+        counts = self.counts(revision)
+        return counts.all_available and counts.desired == self.replicas > 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no revision has to give way to another: there is only one, or it is known which one is good."""
+        is_alone = self.target is None or self.serving is None or self.serving == self.target
+        return is_alone or self.replicas == 0 or self.has_failed or self.is_ready(self.target)
+
+    def seconds_without_room(self) -> float | None:
+        """How long pods of the target have waited for room; None where none does."""
+        since = self.counts(self.target).without_room_since
+        return max(0.0, (self.now - since).total_seconds()) if since else None
+
+    def seconds_in_phase(self) -> float:
+        since = self.state.since if self.state else None
+        return max(0.0, (self.now - parse_time(since)).total_seconds()) if since else 0.0
+
+    def enter(self, phase: str, step: int | None = None) -> RolloutStatus:
+        """The stored state, or a new one where another phase or step begins."""
+        if self.state and (self.state.phase, self.state.step) == (phase, step):
+            return self.state
+        return RolloutStatus(revision=str(self.target), phase=phase, step=step, since=timestamp(self.now))
 
 
 class Decision(NamedTuple):
@@ -33,3 +63,5 @@ class Decision(NamedTuple):
     replicas: Mapping[str, int]  # of every revision that is to exist
     state: RolloutStatus | None = None  # kept in status.rollout, and given back with the next situation
     requeue_after: float | None = None  # seconds until the next decision; None: when something changes
+    message: str = ""  # what the rollout waits for, or what it takes down
+    failure: str = ""  # why the target cannot become ready: it is rolled back

@@ -1,0 +1,412 @@
+"""Rollouts where there is no room for two revisions, and what is tried again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from support.builders import NEW, NEWEST, OLD, artifact
+from support.kubelet import digest
+from support.serving import Serving
+from tuneyard_api import names
+from tuneyard_operator.machinery.objects import condition, is_condition_true, is_deleting, name
+from tuneyard_operator.machinery.plan import Plan
+from tuneyard_operator.modelserver.artifact import release_of
+
+
+def served_with(gpus: int, **spec: Any) -> Serving:
+    """A ModelServer that serves OLD on nodes with so many GPUs."""
+    cluster = Serving(**spec)
+    cluster.kubelet.gpus = gpus
+    work(cluster, 30)
+    assert is_condition_true(cluster.server, "Available")
+    return cluster
+
+
+def work(cluster: Serving, seconds: int, until: Callable[[], bool] = lambda: False) -> Plan:
+    """Operator, controllers and kubelet work for so long, or until something holds."""
+    for _ in range(0, seconds, 5):
+        step = cluster.reconcile()
+        cluster.controllers_run()
+        cluster.wait(5)
+        if until():
+            break
+    return step
+
+
+def running(cluster: Serving) -> list[str]:
+    """The digests that ready pods serve."""
+    return sorted(digest(pod) for pod in cluster.kubelet.ready())
+
+
+def message(cluster: Serving, kind: str) -> str:
+    return str(condition(cluster.server, kind).get("message", ""))
+
+
+def reason(cluster: Serving) -> str:
+    return str(cluster.server["status"].get("reason", ""))
+
+
+class TestAuto:
+    @pytest.mark.lifecycle("room-is-made")
+    def test_old_revision_makes_room_on_one_gpu(self) -> None:
+        cluster = served_with(1)
+        cluster.wants(NEW)
+        work(cluster, 15)
+        assert running(cluster) == [OLD], "first it waits whether there is room"
+        assert (reason(cluster), cluster.server["status"]["served"]["digest"]) == ("Unschedulable", OLD)
+        work(cluster, 60, until=lambda: running(cluster) == [])
+        cluster.reconcile()
+        assert condition(cluster.server, "Available")["reason"] == "MakingRoom"
+        assert any(event.startswith("MakingRoom: ") for event in cluster.events)
+        work(cluster, 30)
+        assert running(cluster) == [NEW]
+        assert cluster.server["status"]["served"]["digest"] == NEW
+        assert (reason(cluster), len(cluster.deployments)) == ("", 1)
+
+    def test_there_and_back_ten_times(self) -> None:
+        cluster = served_with(1)
+        for wanted in [NEW, OLD] * 5:
+            cluster.wants(wanted)
+            work(cluster, 90)
+            assert running(cluster) == [wanted]
+
+    def test_surges_where_there_is_room(self) -> None:
+        cluster = served_with(2)
+        cluster.wants(NEW)
+        for _ in range(12):
+            work(cluster, 5)
+            assert running(cluster), "there is always a pod that serves"
+        assert running(cluster) == [NEW]
+
+    def test_half_of_the_replicas_stay(self) -> None:
+        cluster = served_with(4, replicas=4)
+        cluster.wants(NEW)
+        for _ in range(40):
+            work(cluster, 5)
+            selected = [
+                pod for pod in cluster.kubelet.ready() if pod["metadata"]["labels"].items() >= _selector(cluster)
+            ]
+            assert len(selected) >= 2
+        assert running(cluster) == [NEW] * 4
+
+    def test_one_of_two_replicas_serves(self) -> None:
+        cluster = served_with(2, replicas=2)
+        cluster.wants(NEW)
+        for _ in range(40):
+            work(cluster, 5)
+            assert any(pod["metadata"]["labels"].items() >= _selector(cluster) for pod in cluster.kubelet.ready())
+        assert running(cluster) == [NEW, NEW]
+
+    @pytest.mark.lifecycle("no-room-and-min-available")
+    def test_min_available_keeps_it_up(self) -> None:
+        cluster = served_with(1, rollout={"minAvailable": 1})
+        cluster.wants(NEW)
+        work(cluster, 120)
+        assert running(cluster) == [OLD]
+        assert "rollout.minAvailable is 1" in message(cluster, "Progressing")
+        assert reason(cluster) == "Unschedulable"
+        work(cluster, 1200)
+        assert condition(cluster.server, "Degraded")["reason"] == "ProgressDeadlineExceeded"
+        assert running(cluster) == [OLD] and len(cluster.deployments) == 2, "the new pod still waits"
+        cluster.kubelet.gpus = 2
+        work(cluster, 60)
+        assert running(cluster) == [NEW], "and starts when there is room"
+        assert "Degraded" not in str(cluster.server["status"]["conditions"])
+
+    @pytest.mark.lifecycle("room-is-made-in-vain")
+    @pytest.mark.parametrize("broken", ["fetch", "engine", "image"])
+    def test_old_revision_comes_back(self, broken: str) -> None:
+        cluster = served_with(1)
+        cluster.wants(NEW)
+        if broken == "fetch":
+            cluster.kubelet.broken[NEW] = "ArtifactCorrupt"
+        work(cluster, 60, until=lambda: running(cluster) == [])
+        cluster.kubelet.engine_works = broken != "engine"
+        cluster.kubelet.registry_answers = broken != "image"
+        work(cluster, 200, until=lambda: "failed" in cluster.server["status"])
+        cluster.kubelet.engine_works = cluster.kubelet.registry_answers = True
+        work(cluster, 60)
+        assert running(cluster) == [OLD]
+        expected = {"fetch": "ArtifactCorrupt", "engine": "EngineCrashed", "image": "ImagePullBackOff"}[broken]
+        assert reason(cluster) == cluster.server["status"]["failed"]["reason"] == expected
+        assert "kubectl tuneyard retry bot" in message(cluster, "Degraded")
+        assert is_condition_true(cluster.server, "Available")
+        before = list(cluster.events)
+        work(cluster, 600)
+        assert (running(cluster), cluster.events) == ([OLD], before), "it is not tried again by itself"
+
+    def test_old_revision_comes_back_where_it_made_no_room(self) -> None:
+        cluster = served_with(1)
+        cluster.wants(NEW)
+        work(cluster, 60, until=lambda: running(cluster) == [])
+        cluster.kubelet.gpus = 0  # somebody else was faster
+        work(cluster, 120, until=lambda: cluster.server["status"].get("rollout", {}).get("phase") == "NoRoom")
+        cluster.kubelet.gpus = 1
+        while running(cluster) != [OLD] and running(cluster) != [NEW]:
+            work(cluster, 5)
+        assert "it is back" in message(cluster, "Progressing") or running(cluster) == [NEW]
+
+    def test_pod_that_fits_nowhere_costs_nothing(self) -> None:
+        """A node selector that no node has: room would not help."""
+        cluster = served_with(1)
+        cluster.kubelet.why_unscheduled = (
+            "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
+        )
+        cluster.wants(NEW)
+        work(cluster, 300)
+        assert running(cluster) == [OLD]
+        assert "node affinity" in message(cluster, "Progressing")
+        work(cluster, 900)
+        assert condition(cluster.server, "Degraded")["reason"] == "ProgressDeadlineExceeded"
+        assert running(cluster) == [OLD]
+
+    def test_quota_of_one_gpu_counts_as_no_room(self) -> None:
+        cluster = served_with(1)
+        cluster.deployment_controller.quota = 1
+        cluster.wants(NEW)
+        work(cluster, 120)
+        assert running(cluster) == [NEW]
+
+    def test_spec_that_changes_meanwhile(self) -> None:
+        cluster = served_with(1)
+        cluster.wants(NEW)
+        work(cluster, 60, until=lambda: running(cluster) == [])
+        cluster.wants(NEWEST)
+        work(cluster, 120)
+        assert running(cluster) == [NEWEST]
+        assert any(event.startswith("Superseded: ") for event in cluster.events)
+
+    def test_status_that_is_lost_meanwhile(self) -> None:
+        cluster = served_with(1)
+        cluster.wants(NEW)
+        work(cluster, 60, until=lambda: running(cluster) == [])
+        cluster.server.pop("status")
+        work(cluster, 120)
+        assert running(cluster) == [NEW]
+
+
+class TestSurge:
+    @pytest.mark.lifecycle("no-room-to-surge")
+    def test_waits_for_room(self) -> None:
+        cluster = served_with(1, rollout={"strategy": "Surge"})
+        cluster.wants(NEW)
+        work(cluster, 1200)
+        assert running(cluster) == [OLD]
+        assert condition(cluster.server, "Degraded")["reason"] == "ProgressDeadlineExceeded"
+        assert len(cluster.deployments) == 2, "it goes on waiting"
+        cluster.kubelet.gpus = 2
+        work(cluster, 60)
+        assert running(cluster) == [NEW]
+
+    def test_message_names_the_other_strategy(self) -> None:
+        cluster = served_with(1, rollout={"strategy": "Surge"})
+        cluster.wants(NEW)
+        work(cluster, 30)
+        assert "rollout.strategy: Auto" in message(cluster, "Progressing")
+
+
+class TestRecreate:
+    @pytest.mark.lifecycle("recreate")
+    def test_revisions_run_one_after_the_other(self) -> None:
+        cluster = served_with(2, rollout={"strategy": "Recreate"})
+        cluster.wants(NEW)
+        for _ in range(12):
+            work(cluster, 5)
+            assert len({digest(pod) for pod in cluster.of_kind("Pod")}) <= 1
+        assert running(cluster) == [NEW]
+
+    def test_old_revision_comes_back(self) -> None:
+        cluster = served_with(1, rollout={"strategy": "Recreate"})
+        cluster.kubelet.broken[NEW] = "ArtifactCorrupt"
+        cluster.wants(NEW)
+        work(cluster, 120)
+        assert running(cluster) == [OLD]
+        assert reason(cluster) == "ArtifactCorrupt"
+
+    def test_old_revision_comes_back_where_there_is_no_room(self) -> None:
+        cluster = served_with(1, rollout={"strategy": "Recreate"})
+        cluster.wants(NEW)
+        work(cluster, 60, until=lambda: running(cluster) == [])
+        cluster.kubelet.gpus = 0
+        work(cluster, 200, until=lambda: "failed" in cluster.server["status"])
+        cluster.kubelet.gpus = 1
+        work(cluster, 60)
+        assert running(cluster) == [OLD]
+        assert reason(cluster) == "Unschedulable"
+
+
+def rolled_back() -> Serving:
+    cluster = served_with(1)
+    cluster.kubelet.broken[NEW] = "ArtifactCorrupt"
+    cluster.wants(NEW)
+    work(cluster, 120)
+    assert running(cluster) == [OLD] and "failed" in cluster.server["status"]
+    cluster.kubelet.broken.clear()
+    return cluster
+
+
+@pytest.mark.lifecycle("retried")
+class TestRetry:
+    def test_annotation(self) -> None:
+        cluster = rolled_back()
+        cluster.server["metadata"].setdefault("annotations", {})[names.ANNOTATION_RETRY] = "2026-11-26T12:00:00Z"
+        work(cluster, 120)
+        assert running(cluster) == [NEW]
+        assert "failed" not in cluster.server["status"]
+
+    def test_deadline(self) -> None:
+        cluster = rolled_back().change(rollout={"progressDeadlineSeconds": 1800})
+        work(cluster, 120)
+        assert running(cluster) == [NEW]
+
+    def test_options(self) -> None:
+        cluster = rolled_back().change(vllm={"maxModelLen": 512})
+        work(cluster, 120)
+        assert running(cluster) == [NEW]
+
+    def test_replicas_are_no_cause(self) -> None:
+        """An autoscaler changes them all the time."""
+        cluster = rolled_back()
+        cluster.kubelet.gpus = 3
+        cluster.change(replicas=2)
+        work(cluster, 120)
+        assert running(cluster) == [OLD, OLD]
+
+    def test_failing_again_is_rolled_back_again(self) -> None:
+        cluster = rolled_back()
+        cluster.kubelet.broken[NEW] = "ArtifactNotFound"
+        cluster.server["metadata"].setdefault("annotations", {})[names.ANNOTATION_RETRY] = "again"
+        work(cluster, 200)
+        assert running(cluster) == [OLD]
+        assert reason(cluster) == "ArtifactNotFound"
+
+
+class TestDeadline:
+    def test_counts_from_when_the_pod_was_scheduled(self) -> None:
+        """A pod that has waited for a GPU gets all of its time."""
+        cluster = served_with(1, rollout={"minAvailable": 1, "progressDeadlineSeconds": 60})
+        cluster.wants(NEW)
+        work(cluster, 120)
+        assert condition(cluster.server, "Degraded")["reason"] == "ProgressDeadlineExceeded"
+        cluster.kubelet.gpus, cluster.kubelet.store_answers = 2, False
+        work(cluster, 30)
+        assert len(cluster.deployments) == 2, "it has not had its time"
+        work(cluster, 90)
+        assert [release_of(item).digest for item in cluster.deployments if not is_deleting(item)] == [OLD]
+
+
+def _selector(cluster: Serving) -> Any:
+    assert cluster.service
+    return cluster.service["spec"]["selector"].items()
+
+
+class TestQuota:
+    @pytest.mark.lifecycle("quota")
+    def test_denied_pods_are_explained(self) -> None:
+        cluster = Serving()
+        cluster.deployment_controller.denial = (
+            'pods "bot-1" is forbidden: failed quota: q: must specify limits.cpu for: proxy'
+        )
+        work(cluster, 30)
+        assert reason(cluster) == "QuotaExceeded"
+        for part in ("must specify limits.cpu for: proxy", "spec.containers (fetch, proxy)"):
+            assert part in message(cluster, "Progressing")
+        assert any(event.startswith("Waiting: ") and "spec.containers" in event for event in cluster.events)
+
+    def test_is_tried_again_when_the_quota_changes(self) -> None:
+        cluster = Serving()
+        quota = cluster.create(
+            {
+                "apiVersion": "v1",
+                "kind": "ResourceQuota",
+                "metadata": {"name": "q", "namespace": "team"},
+                "status": {"hard": {"limits.cpu": "1"}},
+            }
+        )
+        cluster.deployment_controller.denial = 'pods "bot-1" is forbidden: exceeded quota: q, requested: limits.cpu=2'
+        work(cluster, 30)
+        (before,) = cluster.deployments
+        nudged = dict(before["metadata"]["annotations"])
+        work(cluster, 60)
+        assert cluster.deployments[0]["metadata"]["annotations"] == nudged, "nothing has changed"
+        quota["status"]["hard"]["limits.cpu"] = "4"
+        cluster.sync()
+        assert cluster.key in cluster.queue, "a quota for which nobody waits enqueues nobody"
+        cluster.reconcile()
+        assert cluster.deployments[0]["metadata"]["annotations"] != nudged
+
+    @pytest.mark.parametrize(
+        ("denial", "word", "advice"),
+        [
+            ("maximum cpu usage per Container is 2, but limit is 4", "LimitRange", "LimitRange"),
+            ('admission webhook "p.example.org" denied the request: no', "AdmissionDenied", "p.example.org"),
+            ('failed calling webhook "p.example.org": timeout', "AdmissionDenied", "p.example.org"),
+            ("ValidatingAdmissionPolicy 'tags' with binding 'b' denied request: no", "AdmissionDenied", "tags"),
+            ('violates PodSecurity "restricted:latest": runAsUser=0', "AdmissionDenied", "restricted"),
+            ("no PriorityClass with name high was found", "FailedCreate", "PriorityClass with name high"),
+            ('error looking up service account team/x: serviceaccount "x" not found', "FailedCreate", "serviceaccount"),
+            ("something new", "FailedCreate", "tried again"),
+        ],
+    )
+    def test_every_cause_has_advice(self, denial: str, word: str, advice: str) -> None:
+        cluster = Serving()
+        cluster.deployment_controller.denial = f'pods "bot-1" is forbidden: {denial}'
+        work(cluster, 30)
+        assert reason(cluster) == word
+        assert advice in message(cluster, "Progressing").partition(denial)[2]
+
+
+class TestEngineDies:
+    @pytest.mark.lifecycle("engine-dies")
+    def test_cause_is_reported_at_once(self) -> None:
+        cluster = served_with(1)
+        (pod,) = cluster.kubelet.ready()
+        cluster.kubelet.crash(pod)
+        cluster.sync_deployments()
+        cluster.reconcile()
+        degraded = condition(cluster.server, "Degraded")
+        assert (degraded["status"], degraded["reason"]) == ("True", "EngineCrashed")
+        assert "RuntimeError: no" in degraded["message"]
+        assert condition(cluster.server, "Available")["status"] == "False"
+        assert reason(cluster) == "EngineCrashed"
+        assert any(event.startswith("EngineCrashed: ") for event in cluster.events)
+
+    def test_until_it_answers_again(self) -> None:
+        """The container runs again long before the engine has loaded the model."""
+        cluster = served_with(1)
+        (pod,) = cluster.kubelet.ready()
+        cluster.kubelet.crash(pod)
+        cluster.kubelet.restart(pod)
+        cluster.sync_deployments()
+        cluster.reconcile()
+        assert condition(cluster.server, "Degraded")["reason"] == "EngineCrashed"
+        work(cluster, 15)
+        assert is_condition_true(cluster.server, "Available")
+        assert condition(cluster.server, "Degraded") == {}
+
+    def test_one_of_two(self) -> None:
+        cluster = served_with(2, replicas=2)
+        cluster.kubelet.crash(cluster.kubelet.ready()[0])
+        cluster.sync_deployments()
+        cluster.reconcile()
+        assert is_condition_true(cluster.server, "Available")
+        assert condition(cluster.server, "Degraded")["reason"] == "EngineCrashed"
+
+    def test_other_revision_rolls_out_meanwhile(self) -> None:
+        cluster = served_with(2)
+        (pod,) = cluster.kubelet.ready()
+        cluster.wants(NEW)
+        cluster.reconcile()
+        cluster.kubelet.crash(pod)
+        cluster.sync_deployments()
+        cluster.reconcile()
+        assert condition(cluster.server, "Degraded")["reason"] == "EngineCrashed"
+        assert condition(cluster.server, "Progressing")["status"] == "True"
+
+
+def test_recreate_takes_no_min_available() -> None:
+    cluster = Serving(rollout={"strategy": "Recreate", "minAvailable": 1})
+    step = cluster.dry_run()
+    assert "spec.rollout.minAvailable: Recreate takes all replicas down" in str(step.status["conditions"])
+    assert name(cluster.server) == "bot" and artifact(OLD)
