@@ -33,6 +33,10 @@ def _gates(*gates: Json) -> Json:
     return {"evaluation": {"gates": list(gates)}}
 
 
+def _rollout(**rollout: Any) -> Json:
+    return {"rollout": rollout}
+
+
 def _cors(*origins: str) -> Json:
     return {"cors": {"allowedOrigins": list(origins)}}
 
@@ -45,6 +49,7 @@ ONE_LENGTH: Final = "training takes epochs or maxSteps, not both"
 ONE_BOUND: Final = "a gate takes exactly one of maxRatio"
 ONE_MODEL: Final = "model takes exactly one of fineTuneJobRef and uri"
 WITH_DIGEST: Final = "uri needs digest (sha256:…, in the FineTuneJob's status.artifacts), and digest needs uri"
+ALL_GO: Final = "Recreate takes all replicas down: leave minAvailable out"
 LONG_NAME: Final = "metadata.name may have at most 44 characters"
 HOST_NAME: Final = "with several nodes metadata.name is part of host names"
 NODES: Final = {"resources": {"nodes": 2}}
@@ -87,6 +92,10 @@ VERDICTS: Final = [
     Verdict("ModelServer", {"model": {"uri": "b", "digest": SHA}}, NOT_S3),
     Verdict("ModelServer", {"model": {"uri": "s3://abc/b", "digest": SHA[:-1]}}, NOT_A_DIGEST),
     Verdict("ModelServer", {"model": {"uri": "s3://abc/b", "digest": SHA.replace("0", "A")}}, NOT_A_DIGEST),
+    Verdict("ModelServer", _rollout(minAvailable=1)),
+    Verdict("ModelServer", _rollout(strategy="Auto", minAvailable=1)),
+    Verdict("ModelServer", _rollout(strategy="Recreate", minAvailable=0)),
+    Verdict("ModelServer", _rollout(strategy="Recreate", minAvailable=1), ALL_GO),
     Verdict("ModelServer", _cors("*")),
     Verdict("ModelServer", _cors("https://app.example.com", "http://localhost:3000")),
     Verdict("ModelServer", _cors("app.example.com"), NOT_AN_ORIGIN),

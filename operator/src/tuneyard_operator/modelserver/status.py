@@ -112,18 +112,25 @@ def _available(server: Json, revisions: Revisions, rollout: Rollout) -> Conditio
 def _why_unavailable(server: Json, revisions: Revisions, rollout: Rollout) -> tuple[str, str]:
     """(reason, message)"""
     described = rollout.serving or rollout.target_revision
-    failure = rollout.degraded
-    if failure and failure != rollout.rolled_back and (failure.is_final or failure == rollout.crash):
+    if failure := _failure_of_what_serves(rollout):
         return failure.reason, failure.message
     if rollout.waiting_for and described is None:
         return rollout.waiting_for
-    if rollout.is_scaled_to_zero:
+    if server["spec"].get("replicas") == 0:
         return reasons.SCALED_TO_ZERO, "spec.replicas is 0"
     if rollout.decision.state and rollout.decision.message:
         return reasons.MAKING_ROOM, rollout.decision.message
     revision = revisions.get(described)
     message = revision.message if revision else ""
     return reasons.NOT_READY, message or f"no replica of revision {described} is ready"
+
+
+def _failure_of_what_serves(rollout: Rollout) -> Failure | None:
+    """A failure that leaves nothing to serve: not that of a target beside it."""
+    failure = rollout.degraded
+    if failure is None or failure == rollout.rolled_back:
+        return None
+    return failure if failure.is_final or failure == rollout.crash else None
 
 
 def _progressing(revisions: Revisions, rollout: Rollout) -> Condition:
