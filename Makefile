@@ -106,8 +106,9 @@ install: setup images ## Install the Helm chart into the cluster
 	  --set webhook.checkSecrets=true
 
 .PHONY: integration
-integration: images ## The ML stages, in the trainer image
+integration: images ## The ML stages, in the trainer image; the tokens, in the server image too
 	tests/integration/run $(call tag,trainer)
+	tests/integration/tokens $(call tag,trainer) $(call tag,server)
 
 # What the contract tests run against, besides the cluster. Of Debian's Prometheus only promtool is wanted.
 PROMTOOL := $(TUNEYARD_CACHE)/bin/promtool

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from socket import create_connection, socket
 from typing import Any
@@ -18,9 +19,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from support.tinymodel import TURN_END, TURN_START, byte_tokenizer
+from support.tinymodel import TEMPLATE, TURN_END, TURN_START, byte_tokenizer
+from tuneyard_api.contracts.results import STAGE_MARK, ArtifactRef, DatasetSummary, PrepareResult
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.stages import stage_digests
+from tuneyard_store.artifact import publish_directory
 from tuneyard_store.credentials import Credentials
 from tuneyard_store.schemes.s3 import S3Store
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow
@@ -29,6 +32,7 @@ from tuneyard_trainer.runtime.context import StageContext
 
 VOCABULARY = 320
 MODEL_URI = "s3://bucket/model"
+END_OF_TURN = byte_tokenizer().token_to_id(TURN_END)
 
 ContextFactory = Callable[..., StageContext]
 
@@ -146,8 +150,23 @@ def job_spec(**changes: Any) -> FineTuneJobSpec:
     return FineTuneJobSpec.model_validate(spec)
 
 
+def commit_prepare(context: StageContext, rows: Path, model: Path) -> None:
+    """What prepare leaves for the later stages."""
+    for path in rows.rglob("*.npy"):
+        context.store.upload(path, context.uri("prepare", path.parent.name, path.name))
+    tokenizer = context.work / "tokenizer-of-prepare"
+    tokenizer.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(model / name, tokenizer / name)
+    (tokenizer / "chat_template.jinja").write_text(TEMPLATE)
+    uri = context.uri("prepare", "tokenizer")
+    published = ArtifactRef(uri=uri, digest=publish_directory(context.store, tokenizer, uri, "tokenizer").digest)
+    summary = DatasetSummary(rows_in=52, rows_kept=52, tokens=1000, digest="sha256:" + "0" * 64)
+    context.commit(PrepareResult(dataset=summary, tokenizer=published, end_of_turn=[END_OF_TURN], total_steps=12))
+
+
 @pytest.fixture
-def new_context(store: S3Store, rows: Path, tmp_path: Path) -> ContextFactory:
+def new_context(store: S3Store, model: Path, rows: Path, tmp_path: Path) -> ContextFactory:
     """A function that creates the context of a stage; the store has prepare's rows, and equal specs share a run."""
 
     def make(stage: Any, **changes: Any) -> StageContext:
@@ -155,9 +174,8 @@ def new_context(store: S3Store, rows: Path, tmp_path: Path) -> ContextFactory:
         work = tmp_path / f"{stage}-{len(list(tmp_path.iterdir()))}"
         work.mkdir()
         context = StageContext(stage, "tiny", spec, store, work, stage_digests(spec, {}), threads=2)
-        if not store.exists(context.uri("prepare", "train", "offsets.npy")):
-            for path in rows.rglob("*.npy"):
-                store.upload(path, context.uri("prepare", path.parent.name, path.name))
+        if not store.exists(context.uri("prepare", STAGE_MARK)):
+            commit_prepare(replace(context, stage="prepare"), rows, model)
         return context
 
     return make

@@ -11,7 +11,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from integration.conftest import ContextFactory
+from integration.conftest import END_OF_TURN, ContextFactory
+from support.tinymodel import TEMPLATE
 from tuneyard_api import reasons
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.contracts.results import EvaluateResult, ExportResult, TrainResult
@@ -77,6 +78,9 @@ def test_the_chain(chain: ContextFactory, tmp_path: Path, method: str, formats: 
         manifest = read_manifest(store, item.uri)
         assert (manifest.digest, manifest.size_bytes) == (item.digest, item.size_bytes)
         assert b"/tmp" not in store.read(f"{item.uri}/config.json")
+        # The base model stops at 1; the trained end of a turn is another token.
+        assert json.loads(store.read(f"{item.uri}/generation_config.json"))["eos_token_id"] == [1, END_OF_TURN]
+        assert store.read(f"{item.uri}/chat_template.jinja").decode() == TEMPLATE
 
     result = evaluate(context)
     perplexity = {item.subject: item.value for item in result.measurements}
