@@ -41,6 +41,14 @@ def _cors(*origins: str) -> Json:
     return {"cors": {"allowedOrigins": list(origins)}}
 
 
+def _vllm(**options: Any) -> Json:
+    return {"vllm": options}
+
+
+NO_PARSER: Final = "the model calls tools by itself only where toolCallParser says"
+NEEDS_DRAFT: Final = "method draftModel needs model (uri and digest), and ngram takes none"
+THE_PROXYS: Final = "the proxy reaches the engine through its socket: leave it out"
+DRAFT: Final[Json] = {"uri": "s3://models/small", "digest": SHA}
 NOT_AN_ORIGIN: Final = "not an origin: write '*' for all"
 NOT_S3: Final = "not a URI of an S3 bucket: write s3://bucket/path"
 NOT_A_DIGEST: Final = "not a digest: write sha256:"
@@ -96,6 +104,22 @@ VERDICTS: Final = [
     Verdict("ModelServer", _rollout(strategy="Auto", minAvailable=1)),
     Verdict("ModelServer", _rollout(strategy="Recreate", minAvailable=0)),
     Verdict("ModelServer", _rollout(strategy="Recreate", minAvailable=1), ALL_GO),
+    Verdict("ModelServer", _vllm(extraArgs={"max-num-seqs": "4", "uds-like": "x"})),
+    Verdict("ModelServer", _vllm(extraArgs={"uds": "/x"}), THE_PROXYS),
+    Verdict("ModelServer", _vllm(extraArgs={"port": "1"}), THE_PROXYS),
+    Verdict("ModelServer", _vllm(extraArgs={"served-model-name": "x"}), "the model has the ModelServer's name"),
+    Verdict("ModelServer", _vllm(extraArgs={"model": "x"}), "write spec.model"),
+    Verdict("ModelServer", _vllm(extraArgs={"api-key": "x"}), "the proxy checks the keys: write spec.auth"),
+    Verdict("ModelServer", _vllm(extraArgs={"allow-credentials": ""}), "the proxy answers browsers: write spec.cors"),
+    Verdict("ModelServer", _vllm(enableAutoToolChoice=True), NO_PARSER),
+    Verdict("ModelServer", _vllm(enableAutoToolChoice=True, toolCallParser="hermes")),
+    Verdict("ModelServer", _vllm(enableAutoToolChoice=False)),
+    Verdict("ModelServer", _vllm(speculative={"method": "ngram"})),
+    Verdict("ModelServer", _vllm(speculative={"method": "ngram", "model": DRAFT}), NEEDS_DRAFT),
+    Verdict("ModelServer", _vllm(speculative={"method": "draftModel"}), NEEDS_DRAFT),
+    Verdict("ModelServer", _vllm(speculative={"method": "draftModel", "model": DRAFT})),
+    Verdict("ModelServer", _vllm(speculative={"method": "draftModel", "model": DRAFT | {"uri": "x"}}), NOT_S3),
+    Verdict("ModelServer", _vllm(speculative={"method": "draftModel", "model": DRAFT | {"digest": "x"}}), NOT_A_DIGEST),
     Verdict("ModelServer", _cors("*")),
     Verdict("ModelServer", _cors("https://app.example.com", "http://localhost:3000")),
     Verdict("ModelServer", _cors("app.example.com"), NOT_AN_ORIGIN),

@@ -70,12 +70,39 @@ def test_only_engine_gets_gpus() -> None:
 
 def test_engine_is_started_with_one_request() -> None:
     made = pod(resources={"gpus": 2, "limits": {"cpu": "1500m"}}, vllm={"maxModelLen": 512})
-    program, verb, flag, text = made["containers"][0]["command"]
+    program, verb, flag, text, *_ = made["containers"][0]["command"]
     assert (program, verb, flag) == ("tuneyard-server", "engine", "--request")
     request = EngineRequest.model_validate(json.loads(text))
     assert (request.engine, str(request.model), request.served_name) == ("vllm", "/models/model", "bot")
     assert (request.gpus, request.threads) == (2, 2)
     assert request.options == {"maxModelLen": 512, "extraArgs": {}}
+
+
+def test_fetch_checks_the_same_request() -> None:
+    made = pod(vllm={"toolCallParser": "hermes"})
+    fetch, engine = made["initContainers"][0]["command"], made["containers"][0]["command"]
+    assert fetch[fetch.index("--request") + 1] == engine[engine.index("--request") + 1]
+
+
+def test_draft_model_is_fetched_too() -> None:
+    draft = {"uri": "s3://models/small", "digest": OLD}
+    command = pod(vllm={"speculative": {"method": "draftModel", "model": draft}})["initContainers"][0]["command"]
+    assert command[command.index("--draft-uri") + 1] == "s3://models/small"
+    assert command[command.index("--draft-digest") + 1] == OLD
+    assert "--draft-uri" not in pod(vllm={"speculative": {"method": "ngram"}})["initContainers"][0]["command"]
+
+
+def test_every_container_that_serves_is_probed() -> None:
+    engine, proxy = pod()["containers"]
+    ports = {port["name"] for container in (engine, proxy) for port in container["ports"]}
+    for container, probe in ((engine, "startupProbe"), (engine, "livenessProbe"), (proxy, "readinessProbe")):
+        assert container[probe]["httpGet"]["port"] in ports
+    assert engine["command"][-2:] == ["--probes-port", "8083"]
+
+
+def test_pages_of_other_origins_are_named_to_the_proxy() -> None:
+    command = pod(cors={"allowedOrigins": ["https://a.example", "https://b.example"]})["containers"][1]["command"]
+    assert command[-4:] == ["--allow-origin", "https://a.example", "--allow-origin", "https://b.example"]
 
 
 @pytest.mark.parametrize("secret", [None, "s3"])

@@ -134,7 +134,7 @@ def test_engine_from_one_registry_line(monkeypatch: pytest.MonkeyPatch) -> None:
     pod: Json = next(child for child in children if child["kind"] == "Deployment")["spec"]["template"]["spec"]
     containers = {container["name"]: container for container in pod["containers"]}
     assert containers["engine"]["image"] == "llama:1"
-    assert json.loads(containers["engine"]["command"][-1])["engine"] == "llama-cpp"
+    assert json.loads(containers["engine"]["command"][3])["engine"] == "llama-cpp"
     assert containers["proxy"]["command"][2:4] == ["--engine", "llama-cpp"]
 
 

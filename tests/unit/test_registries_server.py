@@ -12,7 +12,7 @@ from tuneyard_api.base import Model
 from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_server import cli
 from tuneyard_server.engines import engine_command, load_engine
-from tuneyard_server.engines.base import Command, Engine, Route
+from tuneyard_server.engines.base import Cause, Command, Engine, Route
 from tuneyard_server.proxy.config import Front, render
 
 SOCKET = Path("/run/tuneyard/engine.sock")
@@ -30,7 +30,7 @@ def llama_command(request: EngineRequest, options: LlamaOptions, socket: Path) -
 def _new_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("tuneyard_server.engines.llama_cpp")
     routes = (Route("/v1/chat/completions", "POST"), Route("/props", "GET"))
-    engine = Engine(options=LlamaOptions, command=llama_command, routes=routes, explain=lambda lines: "".join(lines))
+    engine = Engine(LlamaOptions, llama_command, routes, lambda lines: Cause("".join(lines)), lambda metrics: None)
     vars(module)["ENGINE"] = engine
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(registry.ENGINES, "llama-cpp", registry.Engine("llama.cpp"))

@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,16 @@ import pytest
 
 from support.builders import OLD
 from support.serving import Serving
-from tuneyard_api import names
+from tuneyard_api import names, reasons
 from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_api.contracts.termination import write_termination_message
-from tuneyard_api.kinds.modelserver import Vllm
+from tuneyard_api.kinds.vllm import Vllm
 from tuneyard_server import cli
 from tuneyard_server.engines import engine_command, load_engine
 from tuneyard_server.engines.base import Command
-from tuneyard_server.engines.vllm import ROUTES, explain, vllm_command
+from tuneyard_server.engines.vllm import ROUTES
+from tuneyard_server.engines.vllm.causes import explain
+from tuneyard_server.engines.vllm.command import vllm_command
 from tuneyard_server.proxy.config import Front, render
 from tuneyard_server.proxy.keys import InvalidKeyError, mounted_keys, read_keys
 
@@ -31,23 +32,22 @@ def engine_request(gpus: int = 0, threads: int | None = None, **options: Any) ->
     )
 
 
-def vllm(request: EngineRequest, *, cpu_build: bool) -> Command:
-    return vllm_command(request, Vllm.model_validate(request.options), SOCKET, cpu_build=cpu_build)
+def vllm(request: EngineRequest, *, cpu_build: bool, can_compile: bool = True) -> Command:
+    options = Vllm.model_validate(request.options)
+    return vllm_command(request, options, SOCKET, cpu_build=cpu_build, can_compile=can_compile)
 
 
 def flags(command: Command) -> dict[str, str | None]:
-    """--name value pairs; a switch has None."""
-    found: dict[str, str | None] = {}
-    for word, after in pairwise([*command.argv, "--"]):
-        if word.startswith("--"):
-            found[word] = None if after.startswith("--") else after
-    return found
+    """--name=value pairs; a switch has None."""
+    words = [word.partition("=") for word in command.argv[3:]]
+    return {name: value if equals else None for name, equals, value in words}
 
 
 def test_vllm_listens_on_a_socket_only() -> None:
     command = vllm(engine_request(), cpu_build=False)
     assert command.argv[:3] == ["vllm", "serve", "/models/model"]
-    assert flags(command) == {"--served-model-name": "bot", "--uds": "/run/tuneyard/engine.sock"}
+    listening = {"--served-model-name": "bot", "--uds": "/run/tuneyard/engine.sock"}
+    assert flags(command) == listening | {"--disable-access-log-for-endpoints": "/health,/metrics"}
 
 
 def test_cpu_build_gets_no_gpu_options() -> None:
@@ -89,11 +89,73 @@ def test_gpu_memory_needs_a_gpu() -> None:
 
 
 def test_extra_args_override_defaults() -> None:
-    extra = {"dtype": "float32", "enable-prefix-caching": "", "rope-scaling": "{a=b}"}
-    found = flags(vllm(engine_request(extraArgs=extra), cpu_build=True))
+    extra = {"dtype": "float32", "enable-prefix-caching": "", "rope-scaling": "{a=b}", "some-word": "--dashes"}
+    found = flags(vllm(engine_request(dtype="float16", extraArgs=extra), cpu_build=True))
     assert found["--dtype"] == "float32"
     assert found["--enable-prefix-caching"] is None
     assert found["--rope-scaling"] == "{a=b}"
+    assert found["--some-word"] == "--dashes"
+
+
+def test_what_the_proxy_relies_on_comes_last() -> None:
+    """argparse takes the last of several, and the beginning of a name for the whole."""
+    words = vllm(engine_request(extraArgs={"ud": "/elsewhere"}), cpu_build=True).argv
+    assert words[-2:] == ["--served-model-name=bot", f"--uds={SOCKET}"]
+
+
+@pytest.mark.parametrize(
+    ("options", "flag", "value"),
+    [
+        ({"quantization": "fp8"}, "--quantization", "fp8"),
+        ({"dtype": "float16"}, "--dtype", "float16"),
+        ({"maxNumSeqs": 8}, "--max-num-seqs", "8"),
+        ({"maxNumBatchedTokens": 512}, "--max-num-batched-tokens", "512"),
+        ({"kvCacheDtype": "fp8_e4m3"}, "--kv-cache-dtype", "fp8_e4m3"),
+        ({"attentionBackend": "FLASH_ATTN"}, "--attention-backend", "FLASH_ATTN"),
+        ({"prefixCaching": True}, "--enable-prefix-caching", None),
+        ({"prefixCaching": False}, "--no-enable-prefix-caching", None),
+        ({"chunkedPrefill": False}, "--no-enable-chunked-prefill", None),
+        ({"structuredOutputs": "guidance"}, "--structured-outputs-config.backend", "guidance"),
+        ({"reasoningParser": "qwen3"}, "--reasoning-parser", "qwen3"),
+        ({"toolCallParser": "hermes"}, "--tool-call-parser", "hermes"),
+        ({"toolCallParser": "hermes"}, "--enable-auto-tool-choice", None),
+        ({"toolCallParser": "hermes", "enableAutoToolChoice": False}, "--no-enable-auto-tool-choice", None),
+        ({"pipelineParallelSize": 2}, "--pipeline-parallel-size", "2"),
+        ({"pipelineParallelSize": 2}, "--tensor-parallel-size", "2"),
+    ],
+)
+def test_typed_fields_are_options(options: dict[str, Any], flag: str, value: str | None) -> None:
+    found = flags(vllm(engine_request(4, **options), cpu_build=False))
+    assert flag in found
+    assert found[flag] == value
+
+
+@pytest.mark.parametrize("field", ["quantization", "dtype", "kvCacheDtype", "attentionBackend", "structuredOutputs"])
+def test_auto_is_vllms_own_choice(field: str) -> None:
+    options: dict[str, Any] = {field: "auto"}
+    assert vllm(engine_request(1, **options), cpu_build=False) == vllm(engine_request(1), cpu_build=False)
+
+
+def test_speculative_decoding() -> None:
+    ngram = flags(vllm(engine_request(speculative={"method": "ngram", "tokens": 3}), cpu_build=True))
+    assert json.loads(ngram["--speculative-config"] or "") == {
+        "method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 2, "prompt_lookup_max": 5
+    }  # fmt: skip
+    draft = {"method": "draftModel", "model": {"uri": "s3://models/small", "digest": OLD}}
+    drafted = flags(vllm(engine_request(speculative=draft), cpu_build=True))
+    assert json.loads(drafted["--speculative-config"] or "") == {
+        "method": "draft_model", "num_speculative_tokens": 4, "model": "/models/draft"
+    }  # fmt: skip
+
+
+def test_nothing_is_compiled_without_a_compiler() -> None:
+    for cpu_build, can_compile in ((True, False), (True, True), (False, False)):
+        command = vllm(engine_request(1), cpu_build=cpu_build, can_compile=can_compile)
+        assert command.environment["TORCHDYNAMO_DISABLE"] == "1"
+        assert "--enforce-eager" in command.argv
+    compiling = vllm(engine_request(1), cpu_build=False, can_compile=True)
+    assert "TORCHDYNAMO_DISABLE" not in compiling.environment
+    assert "--enforce-eager" not in compiling.argv
 
 
 def test_no_downloads_and_no_telemetry() -> None:
@@ -209,9 +271,20 @@ def test_cause_is_the_root_error() -> None:
         "(EngineCore pid=9) ValueError: max_model_len 9000 is larger than 2048",
         "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.",
     ]
-    assert explain(log) == "ValueError: max_model_len 9000 is larger than 2048"
-    assert explain(["nothing"]) == "no error in its log"
+    assert explain(log).message == "ValueError: max_model_len 9000 is larger than 2048"
+    assert explain(["nothing"]).message == "no error in its log"
     assert explain([*log[:2], "", log[2]]) == explain(log)
+
+
+def test_cause_of_an_engine_that_dies_while_it_serves() -> None:
+    log = [
+        "(EngineCore pid=9) torch._inductor.exc.InductorError: InvalidCxxCompiler: No working C++ compiler found",
+        "(APIServer pid=1) vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace",
+        "(APIServer pid=1) EngineDeadError: EngineCore encountered an issue. See stack trace (above).",
+    ]
+    cause = explain(log)
+    assert cause.message.endswith("InductorError: InvalidCxxCompiler: No working C++ compiler found")
+    assert "no compiler" in cause.advice
 
 
 def test_cause_of_a_validation_error() -> None:
@@ -220,4 +293,40 @@ def test_cause_of_a_validation_error() -> None:
         "  Value error, max_model_len (900000) is greater than 8192. [type=value_error, input_value=...]\n",
         "    For further information visit https://errors.pydantic.dev\n",
     ]
-    assert explain(log) == "pydantic_core.ValidationError: Value error, max_model_len (900000) is greater than 8192."
+    cause = explain(log)
+    assert cause.message == "pydantic_core.ValidationError: Value error, max_model_len (900000) is greater than 8192."
+    assert cause.advice == "Lower vllm.maxModelLen."
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("unrecognized arguments: --no-such-flag=1", "unrecognized arguments: --no-such-flag=1"),
+        ("argument --max-num-seqs: invalid int value: 'many'", "argument --max-num-seqs: invalid int value: 'many'"),
+        (
+            "argument --x: 1 validation error for X\nbackend\n  Input should be 'a' or 'b' [type=literal_error, input",
+            "argument --x: 1 validation error for X backend Input should be 'a' or 'b'",
+        ),
+        (
+            "argument --dtype: invalid choice: 'x' (choose from 'auto', 'half')",
+            "argument --dtype: invalid choice: 'x'",
+        ),
+    ],
+)
+def test_cause_names_the_option(line: str, says: str) -> None:
+    cause = explain(["usage: vllm serve [model_tag] [options]", *f"vllm serve: error: {line}".splitlines()])
+    assert cause.message == f"vLLM does not accept an option: {says}"
+    assert cause.reason == reasons.INVALID_SPEC
+
+
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "Lower vllm.maxModelLen or"),
+        ("ValueError: To serve at least one request, 9 GiB KV cache is needed, which is larger", "cpuKVCacheGiB"),
+    ],
+)
+def test_lack_of_memory_has_a_remedy(line: str, advice: str) -> None:
+    cause = explain([line])
+    assert cause.reason == reasons.OUT_OF_MEMORY
+    assert advice in cause.advice

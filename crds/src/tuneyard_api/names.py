@@ -38,6 +38,7 @@ API_KEY_DIR: Final = "/etc/tuneyard/auth"
 API_KEY_FILE: Final = f"{API_KEY_DIR}/key"
 WORK_DIR: Final = "/work"
 MODEL_DIR: Final = "/models/model"
+DRAFT_DIR: Final = "/models/draft"  # of speculative decoding
 RUN_DIR: Final = "/run/tuneyard"
 TERMINATION_LOG: Final = "/dev/termination-log"  # the kubelet's default terminationMessagePath
 
@@ -57,6 +58,7 @@ PROGRESS_PORT: Final = 8080
 MASTER_PORT: Final = 29500  # torchrun's own choice
 PROXY_PORT: Final = 8080
 METRICS_PORT: Final = 8082  # of the proxy, for the kubelet and Prometheus
+ENGINE_PORT: Final = 8083  # of the engine's supervisor, for the kubelet
 
 # A stage's exit codes: BSD sysexits where one fits (EX_DATAERR, EX_TEMPFAIL, EX_CONFIG).
 EXIT_DONE: Final = 0

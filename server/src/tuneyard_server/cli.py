@@ -12,11 +12,12 @@ from tuneyard_api import names, reasons
 from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_api.contracts.termination import termination_message, write_termination_message
 from tuneyard_api.registry import ENGINES
-from tuneyard_server.engines import engine_command, load_engine
-from tuneyard_server.fetch import fetch
+from tuneyard_server.engines import engine_command, load_engine, options_check
+from tuneyard_server.fetch import Artifact, fetch
 from tuneyard_server.proxy.config import Front
 from tuneyard_server.proxy.serve import serve
-from tuneyard_server.supervisor import supervise
+from tuneyard_server.supervisor import Shutdown, Supervisor
+from tuneyard_server.watchdog import Limits, start_seconds
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +29,12 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     options = parser().parse_args()
     if options.verb == "fetch":
-        return fetch(options.uri, options.digest, options.to, options.credentials)
+        return run_fetch(options)
     if options.verb == "proxy":
         front = Front(load_engine(options.engine).routes, options.served_name, options.allow_origin)
         return serve(front, options.socket, options.scratch, options.key_file, options.drained, options.drain_delay)
-    return run_engine(options.request, options.socket, options.drained, options.drain_seconds)
+    shutdown = Shutdown(options.drained, options.drain_seconds)
+    return run_engine(options.request, options.socket, shutdown, options.probes_port)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--uri", required=True, help="s3://… of the artifact's directory")
     verb.add_argument("--digest", required=True, help="sha256:… of its manifest")
     verb.add_argument("--to", required=True, type=Path)
+    verb.add_argument("--draft-uri", help="s3://… of the draft model of speculative decoding")
+    verb.add_argument("--draft-digest", help="sha256:… of its manifest")
+    verb.add_argument("--draft-to", type=Path, default=Path(names.DRAFT_DIR))
+    verb.add_argument("--request", required=True, help="the engine's request: its options are checked meanwhile")
     verb.add_argument("--credentials", type=Path, default=Path(names.CREDENTIALS_DIR), help="a mounted Secret")
 
     verb = verbs.add_parser("engine", help="run the engine on a unix socket")
@@ -50,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--socket", type=Path, default=SOCKET)
     verb.add_argument("--drained", type=Path, default=DRAINED, help="the file that the proxy creates")
     verb.add_argument("--drain-seconds", type=float, default=90, help="the longest wait for running requests")
+    verb.add_argument("--probes-port", type=int, help="where the kubelet asks whether the engine lives")
 
     verb = verbs.add_parser("proxy", help="run nginx in front of the engine")
     verb.add_argument("--engine", required=True, choices=sorted(ENGINES), help="whose routes are served")
@@ -63,18 +70,37 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def run_engine(text: str, socket: Path, drained: Path, drain_seconds: float) -> int:
+def run_fetch(options: argparse.Namespace) -> int:
+    """Fetches the model, and the draft model where there is one. Returns an exit code."""
+    draft = Artifact(options.draft_uri, options.draft_digest, options.draft_to) if options.draft_uri else None
+    try:
+        check = options_check(EngineRequest.model_validate_json(options.request))
+    except ValueError as error:
+        return _invalid_request(error)
+    return fetch(Artifact(options.uri, options.digest, options.to), draft, options.credentials, check)
+
+
+def run_engine(text: str, socket: Path, shutdown: Shutdown, probes_port: int | None) -> int:
     """Runs the engine that a request asks for. Returns an exit code: 65 when the request is not valid."""
     try:
         request = EngineRequest.model_validate_json(text)
         command = engine_command(request, socket)
     except ValueError as error:
-        message = f"The engine's request is not valid: {_explained(error)}"
-        log.error("%s", message)  # noqa: TRY400 - the message is for people, the trace is not
-        advice = "Use operator and server images of the same version."
-        write_termination_message(termination_message(reasons.INVALID_SPEC, message, advice))
-        return names.EXIT_BAD_INPUT
-    return supervise(command, load_engine(request.engine).explain, socket, drained, drain_seconds)
+        return _invalid_request(error)
+    limits = Limits(start_seconds(directory_bytes(request.model)))
+    return Supervisor(command, load_engine(request.engine), socket, shutdown, limits).run(probes_port)
+
+
+def directory_bytes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def _invalid_request(error: ValueError) -> int:
+    message = f"The engine's request is not valid: {_explained(error)}"
+    log.error("%s", message)
+    advice = "Use operator and server images of the same version."
+    write_termination_message(termination_message(reasons.INVALID_SPEC, message, advice))
+    return names.EXIT_BAD_INPUT
 
 
 def _explained(error: ValueError) -> str:

@@ -1,19 +1,35 @@
-"""`tuneyard-server fetch`: downloads an artifact and verifies it before an engine reads it."""
+"""`tuneyard-server fetch`: downloads artifacts and verifies them, and checks the engine's options meanwhile."""
 
 import logging
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from tuneyard_api import names, reasons
 from tuneyard_api.contracts.termination import termination_message, write_termination_message
+from tuneyard_server.engines.base import Cause
+from tuneyard_server.vocabulary import difference
 from tuneyard_store.artifact import fetch_directory, read_manifest
 from tuneyard_store.credentials import from_environment, load_credentials
 from tuneyard_store.errors import ObjectNotFound, StoreError
 from tuneyard_store.schemes import open_store
+from tuneyard_store.store import Store
 
 log = logging.getLogger(__name__)
 
-LOG_SECONDS = 2.0
+LOG_SECONDS: Final = 2.0
+SAME_VOCABULARY: Final = "Take a draft model of the same family, with the same tokenizer."
+Check = Callable[[], Cause | None]
+
+
+class Artifact(NamedTuple):
+    """What to fetch, and where to."""
+
+    uri: str
+    digest: str
+    to: Path
 
 
 class Progress:
@@ -34,18 +50,58 @@ class Progress:
             log.info("%d of %d MB, %.0f MB/s", self.done / 1e6, self.total / 1e6, rate)
 
 
-def fetch(uri: str, digest: str, to: Path, credentials_dir: Path) -> int:
-    """Returns an exit code: 0, 65 when the artifact is missing or not the expected one, 75 when the store is away."""
-    try:
-        in_secret = credentials_dir.is_dir()
-        store = open_store(load_credentials(credentials_dir) if in_secret else from_environment())
-        manifest = read_manifest(store, uri)
-        log.info("fetching %s (%d files, %s)", uri, len(manifest.files), digest)
-        fetch_directory(store, uri, to, digest, Progress(manifest.size_bytes))
-    except StoreError as error:
-        reason = reasons.ARTIFACT_NOT_FOUND if isinstance(error, ObjectNotFound) else error.reason
-        log.error("%s: %s", reason, error)  # noqa: TRY400 - the message is for people, the trace is not
-        write_termination_message(termination_message(reason, error.message, error.advice))
-        return names.EXIT_TRY_AGAIN if error.transient else names.EXIT_BAD_INPUT
-    log.info("verified %s", digest)
+def fetch(model: Artifact, draft: Artifact | None, credentials_dir: Path, check: Check = lambda: None) -> int:
+    """Returns an exit code: 0, 65 when something is missing, wrong or not the expected one, 75 when the store is away.
+
+    Args:
+        draft: the draft model of speculative decoding.
+        check: finds what is wrong with the engine's options; it runs while the artifacts are downloaded.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        checked = pool.submit(check)
+        try:
+            in_secret = credentials_dir.is_dir()
+            store = open_store(load_credentials(credentials_dir) if in_secret else from_environment())
+            for artifact in filter(None, (draft, model)):
+                _fetch(store, artifact, checked)
+        except StoreError as error:
+            reason = reasons.ARTIFACT_NOT_FOUND if isinstance(error, ObjectNotFound) else error.reason
+            code = names.EXIT_TRY_AGAIN if error.transient else names.EXIT_BAD_INPUT
+            return _refuse(Cause(error.message, reason, error.advice), code)
+        except OptionsWrong:
+            log.info("the rest is not fetched")
+    if cause := checked.result() or _vocabulary(model, draft):
+        return _refuse(cause, names.EXIT_BAD_INPUT)
     return 0
+
+
+class OptionsWrong(Exception):
+    """The engine's options are wrong, so the rest need not be fetched."""
+
+
+def _fetch(store: Store, artifact: Artifact, checked: "Future[Cause | None]") -> None:
+    """Raises StoreError, and OptionsWrong as soon as the check has found something."""
+    manifest = read_manifest(store, artifact.uri)
+    log.info("fetching %s (%d files, %s)", artifact.uri, len(manifest.files), artifact.digest)
+    progress = Progress(manifest.size_bytes)
+
+    def on_bytes(count: int) -> None:
+        progress(count)
+        if checked.done() and checked.result():
+            raise OptionsWrong
+
+    fetch_directory(store, artifact.uri, artifact.to, artifact.digest, on_bytes)
+    log.info("verified %s", artifact.digest)
+
+
+def _vocabulary(model: Artifact, draft: Artifact | None) -> Cause | None:
+    found = difference(model.to, draft.to) if draft else None
+    if draft is None or found is None:
+        return None
+    return Cause(f"{draft.uri} cannot draft for {model.uri}: {found}", reasons.VOCABULARY_DIFFERS, SAME_VOCABULARY)
+
+
+def _refuse(cause: Cause, code: int) -> int:
+    log.error("%s: %s", cause.reason, cause.message)
+    write_termination_message(termination_message(cause.reason, cause.message, cause.advice))
+    return code

@@ -16,6 +16,7 @@ from tuneyard_api.base import (
     SecretRef,
 )
 from tuneyard_api.kind import AGE, NAME_FITS, Column, Kind
+from tuneyard_api.kinds.vllm import ServedDigest, Vllm
 from tuneyard_api.pod import PodOptions
 from tuneyard_api.registry import ARTIFACT_FORMATS, ENGINES, STRATEGIES, OneOf, described
 from tuneyard_api.rules import Obeys, Rule, matches
@@ -28,19 +29,6 @@ class FineTuneJobRef(Model):
     format: Annotated[str, OneOf(ARTIFACT_FORMATS, "recommended")] = Field(
         default="recommended", description="Which of its artifacts. Default: recommended."
     )
-
-
-ServedDigest = Annotated[
-    str,
-    Field(max_length=71),
-    Obeys(
-        matches(
-            r"sha256:[0-9a-f]{64}",
-            "not a digest: write sha256: and 64 hexadecimal digits, as in the FineTuneJob's status.artifacts",
-            cel=True,
-        )
-    ),
-]
 
 
 class ServedModelSource(Model):
@@ -63,31 +51,6 @@ class ServedModelSource(Model):
                 "uri needs digest (sha256:…, in the FineTuneJob's status.artifacts), and digest needs uri",
                 lambda model: (model.uri is None) == (model.digest is None),
                 cel="has(self.uri) == has(self.digest)",
-            ),
-        )
-
-
-class Vllm(Model):
-    max_model_len: int | None = Field(
-        default=None, ge=16, description="Longest context in tokens. Default: the model's own."
-    )
-    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1, description="Default: vLLM's, 0.9.")
-    tensor_parallel_size: int | None = Field(default=None, ge=1, le=64, description="Default: resources.gpus.")
-    cpu_kv_cache_gib: int | None = Field(
-        default=None, ge=1, alias="cpuKVCacheGiB", description="Key-value cache on a CPU, in GiB. Default: 1."
-    )
-    extra_args: dict[str, str] = Field(
-        default={},
-        description="More vLLM options, without the dashes: {max-num-seqs: '16'}. An empty value is a switch.",
-    )
-
-    @classmethod
-    def rules(cls) -> tuple[Rule, ...]:
-        return (
-            Rule(
-                "vLLM's options stand here without the dashes in front: write max-num-seqs, not --max-num-seqs",
-                lambda vllm: not any(option.startswith("-") for option in vllm.extra_args),
-                field="extraArgs",
             ),
         )
 
@@ -193,7 +156,7 @@ class ModelServerSpec(Model):
         return (
             Rule(
                 "more GPUs than the pod has: write at most resources.gpus",
-                lambda spec: not spec.resources.gpus or (spec.vllm.tensor_parallel_size or 1) <= spec.resources.gpus,
+                lambda spec: not spec.resources.gpus or spec.vllm.gpus_needed <= spec.resources.gpus,
                 field="vllm.tensorParallelSize",
             ),
         )

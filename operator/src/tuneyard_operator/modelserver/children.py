@@ -30,9 +30,13 @@ ASKED: Final = "tuneyard.dev/asked"
 # The proxy lets streams end, then the engine stops.
 GRACE_SECONDS: Final = 120
 
-# No limit of ephemeral-storage: the limits of a pod's containers together bound its volumes, where the model is.
+# The supervisor ends an engine that takes too long for the size of its model, and says why; this is for when it fails.
+STARTUP_FAILURES: Final = 7200
+
+# No limit of ephemeral-storage: the limits of a pod's containers together bound its volumes, where the model is. vLLM
+# checks its options in fetch: importing it takes 800 MB.
 FETCH_DEFAULTS: Final = ContainerResources(
-    requests={"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "64Mi"}, limits={"memory": "1Gi"}
+    requests={"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "64Mi"}, limits={"memory": "2Gi"}
 )
 PROXY_DEFAULTS: Final = ContainerResources(
     requests={"cpu": "10m", "memory": "64Mi", "ephemeral-storage": "64Mi"}, limits={"memory": "128Mi"}
@@ -147,31 +151,39 @@ def pod_spec(server: Json, spec: ModelServerSpec, release: Release, settings: Se
         **podspec.placement(spec.resources, spec.priority_class_name, {names.LABEL_MODELSERVER: name(server)}),
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": podspec.POD_SECURITY,
-        "initContainers": [_fetch(spec, release, settings, [MODELS, TMP, *credentials])],
+        "initContainers": [_fetch(server, spec, release, settings, [MODELS, TMP, *credentials])],
         "containers": [_engine(server, spec, settings), _proxy(server, spec, settings, [RUN, TMP, *key])],
         "volumes": [volume for volume, _ in [RUN, MODELS, TMP, SHM, *key, *credentials]],
     }
 
 
-def _fetch(spec: ModelServerSpec, release: Release, settings: Settings, mounted: list[tuple[Json, Json]]) -> Json:
+def _fetch(
+    server: Json, spec: ModelServerSpec, release: Release, settings: Settings, mounted: list[tuple[Json, Json]]
+) -> Json:
     command = ["tuneyard-server", "fetch", "--uri", release.uri, "--digest", release.digest, "--to", names.MODEL_DIR]
+    if draft := getattr(_engine_options(spec), "draft", None):
+        command += ["--draft-uri", draft.uri, "--draft-digest", draft.digest]
+    command += ["--request", _request(server, spec)]
     image = images.image(settings, images.SERVER)
     resources = podspec.container_resources(spec.containers.fetch, FETCH_DEFAULTS)
     return _container(FETCH, image, settings, mounted) | {"command": command, "resources": resources}
 
 
 def _engine(server: Json, spec: ModelServerSpec, settings: Settings) -> Json:
-    request = json.dumps(engine_request(server, spec).wire(), sort_keys=True)
+    command = ["tuneyard-server", "engine", "--request", _request(server, spec)]
     image = images.image(settings, ENGINES[spec.engine].image)
     return _container(ENGINE, image, settings, [RUN, MODELS, TMP, SHM]) | {
-        "command": ["tuneyard-server", "engine", "--request", request],
+        "command": [*command, "--probes-port", str(names.ENGINE_PORT)],
+        "ports": [{"name": "probes", "containerPort": names.ENGINE_PORT}],
+        "startupProbe": _probe("/startupz", "probes") | {"periodSeconds": 2, "failureThreshold": STARTUP_FAILURES},
+        "livenessProbe": _probe("/livez", "probes") | {"periodSeconds": 10, "failureThreshold": 6},
         "resources": podspec.container_resources(spec.resources),
     }
 
 
 def engine_request(server: Json, spec: ModelServerSpec) -> EngineRequest:
     """What the engine's container is asked to serve, with the options of spec.<engine>."""
-    options: Any = getattr(spec, module_name(spec.engine), None)
+    options = _engine_options(spec)
     return EngineRequest(
         engine=spec.engine,
         model=names.MODEL_DIR,
@@ -180,6 +192,19 @@ def engine_request(server: Json, spec: ModelServerSpec) -> EngineRequest:
         threads=cpu_threads(spec.resources.limits, spec.resources.requests),
         options=options.wire() if options else {},
     )
+
+
+def _engine_options(spec: ModelServerSpec) -> Any:
+    """spec.<engine>; None where the engine has no options."""
+    return getattr(spec, module_name(spec.engine), None)
+
+
+def _request(server: Json, spec: ModelServerSpec) -> str:
+    return json.dumps(engine_request(server, spec).wire(), sort_keys=True)
+
+
+def _probe(path: str, port: str) -> Json:
+    return {"httpGet": {"path": path, "port": port}, "timeoutSeconds": 5}
 
 
 def _proxy(server: Json, spec: ModelServerSpec, settings: Settings, mounted: list[tuple[Json, Json]]) -> Json:
@@ -191,12 +216,7 @@ def _proxy(server: Json, spec: ModelServerSpec, settings: Settings, mounted: lis
             {"name": "http", "containerPort": names.PROXY_PORT},
             {"name": "metrics", "containerPort": names.METRICS_PORT},
         ],
-        "readinessProbe": {
-            "httpGet": {"path": "/health", "port": "metrics"},
-            "periodSeconds": 2,
-            "timeoutSeconds": 5,
-            "failureThreshold": 3,
-        },
+        "readinessProbe": _probe("/health", "metrics") | {"periodSeconds": 2, "failureThreshold": 3},
         "resources": podspec.container_resources(spec.containers.proxy, PROXY_DEFAULTS),
     }
 

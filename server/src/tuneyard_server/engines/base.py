@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
+from tuneyard_api import reasons
 from tuneyard_api.base import Model
 from tuneyard_api.contracts.serving import EngineRequest
 
@@ -26,8 +27,25 @@ class Command(NamedTuple):
     environment: dict[str, str]
 
 
+class Cause(NamedTuple):
+    """Why an engine ended, or cannot start."""
+
+    message: str
+    reason: str = reasons.ENGINE_CRASHED
+    advice: str = "See the engine's log."
+
+
+class Work(NamedTuple):
+    """What an engine is doing, by its metrics."""
+
+    requests: int
+    """Requests that run or wait."""
+    steps: float
+    """Counts up while the engine computes: it hangs when it has requests and this stands still."""
+
+
 class Engine(NamedTuple, Generic[Options]):
-    """A program that serves a model over the OpenAI API."""
+    """A program that serves a model over the OpenAI API, with /health and /metrics."""
 
     options: type[Options]
     """The model of spec.<engine> of a ModelServer."""
@@ -35,5 +53,9 @@ class Engine(NamedTuple, Generic[Options]):
     """The program that serves the request on the unix socket at the path."""
     routes: tuple[Route, ...]
     """All that clients can reach: the proxy answers every other path with 404."""
-    explain: Callable[[Iterable[str]], str]
+    explain: Callable[[Iterable[str]], Cause]
     """The cause of a crash, found in the last lines of the engine's log."""
+    work: Callable[[str], Work | None]
+    """What the engine does, read from its /metrics; None where they do not say."""
+    check: Callable[[EngineRequest, Options], Cause | None] = lambda request, options: None
+    """What is wrong with the options, found before the engine's container starts. It may take seconds."""
