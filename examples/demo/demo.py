@@ -229,12 +229,15 @@ def show_losses(job: Json) -> None:
 def show_next_steps() -> None:
     console.print(
         f"""
-Next commands:
+Next commands, in a shell that knows the cluster:
+  eval "$(python3 tests/cluster env)"
   kubectl get ftj,ms -n {NAMESPACE}
   kubectl describe ftj {NAME} -n {NAMESPACE}            # events and conditions
   kubectl delete ftj {NAME} -n {NAMESPACE}              # the artifacts stay, so that applying it again ...
   kubectl apply -n {NAMESPACE} -f examples/finetune.yaml   # ... reuses them within a minute, without training
-  kubectl port-forward -n {NAMESPACE} svc/{NAME} 8000:80   # then any OpenAI client at http://localhost:8000/v1
+  kubectl port-forward -n {NAMESPACE} svc/{NAME} 8000:80 & # then any OpenAI client at http://localhost:8000/v1 ...
+  curl -s http://localhost:8000/v1/models -H "Authorization: Bearer $(kubectl get secret {NAME}-key -n {NAMESPACE} \\
+    -o jsonpath='{{.data.api-key}}' | base64 -d)"          # ... with this key
   make cluster-down
 """,
         soft_wrap=True,

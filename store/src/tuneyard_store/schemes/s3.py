@@ -18,6 +18,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectionError,  # noqa: A004
+    CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
@@ -50,6 +51,7 @@ WRONG_CREDENTIALS: Final = {
     "AuthorizationHeaderMalformed": "AWS_REGION",
 }
 
+NO_KEYS: Final = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
 # The store cannot be reached, which is worth a retry; every other error of boto3 needs a person.
 UNREACHABLE: Final = (ConnectionError, HTTPClientError, IncompleteReadError, HTTPError, Boto3Error)
 
@@ -214,12 +216,8 @@ def named_error(error: Exception, uri: str, credentials: Credentials) -> errors.
         return _response_error(error, uri, endpoint)
     if isinstance(error, SSLError):
         return _tls_error(error, endpoint)
-    if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        return errors.CredentialsMissing(
-            f"No keys for {uri}",
-            "Name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in spec.output.secretRef, or a service "
-            "account with access to the store in spec.pod.serviceAccountName.",
-        )
+    if isinstance(error, NO_KEYS):
+        return _without_keys(error, uri)
     cause = error.__cause__ or error.__context__
     if isinstance(error, Boto3Error) and isinstance(cause, ClientError | BotoCoreError):
         return named_error(cause, uri, credentials)
@@ -229,6 +227,20 @@ def named_error(error: Exception, uri: str, credentials: Credentials) -> errors.
         f"{endpoint} did not answer for {uri} ({type(error).__name__})",
         f"Check AWS_ENDPOINT_URL in the credentials Secret{_tls_hint(endpoint)} and that the store is up; "
         "this is tried again.",
+    )
+
+
+def _without_keys(error: Exception, uri: str) -> errors.StoreError:
+    """The default chain found no keys, or who gives them to this pod's identity refused."""
+    if isinstance(error, CredentialRetrievalError):
+        return errors.InvalidCredentials(
+            f"The pod's identity gets no keys for {uri}",
+            "Give its service account access to the store, or name a Secret with keys.",
+        )
+    return errors.CredentialsMissing(
+        f"No keys for {uri}",
+        "Name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in spec.output.secretRef, or a service "
+        "account with access to the store in spec.pod.serviceAccountName.",
     )
 
 
