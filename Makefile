@@ -40,6 +40,10 @@ argocd: setup ## The health scripts in Argo CD's own evaluator, which is built f
 score: setup ## kube-score on the chart's output; builds it first (1 minute); not in CI
 	$(RUN) pytest tests/score
 
+.PHONY: fuzz
+fuzz: setup ## 10,000 mutations of each kind of file that users bring; not in CI. KINDS= and MUTATIONS= choose fewer
+	PYTHONPATH=tests:examples $(RUN) python -m fuzz.run --jobs "$$(nproc)" --mutations $(or $(MUTATIONS),10000) $(KINDS)
+
 .PHONY: check
 check: lint types unit ## The quick loop: lint, types, unit tests
 

@@ -12,7 +12,7 @@ import pytest
 
 from contract import s3_servers
 from contract.s3_servers import BUCKET, Server
-from support.tinymodel import SHAPES, write_model
+from support.tinymodel import CONFIG, write_model
 from tuneyard_api.contracts.termination import PrepareReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import Stage
@@ -80,7 +80,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             directory = write_model(tmp_path_factory.mktemp("models") / name, **changes)
             for path in directory.iterdir():
                 store.upload(path, f"{ROOT}/models/{name}/{path.name}")
-        store.write(f"{ROOT}/models/shard-missing/config.json", json.dumps(SHAPES).encode())
+        store.write(f"{ROOT}/models/shard-missing/config.json", json.dumps(CONFIG).encode())
         store.write(f"{ROOT}/models/shard-missing/model-00001-of-00002.safetensors", b"x")
         index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
         store.write(f"{ROOT}/models/shard-missing/model.safetensors.index.json", json.dumps(index).encode())

@@ -37,6 +37,9 @@ class MemoryStore:
             raise ObjectNotFound(f"{uri} does not exist", "")
         return self.objects[uri]
 
+    def read_range(self, uri: str, start: int, length: int) -> bytes:
+        return self.read(uri)[start : start + length]
+
     def write(self, uri: str, data: bytes, content_type: str = "application/octet-stream") -> None:
         self.objects[uri] = data
 

@@ -15,12 +15,19 @@ TEMPLATE: Final = (
 TURN_START: Final = "<|im_start|>"
 TURN_END: Final = "<|im_end|>"
 SHAPES: Final = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "head_dim": 32}
+CONFIG: Final = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "num_hidden_layers": 1,
+    "vocab_size": 258,
+    **SHAPES,
+}
 
 
 def write_model(to: Path, *, template: str | None = TEMPLATE, weights: bool = True, **config: Any) -> Path:
     """Writes the directory; a template goes into tokenizer_config.json."""
     to.mkdir(parents=True)
-    (to / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], **SHAPES, **config}))
+    (to / "config.json").write_text(json.dumps({**CONFIG, **config}))
     tokenizer_config = {"bos_token": TURN_START, "eos_token": {"__type": "AddedToken", "content": TURN_END}}
     if template is not None:
         tokenizer_config["chat_template"] = template

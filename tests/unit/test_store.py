@@ -15,6 +15,7 @@ from botocore.parsers import ResponseParserError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from demo.certificates import make_authority
 from tuneyard_api.contracts.artifact import Manifest, ManifestFile, canonical_json
 from tuneyard_store import errors
 from tuneyard_store.artifact import describe_directory, parse_manifest
@@ -25,6 +26,7 @@ from tuneyard_store.schemes.s3 import Location, named_error
 SECRET = "the-secret-key"
 CREDENTIALS = Credentials("the-access-key", SECRET, endpoint_url="https://store.example:9000")
 URI = "s3://bucket/path/file"
+CERTIFICATE = make_authority("a private CA").certificate_pem
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def secret(tmp_path: Path, **files: str) -> Path:
 
 
 def test_credentials_from_a_secret(tmp_path: Path) -> None:
-    found = load_credentials(secret(tmp_path, AWS_ENDPOINT_URL="https://store", AWS_REGION="eu", ca_crt="PEM"))
+    found = load_credentials(secret(tmp_path, AWS_ENDPOINT_URL="https://store", AWS_REGION="eu", ca_crt=CERTIFICATE))
     assert found == Credentials("key", SECRET, None, "https://store", "eu", "path", tmp_path / "ca.crt")
     assert SECRET not in repr(found)
 
@@ -153,7 +155,19 @@ def test_default_endpoint(tmp_path: Path) -> None:
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "AWS_ACCESS_KEY_ID"),
         ({"AWS_SECRET_ACCESS_KEY": " \n"}, "AWS_SECRET_ACCESS_KEY"),
         ({"AWS_ENDPOINT_URL": "store:9000"}, "https://"),
+        ({"AWS_ENDPOINT_URL": "https://"}, "https://"),
+        ({"AWS_ENDPOINT_URL": "https://[::1"}, "AWS_ENDPOINT_URL"),
+        ({"AWS_ENDPOINT_URL": "https://store:port"}, "AWS_ENDPOINT_URL"),
+        ({"AWS_ENDPOINT_URL": "https://sto re"}, "AWS_ENDPOINT_URL"),
         ({"AWS_S3_ADDRESSING_STYLE": "Path"}, "virtual"),
+        ({"AWS_REGION": "eu central"}, "AWS_REGION"),
+        ({"AWS_REGION": "-"}, "AWS_REGION"),
+        ({"AWS_ACCESS_KEY_ID": "two\nlines"}, "AWS_ACCESS_KEY_ID"),
+        ({"AWS_SECRET_ACCESS_KEY": f"{SECRET}é"}, "AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_SESSION_TOKEN": "a\x00b"}, "AWS_SESSION_TOKEN"),
+        ({"ca_crt": ""}, "BEGIN CERTIFICATE"),
+        ({"ca_crt": "MIIB"}, "BEGIN CERTIFICATE"),
+        ({"ca_crt": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"}, "BEGIN CERTIFICATE"),
     ],
 )
 def test_invalid_secret(tmp_path: Path, files: dict[str, str], word: str) -> None:
@@ -166,10 +180,17 @@ def test_invalid_secret(tmp_path: Path, files: dict[str, str], word: str) -> Non
 def test_secret_without_keys_leaves_them_to_the_default_chain(tmp_path: Path) -> None:
     """The pod's service account has access to the store: workload identity."""
     (tmp_path / "AWS_ENDPOINT_URL").write_text("https://store")
-    (tmp_path / "ca.crt").write_text("PEM")
+    (tmp_path / "ca.crt").write_text(CERTIFICATE)
     found = load_credentials(tmp_path)
     assert (found.access_key, found.secret_key) == (None, None)
     assert (found.endpoint_url, found.ca_file) == ("https://store", tmp_path / "ca.crt")
+
+
+def test_secret_that_is_no_text(tmp_path: Path) -> None:
+    (secret(tmp_path) / "AWS_SECRET_ACCESS_KEY").write_bytes(b"\xff\xfe" + SECRET.encode())
+    with pytest.raises(errors.CredentialsMissing, match="key AWS_SECRET_ACCESS_KEY that is not text") as caught:
+        load_credentials(tmp_path)
+    assert SECRET not in str(caught.value)
 
 
 def test_missing_secret(tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ class _AnyScheme:
     def read(self, uri: str) -> bytes:
         return self._store(uri).read(uri)
 
+    def read_range(self, uri: str, start: int, length: int) -> bytes:
+        return self._store(uri).read_range(uri, start, length)
+
     def write(self, uri: str, data: bytes, content_type: str = "application/octet-stream") -> None:
         self._store(uri).write(uri, data, content_type)
 

@@ -146,6 +146,12 @@ class S3Store:
         with self.open(uri) as stream:
             return stream.read()
 
+    def read_range(self, uri: str, start: int, length: int) -> bytes:
+        bucket, key = Location.parse(uri)
+        with self._named_errors(uri):
+            span = f"bytes={start}-{start + length - 1}"
+            return self._client.get_object(Bucket=bucket, Key=key, Range=span)["Body"].read()
+
     def write(self, uri: str, data: bytes, content_type: str = "application/octet-stream") -> None:
         bucket, key = Location.parse(uri)
         with self._named_errors(uri):

@@ -32,7 +32,9 @@ TODAY: Final = date(2024, 7, 26)
 # What one rendering may take. A common template takes 0.1 milliseconds.
 RENDER_SECONDS: Final = 5
 RENDER_BYTES: Final = 512 * 2**20
-RENDER_CHARACTERS: Final = 64 * 2**20
+# Of the text, beside what is said in the messages; each character may become a token of some hundred bytes.
+RENDER_CHARACTERS: Final = 256 * 2**10
+RENDER_TIMES: Final = 8  # a template may repeat what is said so often
 ERROR_CHARACTERS: Final = 300
 
 
@@ -67,14 +69,16 @@ class ChatTemplate:
                 much time or memory.
         """
         chat = [_fields(message) for message in messages]
+        said = sum(len(str(value)) for message in chat for value in message.values())
         return _within_bounds(
+            RENDER_CHARACTERS + RENDER_TIMES * said,
             lambda: self._template.render(
                 messages=chat,
                 tools=list(tools) or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self._special_tokens,
-            )
+            ),
         )
 
 
@@ -85,16 +89,16 @@ def _fields(message: Message) -> dict[str, Any]:
     return fields if reasoning is None else {"thinking": reasoning} | fields | {"reasoning_content": reasoning}
 
 
-def _within_bounds(render: Callable[[], str]) -> str:
-    """What `render` returns; every error of it as a TemplateError that names the line."""
+def _within_bounds(characters: int, render: Callable[[], str]) -> str:
+    """What `render` returns, at most so many characters; every error of it as a TemplateError that names the line."""
     try:
         with Bounded(RENDER_SECONDS, RENDER_BYTES):
             text = render()
             text.encode()
     except Exception as error:  # it runs a user's code, which may raise anything
         raise TemplateError(_explained(error)) from error
-    if len(text) > RENDER_CHARACTERS:
-        raise TemplateError(f"it renders more than {RENDER_CHARACTERS // 2**20} million characters")
+    if len(text) > characters:
+        raise TemplateError(f"it renders {len(text)} characters, far more than the messages have")
     return text
 
 

@@ -1,92 +1,80 @@
-"""Checks of the base model that need no weights: whether it is complete, and its shapes."""
+"""The checks of the base model in prepare, before a GPU is asked for; see model/checks for what they are."""
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from tuneyard_api import reasons
+from tuneyard_api.kinds.finetunejob import Training
 from tuneyard_store.store import ObjectInfo, Store
-from tuneyard_trainer.model.layout import INDEX, SINGLE, config_files, weight_files
-from tuneyard_trainer.model.shape import ModelShape, read_header
+from tuneyard_trainer.model.base import BaseModel
+from tuneyard_trainer.model.checks import CONFIG_CHECKS, WEIGHT_CHECKS
+from tuneyard_trainer.model.layout import INDEX, config_files
+from tuneyard_trainer.model.weights import read_shards
 from tuneyard_trainer.runtime.errors import BadInput
+from tuneyard_trainer.runtime.userfiles import read_object
 
 CONFIG: Final = "config.json"
+WEIGHTS: Final = ".safetensors"
+# Weights that are not read: some of these formats can run code, others hold quantized weights.
+OTHER_WEIGHTS: Final = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
 
 
-def check_model(store: Store, uri: str, directory: Path) -> dict[str, ObjectInfo]:
-    """The files of the model at `uri` by their path; its small files are downloaded into `directory`.
-
-    Raises:
-        BadInput: the model is incomplete.
-    """
-    files = list_model(store, uri)
-    fetch_config(store, files, directory)
-    check_weights(directory, files, uri)
-    return files
-
-
-def list_model(store: Store, uri: str) -> dict[str, ObjectInfo]:
-    """The files that belong to the model, by their path.
+def check_model(store: Store, uri: str, directory: Path, training: Training) -> BaseModel:
+    """The model at `uri`, after all checks; its small files are downloaded into `directory`.
 
     Raises:
-        BadInput: there is no model, or it has no weights in safetensors.
+        BadInput: the model is incomplete, broken, or cannot be tuned.
     """
-    root = uri.rstrip("/") + "/"
-    found = {item.uri.removeprefix(root): item for item in store.list(root)}
+    uri = uri.rstrip("/")
+    found = {item.uri.removeprefix(f"{uri}/"): item for item in store.list(f"{uri}/")}
     if CONFIG not in found:
-        what = f"{root}{CONFIG} does not exist" if found else f"There is no model at {uri} in {store.endpoint(uri)}"
-        raise BadInput(
-            reasons.MODEL_NOT_FOUND,
-            what,
-            "Upload the model's directory there (config.json, tokenizer, *.safetensors), or correct model.uri.",
-        )
-    weights = [name for name in found if name.endswith(".safetensors") and "/" not in name]
-    if not weights:
-        raise BadInput(
-            reasons.MODEL_WEIGHTS_MISSING,
-            f"The model at {uri} has no weights: no *.safetensors beside {CONFIG}",
-            "Upload them; convert other formats with transformers (save_pretrained).",
-        )
-    names = {*config_files(found), *weights, *({INDEX} & found.keys())}
-    return {name: found[name] for name in sorted(names)}
-
-
-def fetch_config(store: Store, files: dict[str, ObjectInfo], to: Path) -> None:
-    """Downloads the model's small files: configuration, tokenizer, template and index."""
+        raise _no_config(store, uri, found)
+    files = {name: found[name] for name in sorted(model_files(found))}
     for name, item in files.items():
-        if not name.endswith(".safetensors"):
-            store.download(item.uri, to / name)
+        if not name.endswith(WEIGHTS):
+            store.download(item.uri, directory / name)
+    model = BaseModel(uri, directory, files, read_object(directory / CONFIG, f"{uri}/{CONFIG}"))
+    for config_check in CONFIG_CHECKS:
+        config_check.check(model, training)
+    if not any(name.endswith(WEIGHTS) for name in files):
+        raise _no_weights(uri, found)
+    model = replace(model, shards=read_shards(store, files, directory, uri))
+    for weight_check in WEIGHT_CHECKS:
+        weight_check.check(model, training)
+    return model
 
 
-def check_weights(directory: Path, names: Iterable[str], uri: str) -> None:
-    """Raises BadInput when a shard of the index is missing."""
-    index = directory / INDEX
-    wanted = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {SINGLE}
-    missing = sorted(wanted - set(names))
-    if missing:
-        raise BadInput(
-            reasons.MODEL_WEIGHTS_MISSING,
-            f"The model at {uri} is incomplete: {', '.join(missing)} missing",
-            "Upload the missing *.safetensors files.",
-        )
+def model_files(found: Iterable[str]) -> set[str]:
+    """Those of the files in a directory that belong to a model."""
+    names = list(found)
+    return {
+        *config_files(names),
+        *(name for name in names if (name.endswith(WEIGHTS) and "/" not in name) or name == INDEX),
+    }
 
 
-def read_shape(store: Store, files: dict[str, ObjectInfo], directory: Path) -> ModelShape:
-    """The shape of the model whose small files are in `directory`; of its weights only the headers are read.
+def _no_config(store: Store, uri: str, found: dict[str, ObjectInfo]) -> BadInput:
+    what = f"{uri}/{CONFIG} does not exist" if found else f"There is no model at {uri} in {store.endpoint(uri)}"
+    below = sorted(name for name in found if PurePosixPath(name).name == CONFIG)
+    other = sorted(name for name in found if name.endswith(OTHER_WEIGHTS))
+    if below:
+        what += f" (but {below[0]} below it does)"
+    elif other:
+        what += f" (there is {other[0]})"
+    return BadInput(
+        reasons.MODEL_NOT_FOUND,
+        what,
+        "Upload the model's directory there (config.json, tokenizer, *.safetensors), or correct model.uri.",
+    )
 
-    Raises:
-        BadInput: a file of weights is none.
-    """
-    tensors: dict[str, tuple[int, ...]] = {}
-    for name in weight_files(directory):
-        try:
-            with store.open(files[name].uri) as stream:
-                tensors |= {tensor: info.shape for tensor, info in read_header(stream).tensors.items()}
-        except ValueError as error:
-            raise BadInput(
-                reasons.MODEL_WEIGHTS_MISSING,
-                f"{files[name].uri} is no safetensors file: {error}",
-                "Upload the file itself: what lies there may be a pointer of Git LFS, or a part of a download.",
-            ) from error
-    return ModelShape(json.loads((directory / CONFIG).read_text()), tensors)
+
+def _no_weights(uri: str, found: dict[str, ObjectInfo]) -> BadInput:
+    other = sorted(name for name in found if name.endswith(OTHER_WEIGHTS))
+    instead = f", only {', '.join(other[:3])}" if other else ""
+    return BadInput(
+        reasons.MODEL_WEIGHTS_MISSING,
+        f"The model at {uri} has no weights: no *.safetensors beside {CONFIG}{instead}",
+        "Upload them; convert other formats with transformers (save_pretrained).",
+    )

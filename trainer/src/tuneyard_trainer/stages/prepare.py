@@ -27,7 +27,7 @@ from tuneyard_trainer.data.tokenize import ExampleTokenizer, TokenizedExample, t
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer, TokenizerLoading
 from tuneyard_trainer.exporters import check_formats
 from tuneyard_trainer.model.adaptable import check_target_modules
-from tuneyard_trainer.model.check import check_model, read_shape
+from tuneyard_trainer.model.check import check_model
 from tuneyard_trainer.reports.answers import answers_status, require_answers
 from tuneyard_trainer.reports.data import DataReport, render_markdown
 from tuneyard_trainer.runtime.context import StageContext
@@ -51,17 +51,16 @@ def identify(context: StageContext) -> dict[Stage, str]:
     check_training(spec)
     with TokenizerLoading(context, directory, context.work / TOKENIZER_DIR) as loading:
         check_output(context.store, spec.output.uri)
-        files = check_model(context.store, spec.model.uri, directory)
+        base = check_model(context.store, spec.model.uri, directory, spec.training)
         loading.start()
-        shape = read_shape(context.store, files, directory)
-        check_target_modules(spec.training.lora, shape, spec.model.uri)
-        check_formats(spec.export.formats, shape, spec.model.uri)
+        check_target_modules(spec.training.lora, base.shape, spec.model.uri)
+        check_formats(spec.export.formats, base.shape, spec.model.uri)
         template = require_template(directory, spec.model.chat_template, spec.model.uri)
         context.progress.update(percent=5, message="fetching the data")
         data = fetch_dataset(context.store, spec.dataset, context.work / DATA_DIR)
         loading.wait()
     (context.work / TOKENIZER_DIR / TEMPLATE_FILE).write_text(template)
-    model = [[name, item.size, item.etag] for name, item in files.items()]
+    model = [[name, item.size, item.etag] for name, item in base.files.items()]
     hashes = {name: [[file.uri, file.sha256] for file in found] for name, found in data.items()}
     return stage_digests(spec, {"model": model, "data": hashes})
 

@@ -1,0 +1,307 @@
+"""What is fuzzed: for each kind of file some sound ones, the mutations that suit it, and what reads it.
+
+A reader may raise an error with a reason, and nothing else.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from botocore.awsrequest import AWSResponse
+
+from demo.certificates import make_authority
+from fuzz.mutate import Mutation, bytes_changed, json_changed, spliced
+from support.memorystore import MemoryStore
+from support.models import URI
+from support.tinymodel import TEMPLATE, write_model
+from tuneyard_api import names, reasons
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_store.artifact import describe_directory, fetch_directory
+from tuneyard_store.credentials import load_credentials
+from tuneyard_store.errors import StoreError
+from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_trainer.exporters.adapter_config import read_adapter_config
+from tuneyard_trainer.runtime.context import StageContext
+from tuneyard_trainer.runtime.errors import StageError
+from tuneyard_trainer.stages import run_stage
+
+DATA: Final = "s3://data/rows.jsonl"
+ENDS: Final = (names.EXIT_DONE, names.EXIT_BAD_INPUT)
+
+
+class Kind(NamedTuple):
+    """One kind of file."""
+
+    seeds: Callable[[], Sequence[bytes]]
+    mutations: Sequence[Mutation]
+    read: Callable[[bytes], str]
+    """Returns the reason with which it ended; raises for what must not happen."""
+
+
+@cache
+def model_files() -> Mapping[str, bytes]:
+    with tempfile.TemporaryDirectory() as directory:
+        made = write_model(Path(directory) / "tiny")
+        files = {path.name: path.read_bytes() for path in made.iterdir()}
+    return files | {"chat_template.jinja": TEMPLATE.encode()}
+
+
+ROWS: Final = (
+    b'{"messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}, '
+    b'{"role": "assistant", "content": "A"}]}\n'
+    b'{"messages": [{"role": "user", "content": "Q2"}, {"role": "assistant", "content": "A2", "weight": 1}]}\n',
+    b'{"instruction": "I", "input": "", "output": "O"}\n{"instruction": "J", "input": "K", "output": "P"}\n',
+    b'{"prompt": "P", "completion": "C", "system": "S"}\n\n{"prompt": "R", "completion": "D"}\n',
+    b'{"question": "Q?", "answer": "A.", "context": "C", "id": 7}\n{"question": "R?", "answer": "B."}\n',
+)
+
+
+def prepare(files: Mapping[str, bytes], rows: bytes = ROWS[0], **spec: Any) -> str:
+    """Runs the prepare stage on a model of these files, and on these rows."""
+    store = MemoryStore()
+    store.objects = {f"{URI}/{name}": data for name, data in files.items()} | {DATA: rows}
+    given = FineTuneJobSpec.model_validate(
+        {
+            "model": {"uri": URI},
+            "dataset": {
+                "train": [{"uri": DATA}],
+                "clean": {"minRows": 1},
+                "validation": {"fraction": 0.5},
+            },
+            "training": {"maxLength": 64},
+            "export": {"formats": ["bf16", "gptq"]},
+            "output": {"uri": "s3://out/put"},
+        }
+        | spec
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        context = StageContext(stage="prepare", name="fuzz", spec=given, store=store, work=Path(directory))
+        outcome = run_stage(context)
+    if outcome.exit_code not in ENDS or outcome.reason == reasons.STAGE_CRASHED:
+        raise AssertionError(f"{outcome.reason}: {outcome.message}")
+    if outcome.exit_code == names.EXIT_BAD_INPUT and not (outcome.message and outcome.advice):
+        raise AssertionError(f"{outcome.reason} without a message or without advice")
+    f"{outcome.message} {outcome.advice}".encode()
+    return outcome.reason
+
+
+def in_model(name: str) -> Callable[[bytes], str]:
+    """Reads a file of the model with prepare."""
+    return lambda data: prepare({**model_files(), name: data})
+
+
+def seeds_of(name: str) -> Callable[[], Sequence[bytes]]:
+    return lambda: [model_files()[name]]
+
+
+JINJA: Final = (
+    *("{{", "}}", "{%", "%}", "{#", "#}", "-", " | ", "messages", "[0]", "['role']", ".content", "loop.index0"),
+    *(
+        "{% for a in range(99999) %}",
+        "{% endfor %}",
+        "{% if ",
+        "{% endif %}",
+        "{% else %}",
+        "{% set x = messages * 99 %}",
+    ),
+    *(
+        " ** 99999999",
+        " * 999999999",
+        " ~ ",
+        " + 1",
+        " // 0",
+        "|tojson",
+        "|length",
+        "|join",
+        "|trim",
+        "|map(attribute='x')",
+    ),
+    *(
+        "|center(99999999)",
+        "|indent(99999999)",
+        "{{ 'a' * 9999999999 }}",
+        "{{ raise_exception('no') }}",
+        "tools|length",
+    ),
+    *(
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{{ strftime_now('%Y') }}",
+        "{% generation %}",
+        "none",
+        "\x00",
+    ),
+    *("{% set ns = namespace(t='ab') %}", "{% set ns.t = ns.t ~ ns.t %}", "{{ '%9999999999d' % 1 }}", "''.__class__"),
+    *(
+        "{% include 'x' %}",
+        "{% extends 'x' %}",
+        "{% import 'x' as y %}",
+        "{% raw %}",
+        "\\ud800",
+        "'\\ud800'",
+        "é",
+        "{% break %}",
+    ),
+    *("{{ cycler('a').next() }}", "{{ lipsum(9999) }}", "{{ dict(a=1).items() }}", "{% call m() %}", "{{ self }}"),
+    *(
+        "{{ messages.append(1) }}",
+        "{{ bos_token }}",
+        "{{ undefined.x.y }}",
+        "{{ messages|sort }}",
+        "{{ (0)|round(9999) }}",
+    ),
+)
+
+
+def reason_of(read: Callable[[], object]) -> str:
+    """The reason of the error with which `read` ends, which has a message and advice."""
+    try:
+        read()
+    except (StoreError, StageError) as error:
+        if not error.message or not error.advice:
+            raise AssertionError(f"{error.reason} without a message or without advice") from error
+        str(error).encode()
+        return error.reason
+    return reasons.COMPLETED
+
+
+def manifest(data: bytes) -> str:
+    """The manifest of an artifact that somebody fetches."""
+    store = MemoryStore()
+    store.objects = {"s3://out/artifact/manifest.json": data, "s3://out/artifact/a/config.json": b"{}"}
+    with tempfile.TemporaryDirectory() as directory:
+        return reason_of(lambda: fetch_directory(store, "s3://out/artifact", Path(directory)))
+
+
+def manifests() -> Sequence[bytes]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "a" / "config.json"
+        path.parent.mkdir()
+        path.write_bytes(b"{}")
+        return [describe_directory(Path(directory), "bf16").to_json()]
+
+
+SECRET: Final = {
+    "AWS_ACCESS_KEY_ID": "AKIA0123456789",
+    "AWS_SECRET_ACCESS_KEY": "secret/key+0123456789",
+    "AWS_SESSION_TOKEN": "token",
+    "AWS_ENDPOINT_URL": "https://store.example:9000",
+    "AWS_REGION": "eu-central-1",
+    "AWS_S3_ADDRESSING_STYLE": "path",
+    "ca.crt": make_authority("fuzz").certificate_pem,
+}
+
+
+def secret(data: bytes) -> str:
+    """The files of a Secret, one a paragraph here; the store's requests end before they leave the machine."""
+    with tempfile.TemporaryDirectory() as directory:
+        for line in data.split(b"\n\n"):
+            name, _, value = line.partition(b"=")
+            if name.decode(errors="replace") in SECRET:
+                (Path(directory) / name.decode()).write_bytes(value)
+        return reason_of(lambda: _use(Path(directory)))
+
+
+def _use(directory: Path) -> None:
+    store = S3Store(load_credentials(directory, "keys"))
+    _unplug(store)
+    list(store.list("s3://bucket/prefix"))
+    store.read("s3://bucket/key")
+    store.write("s3://bucket/key", b"data")
+
+
+class Empty:
+    """The body of a response."""
+
+    def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
+        yield b"<ListBucketResult/>"
+
+    def read(self, *_: Any) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _unplug(store: S3Store) -> None:
+    """The store's client answers every request itself, after it was signed."""
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        return AWSResponse(request.url, 200, {}, Empty())
+
+    with store._named_errors("s3://bucket/key"):
+        store._client.meta.events.register("before-send.s3", answer)
+
+
+def secrets() -> Sequence[bytes]:
+    whole = [f"{name}={value}" for name, value in SECRET.items()]
+    return ["\n\n".join(whole).encode(), "\n\n".join(whole[:2]).encode()]
+
+
+def adapter(data: bytes) -> str:
+    """The configuration of an adapter that is merged."""
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "adapter_config.json").write_bytes(data)
+        return reason_of(lambda: read_adapter_config(Path(directory), "s3://out/adapter"))
+
+
+ADAPTER: Final = json.dumps(
+    {
+        "peft_type": "LORA",
+        "r": 16,
+        "lora_alpha": 32,
+        "use_rslora": False,
+        "use_dora": False,
+        "target_modules": ["q_proj", "v_proj"],
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "fan_in_fan_out": False,
+        "base_model_name_or_path": "s3://models/tiny",
+    }
+).encode()
+
+
+def header(data: bytes) -> str:
+    """The header of the weights; the tensors behind it are as long as it says, where that is not much."""
+    body = b""
+    try:
+        offsets = [entry["data_offsets"][1] for name, entry in json.loads(data).items() if name != "__metadata__"]
+        body = bytes(min(max(offsets, default=0), 2**20))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError):
+        body = bytes(64)
+    return prepare({**model_files(), "model.safetensors": len(data).to_bytes(8, "little") + data + body})
+
+
+def headers() -> Sequence[bytes]:
+    weights = model_files()["model.safetensors"]
+    length = int.from_bytes(weights[:8], "little")
+    return [weights[8 : 8 + length]]
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "rows": Kind(
+        lambda: ROWS,
+        (bytes_changed, spliced(('"messages"', '"role"', "null", "{}", "[]", "\\ud800"))),
+        lambda data: prepare(model_files(), data),
+    ),
+    "config": Kind(seeds_of("config.json"), (json_changed, json_changed, bytes_changed), in_model("config.json")),
+    "tokenizer": Kind(
+        seeds_of("tokenizer.json"), (json_changed, json_changed, bytes_changed), in_model("tokenizer.json")
+    ),
+    "tokenizer-config": Kind(
+        seeds_of("tokenizer_config.json"), (json_changed, bytes_changed), in_model("tokenizer_config.json")
+    ),
+    "template": Kind(
+        seeds_of("chat_template.jinja"),
+        (spliced(JINJA), spliced(JINJA), bytes_changed),
+        in_model("chat_template.jinja"),
+    ),
+    "adapter": Kind(lambda: [ADAPTER], (json_changed, bytes_changed), adapter),
+    "header": Kind(headers, (json_changed, json_changed, bytes_changed), header),
+    "manifest": Kind(manifests, (json_changed, bytes_changed), manifest),
+    "secret": Kind(
+        secrets, (bytes_changed, spliced(("\n", "\r\n", "https://", "[::1", "%zz", "é", "\x00", " ", "=", "@"))), secret
+    ),
+}
