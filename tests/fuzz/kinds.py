@@ -6,9 +6,10 @@ A reader may raise an error with a reason, and nothing else.
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from botocore.awsrequest import AWSResponse
 
@@ -18,14 +19,18 @@ from support.memorystore import MemoryStore
 from support.models import URI
 from support.tinymodel import TEMPLATE, write_model
 from tuneyard_api import names, reasons
+from tuneyard_api.contracts.requests import TokenizerRequest
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_store.artifact import describe_directory, fetch_directory
 from tuneyard_store.credentials import load_credentials
 from tuneyard_store.errors import StoreError
 from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_trainer.data.tokenize.tokenizer import TokenizerLoading, check_files
+from tuneyard_trainer.data.tokenize.tokenizer_worker import write_tokenizer
 from tuneyard_trainer.exporters.adapter_config import read_adapter_config
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import StageError
+from tuneyard_trainer.stages import prepare as stage
 from tuneyard_trainer.stages import run_stage
 
 DATA: Final = "s3://data/rows.jsonl"
@@ -59,6 +64,39 @@ ROWS: Final = (
 )
 
 
+class LoadedHere(TokenizerLoading):
+    """Loads the tokenizer in this process, by the same code: a process for each would take seconds."""
+
+    def __enter__(self) -> Self:
+        self._output.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing runs."""
+
+    def start(self) -> None:
+        check_files(self._model, self._context.spec.model.uri)
+        self._ready.touch()
+        write_tokenizer(
+            TokenizerRequest(
+                model=self._model, model_uri=self._context.spec.model.uri, ready_file=self._ready, output=self._output
+            )
+        )
+
+    def wait(self) -> None:
+        """It is written."""
+
+
+@contextmanager
+def tokenizer_in_process() -> Iterator[None]:
+    before = stage.TokenizerLoading
+    stage.TokenizerLoading = LoadedHere  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        stage.TokenizerLoading = before  # type: ignore[misc]
+
+
 def prepare(files: Mapping[str, bytes], rows: bytes = ROWS[0], **spec: Any) -> str:
     """Runs the prepare stage on a model of these files, and on these rows."""
     store = MemoryStore()
@@ -77,7 +115,7 @@ def prepare(files: Mapping[str, bytes], rows: bytes = ROWS[0], **spec: Any) -> s
         }
         | spec
     )
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, tokenizer_in_process():
         context = StageContext(stage="prepare", name="fuzz", spec=given, store=store, work=Path(directory))
         outcome = run_stage(context)
     if outcome.exit_code not in ENDS or outcome.reason == reasons.STAGE_CRASHED:

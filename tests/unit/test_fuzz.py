@@ -9,7 +9,7 @@ import pytest
 from fuzz.kinds import KINDS
 from fuzz.run import CORPUS, MEMORY_BYTES, Chunk, cases, tried
 
-MUTATIONS = 60
+MUTATIONS = 40
 CASES = sorted(path.relative_to(CORPUS) for path in CORPUS.glob("*/*"))
 
 

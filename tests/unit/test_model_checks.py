@@ -250,6 +250,7 @@ CASES: dict[str, Case] = {
     "a layer is missing": Case(
         config(num_hidden_layers=2), MISSING, ["model.layers.1.input_layernorm.weight", "and 6 more"]
     ),
+    "billions of layers": Case(config(num_hidden_layers=2**31), MISSING, ["model.layers.1."]),
     "another hidden size": Case(config(hidden_size=128), INVALID, ["[258, 64]", "[258, 128]"]),
     "another inner size": Case(config(intermediate_size=96), INVALID, ["mlp.down_proj", "[64, 96]"]),
     "more heads": Case(config(num_attention_heads=4), INVALID, ["self_attn", "[128, 64]"]),

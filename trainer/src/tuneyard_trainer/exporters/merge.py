@@ -6,7 +6,6 @@ from typing import Final
 from tuneyard_api.contracts.requests import ItemsDone, MergeOutcome, MergeRequest
 from tuneyard_api.contracts.results import PrepareResult, TrainResult
 from tuneyard_store.artifact import fetch_directory
-from tuneyard_trainer.exporters.adapter_config import read_adapter_config
 from tuneyard_trainer.exporters.base import ExportJob
 from tuneyard_trainer.exporters.serving_files import write_serving_files
 from tuneyard_trainer.model.layout import download_model
@@ -28,7 +27,6 @@ def merge(job: ExportJob) -> None:
     adapter = context.work / "adapter"
     trained = context.result_of(TrainResult)
     fetch_directory(context.store, trained.adapter_uri, adapter, trained.adapter_digest)
-    read_adapter_config(adapter, trained.adapter_uri)
 
     def on_event(event: ProgressEvent) -> None:
         if isinstance(event, ItemsDone):

@@ -15,6 +15,7 @@ import transformers
 
 from tuneyard_api.contracts.requests import ItemsDone, MergeOutcome, MergeRequest
 from tuneyard_trainer.exporters.adapter import Adapter
+from tuneyard_trainer.exporters.adapter_config import read_adapter_config
 from tuneyard_trainer.exporters.tensor_files import TensorReader, TensorWriter, layout
 from tuneyard_trainer.model.layout import INDEX, copy_config_files, weight_files
 from tuneyard_trainer.model.shape import local_shape
@@ -24,13 +25,18 @@ BFLOAT16: Final = "BF16"
 
 
 def merge(request: MergeRequest) -> MergeOutcome:
-    """Writes the merged model in bfloat16."""
+    """Writes the merged model in bfloat16.
+
+    Raises:
+        BadInput: the adapter's configuration is broken, or the adapter does not fit the base model's files.
+    """
     torch.set_num_threads(request.threads or torch.get_num_threads())
     transformers.logging.set_verbosity_error()
     base, output = request.model, request.output
     copy_config_files(base, output)
     write_config(output)
     shards = weight_files(base)
+    read_adapter_config(request.adapter, str(request.adapter))
     adapter = Adapter(base, request.adapter, local_shape(base, shards).tensors)
     placed: dict[str, str] = {}
     size = 0

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
@@ -25,9 +26,11 @@ from tuneyard_trainer.data.spool import Spooled, spool
 from tuneyard_trainer.data.template import TEMPLATE_FILE, ChatTemplate, require_template
 from tuneyard_trainer.data.tokenize import ExampleTokenizer, TokenizedExample, tokenize_rows
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer, TokenizerLoading
+from tuneyard_trainer.data.tokenize.vocabulary import check_vocabulary, within
 from tuneyard_trainer.exporters import check_formats
 from tuneyard_trainer.model.adaptable import check_target_modules
 from tuneyard_trainer.model.check import check_model
+from tuneyard_trainer.model.checks.vocabulary import embedding_rows
 from tuneyard_trainer.reports.answers import answers_status, require_answers
 from tuneyard_trainer.reports.data import DataReport, render_markdown
 from tuneyard_trainer.runtime.context import StageContext
@@ -38,6 +41,7 @@ MODEL_DIR: Final = "model"
 DATA_DIR: Final = "data"
 TOKENIZER_DIR: Final = "tokenizer"
 SPOOL_FILE: Final = "clean"
+EMBEDDING_FILE: Final = "embedding.json"
 PROGRESS_ROWS: Final = 500
 
 
@@ -60,6 +64,7 @@ def identify(context: StageContext) -> dict[Stage, str]:
         data = fetch_dataset(context.store, spec.dataset, context.work / DATA_DIR)
         loading.wait()
     (context.work / TOKENIZER_DIR / TEMPLATE_FILE).write_text(template)
+    (context.work / EMBEDDING_FILE).write_text(json.dumps(embedding_rows(base)))
     model = [[name, item.size, item.etag] for name, item in base.files.items()]
     hashes = {name: [[file.uri, file.sha256] for file in found] for name, found in data.items()}
     return stage_digests(spec, {"model": model, "data": hashes})
@@ -106,13 +111,21 @@ def example_tokenizer(context: StageContext) -> ExampleTokenizer:
     """The tokenizer and the chat template that `identify` has left.
 
     Raises:
-        BadInput: the template cannot be trained; see tuneyard_trainer.data.tokenize.turns.find_format.
+        BadInput: the tokenizer does not fit the model, or the template cannot be trained; see
+            tuneyard_trainer.data.tokenize.turns.find_format.
     """
     model, directory = context.spec.model, context.work / TOKENIZER_DIR
     tokenizer = ModelTokenizer(directory, model.uri)
     template = ChatTemplate((directory / TEMPLATE_FILE).read_text(), tokenizer.special_tokens)
+    check_vocabulary(tokenizer, template, embedding_size(context))
     where = "model.chatTemplate" if model.chat_template else f"The chat template of {model.uri}"
     return ExampleTokenizer(template, tokenizer, where)
+
+
+def embedding_size(context: StageContext) -> int:
+    """The rows of the base model's embedding, which `identify` has left; any number where they are not known."""
+    rows: int | None = json.loads((context.work / EMBEDDING_FILE).read_text())
+    return sys.maxsize if rows is None else rows
 
 
 def clean(context: StageContext, cleaning: CleaningContext, report: DataReport) -> Spooled:
@@ -154,6 +167,7 @@ def tokenize(
             report.trained_row = tokenizer.show(row.source, length(row.tokens))
 
     tokenized = tokenize_rows(followed(stoppable(spooled.rows(), context)), tokenizer)
+    tokenized = within(tokenized, embedding_size(context), tokenizer.context.tokenizer.name)
     write_splits(apply_steps(TOKEN_STEPS, tokenized, cleaning), validation, output, on_row)
 
 

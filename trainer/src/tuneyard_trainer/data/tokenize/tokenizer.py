@@ -103,15 +103,16 @@ class ModelTokenizer:
     def __init__(self, directory: Path, uri: str) -> None:
         self.directory = directory
         """It has tokenizer.json and tokenizer_config.json."""
-        self._name = f"{uri}/{TOKENIZER_FILE}"
+        self.name = f"{uri.rstrip('/')}/{TOKENIZER_FILE}"
+        """Of the file, for messages."""
 
     @cached_property
     def _tokenizer(self) -> "Tokenizer":
         # Here, so that importing this module stays cheap.
         from tokenizers import Tokenizer  # noqa: PLC0415
 
-        text = read_text(self.directory / TOKENIZER_FILE, self._name)
-        cannot = f"{self._name} cannot be read by tokenizers {version('tokenizers')}"
+        text = read_text(self.directory / TOKENIZER_FILE, self.name)
+        cannot = f"{self.name} cannot be read by tokenizers {version('tokenizers')}"
         with blamed_on(cannot, reasons.INVALID_MODEL, SAVE_TOKENIZER):
             tokenizer = Tokenizer.from_str(text)
             tokenizer.no_truncation()
@@ -124,10 +125,15 @@ class ModelTokenizer:
     @cached_property
     def special_tokens(self) -> dict[str, str]:
         """The texts of bos_token, eos_token and so on, by these names."""
-        config = read_object(self.directory / TOKENIZER_CONFIG, self._name)
+        config = read_object(self.directory / TOKENIZER_CONFIG, self.name)
         found = {name: config.get(name) for name in SPECIAL_TOKENS}
         texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in found.items()}
         return {name: value for name, value in texts.items() if isinstance(value, str)}
+
+    @cached_property
+    def size(self) -> int:
+        """The tokens of the model, without those that were added."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=False))
 
     @cached_property
     def added_tokens(self) -> dict[int, str]:
@@ -140,5 +146,5 @@ class ModelTokenizer:
         Raises:
             BadInput: the tokenizer fails, for example because it has no token for a character and no unknown token.
         """
-        with blamed_on(f"{self._name} cannot tokenize a row", reasons.INVALID_MODEL, SAVE_TOKENIZER):
+        with blamed_on(f"{self.name} cannot tokenize a row", reasons.INVALID_MODEL, SAVE_TOKENIZER):
             return list(self._tokenizer.encode_batch(list(texts), add_special_tokens=False))

@@ -58,7 +58,8 @@ def missing_in_layers(model: BaseModel) -> Iterator[str]:
     if layers is None:
         return
     known = set(model.structure.layer) if model.structure else set()
-    for number in range(layers.wanted):
+    # config.json may ask for billions: one layer that is missing as a whole is enough.
+    for number in range(min(layers.wanted, len(layers.parameters) + 1)):
         found = layers.parameters.get(number, frozenset())
         for parameter in sorted((known | usual(layers, number)) - found):
             yield f"{layers.prefix}{number}.{parameter}"

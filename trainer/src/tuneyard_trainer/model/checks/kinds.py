@@ -39,15 +39,22 @@ def check(model: BaseModel, training: Training) -> None:
         )
     if model.kind is None:
         raise _unknown(model, given)
+    if what := _another_kind(model):
+        raise BadInput(reasons.UNSUPPORTED_MODEL, f"The model at {model.uri} is {what}", ADVICE)
+
+
+def _another_kind(model: BaseModel) -> str | None:
+    """What the model is, if that is no causal language model."""
     if model.kind in KINDS:
-        raise _refused(model, f"{KINDS[model.kind]} (model_type {given})")
+        return f"{KINDS[model.kind]} (model_type {model.model_type})"
     if model.config.get("is_encoder_decoder") is True:
-        raise _refused(model, f"{KINDS['seq2seq']} (is_encoder_decoder in config.json)")
-    if found := next((part for part in PARTS if model.config.get(part)), None):
-        raise _refused(model, f"{KINDS['multimodal']} ({found} in config.json)")
-    for architecture in _architectures(model):
-        if words := next((words for ending, words in HEADS.items() if architecture.endswith(ending)), None):
-            raise _refused(model, f"{words} ({architecture})")
+        return f"{KINDS['seq2seq']} (is_encoder_decoder in config.json)"
+    if part := next((part for part in PARTS if model.config.get(part)), None):
+        return f"{KINDS['multimodal']} ({part} in config.json)"
+    named = (
+        (name, words) for name in _architectures(model) for ending, words in HEADS.items() if name.endswith(ending)
+    )
+    return next((f"{words} ({name})" for name, words in named), None)
 
 
 def _architectures(model: BaseModel) -> list[str]:
@@ -72,7 +79,3 @@ def _unknown(model: BaseModel, given: str) -> BadInput:
         f"{model.file('config.json')}: transformers {transformers_version()} knows no model_type {given!r}{hint}",
         "Correct model_type if it is misspelled; a newer architecture needs a newer trainer image.",
     )
-
-
-def _refused(model: BaseModel, what: str) -> BadInput:
-    return BadInput(reasons.UNSUPPORTED_MODEL, f"The model at {model.uri} is {what}", ADVICE)
