@@ -61,6 +61,7 @@ from tuneyard_trainer.runtime.worker_main import worker_main
 def merge(request):
     (request.output / "weights").write_text((request.adapter / "adapter").read_text())
     (request.output / "loss").write_text("1.0")
+    (request.output / "config.json").write_text((request.model / "config.json").read_text())
     return MergeOutcome(merged=1)
 
 worker_main(MergeRequest, merge)
