@@ -33,7 +33,8 @@ def requests(operator: None) -> list[Json]:
 
 
 def test_every_right_is_used(requests: list[Json]) -> None:
-    listed = kubectl("get", "clusterroles,roles", "-A", "-l", "app.kubernetes.io/instance=tuneyard", "-o", "json")
+    labels = "app.kubernetes.io/instance=tuneyard,app.kubernetes.io/component=operator"
+    listed = kubectl("get", "clusterroles,roles", "-A", "-l", labels, "-o", "json")
     unused = granted(json.loads(listed)["items"]) - exercised(requests)
     assert not unused, f"no test of tests/e2e uses: {', '.join(sorted(map(str, unused)))}"
 

@@ -44,7 +44,7 @@ def kube_score() -> Path:
 def test_only_known_exceptions(values: list[str], kube_score: Path) -> None:
     options = [part for value in values for part in ("--set", value)]
     manifests = helm("template", "tuneyard", str(ROOT / "charts" / "tuneyard"), *IMAGES, *options)
-    command = [kube_score, "score", "--output-format", "ci", "-"]
+    command = [str(kube_score), "score", "--output-format", "ci", "-"]
     done = subprocess.run(command, input=manifests, capture_output=True, text=True, check=False)
     found = [line for line in done.stdout.splitlines() if line.startswith(("[CRITICAL]", "[WARNING]"))]
     assert "[OK]" in done.stdout, done.stderr

@@ -277,6 +277,15 @@ def _name_taken() -> Json:
     return cluster.server
 
 
+def _pods_deleted() -> Json:
+    cluster = serving()
+    for pod in cluster.pods_of(cluster.deployment_of(OLD)):
+        cluster.remove(pod)
+    cluster.sync_deployments()
+    cluster.step(60)
+    return cluster.server
+
+
 def _engine_died() -> Json:
     cluster = serving()
     cluster.kubelet.crash(cluster.pod_of(OLD))
@@ -303,7 +312,7 @@ MODEL_SERVERS: Final = (
     State("progressing_specChanged", "Progressing", OUTDATED, _unobserved_change),
     State("progressing_waitsForJob", "Progressing", "Available", _follows(lambda cluster: None)),
     State("progressing_waitsForTraining", "Progressing", "Available", _follows(Serving.train)),
-    State("progressing_notReady", "Progressing", "Available", _engine_died),
+    State("progressing_notReady", "Progressing", "Available", _pods_deleted),
     State("healthy_serves", "Healthy", "Available", _served, says_reason=False),
     State("healthy_jobTrainsAgain", "Healthy", "Available", _trains_again, says_reason=False),
     State("healthy_nextReleaseFailedGate", "Healthy", "Available", _next_release_failed, says_reason=False),
@@ -311,6 +320,7 @@ MODEL_SERVERS: Final = (
     State("degraded_firstArtifactCorrupt", "Degraded", "Degraded", lambda: _broken(Serving(), OLD)),
     State("degraded_rolledBack", "Degraded", "Degraded", lambda: _broken(serving().wants(NEW), NEW)),
     State("degraded_engineCrashes", "Degraded", "Degraded", _crashing),
+    State("degraded_engineDied", "Degraded", "Degraded", _engine_died),
     State("degraded_nameTaken", "Degraded", "Degraded", _name_taken),
     State("degraded_gateFailed", "Degraded", "Available", _follows(_failed_gate)),
     State("degraded_invalidSpec", "Degraded", "Progressing", _invalid_while_serving),

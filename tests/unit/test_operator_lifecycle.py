@@ -180,7 +180,7 @@ class TestReplace:
 
 
 class TestRetry:
-    @pytest.mark.lifecycle("retried")
+    @pytest.mark.lifecycle("job-retried")
     def test_annotation_runs_again_what_failed(self) -> None:
         """Without a change of the spec, which git would take back."""
         cluster = failed()

@@ -44,4 +44,5 @@ SERVICE: Final = Resource("v1", "Service", "services")
 # In the foreground: a successor must not meet the pods of the object that was deleted.
 JOB: Final = Resource("batch/v1", "Job", "jobs", "Foreground")
 DEPLOYMENT: Final = Resource("apps/v1", "Deployment", "deployments", "Foreground")
+POD_DISRUPTION_BUDGET: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 LEASE: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")

@@ -8,7 +8,15 @@ from tuneyard_api.kinds.modelserver import ModelServerSpec
 from tuneyard_operator.machinery.conditions import parse_time
 from tuneyard_operator.machinery.objects import Json, matches, name
 from tuneyard_operator.machinery.plan import STALLED_SECONDS
-from tuneyard_operator.modelserver.children import NUDGED_QUOTA, SWITCHED_AT, deployment, nudged, scaled, service
+from tuneyard_operator.modelserver.children import (
+    NUDGED_QUOTA,
+    SWITCHED_AT,
+    budget,
+    deployment,
+    nudged,
+    scaled,
+    service,
+)
 from tuneyard_operator.modelserver.observe import World
 from tuneyard_operator.modelserver.revisions import Revision, Revisions
 from tuneyard_operator.modelserver.rollout import Rollout
@@ -35,7 +43,11 @@ def changes(
     """
     selected = selected_revision(rollout.decision.traffic)
     switched_at = _switched_at(world.service, revisions.selected, selected, now) or now
-    apply = [*_deployments(world, revisions, rollout, spec, now), *_service(world, selected, switched_at)]
+    apply = [
+        *_deployments(world, revisions, rollout, spec, now),
+        *_service(world, selected, switched_at),
+        *_budget(world, spec),
+    ]
     replaced = [
         revision.deployment
         for revision in revisions.existing.values()
@@ -85,6 +97,13 @@ def _service(world: World, selected: str | None, switched_at: datetime) -> Itera
         child = service(world.server, selected, switched_at)
         if world.service is None or not matches(world.service, child):
             yield child
+
+
+def _budget(world: World, spec: ModelServerSpec) -> Iterator[Json]:
+    """The PodDisruptionBudget, where several replicas need one and it differs. It stays when there is one again."""
+    child = budget(world.server)
+    if spec.replicas > 1 and (world.budget is None or not matches(world.budget, child)):
+        yield child
 
 
 def _deployment(

@@ -120,6 +120,25 @@ def nudged(child: Json, now: datetime, quotas: str = "") -> Json:
     return child | {"metadata": metadata | {"annotations": metadata["annotations"] | why}}
 
 
+def budget(server: Json) -> Json:
+    """A drain of nodes takes one replica at a time, whichever revision it is of; of one replica that one."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {
+            "name": f"{name(server)}-modelserver",
+            "namespace": namespace(server),
+            "labels": podspec.app_labels("modelserver", name(server)) | {names.LABEL_MODELSERVER: name(server)},
+            "ownerReferences": [owner_reference(server)],
+        },
+        "spec": {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": {names.LABEL_MODELSERVER: name(server)}},
+        },
+    }
+
+
 def service(server: Json, revision: str, switched_at: datetime) -> Json:
     """The Service that selects one revision; `switched_at` is the time since when it does."""
     return {

@@ -11,7 +11,14 @@ from tuneyard_operator.machinery.cache import Reader, identity_only
 from tuneyard_operator.machinery.conditions import Condition, defect_message, parse_time, with_condition
 from tuneyard_operator.machinery.controller import Context, Controller, Index, Owns, StateGauge, Watches
 from tuneyard_operator.machinery.objects import Json, Key, is_condition_true, key_of, label, name, namespace, uid
-from tuneyard_operator.machinery.resources import DEPLOYMENT, POD, RESOURCE_QUOTA, SERVICE, Resource
+from tuneyard_operator.machinery.resources import (
+    DEPLOYMENT,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    RESOURCE_QUOTA,
+    SERVICE,
+    Resource,
+)
 from tuneyard_operator.modelserver import turns
 from tuneyard_operator.modelserver.observe import World
 from tuneyard_operator.modelserver.plan import plan
@@ -30,6 +37,7 @@ async def observe(server: Json, context: Context) -> World:
         deployments=cluster.children("Deployment", key),
         pods=pods,
         service=cluster.get("Service", namespace(server), name(server)),
+        budget=next(iter(cluster.children("PodDisruptionBudget", key)), None),
         job=cluster.get(*followed[0]) if followed else None,
         warnings={uid(pod): cluster.warning(uid(pod)) for pod in pods if _hangs(pod, context.now)},
         seconds_since_last_event=cluster.seconds_since_last_event(key),
@@ -88,6 +96,7 @@ CONTROLLER: Final[Controller[World, Settings]] = Controller(
         Owns(DEPLOYMENT, verbs=("create", "patch", "delete"), labels=names.MANAGED_SELECTOR),
         Owns(POD, labels=names.MANAGED_SELECTOR, warnings=True),
         Owns(SERVICE, verbs=("create", "patch")),
+        Owns(POD_DISRUPTION_BUDGET, verbs=("create", "patch"), labels=names.MANAGED_SELECTOR),
     ),
     watches=(
         Watches(FOLLOWED, followers),

@@ -14,6 +14,7 @@ class World(NamedTuple):
     deployments: list[Json] = []
     pods: list[Json] = []
     service: Json | None = None  # the Service with the ModelServer's name, whoever owns it
+    budget: Json | None = None  # the ModelServer's PodDisruptionBudget
     job: Json | None = None  # the FineTuneJob that the ModelServer follows
     warnings: Mapping[str, str] = {}  # by uid, the last warning event about each pod that does not start
     quotas: str = ""  # a hash of what the namespace's ResourceQuotas allow and what is used of it
