@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,14 @@ import pytest
 
 from contract import s3_servers
 from contract.s3_servers import BUCKET, Server
-from support.tinymodel import CONFIG, write_model
+from support.tinymodel import CONFIG, TEMPLATE, TURN_END, write_model
+from tuneyard_api.contracts.results import PrepareResult
 from tuneyard_api.contracts.termination import PrepareReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob_status import AnswersStatus
 from tuneyard_api.names import Stage
 from tuneyard_api.reasons import ADOPTED, COMPLETED
+from tuneyard_store.artifact import fetch_directory
 from tuneyard_store.schemes.s3 import S3Store
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS
 from tuneyard_trainer.data.prepared import fetch_rows
@@ -42,7 +46,30 @@ def lines(given: list[Json]) -> bytes:
 
 GOOD = lines(rows(40))
 
+# Never ends a turn with a token.
+ENDLESS = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+LAST_ANSWER_ONLY = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if loop.last or m.role == 'user' %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TURNS: list[Json] = [
+    {
+        "messages": [
+            {"role": "user", "content": f"What is {number}?"},
+            {"role": "assistant", "content": "A number."},
+            {"role": "user", "content": "Sure?"},
+            {"role": "assistant", "content": f"Yes, {number}."},
+        ]
+    }
+    for number in range(40)
+]
+
 FILES: dict[str, bytes] = {
+    "turns.jsonl": lines(TURNS),
     "good.jsonl": GOOD,
     "empty.jsonl": b"",
     "blank.jsonl": b"\n\n  \n",
@@ -159,6 +186,17 @@ CASES = {
     "invalid chatTemplate": Case(
         spec(model={"uri": f"{ROOT}/models/good", "chatTemplate": "{{"}), "InvalidSpec", ["model.chatTemplate"]
     ),
+    "no end of a turn": Case(
+        spec(model={"uri": f"{ROOT}/models/good", "chatTemplate": ENDLESS}), "NoEndOfTurn", ["model.chatTemplate"]
+    ),
+    "answers that are not shown": Case(
+        spec(
+            model={"uri": f"{ROOT}/models/good", "chatTemplate": LAST_ANSWER_ONLY},
+            dataset={"train": [{"uri": f"{ROOT}/data/turns.jsonl"}], "clean": {"minRows": 1}},
+        ),
+        "AnswersNotTrained",
+        ["40 of 80 answers trained (left out: 40 notShown)", "minTrainedAnswers", "model.chatTemplate"],
+    ),
     "format": Case(
         spec(model={"uri": f"{ROOT}/models/narrow"}, export={"formats": ["gptq"]}), "FormatDoesNotFit", ["gptq", "100"]
     ),
@@ -240,7 +278,32 @@ def test_tokenized_rows(server: Server, tmp_path: Path) -> None:
         trained = [token for token in labels if token != IGNORED]
         assert 0 < len(trained) < len(ids)
         assert trained == ids[len(ids) - 1 - len(trained) : -1], "the answer, up to its end-of-turn token"
-    assert "# Data of contract" in context.store.read(context.uri("prepare", "report.md")).decode()
+    text = context.store.read(context.uri("prepare", "report.md")).decode()
+    assert "# Data of contract" in text
+    assert re.search(r"<\|im_start\|>assistant\n    ⟦A number, \d+\.<\|im_end\|>⟧", text)
+    assert report.dataset.answers == AnswersStatus(given=40, trained=40)
+
+
+def test_the_tokenizer_that_trained_is_handed_on(server: Server, tmp_path: Path) -> None:
+    outcome, context = prepare(spec(), server.store(), tmp_path / "work")
+    assert outcome.reason == COMPLETED, outcome
+    prepared = context.result_of(PrepareResult)
+    assert prepared.tokenizer is not None
+    fetched = tmp_path / "fetched"
+    fetch_directory(context.store, prepared.tokenizer.uri, fetched, prepared.tokenizer.digest)
+    assert (fetched / "chat_template.jinja").read_text() == TEMPLATE
+    tokens = json.loads((fetched / "tokenizer.json").read_text())["added_tokens"]
+    assert prepared.end_of_turn == [token["id"] for token in tokens if token["content"] == TURN_END]
+
+
+def test_a_few_answers_may_be_left_out(server: Server, tmp_path: Path) -> None:
+    given = {"train": [{"uri": f"{ROOT}/data/turns.jsonl"}], "clean": {"minRows": 1, "minTrainedAnswers": 0.5}}
+    model = {"uri": f"{ROOT}/models/good", "chatTemplate": LAST_ANSWER_ONLY}
+    outcome, context = prepare(spec(model=model, dataset=given), server.store(), tmp_path / "work")
+    answers = report_of(outcome).dataset.answers
+    assert answers == AnswersStatus(given=80, trained=40, left_out={"notShown": 40})
+    text = context.store.read(context.uri("prepare", "report.md")).decode()
+    assert "**Not every answer is trained.**" in text
 
 
 def test_validation_source(server: Server, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def _write(to: Path, tokenizer: Tokenizer, files: dict[str, Any] | None = None, 
         (to / name).write_text(json.dumps(content))
 
 
-NAMED: Final = {"bos_token": "<s>", "eos_token": "</s>"}
+NAMED: Final[dict[str, Any]] = {"bos_token": "<s>", "eos_token": "</s>"}
 
 
 def _sound(to: Path) -> None:
@@ -82,7 +82,11 @@ def _gemma(to: Path) -> None:
 
 
 def _qwen2(to: Path) -> None:
-    config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    config: dict[str, Any] = {
+        "tokenizer_class": "Qwen2Tokenizer",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+    }
     _write(to, byte_level((*MARKS, "<|endoftext|>")), model_type="qwen2", **config)
 
 

@@ -1,5 +1,6 @@
 """A model's tokenizer, as AutoTokenizer builds it: see tokenizer_worker.py, which runs in a process of its own."""
 
+import os
 import shutil
 import threading
 from collections.abc import Sequence
@@ -111,6 +112,7 @@ class ModelTokenizer:
         # Here, so that importing this module stays cheap.
         from tokenizers import Tokenizer  # noqa: PLC0415
 
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"  # nothing forks here; workers get an environment of their own
         text = read_text(self.directory / TOKENIZER_FILE, self.name)
         cannot = f"{self.name} cannot be read by tokenizers {version('tokenizers')}"
         with blamed_on(cannot, reasons.INVALID_MODEL, SAVE_TOKENIZER):
