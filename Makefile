@@ -101,6 +101,11 @@ images: cluster
 	$(CLUSTER) load $(foreach image,operator trainer server s3 kueue,$(call tag,$(image)))
 endif
 
+.PHONY: chart
+chart: ## Package the Helm chart into dist/; with REGISTRY=...: push it there as an OCI artifact
+	$(HELM) package charts/tuneyard --destination dist
+	$(if $(REGISTRY),$(HELM) push dist/tuneyard-*.tgz oci://$(REGISTRY))
+
 .PHONY: install
 install: setup images ## Install the Helm chart into the cluster
 	# Helm installs CRDs, but never updates them.

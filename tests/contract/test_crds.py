@@ -111,10 +111,20 @@ def test_invalid_server_is_rejected(spec: Json, says: str) -> None:
     assert says in rejection(thing("ModelServer", "refused", spec))
 
 
-@pytest.mark.parametrize(("kind", "spec"), [("FineTuneJob", JOB), ("ModelServer", SERVER)])
-def test_defaults_are_not_stored(kind: str, spec: Json) -> None:
+@pytest.mark.parametrize(
+    ("kind", "spec", "stored"), [("FineTuneJob", JOB, {}), ("ModelServer", SERVER, {"replicas": 1})]
+)
+def test_defaults_are_not_stored(kind: str, spec: Json, stored: Json) -> None:
+    """But the one that an autoscaler has to read."""
     apply(thing(kind, "minimal", spec))
-    assert get(resource(kind), "minimal", NAMESPACE)["spec"] == spec
+    assert get(resource(kind), "minimal", NAMESPACE)["spec"] == spec | stored
+
+
+def test_autoscaler_finds_a_number_of_replicas() -> None:
+    """On a ModelServer that does not say it, such as the README's."""
+    apply(thing("ModelServer", "autoscaled", SERVER))
+    path = f"/apis/{GROUP}/v1alpha1/namespaces/{NAMESPACE}/{plural('ModelServer')}/autoscaled/scale"
+    assert json.loads(kubectl("get", "--raw", path))["spec"]["replicas"] == 1
 
 
 ONLY = "while the job runs only suspend, ttlSecondsAfterFinished and onSpecChange can change"

@@ -69,6 +69,9 @@ def build_crd(kind: Kind) -> Json:
             "status": model_schema(kind.status),
         },
     }
+    if kind.scale:
+        # Without a number the API server answers a read of the scale subresource with an error, and no autoscaler works.
+        schema["properties"]["spec"]["properties"]["replicas"]["default"] = kind.spec.model_fields["replicas"].default
     subresources: Json = {"status": {}} | ({"scale": kind.scale} if kind.scale else {})
     return {
         "apiVersion": "apiextensions.k8s.io/v1",

@@ -130,6 +130,8 @@ class Restarts(Model):
 
 
 class FineTuneJobStatus(Model):
+    """Where the run is, and what it has produced."""
+
     observed_generation: int = 0
     revision: str | None = Field(
         default=None,

@@ -137,6 +137,8 @@ class Containers(Model):
 
 
 class ModelServerSpec(Model):
+    """What is served, by which engine, and how a new release is rolled out; model is enough."""
+
     model: ServedModelSource
     engine: Annotated[str, OneOf(ENGINES)] = Field(default="vllm", description=f"{described(ENGINES)} Default: vllm.")
     replicas: int = Field(default=1, ge=0, le=1000, description="Default: 1.")
@@ -193,6 +195,8 @@ class RolloutStatus(Model):
 
 
 class ModelServerStatus(Model):
+    """What is served, and where the rollout is."""
+
     observed_generation: int = 0
     url: str | None = None
     release: Release | None = Field(
