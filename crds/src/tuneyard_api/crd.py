@@ -70,7 +70,7 @@ def build_crd(kind: Kind) -> Json:
         },
     }
     if kind.scale:
-        # Without a number the API server answers a read of the scale subresource with an error, and no autoscaler works.
+        # Without a number a read of the scale subresource is an error, and no autoscaler works.
         schema["properties"]["spec"]["properties"]["replicas"]["default"] = kind.spec.model_fields["replicas"].default
     subresources: Json = {"status": {}} | ({"scale": kind.scale} if kind.scale else {})
     return {
