@@ -134,6 +134,15 @@ TURNS: dict[str, tuple[str, list[str]]] = {
         "{% if add_generation_prompt %}<|assistant|>{% endif %}",
         EACH,
     ),
+    "it shows parts of contents": (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content[:3] if m.role == 'user' else m.content }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        EACH,
+    ),
+    "it shows contents twice": (
+        "<|system|>{{ messages[0].content }} {{ messages[1].content if messages | length > 1 }}</s>" + opened("</s>"),
+        EACH,
+    ),
     "it compares contents": (
         "{% for m in messages %}<|{{ m.role }}|>{{ 'Why not?' if m.content == 'Why?' else m.content }}</s>{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}",
@@ -184,6 +193,27 @@ def test_chats(tmp_path: Path, template: str, chat: Messages, expected: list[str
     assert trained(row) == expected
 
 
+def test_a_template_that_wants_a_system_message(tmp_path: Path) -> None:
+    wants = "{% if messages[0].role != 'system' %}{{ raise_exception('no system message') }}{% endif %}"
+    tokenizer = example_tokenizer(tmp_path, wants + opened("</s>"))
+    (row,) = tokenizer.tokenize([source((SYSTEM, *CHAT))])
+    assert trained(row) == EACH
+    with pytest.raises(BadInput, match=r"line 3: .*no system message"):
+        tokenizer.tokenize([source(CHAT)])
+
+
+def test_tool_calls(tmp_path: Path) -> None:
+    """An answer without content that calls a function, what that returns, and the answer to it."""
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% for call in m.tool_calls %}<|x|>{{ call | tojson }}"
+        "{% endfor %}</s>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    call = Message("assistant", "", {"tool_calls": [{"name": "now"}]})
+    chat = (Message("user", "When?"), call, Message("tool", "Noon."), Message("assistant", "At noon."))
+    (row,) = example_tokenizer(tmp_path, template).tokenize([source(chat)])
+    assert trained(row) == ['<|x|>{"name": "now"}</s>', "At noon.</s>"]
+
+
 def test_thousands_of_turns(tmp_path: Path) -> None:
     """Two renderings of a chat, however long it is."""
     tokenizer = example_tokenizer(tmp_path, opened("</s>"))
@@ -223,6 +253,11 @@ REFUSED: dict[str, tuple[str, str, str]] = {
         "{% for m in messages %}<|x|>{{ 'bot' if m.role == 'assistant' else m.role }}\n{{ m.content }}</s>{% endfor %}"
         "{% if add_generation_prompt %}<|x|>assistant\n{% endif %}",
         "differently than it asks",
+        reasons.INVALID_SPEC,
+    ),
+    "contents in parts": (
+        "{% for m in messages %}<|{{ m.role }}|>{% for part in m.content %}{{ part.text }}{% endfor %}</s>{% endfor %}",
+        "does not show the assistant's answer",
         reasons.INVALID_SPEC,
     ),
     "an error": ("{{ 1 + 'a' }}", "cannot be rendered: line 1: TypeError", reasons.INVALID_SPEC),

@@ -46,7 +46,7 @@ def locate(
             tools,
             add_generation_prompt=add_generation_prompt,
         )
-        places = _take_out(marked, plane)
+        places = _take_out(marked, plane, messages)
         if places.text == text:
             return places
     # The marks have changed what the template does, so the contents themselves are looked for.
@@ -65,14 +65,18 @@ def _marked(message: Message, mark: int) -> Message:
     return replace(message, content=f"{before}{chr(mark)}{core}{chr(mark + 1)}{after}")
 
 
-def _take_out(marked: str, plane: int) -> Places:
-    """The text without the marks, and where each stood for the first time."""
+def _take_out(marked: str, plane: int, messages: Sequence[Message]) -> Places:
+    """The text without the marks, and where they stood.
+
+    Some templates show a content twice. That of an answer counts where it is shown last, of the others the first time.
+    """
     found: tuple[dict[int, int], dict[int, int]] = ({}, {})
     pieces = re.split(f"([{chr(plane)}-{chr(plane + PLANE_CHARACTERS)}])", marked)
     position = len(pieces[0])
     for mark, piece in zip(pieces[1::2], pieces[2::2], strict=True):
         number, side = divmod(ord(mark) - plane, 2)
-        found[side].setdefault(number, position)
+        if number not in found[side] or messages[number].role == "assistant":
+            found[side][number] = position
         position += len(piece)
     return Places("".join(pieces[::2]), *found)
 

@@ -25,7 +25,7 @@ NOT_SHOWN: Final = "notShown"
 ASKED_DIFFERENTLY: Final = "askedDifferently"
 """The template shows the answer elsewhere than behind its generation prompt."""
 
-USER, ANSWER = Message("user", "Why?"), Message("assistant", "So.")
+SYSTEM, USER, ANSWER = Message("system", "Be brief."), Message("user", "Why?"), Message("assistant", "So.")
 # A mark at the end of an opening, such as <think>, that does not say who speaks.
 LAST_MARK: Final = re.compile(r"\s*(?:<[^<>]*>|\[[^\[\]]*\])\s*$")
 ROLE: Final = re.compile("assistant|model|bot|user|system|gpt", re.IGNORECASE)
@@ -129,17 +129,22 @@ def find_format(template: ChatTemplate, tokenizer: ModelTokenizer, where: str) -
         BadInput: it cannot be rendered, never ends a turn with a token, or shows answers elsewhere than behind its
             generation prompt.
     """
+    probe = _Probe(template, tokenizer, ())
     try:
         answered = locate(template, [USER, ANSWER])
     except TemplateError as error:
-        advice = "Correct the Jinja template in model.chatTemplate."
-        raise BadInput(reasons.INVALID_SPEC, f"{where} cannot be rendered: {error}", advice) from error
-    last_end, ends = _ends(template, tokenizer, answered)
+        probe = _Probe(template, tokenizer, (SYSTEM,))  # some templates want a system message
+        with_system = probe.places(USER, ANSWER)
+        if with_system is None:
+            advice = "Correct the Jinja template in model.chatTemplate."
+            raise BadInput(reasons.INVALID_SPEC, f"{where} cannot be rendered: {error}", advice) from error
+        answered = with_system
+    last_end, ends = probe.ends(answered)
     if last_end is None:
-        raise _never_ends(answered, tokenizer, where)
-    prompt, unasked = (_after_question(template, add_generation_prompt=asked) for asked in (True, False))
+        raise _never_ends(answered, probe, where)
+    prompt, unasked = probe.after_question(add_generation_prompt=True), probe.after_question()
     form = TurnFormat(prompt, prompt[len(_common_beginning(prompt, unasked)) :], last_end, ends)
-    if isinstance(form.find(answered, [USER, ANSWER], 1), str):
+    if isinstance(form.find(answered, [*probe.system, USER, ANSWER], probe.answer), str):
         raise BadInput(
             reasons.INVALID_SPEC,
             f"{where} shows the answer differently than it asks for it, so it cannot be trained",
@@ -148,13 +153,64 @@ def find_format(template: ChatTemplate, tokenizer: ModelTokenizer, where: str) -
     return form
 
 
-def _after_question(template: ChatTemplate, *, add_generation_prompt: bool) -> str:
-    """What follows the content of a chat that ends with the user; nothing where the template refuses such a chat."""
-    try:
-        places = locate(template, [USER], add_generation_prompt=add_generation_prompt)
-    except TemplateError:
-        return ""
-    return places.text[places.ends.get(0, len(places.text)) :]
+@dataclass(frozen=True)
+class _Probe:
+    """Short chats, rendered with a template."""
+
+    template: ChatTemplate
+    tokenizer: ModelTokenizer
+    system: tuple[Message, ...]
+    """What each chat begins with."""
+
+    @property
+    def answer(self) -> int:
+        """The number of the first answer in a chat."""
+        return len(self.system) + 1
+
+    def places(self, *messages: Message, add_generation_prompt: bool = False) -> Places | None:
+        """None where the template refuses such a chat."""
+        try:
+            return locate(self.template, [*self.system, *messages], add_generation_prompt=add_generation_prompt)
+        except TemplateError:
+            return None
+
+    def after_question(self, *, add_generation_prompt: bool = False) -> str:
+        """What follows the content of a chat that ends with the user."""
+        places = self.places(USER, add_generation_prompt=add_generation_prompt)
+        return "" if places is None else places.text[places.ends.get(len(self.system), len(places.text)) :]
+
+    def ends(self, answered: Places) -> tuple[int | None, frozenset[int]]:
+        """The token that ends the last turn of a chat (None: there is none), and all that end a turn.
+
+        The first added token after a content ends the turn, or opens what comes next. It ends the turn if it is the
+        same whatever comes next, the end of the chat, a generation prompt or a question, and if no chat begins with it.
+        """
+        last = self._token_after_answer(answered)
+        if last is None:
+            return None, frozenset()
+        asked = self._token_after_answer(self.places(USER, ANSWER, add_generation_prompt=True))
+        followed = self._token_after_answer(self.places(USER, ANSWER, USER, ANSWER))
+        opening = self._opening(answered)
+        ends_earlier_turns = followed is not None and followed != opening and followed in (asked, last)
+        ends_last_turn = last != opening and (followed is None or ends_earlier_turns)
+        if not ends_last_turn and self.tokenizer.added_tokens[last] != self.tokenizer.special_tokens.get("eos_token"):
+            return None, frozenset()
+        return last, frozenset({last, followed} if ends_earlier_turns and followed is not None else {last})
+
+    def _token_after_answer(self, places: Places | None) -> int | None:
+        """The first added token after the first answer."""
+        end = places.ends.get(self.answer) if places else None
+        if places is None or end is None:
+            return None
+        (encoding,) = self.tokenizer.encode([places.text])
+        tokens, added = zip(encoding.ids, encoding.offsets, strict=True), self.tokenizer.added_tokens
+        return next((token for token, (begin, _) in tokens if begin >= end and token in added), None)
+
+    def _opening(self, places: Places) -> int | None:
+        """The first added token before the first content, but for the beginning of the text (BOS)."""
+        (encoding,) = self.tokenizer.encode([places.text[: places.begins.get(0, 0)]])
+        added, bos = self.tokenizer.added_tokens, self.tokenizer.special_tokens.get("bos_token")
+        return next((token for token in encoding.ids if token in added and added[token] != bos), None)
 
 
 def _common_beginning(one: str, other: str) -> str:
@@ -163,58 +219,16 @@ def _common_beginning(one: str, other: str) -> str:
     return common if common in (one, other) else re.sub(r"[<\[][^<>\[\]]*$", "", common)
 
 
-def _ends(template: ChatTemplate, tokenizer: ModelTokenizer, answered: Places) -> tuple[int | None, frozenset[int]]:
-    """The token that ends the last turn of a chat (None: there is none), and all that end a turn.
-
-    The first added token after a content ends the turn, or opens what comes next. It ends the turn if it is the same
-    whatever comes next, the end of the chat, a generation prompt or a question, and if no chat begins with it.
-    """
-    last = _token_after(tokenizer, answered, 1)
-    if last is None:
-        return None, frozenset()
-    asked = _token_in(tokenizer, template, [USER, ANSWER], add_generation_prompt=True)
-    followed = _token_in(tokenizer, template, [USER, ANSWER, USER, ANSWER])
-    opening = _opening(tokenizer, answered)
-    ends_earlier_turns = followed is not None and followed != opening and followed in (asked, last)
-    ends_last_turn = last != opening and (followed is None or ends_earlier_turns)
-    if not ends_last_turn and tokenizer.added_tokens[last] != tokenizer.special_tokens.get("eos_token"):
-        return None, frozenset()
-    return last, frozenset({last, followed} if ends_earlier_turns and followed is not None else {last})
-
-
-def _token_in(
-    tokenizer: ModelTokenizer,
-    template: ChatTemplate,
-    messages: Sequence[Message],
-    *,
-    add_generation_prompt: bool = False,
-) -> int | None:
-    """The first added token after the first answer of a chat; None where the template refuses such a chat."""
-    try:
-        return _token_after(tokenizer, locate(template, messages, add_generation_prompt=add_generation_prompt), 1)
-    except TemplateError:
-        return None
-
-
-def _token_after(tokenizer: ModelTokenizer, places: Places, number: int) -> int | None:
-    """The first added token after the content of a message."""
-    end = places.ends.get(number, len(places.text))
-    (encoding,) = tokenizer.encode([places.text])
-    tokens = zip(encoding.ids, encoding.offsets, strict=True)
-    return next((token for token, (begin, _) in tokens if begin >= end and token in tokenizer.added_tokens), None)
-
-
-def _opening(tokenizer: ModelTokenizer, places: Places) -> int | None:
-    """The first added token before the first content, but for the beginning of the text (BOS)."""
-    (encoding,) = tokenizer.encode([places.text[: places.begins.get(0, 0)]])
-    added, bos = tokenizer.added_tokens, tokenizer.special_tokens.get("bos_token")
-    return next((token for token in encoding.ids if token in added and added[token] != bos), None)
-
-
-def _never_ends(answered: Places, tokenizer: ModelTokenizer, where: str) -> BadInput:
-    tail = answered.text[answered.ends.get(1, len(answered.text)) :].strip()
+def _never_ends(answered: Places, probe: _Probe, where: str) -> BadInput:
+    if probe.answer not in answered.ends:
+        return BadInput(
+            reasons.INVALID_SPEC,
+            f"{where} does not show the assistant's answer",
+            "Set model.chatTemplate to one that shows the content of every message, which is a string.",
+        )
+    tail = answered.text[answered.ends[probe.answer] :].strip()
     what = f"ends the assistant's turn with {tail!r}, which is no end-of-turn token" if tail else "never ends a turn"
-    known = ", ".join(dict.fromkeys(tokenizer.special_tokens.values())) or "none with a name"
+    known = ", ".join(dict.fromkeys(probe.tokenizer.special_tokens.values())) or "none with a name"
     return BadInput(
         reasons.NO_END_OF_TURN,
         f"{where} {what}, so the tuned model would never stop",
