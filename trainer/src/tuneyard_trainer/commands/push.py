@@ -19,7 +19,7 @@ from tuneyard_store.store import Store
 from tuneyard_trainer.data.examples import RowError
 from tuneyard_trainer.data.formats import detect
 from tuneyard_trainer.data.readers import endings, read_rows
-from tuneyard_trainer.model.check import CONFIG, check_weights
+from tuneyard_trainer.model.check import CONFIG
 from tuneyard_trainer.model.layout import INDEX, config_files, weight_files
 from tuneyard_trainer.runtime.errors import BadInput, from_store
 
@@ -72,10 +72,20 @@ def push(store: Store, path: Path, uri: str) -> Pushed:
         raise from_store(error) from error
 
 
+def _check_weights(directory: Path, found: list[str]) -> None:
+    """Raises BadInput when a shard of the model is missing."""
+    if missing := sorted(set(weight_files(directory)) - set(found)):
+        raise BadInput(
+            reasons.MODEL_WEIGHTS_MISSING,
+            f"The model at {directory} is incomplete: {', '.join(missing)} missing",
+            "Add the missing *.safetensors files.",
+        )
+
+
 def _push_model(store: Store, directory: Path, uri: str) -> Pushed:
     """The files of the model and, as the last object, their manifest. What is there already is not uploaded again."""
     found = [file.name for file in directory.iterdir() if file.is_file()]
-    check_weights(directory, found, str(directory))
+    _check_weights(directory, found)
     wanted = {*config_files(found), *weight_files(directory), *({INDEX} & set(found))} - {MANIFEST}
     manifest = describe_files(directory, wanted, _format(directory))
     if _stored(store, uri) != manifest.digest:
