@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from integration.architectures import ARCHITECTURES, write_tiny
 from tuneyard_api.contracts.requests import MergeRequest
-from tuneyard_api.kinds.finetunejob import Lora
+from tuneyard_api.kinds.training import Lora
 from tuneyard_trainer.exporters.merge_worker import merge
 from tuneyard_trainer.model.adaptable import FUSED, adaptable_modules, check_target_modules
 from tuneyard_trainer.model.layout import INDEX, weight_files

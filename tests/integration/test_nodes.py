@@ -120,7 +120,7 @@ def test_two_nodes_train_the_same_adapter(new_context: ContextFactory) -> None:
     assert second.succeeded, second
     assert isinstance(first.result, TrainResult)
     assert isinstance(alone.result, TrainResult)
-    assert first.result.loss == pytest.approx(alone.result.loss, rel=1e-3)
+    assert first.result.training.loss == pytest.approx(alone.result.training.loss, rel=1e-3)
     weights, expected = load(two.adapter), load(one.adapter)
     for name, tensor in expected.items():
         torch.testing.assert_close(weights[name], tensor, rtol=2e-2, atol=2e-4)

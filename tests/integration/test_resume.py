@@ -24,12 +24,15 @@ class Run:
     def __init__(self, folder: Path, model: Path, rows: Path, **training: Any) -> None:
         self.folder = folder
         self.model, self.rows = model, rows
-        self.outcome = TrainOutcome(steps=0)
+        self.outcome = TrainOutcome(steps=0, finished=False, kept_step=0)
         self.folder.mkdir()
         request = TrainRequest(
             model=model,
             model_uri=MODEL_URI,
             rows=rows / "train",
+            validation_rows=rows / "validation",
+            validation_count=12,
+            validation_steps=1,
             training=job_spec(training=training).training,
             steps=STEPS,
             gpus=0,
@@ -101,6 +104,28 @@ def test_a_resumed_run_gives_the_same_bytes(uninterrupted: Run, stopped: Run, tm
     run = resumed(stopped, tmp_path)
     assert run.weights == uninterrupted.weights
     assert run.outcome == uninterrupted.outcome
+
+
+def test_the_best_step_survives_a_restart(tmp_path: Path, model: Path, rows: Path) -> None:
+    """A run that is over-trained from its second step on: its best adapter is that of the first step."""
+    too_fast = {"learningRate": 0.3, "scheduler": "constant", "earlyStopping": {"patience": 3}}
+    expected = Run(tmp_path / "uninterrupted", model, rows, **too_fast)
+    outcome = expected.train()
+    assert outcome.finished
+    assert outcome.stopped_early
+    lowest = min(outcome.curve, key=lambda point: point.validation_loss)
+    assert outcome.kept_step == lowest.step < outcome.steps == lowest.step + 3
+
+    run = Run(tmp_path / "stopped", model, rows, **too_fast)
+    run.train(stop=True)
+    for step in range(1, outcome.steps):
+        assert run.train(stop=True, resume=run.checkpoint(step)).steps == step + 1
+    assert run.outcome == outcome
+    assert run.weights == expected.weights
+
+    last = Run(tmp_path / "last", model, rows, **too_fast, keep="last")
+    assert last.train().kept_step == outcome.steps
+    assert last.weights != expected.weights
 
 
 @pytest.mark.parametrize("part", ["rng_state.pth", "optimizer.pt"])

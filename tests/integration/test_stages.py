@@ -63,9 +63,9 @@ def test_the_chain(chain: ContextFactory, tmp_path: Path, method: str, formats: 
     context = chain("evaluate", training={"method": method}, export={"formats": formats})
     store = context.store
     trained, exported = context.result_of(TrainResult), context.result_of(ExportResult)
-    assert trained.steps == 12
-    assert trained.loss is not None
-    assert trained.loss < math.log(320)  # the loss of a uniform guess
+    assert trained.training.steps == 12
+    assert trained.training.loss is not None
+    assert trained.training.loss < math.log(320)  # the loss of a uniform guess
 
     adapter = tmp_path / "adapter"
     manifest = fetch_directory(store, trained.adapter_uri, adapter, trained.adapter_digest)
@@ -132,7 +132,7 @@ def test_a_stopped_training_resumes(new_context: ContextFactory) -> None:
     assert Checkpoints(stopped).steps() == [1]
 
     result = train(new_context("train", output=elsewhere))
-    assert (result.adapter_digest, result.loss) == (expected.adapter_digest, expected.loss)
+    assert (result.adapter_digest, result.training.loss) == (expected.adapter_digest, expected.training.loss)
 
 
 def test_damaged_checkpoints_are_skipped(new_context: ContextFactory, tmp_path: Path) -> None:
@@ -204,5 +204,5 @@ def test_the_micro_batch_does_not_change_the_loss(new_context: ContextFactory) -
     losses = []
     for micro in (1, 4):
         training = {"microBatchSize": micro, "precision": "fp32", "lora": {"rank": 4}}
-        losses.append(train(new_context("train", training=training)).loss)
+        losses.append(train(new_context("train", training=training)).training.loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -9,7 +9,7 @@ from tuneyard_api.contracts.results import (
     PublishResult,
     Recommendation,
 )
-from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
+from tuneyard_api.kinds.finetunejob_status import CurvePoint, GateStatus, Measurement, TrainingStatus
 from tuneyard_api.registry import ARTIFACT_FORMATS
 
 DIGEST: Final = "sha256:" + "f" * 64
@@ -41,8 +41,13 @@ def published(failing: str | None) -> PublishResult:
         recommended=Recommendation(format=FORMATS[0], reason="smallest of 16 artifacts whose gates passed " * 4),
         evaluation=evaluation(failing),
         dataset=dataset(),
-        loss=1.2345,
+        training=training(points=0),
     )
+
+
+def training(points: int) -> TrainingStatus:
+    course = [CurvePoint(step=10**6 + step, loss=1.23456789, validation_loss=1.23456789) for step in range(points)]
+    return TrainingStatus(steps=10**9, kept_step=10**6, loss=1.2345678, verdict="Overfitting. " * 20, curve=course)
 
 
 def dataset() -> DatasetSummary:

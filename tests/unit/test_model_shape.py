@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.tinymodel import SHAPES, llama_shapes, safetensors
-from tuneyard_api.kinds.finetunejob import Lora
+from tuneyard_api.kinds.training import Lora
 from tuneyard_trainer.model.adaptable import adaptable_modules, check_target_modules
 from tuneyard_trainer.model.shape import Header, LinearLayer, ModelShape, kind, local_shape, read_header
 from tuneyard_trainer.runtime.errors import BadInput

@@ -50,7 +50,7 @@ def train(request):
     emit(CheckpointWritten(step=1, path=checkpoint))
     emit(TrainingProgress(step=request.steps, steps=request.steps, loss=0.5, tokens_per_second=9.0))
     (request.output / "adapter").write_text(f"momentum {request.momentum}")
-    return TrainOutcome(steps=request.steps, loss=0.5)
+    return TrainOutcome(steps=request.steps, loss=0.5, finished=True, kept_step=request.steps)
 
 worker_main(ToyRequest, train)
 """,
@@ -226,7 +226,7 @@ def test_backend(chain: Chain) -> None:
     outcome, context = chain.run("train")
     assert outcome.succeeded, outcome
     result = context.result_of(TrainResult)
-    assert result.loss == 0.5
+    assert result.training.loss == 0.5
     assert chain.store.read(f"{result.adapter_uri}/adapter") == b"momentum 0.9"
     assert chain.store.exists(context.uri("train", "checkpoints", "step-1", "manifest.json"))
 

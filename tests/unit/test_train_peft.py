@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tuneyard_api.contracts.requests import TrainRequest
-from tuneyard_api.kinds.finetunejob import Training
+from tuneyard_api.kinds.training import Training
 from tuneyard_trainer.backends.peft.backend import PeftRequest, native_config
 
 

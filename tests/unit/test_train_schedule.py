@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from tuneyard_api.kinds.finetunejob import Training, TrainingResources
+from tuneyard_api.kinds.finetunejob import TrainingResources
+from tuneyard_api.kinds.training import Training
 from tuneyard_trainer.backends.schedule import micro_batch_size, row_order, total_steps
 from tuneyard_trainer.runtime.errors import BadInput
 
@@ -76,3 +77,17 @@ def test_rows_of_a_step_are_sorted_by_length() -> None:
     lengths = [10, 90, 20, 80, 30, 70, 40, 60]
     order = row_order(lengths, steps=1, batch=8, seed=0)
     assert [lengths[row] for row in order] == sorted(lengths, reverse=True)
+
+
+def test_micro_batches_of_rows_end_to_end_have_about_the_same_tokens() -> None:
+    lengths = [900, 10, 800, 20, 700, 30, 600, 40, 500, 50, 400, 60]
+    order = row_order(lengths, steps=1, batch=12, seed=0, micro_batches=3)
+    tokens = [sum(lengths[row] for row in order[start : start + 4]) for start in (0, 4, 8)]
+    assert sorted(order) == list(range(12))
+    assert max(tokens) - min(tokens) < 0.1 * max(tokens)
+
+
+def test_micro_batches_have_the_same_number_of_rows() -> None:
+    order = row_order([1000, 1, 1, 1], steps=1, batch=4, seed=0, micro_batches=2)
+    assert order[0] == 0
+    assert sorted(order) == [0, 1, 2, 3]

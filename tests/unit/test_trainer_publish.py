@@ -12,7 +12,7 @@ from tuneyard_api.contracts.results import (
 )
 from tuneyard_api.contracts.termination import PublishReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
-from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
+from tuneyard_api.kinds.finetunejob_status import CurvePoint, GateStatus, Measurement, TrainingStatus
 from tuneyard_api.kinds.modelserver import ModelServerSpec
 from tuneyard_api.stages import STAGES
 from tuneyard_trainer.commands.local_run import summary
@@ -80,7 +80,13 @@ def release() -> Release:
         recommended=recommend(artifacts(*ALL), gates),
         evaluation=EvaluateResult(measurements=MEASUREMENTS, gates=gates, passed=True, rows=50, tokens=500),
         dataset=DatasetSummary(rows_in=1200, rows_kept=1150, dropped={"duplicate": 50}, tokens=98765, digest=DIGEST),
-        loss=1.2345678,
+        training=TrainingStatus(
+            steps=40,
+            kept_step=30,
+            loss=1.2,
+            verdict="Overfitting after step 30.",
+            curve=[CurvePoint(step=30, loss=1.3, validation_loss=1.2345678)],
+        ),
     )
 
 
@@ -92,6 +98,7 @@ def test_model_card(release: Release) -> None:
         "1,150 of 1,200",
         "98,765",
         "1.235",
+        "Trained 40 steps; the adapter is that of step 30. Overfitting after step 30.",
         "**int8**",
         "| gptq | perplexity |",
         f"s3://out/runs/{'d' * 64}/prepare/report.md",

@@ -11,7 +11,7 @@ from tuneyard_api import reasons
 from tuneyard_api.contracts.results import EvaluateResult, ExportResult, PrepareResult, StageMark, TrainResult
 from tuneyard_api.contracts.termination import EvaluateReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
-from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
+from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement, TrainingStatus
 from tuneyard_api.stages import STAGES
 from tuneyard_store import errors as store_errors
 from tuneyard_trainer.runtime.context import StageContext, stage_of
@@ -88,7 +88,9 @@ def test_committed_result_is_found_by_its_type(committed: tuple[StageContext, Me
     assert made.find_result(TrainResult) is None
     with pytest.raises(StageError, match="does not exist"):
         made.result_of(TrainResult)
-    result = TrainResult(steps=3, loss=1.5, adapter_uri="s3://a/adapter", adapter_digest=DIGEST)
+    result = TrainResult(
+        training=TrainingStatus(steps=3, kept_step=3, loss=1.5), adapter_uri="s3://a/adapter", adapter_digest=DIGEST
+    )
     made.commit(result)
     assert made.result_of(TrainResult) == result
     (mark,) = store.objects.values()
@@ -112,7 +114,10 @@ def test_committed_result_is_found_by_its_type(committed: tuple[StageContext, Me
                 "totalSteps": 12,
             },
         ),
-        (TrainResult, {"steps": 12, "loss": None, "adapterURI": "s3://a/adapter", "adapterDigest": DIGEST}),
+        (
+            TrainResult,
+            {"training": {"steps": 12, "keptStep": 9}, "adapterURI": "s3://a/adapter", "adapterDigest": DIGEST},
+        ),
         (
             ExportResult,
             {

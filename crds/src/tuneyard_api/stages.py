@@ -17,7 +17,7 @@ from tuneyard_api.contracts.results import (
     StageResult,
     TrainResult,
 )
-from tuneyard_api.contracts.termination import EvaluateReport, PrepareReport, PublishReport, StageReport
+from tuneyard_api.contracts.termination import EvaluateReport, PrepareReport, PublishReport, StageReport, TrainReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import Phase
 from tuneyard_api.names import Stage
@@ -90,10 +90,11 @@ STAGES: Final[dict[Stage, StageDefinition]] = {
             name="train",
             phase="Training",
             condition="Trained",
-            version=1,
+            version=2,
             spec_part=_train_part,
             after=("prepare",),
             result=TrainResult,
+            report=TrainReport,
             is_needed=lambda spec: bool(spec.dataset.train),
             on_gpu=True,
             has_checkpoints=True,
@@ -126,7 +127,7 @@ STAGES: Final[dict[Stage, StageDefinition]] = {
             name="publish",
             phase="Publishing",
             condition="Published",
-            version=2,
+            version=3,
             spec_part=lambda spec: {},
             after=("prepare", "train", "export", "evaluate"),
             result=PublishResult,

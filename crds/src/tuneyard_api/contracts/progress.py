@@ -15,6 +15,7 @@ class ProgressReport(Contract):
     step: int | None = None
     steps: int | None = None
     loss: float | None = Field(default=None, description="Of the last steps, in nats per token.")
+    validation_loss: float | None = Field(default=None, description="Of the last validation, in nats per token.")
     tokens_per_second: float | None = None
     eta_seconds: int | None = None
     message: str | None = None
@@ -26,6 +27,7 @@ class ProgressReport(Contract):
             step=self.step,
             steps=self.steps,
             loss=round(self.loss, 4) if self.loss is not None else None,
+            validation_loss=round(self.validation_loss, 4) if self.validation_loss is not None else None,
             tokens_per_second=round(self.tokens_per_second, 1) if self.tokens_per_second is not None else None,
             eta=duration(self.eta_seconds) if self.eta_seconds is not None else None,
             message=self.message,
@@ -42,6 +44,7 @@ def progress_details(progress: Progress) -> str:
     parts = [
         f"step {progress.step}/{progress.steps}" if progress.step is not None and progress.steps else "",
         f"loss {progress.loss:.4f}" if progress.loss is not None else "",
+        f"validation loss {progress.validation_loss:.4f}" if progress.validation_loss is not None else "",
         f"{progress.tokens_per_second:.0f} tokens/s" if progress.tokens_per_second is not None else "",
         f"{progress.eta} left" if progress.eta is not None else "",
         progress.message or "",

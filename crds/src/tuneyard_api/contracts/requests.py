@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from tuneyard_api.contracts.base import Contract
-from tuneyard_api.kinds.finetunejob import Training
+from tuneyard_api.kinds.finetunejob_status import CurvePoint
+from tuneyard_api.kinds.training import Training
 
 
 class WorkerRequest(Contract):
@@ -34,6 +35,9 @@ class TrainRequest(WorkerRequest):
     model: Path = Field(description="Directory of the base model.")
     model_uri: str = Field(description="Where the base model comes from; the adapter's configuration names it.")
     rows: Path = Field(description="Directory of the tokenized training rows.")
+    validation_rows: Path | None = Field(default=None, description="Directory of the tokenized held-out rows.")
+    validation_count: int = Field(default=0, description="The first so many held-out rows are validated.")
+    validation_steps: int = Field(default=1, description="Steps between two validations.")
     training: Training
     steps: int = Field(description="Optimizer steps of the whole run.")
     gpus: int = Field(description="GPUs of this pod.")
@@ -78,6 +82,10 @@ class TrainOutcome(Contract):
 
     steps: int
     loss: float | None = Field(default=None, description="Mean over the last steps, in nats per token.")
+    finished: bool = Field(description="Whether the adapter is written; else a checkpoint is.")
+    stopped_early: bool = False
+    kept_step: int = Field(description="The step whose adapter is written.")
+    curve: list[CurvePoint] = []
 
 
 class MergeOutcome(Contract):
@@ -104,6 +112,7 @@ class TrainingProgress(Contract):
     step: int
     steps: int
     loss: float = Field(description="Mean over the last steps, in nats per token.")
+    validation_loss: float | None = None
     tokens_per_second: float
 
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from tuneyard_api.base import Digest
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
-from tuneyard_api.kinds.finetunejob_status import AnswersStatus, GateStatus, Measurement
+from tuneyard_api.kinds.finetunejob_status import AnswersStatus, GateStatus, Measurement, TrainingStatus
 from tuneyard_api.names import Stage
 
 STAGE_MARK: Final = "stage.json"
@@ -58,8 +58,7 @@ class PrepareResult(Contract):
 
 
 class TrainResult(Contract):
-    steps: int
-    loss: float | None = Field(default=None, description="Mean over the last steps, in nats per token.")
+    training: TrainingStatus = Field(description="With the whole curve.")
     adapter_uri: str = Field(alias="adapterURI")
     adapter_digest: Digest
 
@@ -91,7 +90,7 @@ class PublishResult(Contract):
     recommended: Recommendation
     evaluation: EvaluateResult
     dataset: DatasetSummary
-    loss: float | None = None
+    training: TrainingStatus | None = None
 
     @property
     def recommended_artifact(self) -> MeasuredArtifact:

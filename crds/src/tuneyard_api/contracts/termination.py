@@ -13,11 +13,12 @@ from pydantic import Field, ValidationError
 from tuneyard_api import names, reasons
 from tuneyard_api.base import Digest
 from tuneyard_api.contracts.base import Contract
-from tuneyard_api.contracts.results import DatasetSummary, EvaluateResult, PublishResult, Recommendation
-from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
+from tuneyard_api.contracts.results import DatasetSummary, EvaluateResult, PublishResult, Recommendation, TrainResult
+from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement, TrainingStatus
 from tuneyard_api.names import Stage
 
 TERMINATION_BYTES: Final = 4096  # what the kubelet keeps of a container's termination message
+CURVE_POINTS: Final = 20  # of a training's curve are shown in a status
 TEXT_CHARACTERS: Final = 200  # of message and advice stay at least so many
 
 Item = TypeVar("Item")
@@ -33,6 +34,32 @@ class PrepareReport(Contract):
     def reduced(self) -> Iterator[Self]:
         """Smaller versions of the report: there are none."""
         return iter(())
+
+
+def _with_curve(training: TrainingStatus, count: int) -> TrainingStatus:
+    """The training with at most `count` points of its curve, among them that of the kept step."""
+    points, last = training.curve, len(training.curve) - 1
+    spread = {round(index * last / max(count - 2, 1)) for index in range(count - 1)} if count > 1 else set()
+    chosen = range(last + 1) if len(points) <= count else spread
+    kept = [
+        point for index, point in enumerate(points) if index in chosen or (chosen and point.step == training.kept_step)
+    ]
+    return training.model_copy(update={"curve": kept})
+
+
+class TrainReport(Contract):
+    """What the operator needs of train."""
+
+    training: TrainingStatus = Field(description="With a few points of the curve.")
+
+    @classmethod
+    def of(cls, result: TrainResult) -> Self:
+        return cls(training=_with_curve(result.training, CURVE_POINTS))
+
+    def reduced(self) -> Iterator[Self]:
+        """Versions with fewer points of the curve."""
+        for count in (CURVE_POINTS // 2, CURVE_POINTS // 4, 0):
+            yield self.model_copy(update={"training": _with_curve(self.training, count)})
 
 
 class EvaluateReport(Contract):
@@ -76,7 +103,7 @@ class PublishReport(Contract):
     artifacts: list[PublishedArtifact]
     recommended: Recommendation | None = Field(default=None, description="None: the job exports nothing.")
     evaluation: EvaluateReport | None = Field(default=None, description="None: the job evaluates nothing.")
-    loss: float | None = None
+    training: TrainingStatus | None = Field(default=None, description="None: the job trains nothing.")
 
     @classmethod
     def of(cls, result: PublishResult) -> Self:
@@ -84,7 +111,7 @@ class PublishReport(Contract):
             artifacts=[PublishedArtifact.model_validate(artifact.model_dump()) for artifact in result.artifacts],
             recommended=result.recommended,
             evaluation=EvaluateReport.of(result.evaluation),
-            loss=result.loss,
+            training=_with_curve(result.training, 0) if result.training else None,
         )
 
     def reduced(self) -> Iterator[Self]:
@@ -93,7 +120,7 @@ class PublishReport(Contract):
             yield self.model_copy(update={"evaluation": evaluation})
 
 
-StageReport = PrepareReport | EvaluateReport | PublishReport
+StageReport = PrepareReport | TrainReport | EvaluateReport | PublishReport
 
 
 class Termination(Contract):

@@ -46,6 +46,7 @@ class Progress(Model):
     step: int | None = None
     steps: int | None = None
     loss: float | None = None
+    validation_loss: float | None = Field(default=None, description="Of the last validation, in nats per token.")
     tokens_per_second: float | None = None
     eta: str | None = Field(default=None, description="For example 4m10s.")
     message: str | None = None
@@ -80,6 +81,25 @@ class DatasetStatus(Model):
     answers: AnswersStatus | None = None
     digest: str
     report_uri: str | None = Field(default=None, alias="reportURI")
+
+
+class CurvePoint(Model):
+    """One validation of a training run. Losses are in nats per trained token."""
+
+    step: int
+    loss: float | None = Field(default=None, description="Mean of the training steps since the validation before.")
+    validation_loss: float
+
+
+class TrainingStatus(Model):
+    """The course of the training."""
+
+    steps: int = Field(description="Optimizer steps that were done.")
+    kept_step: int = Field(description="The step whose adapter is exported.")
+    stopped_early: bool = False
+    loss: float | None = Field(default=None, description="Mean over the last steps, in nats per token.")
+    verdict: str | None = Field(default=None, description="What the curve says about the length of the run.")
+    curve: list[CurvePoint] = Field(default=[], description="Some of the validations; the release has all.")
 
 
 class Artifact(Model):
@@ -146,6 +166,7 @@ class FineTuneJobStatus(Model):
     ] = []
     progress: Progress | None = None
     dataset: DatasetStatus | None = None
+    training: TrainingStatus | None = None
     artifacts: list[Artifact] | None = None
     recommended: Recommended | None = None
     evaluation: EvaluationStatus | None = None

@@ -18,6 +18,7 @@ from tuneyard_api.contracts.termination import (
     PublishReport,
     StageReport,
     Termination,
+    TrainReport,
 )
 from tuneyard_api.durations import duration
 from tuneyard_api.kinds.finetunejob_status import (
@@ -29,6 +30,7 @@ from tuneyard_api.kinds.finetunejob_status import (
     Restarts,
     StageState,
     StageStatus,
+    TrainingStatus,
 )
 from tuneyard_api.names import Stage
 from tuneyard_api.stages import StageDefinition
@@ -175,6 +177,7 @@ class Run:
     suspended: bool = False
     restarts: Restarts = field(default_factory=Restarts)
     dataset: DatasetStatus | None = None
+    training: TrainingStatus | None = None
     evaluation: EvaluationStatus | None = None
     artifacts: tuple[Artifact, ...] | None = None
     recommended: Recommended | None = None
@@ -231,6 +234,8 @@ class Run:
         match report:
             case PrepareReport():
                 return self._prepared(report)
+            case TrainReport():
+                return replace(self, training=report.training)
             case EvaluateReport():
                 return self._evaluated(report)
             case PublishReport():
@@ -265,7 +270,9 @@ class Run:
             recommended = Recommended(
                 format=chosen.format, uri=chosen.uri, digest=chosen.digest, reason=report.recommended.reason
             )
-        loss = round(report.loss, 4) if report.loss is not None else None
+        if report.training and not run.training:  # an earlier run has trained
+            run = replace(run, training=report.training)
+        loss = round(report.training.loss, 4) if report.training and report.training.loss is not None else None
         return replace(
             run,
             artifacts=tuple(artifacts.values()),

@@ -7,10 +7,10 @@ sees the same rows as an uninterrupted run.
 import math
 import random
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 from tuneyard_api import reasons
-from tuneyard_api.kinds.finetunejob import Training
+from tuneyard_api.kinds.training import Training
 from tuneyard_trainer.runtime.errors import BadInput
 
 DEFAULT_EPOCHS = 3.0
@@ -42,17 +42,34 @@ def micro_batch_size(training: Training, devices: int = 1) -> int:
     return micro
 
 
-def row_order(lengths: Sequence[int], steps: int, batch: int, seed: int) -> list[int]:
+def row_order(lengths: Sequence[int], steps: int, batch: int, seed: int, micro_batches: int | None = None) -> list[int]:
     """The rows of the whole run: `batch` of them per step, each epoch in another order.
 
-    Rows of one step are sorted by length (in tokens), longest first, so that its micro batches need little padding. The
-    loss is a mean over the step's tokens: the order within a step changes the speed, not the gradient.
+    The loss is a mean over the step's tokens: the order within a step changes speed and memory, not the gradient.
+
+    Args:
+        lengths: of the rows, in tokens.
+        micro_batches: of a step, for rows end to end: they get about the same number of tokens each. None: rows of a
+            step are sorted by length, longest first, so that padded micro batches need little padding.
     """
     stream = _epochs(len(lengths), seed)
     order: list[int] = []
     for _ in range(steps):
-        order += sorted(islice(stream, batch), key=lambda row: -lengths[row])
+        rows = sorted(islice(stream, batch), key=lambda row: -lengths[row])
+        order += rows if micro_batches is None else _dealt(rows, lengths, micro_batches)
     return order
+
+
+def _dealt(rows: Sequence[int], lengths: Sequence[int], micro_batches: int) -> Iterator[int]:
+    """Deals rows, longest first, each to the micro batch that has the fewest tokens and is not full."""
+    size = len(rows) // micro_batches
+    hands: list[list[int]] = [[] for _ in range(micro_batches)]
+    tokens = [0] * micro_batches
+    for row in rows:
+        chosen = min((hand for hand in range(micro_batches) if len(hands[hand]) < size), key=tokens.__getitem__)
+        hands[chosen].append(row)
+        tokens[chosen] += lengths[row]
+    return chain.from_iterable(hands)
 
 
 def _epochs(rows: int, seed: int) -> Iterator[int]:

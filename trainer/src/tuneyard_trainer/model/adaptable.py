@@ -6,7 +6,7 @@ All of them can be merged: exporters/merge_worker.py merges whatever PEFT adapts
 from typing import Final
 
 from tuneyard_api import reasons
-from tuneyard_api.kinds.finetunejob import Lora
+from tuneyard_api.kinds.training import Lora
 from tuneyard_trainer.model.shape import ModelShape, kind
 from tuneyard_trainer.runtime.errors import BadInput
 

@@ -36,6 +36,7 @@ class Progress:
         step: int | None = None,
         steps: int | None = None,
         loss: float | None = None,
+        validation_loss: float | None = None,
         tokens_per_second: float | None = None,
         message: str | None = None,
     ) -> None:
@@ -44,6 +45,7 @@ class Progress:
             "step": step,
             "steps": steps,
             "loss": loss,
+            "validation_loss": validation_loss,
             "tokens_per_second": tokens_per_second,
             "message": message,
         }
@@ -74,6 +76,7 @@ METRICS: Final = {
     "tuneyard_train_step": ("Optimizer steps done.", "step"),
     "tuneyard_train_steps": ("Optimizer steps in all.", "steps"),
     "tuneyard_train_loss": ("Loss of the last step (nats per token).", "loss"),
+    "tuneyard_validation_loss": ("Loss of the last validation (nats per token).", "validation_loss"),
     "tuneyard_train_tokens_per_second": ("Tokens trained per second.", "tokens_per_second"),
     "tuneyard_stage_eta_seconds": ("Seconds until the stage is done.", "eta_seconds"),
 }

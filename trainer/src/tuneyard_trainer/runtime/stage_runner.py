@@ -7,8 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from tuneyard_api import names, reasons
-from tuneyard_api.contracts.results import STAGE_MARK, EvaluateResult, PrepareResult, PublishResult, StageResult
-from tuneyard_api.contracts.termination import EvaluateReport, PrepareReport, PublishReport, StageReport
+from tuneyard_api.contracts.results import (
+    STAGE_MARK,
+    EvaluateResult,
+    PrepareResult,
+    PublishResult,
+    StageResult,
+    TrainResult,
+)
+from tuneyard_api.contracts.termination import EvaluateReport, PrepareReport, PublishReport, StageReport, TrainReport
 from tuneyard_api.names import Stage
 from tuneyard_api.stages import STAGES, chain
 from tuneyard_store.errors import StoreError
@@ -70,6 +77,8 @@ def _report(context: StageContext, result: StageResult) -> StageReport | None:
     match result:
         case PrepareResult():
             return PrepareReport(digests=context.digests, done=committed_stages(context), dataset=result.dataset)
+        case TrainResult():
+            return TrainReport.of(result)
         case EvaluateResult():
             return EvaluateReport.of(result)
         case PublishResult():

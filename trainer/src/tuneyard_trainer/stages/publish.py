@@ -36,7 +36,7 @@ def run(context: StageContext) -> PublishResult:
         recommended=recommend(artifacts, evaluated.gates),
         evaluation=evaluated,
         dataset=context.result_of(PrepareResult).dataset,
-        loss=trained.loss,
+        training=trained.training,
     )
     card = render_model_card(release).encode()
     context.store.write(context.uri("publish", "README.md"), card, "text/markdown; charset=utf-8")

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Final
 
 from tuneyard_api import reasons
-from tuneyard_api.contracts.requests import CheckpointWritten, TrainingProgress, TrainRequest
+from tuneyard_api.contracts.requests import CheckpointWritten, TrainingProgress, TrainOutcome, TrainRequest
 from tuneyard_api.contracts.results import TrainResult
+from tuneyard_api.kinds.finetunejob_status import TrainingStatus
+from tuneyard_api.kinds.training import Training
 from tuneyard_store.artifact import publish_directory
-from tuneyard_trainer.backends import backend_of, check_training
+from tuneyard_trainer.backends import backend_of, check_training, curve
 from tuneyard_trainer.backends.schedule import total_steps
+from tuneyard_trainer.data.columns import length
 from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.model.layout import download_model, fresh
@@ -20,6 +23,8 @@ from tuneyard_trainer.runtime.stage_runner import StageProgram
 from tuneyard_trainer.runtime.worker import ProgressEvent, run_worker
 
 COMMIT_POLL_SECONDS: Final = 2.0
+VALIDATION_ROWS: Final = 200
+"""Held-out rows that are validated during the run."""
 
 
 def run(context: StageContext) -> TrainResult:
@@ -39,7 +44,7 @@ def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
     training, resources = context.spec.training, context.spec.resources
     check_training(context.spec)
     backend = backend_of(training.backend)
-    rows = fetch_rows(context, "train")
+    rows, validation_rows = fetch_rows(context, "train"), fetch_rows(context, "validation")
     steps = total_steps(training, len(read_rows(rows)))
     checkpoints = Checkpoints(context)
     context.progress.update(percent=0, step=0, steps=steps)
@@ -52,6 +57,9 @@ def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
         model=model,
         model_uri=context.spec.model.uri,
         rows=rows,
+        validation_rows=validation_rows,
+        validation_count=VALIDATION_ROWS,
+        validation_steps=_validation_steps(training, steps, rows, validation_rows),
         training=training,
         steps=steps,
         gpus=resources.gpus,
@@ -79,7 +87,7 @@ def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
         rendezvous=rendezvous,
         stop_file=stop_file,
     )
-    if outcome.steps < steps:
+    if not outcome.finished:
         raise TryAgain(
             reasons.PREEMPTED if context.stopping.is_set() else reasons.PEER_LOST,
             f"Stopped after step {outcome.steps} of {steps}; checkpoint: {checkpoints.uri(outcome.steps)}",
@@ -87,7 +95,15 @@ def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
         )
     if not context.group.is_leader:
         return _wait_for_commit(context, rendezvous)
-    return _publish(context, request.output, outcome.steps, outcome.loss)
+    return _publish(context, request.output, outcome)
+
+
+def _validation_steps(training: Training, steps: int, rows: Path, validation_rows: Path) -> int:
+    trained, held_out = read_rows(rows), read_rows(validation_rows)
+    batch_tokens = sum(map(length, trained)) / len(trained) * training.effective_batch_size
+    return curve.validation_steps(
+        training.eval_steps, steps, batch_tokens, sum(map(length, held_out[:VALIDATION_ROWS]))
+    )
 
 
 def _agree_on_checkpoint(context: StageContext, rendezvous: Rendezvous, checkpoints: Checkpoints) -> Checkpoint | None:
@@ -103,10 +119,20 @@ def _agree_on_checkpoint(context: StageContext, rendezvous: Rendezvous, checkpoi
     return newest or (checkpoints.fetch(step, folder) if step is not None else None)
 
 
-def _publish(context: StageContext, adapter: Path, steps: int, loss: float | None) -> TrainResult:
+def _publish(context: StageContext, adapter: Path, outcome: TrainOutcome) -> TrainResult:
     uri = context.uri("train", "adapter")
     manifest = publish_directory(context.store, adapter, uri, "adapter")
-    return TrainResult(steps=steps, loss=loss, adapter_uri=uri, adapter_digest=manifest.digest)
+    training = TrainingStatus(
+        steps=outcome.steps,
+        kept_step=outcome.kept_step,
+        stopped_early=outcome.stopped_early,
+        loss=outcome.loss,
+        verdict=curve.verdict(outcome.curve),
+        curve=outcome.curve,
+    )
+    if training.verdict:
+        context.log.info("%s The adapter of step %d is kept.", training.verdict, training.kept_step)
+    return TrainResult(training=training, adapter_uri=uri, adapter_digest=manifest.digest)
 
 
 def _wait_for_commit(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
@@ -130,6 +156,7 @@ def _show_progress(context: StageContext, event: TrainingProgress) -> None:
         step=event.step,
         steps=event.steps,
         loss=event.loss,
+        validation_loss=event.validation_loss,
         tokens_per_second=event.tokens_per_second,
         message="training",
     )

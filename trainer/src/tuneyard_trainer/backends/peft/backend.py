@@ -5,7 +5,8 @@ from typing import Final
 from pydantic import Field, JsonValue
 
 from tuneyard_api.contracts.requests import TrainOutcome, TrainRequest
-from tuneyard_api.kinds.finetunejob import FineTuneJobSpec, Training
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.training import Training
 from tuneyard_trainer.backends.base import Backend
 from tuneyard_trainer.backends.schedule import micro_batch_size
 from tuneyard_trainer.runtime.worker import Program

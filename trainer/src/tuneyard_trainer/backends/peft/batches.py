@@ -1,0 +1,156 @@
+"""Batches of the peft backend: the rows of a micro batch, with or without padding, and their loss.
+
+Without padding the rows stand end to end in one sequence. Their positions begin at zero in each row, and a token
+attends only to its own row, so that the result is that of the rows one by one.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, Final
+
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow
+
+Batch = dict[str, Any]
+"""Tensors by the names of a model's arguments, and the greatest length of a row as a number."""
+
+ROW_ATTENTION: Final = "tuneyard_rows"
+"""The name under which transformers knows `row_attention`."""
+
+TARGETS: Final = "shift_labels"
+"""For each position the token that is predicted there, or IGNORED. Trainer counts the tokens of a step by this name."""
+
+
+def end_to_end(rows: Sequence[TokenizedRow]) -> Batch:
+    """One sequence of all rows: tensors of shape (1, tokens)."""
+    lengths = [len(row[INPUT_IDS]) for row in rows]
+    bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    return _with_targets(
+        {
+            "input_ids": torch.tensor([[token for row in rows for token in row[INPUT_IDS]]]),
+            "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+            "cu_seq_lens_q": bounds,
+            "cu_seq_lens_k": bounds,
+        },
+        torch.tensor([[target for row in rows for target in _targets(row)]]),
+        max_length_q=max(lengths),
+        max_length_k=max(lengths),
+    )
+
+
+def padded(rows: Sequence[TokenizedRow]) -> Batch:
+    """The rows, filled up to the longest: tensors of shape (rows, tokens). Padding is not attended to nor trained."""
+    width = max(len(row[INPUT_IDS]) for row in rows)
+
+    def fill(values: list[list[int]], filler: int) -> torch.Tensor:
+        return torch.tensor([[*value, *[filler] * (width - len(value))] for value in values], dtype=torch.long)
+
+    return _with_targets(
+        {
+            "input_ids": fill([row[INPUT_IDS] for row in rows], 0),
+            "attention_mask": fill([[1] * len(row[INPUT_IDS]) for row in rows], 0),
+        },
+        fill([_targets(row) for row in rows], IGNORED),
+    )
+
+
+def _targets(row: TokenizedRow) -> list[int]:
+    """Each position predicts the next token; the last position of a row predicts nothing."""
+    return [*row[LABELS][1:], IGNORED]
+
+
+def _with_targets(inputs: Batch, targets: torch.Tensor, **lengths: int) -> Batch:
+    # Trainer counts the tokens only of a batch that has `labels`.
+    return {**inputs, **lengths, TARGETS: targets, "labels": targets}
+
+
+def summed_loss(model: torch.nn.Module, batch: Batch, with_some_logits: bool) -> torch.Tensor:
+    """The negative log-likelihood of all targets, in nats.
+
+    Args:
+        with_some_logits: the model takes `logits_to_keep`; it then computes its head only where a token is trained,
+            which is most of the memory where the vocabulary is large.
+    """
+    targets = batch[TARGETS]
+    trained = targets != IGNORED
+    options = {"logits_to_keep": trained} if with_some_logits else {}
+    logits = model(**_inputs(batch), **options, use_cache=False).logits
+    if not with_some_logits:
+        logits = logits[trained]
+    return functional.cross_entropy(logits.float().reshape(-1, logits.shape[-1]), targets[trained], reduction="sum")
+
+
+def row_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """The logits of all positions but padding, of shape (tokens, vocabulary)."""
+    logits = model(**_inputs(batch), use_cache=False).logits
+    mask = batch.get("attention_mask")
+    return logits.flatten(0, 1) if mask is None else logits[mask.bool()]
+
+
+def on_device(batch: Batch, device: torch.device) -> dict[str, Any]:
+    return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+
+
+def _inputs(batch: Batch) -> dict[str, Any]:
+    return {name: value for name, value in batch.items() if name not in (TARGETS, "labels")}
+
+
+def row_attention(  # noqa: PLR0913 - the signature is transformers'
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention of each row to itself, for batches of `end_to_end`.
+
+    Args:
+        query: shape (1, heads, tokens, head dimension); key and value may have fewer heads.
+        cu_seq_lens_q: where each row begins, and where the last one ends.
+
+    Raises:
+        NotImplementedError: the model's attention is of another kind.
+    """
+    if cu_seq_lens_q is None or attention_mask is not None or softcap is not None or s_aux is not None:
+        raise NotImplementedError("this attention cannot be computed row by row")
+    lengths = cu_seq_lens_q.diff().tolist()
+    rows = zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True)
+    outputs = []
+    for row_query, row_key, row_value in rows:
+        band = _band(row_query.shape[2], sliding_window, query.device)
+        outputs.append(
+            functional.scaled_dot_product_attention(
+                row_query,
+                row_key,
+                row_value,
+                attn_mask=band,
+                is_causal=band is None,
+                dropout_p=dropout,
+                scale=scaling,
+                enable_gqa=query.shape[1] != key.shape[1],
+            )
+        )
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _band(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:
+    """The mask of a sliding window; None where the row is no longer than the window."""
+    if sliding_window is None or length <= sliding_window:
+        return None
+    position = torch.arange(length, device=device)
+    distance = position[:, None] - position[None, :]
+    return (distance >= 0) & (distance < sliding_window)
+
+
+AttentionInterface.register(ROW_ATTENTION, row_attention)

@@ -1,0 +1,127 @@
+"""What happens at each step of a run: progress, validation, checkpoints, and the end."""
+
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from tuneyard_api import reasons
+from tuneyard_api.contracts.requests import CheckpointWritten, TrainingProgress
+from tuneyard_trainer.backends import curve
+from tuneyard_trainer.backends.peft.backend import PeftRequest
+from tuneyard_trainer.backends.peft.validation import Validation
+from tuneyard_trainer.runtime.errors import BadInput
+from tuneyard_trainer.runtime.worker_main import emit
+
+REPORT_SECONDS = 2.0
+
+
+class StageCallback(TrainerCallback):  # type: ignore[misc]
+    """Reports progress, validates, saves checkpoints by the clock, and ends the run early.
+
+    A run ends early after the step at which the stop file exists, or the validation loss has stalled.
+    """
+
+    def __init__(self, row_tokens: list[int], request: PeftRequest, validation: Validation) -> None:
+        self.request = request
+        self.batch = request.training.effective_batch_size
+        self.row_tokens = row_tokens
+        self.validation = validation
+        self.autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+        self.save_every = request.training.checkpoints.every_minutes * 60
+        early = request.training.early_stopping
+        self.patience = early.patience if early else None
+        self.saved_at = self.reported_at = self.step_started_at = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 0:
+            self._validate(state)
+        self.saved_at = time.monotonic()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.step_started_at = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        is_last = state.global_step >= state.max_steps
+        if is_last or state.global_step % self.request.validation_steps == 0:
+            self._validate(state)
+        if is_last:
+            return
+        if curve.has_stalled(curve.curve(state.log_history), self.patience):
+            control.should_training_stop = True
+            return
+        stop = any_process(self.request.stop_file.exists())
+        control.should_training_stop |= stop
+        control.should_save |= stop or any_process(time.monotonic() - self.saved_at >= self.save_every)
+
+    def _validate(self, state: Any) -> None:
+        """Logs the validation loss, and keeps the adapter of the best step."""
+        if not self.validation:
+            return
+        loss = self.validation.loss(self.autocast)
+        state.log_history.append({"step": state.global_step, "validation_loss": loss})
+        points = curve.curve(state.log_history)
+        if curve.best(points) is points[-1]:
+            self.validation.keep()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.saved_at = time.monotonic()
+        path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        gather_random_states(path, args.process_index)
+        if state.is_world_process_zero:
+            self.validation.save(path)
+            emit(CheckpointWritten(step=state.global_step, path=path))
+        elif state.is_local_process_zero:
+            shutil.rmtree(path)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs is None or "loss" not in logs:
+            return
+        if logs["loss"] != logs["loss"] or logs["loss"] == float("inf"):
+            raise BadInput(
+                reasons.TRAINING_DIVERGED,
+                f"The loss at step {state.global_step} is not a finite number.",
+                "Lower training.learningRate, or set training.precision: fp32.",
+            )
+        now, last = time.monotonic(), state.global_step == state.max_steps
+        if state.is_world_process_zero and (last or now - self.reported_at >= REPORT_SECONDS):
+            self.reported_at = now
+            tokens = sum(self.row_tokens[(state.global_step - 1) * self.batch : state.global_step * self.batch])
+            emit(
+                TrainingProgress(
+                    step=state.global_step,
+                    steps=state.max_steps,
+                    validation_loss=_last_validation(state.log_history),
+                    loss=curve.mean_loss(state.log_history) or logs["loss"],
+                    tokens_per_second=tokens / max(now - self.step_started_at, 1e-6),
+                )
+            )
+
+
+def _last_validation(log: list[dict[str, float]]) -> float | None:
+    return next((entry["validation_loss"] for entry in reversed(log) if "validation_loss" in entry), None)
+
+
+def gather_random_states(checkpoint: Path, process: int) -> None:
+    """Collects the random states of all processes in the checkpoint of process 0; the nodes share no disk."""
+    if not torch.distributed.is_initialized():
+        return
+    states: list[bytes] = [b""] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(states, (checkpoint / f"rng_state_{process}.pth").read_bytes())
+    if process == 0:
+        for index, state in enumerate(states):
+            (checkpoint / f"rng_state_{index}.pth").write_bytes(state)
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process, so that all of them save and stop at the same step."""
+    if not torch.distributed.is_initialized():
+        return flag
+    votes = torch.tensor(int(flag), device="cuda" if torch.cuda.is_available() else "cpu")
+    torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
+    return bool(votes.item())

@@ -1,0 +1,62 @@
+"""The model of the peft backend: the base model with a new adapter, and the adapter's files."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from tuneyard_trainer.backends.peft.backend import PeftRequest
+from tuneyard_trainer.model.adaptable import ALL_LINEAR, check_target_modules
+from tuneyard_trainer.model.layout import weight_files
+from tuneyard_trainer.model.shape import local_shape
+
+NAME_SETS = ("target_modules", "target_parameters")
+
+
+def adapted_model(request: PeftRequest) -> PeftModel:
+    """The base model with a new adapter. QLoRA holds the base in NF4 with double quantization (arXiv:2305.14314)."""
+    training = request.training
+    dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    on_gpu = torch.cuda.is_available()
+    base = AutoModelForCausalLM.from_pretrained(
+        request.model,
+        dtype=dtype,
+        quantization_config=quantization if training.method == "qlora" else None,
+        device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if on_gpu else None,
+        local_files_only=True,
+    )
+    base.config.use_cache = False
+    if training.method == "qlora":
+        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=training.gradient_checkpointing)
+    elif training.gradient_checkpointing:
+        base.enable_input_require_grads()
+    return get_peft_model(base, LoraConfig(**request.lora_config, target_modules=target_modules(request)))
+
+
+def target_modules(request: PeftRequest) -> str | list[str]:
+    """The target_modules of LoraConfig.
+
+    Raises:
+        BadInput: a name is that of no module that can be adapted.
+    """
+    lora = request.training.lora
+    check_target_modules(lora, local_shape(request.model, weight_files(request.model)), request.model_uri)
+    return ALL_LINEAR if lora.target_modules == [ALL_LINEAR] else sorted(lora.target_modules)
+
+
+def save_adapter(model: PeftModel, directory: Path, model_uri: str) -> None:
+    """Writes adapter_model.safetensors and adapter_config.json, always the same bytes for the same weights."""
+    model.save_pretrained(directory)
+    (directory / "README.md").unlink(missing_ok=True)
+    path = directory / "adapter_config.json"
+    config: dict[str, Any] = json.loads(path.read_text()) | {"base_model_name_or_path": model_uri}
+    # peft holds the names in sets, whose order differs between processes.
+    config = {key: sorted(value) if value and key in NAME_SETS else value for key, value in config.items()}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
