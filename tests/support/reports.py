@@ -32,5 +32,5 @@ PUBLISHED: Json = {
     "artifacts": [BUILT],
     "recommended": {"format": "bf16", "reason": "the only one"},
     "evaluation": evaluated(measurements(base=9.0, tuned=3.0)),
-    "loss": 1.23456789,
+    "training": {"steps": 40, "keptStep": 35, "loss": 1.23456789, "verdict": "The validation loss has settled at 1.3."},
 }

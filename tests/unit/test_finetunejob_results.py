@@ -129,6 +129,17 @@ def test_uris_follow_from_the_digests() -> None:
     assert status["artifacts"][0]["uri"] == f"s3://out/runs/{DIGESTS['export']}/export/bf16"
     assert status["recommended"]["uri"] == status["artifacts"][0]["uri"]
     assert status["progress"] == {"percent": 100, "loss": 1.2346}
+    assert status["training"]["keptStep"] == 35, "publish tells it where an earlier run has trained"
+
+
+def test_the_course_of_the_training_is_shown() -> None:
+    cluster = FineTuning().at("train")
+    course = [{"step": 0, "validationLoss": 3.5}, {"step": 20, "loss": 2.5, "validationLoss": 1.5}]
+    training = {"steps": 20, "keptStep": 20, "stoppedEarly": True, "loss": 1.25, "verdict": "Fine.", "curve": course}
+    cluster.complete("train", {"training": training}).step()
+    assert cluster.status["training"] == training
+    cluster.finish("export", "evaluate", "publish")
+    assert cluster.status["training"] == training, "publish does not take the curve away"
 
 
 @pytest.mark.parametrize(("trained", "warned"), [(7, True), (9, False)])
