@@ -118,6 +118,11 @@ install: setup images ## Install the Helm chart into the cluster
 integration: images ## The ML stages, in the trainer image; the tokens, in the server image too
 	tests/integration/run $(call tag,trainer)
 	tests/integration/tokens $(call tag,trainer) $(call tag,server)
+	tests/integration/run $(call tag,server) engines -m "not slow"
+
+.PHONY: requests
+requests: images ## 2,000 random mixes of the options of chat and completion requests, on a real vLLM; not in CI
+	tests/integration/run $(call tag,server) engines -m slow
 
 # What the contract tests run against, besides the cluster. Of Debian's Prometheus only promtool is wanted.
 PROMTOOL := $(TUNEYARD_CACHE)/bin/promtool

@@ -59,13 +59,19 @@ class Watchdog:
         is_still = work is not None and work.requests > 0 and work.steps == self._steps
         self._still = self._still + seconds if is_still else 0
         self._steps = work.steps if work else None
-        if not self.has_answered and self._silent >= self.limits.start:
-            return f"did not answer within {self.limits.start:.0f} s of its start"
-        if self.has_answered and self._silent >= self.limits.silence:
-            return f"did not answer /health for {self.limits.silence:.0f} s"
-        if work and self._still >= self.limits.standstill:
-            return f"has {work.requests} request(s) and has computed nothing for {self.limits.standstill:.0f} s"
-        return None
+        return self._silence() or self._standstill(work)
+
+    def _silence(self) -> str | None:
+        limit = self.limits.silence if self.has_answered else self.limits.start
+        if self._silent < limit:
+            return None
+        asked = "answer /health for" if self.has_answered else "start to answer within"
+        return f"did not {asked} {limit:.0f} s"
+
+    def _standstill(self, work: Work | None) -> str | None:
+        if work is None or self._still < self.limits.standstill:
+            return None
+        return f"has {work.requests} request(s) and has computed nothing for {self.limits.standstill:.0f} s"
 
 
 class _UnixConnection(http.client.HTTPConnection):
