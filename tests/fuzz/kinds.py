@@ -64,6 +64,14 @@ ROWS: Final = (
 )
 
 
+# What was written for the sound model: most kinds of files change nothing in it.
+_WRITTEN: Final[dict[tuple[tuple[str, bytes], ...], dict[str, bytes]]] = {}
+
+
+def _sound() -> tuple[tuple[str, bytes], ...]:
+    return tuple(sorted(item for item in model_files().items() if not item[0].endswith(".safetensors")))
+
+
 class LoadedHere(TokenizerLoading):
     """Loads the tokenizer in this process, by the same code: a process for each would take seconds."""
 
@@ -77,11 +85,20 @@ class LoadedHere(TokenizerLoading):
     def start(self) -> None:
         check_files(self._model, self._context.spec.model.uri)
         self._ready.touch()
-        write_tokenizer(
-            TokenizerRequest(
-                model=self._model, model_uri=self._context.spec.model.uri, ready_file=self._ready, output=self._output
+        key = tuple(sorted((path.name, path.read_bytes()) for path in self._model.iterdir()))
+        if key not in _WRITTEN:
+            write_tokenizer(
+                TokenizerRequest(
+                    model=self._model,
+                    model_uri=self._context.spec.model.uri,
+                    ready_file=self._ready,
+                    output=self._output,
+                )
             )
-        )
+            if key == _sound():
+                _WRITTEN[key] = {path.name: path.read_bytes() for path in self._output.iterdir()}
+        for name, data in _WRITTEN.get(key, {}).items():
+            (self._output / name).write_bytes(data)
 
     def wait(self) -> None:
         """It is written."""

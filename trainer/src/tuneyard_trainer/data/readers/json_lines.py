@@ -28,8 +28,9 @@ def parse(line: bytes, uri: str, number: int) -> dict[str, Any]:
         where, what = f"line {number}, byte {error.start + 1}", "not UTF-8"
     except json.JSONDecodeError as error:
         where, what = f"line {number}, column {error.colno}", f"not JSON: {error.msg.removesuffix(' at')}"
-    except RecursionError:
-        where, what = f"line {number}", "nested too deeply"
+    except (RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
+        what = "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
+        where = f"line {number}"
     else:
         if isinstance(row, dict):
             return row
