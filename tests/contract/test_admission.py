@@ -21,13 +21,13 @@ import yaml
 
 from demo.certificates import make_authority, make_server_identity
 from support.apiserver import ApiServer, api_server, free_ports
+from support.chart import CHART, IMAGES
 from support.verdicts import JOB, SPECS
 from support.wrongspecs import DOUBTFUL, SCHEMA, WEBHOOK, Doubtful, WrongSpec
 from tuneyard_api.names import API_VERSION
 
 Json = dict[str, Any]
 
-CHART = Path(__file__).parents[2] / "charts" / "tuneyard"
 JOBS = f"/apis/{API_VERSION}/namespaces/default/finetunejobs"
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 SECONDS = 1.0  # for an answer
@@ -107,7 +107,7 @@ def operator(server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def configuration(port: int, ca: str) -> Json:
-    command = ["helm", "template", "tuneyard", str(CHART), "--show-only", "templates/webhook.yaml"]
+    command = ["helm", "template", "tuneyard", str(CHART), *IMAGES, "--show-only", "templates/webhook.yaml"]
     rendered = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
     (found,) = [
         document

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from support.apiserver import ApiServer, api_server
+from support.chart import CHART, IMAGES
 from support.connected import connected
 from support.wire import Wire, wire_to
 from tuneyard_operator.machinery.errors import ApiError
@@ -299,8 +300,8 @@ def verbs(server: ApiServer, lease: str) -> list[str]:
 
 async def test_role_of_the_chart_suffices(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The election of an installed operator, with the rights of its service account."""
-    chart = Path(__file__).parents[2] / "charts" / "tuneyard"
-    command = ["helm", "template", "tuneyard", str(chart), "--namespace=default", "--show-only=templates/lease.yaml"]
+    command = ["helm", "template", "tuneyard", str(CHART), *IMAGES]
+    command += ["--namespace=default", "--show-only=templates/lease.yaml"]
     rendered = subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
     apply = [*server.kubectl, "apply", "-f", "-"]
     subprocess.run(apply, input=rendered, check=True, capture_output=True, timeout=60)

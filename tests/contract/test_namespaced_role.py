@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import yaml
 
 from bench import ours
 from demo.kubectl import wait_until
 from e2e.audit import calls, refused
 from support.apiserver import ApiServer, Json, api_server, client_config
+from support.chart import rendered
 from support.playedpods import begin, end
 from support.podstatus import termination
 from tuneyard_api.names import EXIT_BAD_INPUT
 
-CHART: Final = Path(__file__).parents[2] / "charts" / "tuneyard"
 RELEASE_NAMESPACE: Final = "team-system"
 WATCHED: Final = "default"
 UNWATCHED: Final = "another-team"
@@ -39,17 +38,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         running.install_crds()
         for name in (RELEASE_NAMESPACE, UNWATCHED):
             running.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-        rights = [each for each in rendered() if each["kind"] in ("ServiceAccount", "Role", "RoleBinding")]
+        rights = [each for each in release() if each["kind"] in ("ServiceAccount", "Role", "RoleBinding")]
         apply(running, *rights)
         apply(running, job("untouched", UNWATCHED))
         yield running
 
 
-def rendered() -> list[Json]:
-    command = ["helm", "template", "team", str(CHART), "--namespace", RELEASE_NAMESPACE]
-    options = ["--set", f"watchNamespaces={{{WATCHED}}}"]
-    text = subprocess.run([*command, *options], capture_output=True, text=True, check=True, timeout=60).stdout
-    return [document for document in yaml.safe_load_all(text) if document]
+def release() -> list[Json]:
+    return rendered("team", RELEASE_NAMESPACE, "--set", f"watchNamespaces={{{WATCHED}}}")
 
 
 def apply(server: ApiServer, *things: Json) -> None:
@@ -65,7 +61,7 @@ def job(name: str, namespace: str) -> Json:
 
 def settings() -> dict[str, str]:
     """What the chart tells the operator of where it is and what it watches."""
-    (deployment,) = [each for each in rendered() if each["kind"] == "Deployment"]
+    (deployment,) = [each for each in release() if each["kind"] == "Deployment"]
     told = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
     chosen = {each["name"]: each["value"] for each in told if each["name"] in ("TUNEYARD_NAMESPACES", "TUNEYARD_LEASE")}
     return {**chosen, "TUNEYARD_POD_NAMESPACE": RELEASE_NAMESPACE}
