@@ -60,7 +60,7 @@ def test_another_vocabulary_is_noticed(model_type: str, tmp_path: Path) -> None:
     directory = write_tiny(model_type, tmp_path / "model")
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"vocab_size": 600}))
-    with pytest.raises(BadInput, match=r"\[512, 64\], but config\.json asks for \[600, 64\]"):
+    with pytest.raises(BadInput, match=r"\[512.*, but config\.json asks for \[600"):
         check(directory, tmp_path)
 
 

@@ -52,22 +52,26 @@ def from_store(error: StoreError) -> StageError:
 
 LIBRARY_CHARACTERS: Final = 300
 """Of a library's own message stay so many."""
+NOT_A_FILES: Final = frozenset({"OutOfMemoryError", "AcceleratorError"})
+"""Errors of torch that no file causes."""
 
 
 @contextlib.contextmanager
 def blamed_on(what: str, reason: str, advice: str) -> Iterator[None]:
     """Whatever a library raises in the block is a BadInput: it was given a user's file, and `what` names that.
 
-    A panic of a library in Rust is no Exception, so it is told by its name. Errors that have a reason pass.
+    A panic of a library in Rust is no Exception, so it is told by its name. Errors that have a reason pass, and those
+    that no file causes.
     """
     try:
         yield
-    except (StageError, StoreError):
+    except (StageError, StoreError, MemoryError):
         raise
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        name = type(error).__name__
+        if name in NOT_A_FILES or (not isinstance(error, Exception) and name != "PanicException"):
             raise
-        text = shortened(" ".join(str(error).split()), LIBRARY_CHARACTERS) or type(error).__name__
+        text = shortened(" ".join(str(error).split()), LIBRARY_CHARACTERS) or name
         raise BadInput(reason, f"{what}: {text}", advice) from error
 
 

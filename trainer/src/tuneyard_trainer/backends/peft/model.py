@@ -2,17 +2,21 @@
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from tuneyard_api import reasons
 from tuneyard_trainer.backends.peft.backend import PeftRequest
 from tuneyard_trainer.model.adaptable import ALL_LINEAR, check_target_modules
 from tuneyard_trainer.model.layout import weight_files
 from tuneyard_trainer.model.shape import local_shape
+from tuneyard_trainer.runtime.errors import BadInput, blamed_on
 
 NAME_SETS = ("target_modules", "target_parameters")
 
@@ -25,19 +29,35 @@ def adapted_model(request: PeftRequest) -> PeftModel:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
     on_gpu = torch.cuda.is_available()
-    base = AutoModelForCausalLM.from_pretrained(
-        request.model,
-        dtype=dtype,
-        quantization_config=quantization if training.method == "qlora" else None,
-        device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if on_gpu else None,
-        local_files_only=True,
-    )
+    cannot = f"transformers {transformers.__version__} cannot load the model at {request.model_uri}"
+    with blamed_on(
+        cannot, reasons.INVALID_MODEL, "Load it with AutoModelForCausalLM.from_pretrained to see the cause."
+    ):
+        base, loaded = AutoModelForCausalLM.from_pretrained(
+            request.model,
+            dtype=dtype,
+            quantization_config=quantization if training.method == "qlora" else None,
+            device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if on_gpu else None,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    check_loaded(loaded["missing_keys"], request.model_uri)
     base.config.use_cache = False
     if training.method == "qlora":
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=training.gradient_checkpointing)
     elif training.gradient_checkpointing:
         base.enable_input_require_grads()
     return get_peft_model(base, LoraConfig(**request.lora_config, target_modules=target_modules(request)))
+
+
+def check_loaded(missing: Collection[str], model_uri: str) -> None:
+    """Raises BadInput when parameters were not in the files: transformers has filled them with random numbers."""
+    if missing:
+        raise BadInput(
+            reasons.MODEL_WEIGHTS_MISSING,
+            f"The weights of the model at {model_uri} lack {', '.join(sorted(missing)[:3])} ({len(missing)} in all)",
+            "Upload all *.safetensors files of one version of the model, with the config.json that goes with them.",
+        )
 
 
 def target_modules(request: PeftRequest) -> str | list[str]:

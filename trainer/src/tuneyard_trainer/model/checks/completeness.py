@@ -1,6 +1,5 @@
 """No parameter is missing: transformers would fill it with random numbers, and say so in its log only."""
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -66,7 +65,7 @@ def missing_in_layers(model: BaseModel) -> Iterator[str]:
 
 
 def usual(layers: Layers, number: int) -> frozenset[str]:
-    """What most layers have, if this one has a part of it only; layers of another kind have something of their own."""
+    """What another layer has, if this one has a part of it only; layers of another kind have something of their own."""
     found = layers.parameters.get(number, frozenset())
-    most, times = Counter(layers.parameters.values()).most_common(1)[0] if layers.parameters else (found, 0)
-    return most if times > len(layers.parameters) / 2 and found < most else found
+    others = (names for other, names in layers.parameters.items() if other < layers.wanted and found < names)
+    return max(others, key=len, default=found)
