@@ -12,7 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from integration.architectures import ARCHITECTURES, write_tiny
 from support.memorystore import MemoryStore
-from tuneyard_api.kinds.finetunejob import Training
+from tuneyard_api.kinds.training import Training
 from tuneyard_trainer.model.architectures import kind_of, known_types, structure_of, transformers_version
 from tuneyard_trainer.model.base import BaseModel
 from tuneyard_trainer.model.check import check_model

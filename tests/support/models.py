@@ -7,7 +7,7 @@ from typing import Any
 
 from support.memorystore import MemoryStore
 from support.tinymodel import write_model
-from tuneyard_api.kinds.finetunejob import Training
+from tuneyard_api.kinds.training import Training
 from tuneyard_trainer.model.base import BaseModel
 from tuneyard_trainer.model.check import check_model
 

@@ -64,6 +64,10 @@ class Training(Model):
     max_length: int = Field(default=1024, ge=8, le=1048576, description="Tokens per row. Default: 1024.")
     precision: Literal["bf16", "fp32"] = Field(default="bf16", description="Default: bf16.")
     gradient_checkpointing: bool = Field(default=False, description="Default: false.")
+    attention: Literal["auto", "flash_attention_2", "sdpa", "eager"] = Field(
+        default="auto",
+        description="auto: FlashAttention 2 on a GPU if the image has flash-attn, else sdpa. Default: auto.",
+    )
     packing: bool = Field(
         default=True,
         description="Rows of a micro batch are trained end to end, without padding; each attends only to itself, so "

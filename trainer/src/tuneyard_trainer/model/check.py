@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from tuneyard_api import reasons
-from tuneyard_api.kinds.finetunejob import Training
+from tuneyard_api.kinds.training import Training
 from tuneyard_store.store import ObjectInfo, Store
 from tuneyard_trainer.model.base import BaseModel
 from tuneyard_trainer.model.checks import CONFIG_CHECKS, WEIGHT_CHECKS

@@ -10,8 +10,10 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.utils import is_flash_attn_2_available
 
 from tuneyard_api import reasons
+from tuneyard_api.kinds.training import Training
 from tuneyard_trainer.backends.peft.backend import PeftRequest
 from tuneyard_trainer.model.adaptable import ALL_LINEAR, check_target_modules
 from tuneyard_trainer.model.layout import weight_files
@@ -36,6 +38,7 @@ def adapted_model(request: PeftRequest) -> PeftModel:
         base, loaded = AutoModelForCausalLM.from_pretrained(
             request.model,
             dtype=dtype,
+            attn_implementation=attention(training),
             quantization_config=quantization if training.method == "qlora" else None,
             device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if on_gpu else None,
             local_files_only=True,
@@ -58,6 +61,24 @@ def check_loaded(missing: Collection[str], model_uri: str) -> None:
             f"The weights of the model at {model_uri} lack {', '.join(sorted(missing)[:3])} ({len(missing)} in all)",
             "Upload all *.safetensors files of one version of the model, with the config.json that goes with them.",
         )
+
+
+def attention(training: Training) -> str | None:
+    """The attention of transformers; None: the model's default.
+
+    Raises:
+        BadInput: FlashAttention 2 is asked for, and this machine has it not.
+    """
+    has_flash = torch.cuda.is_available() and is_flash_attn_2_available()
+    if training.attention == "auto":
+        return "flash_attention_2" if has_flash else None
+    if training.attention == "flash_attention_2" and not has_flash:
+        raise BadInput(
+            reasons.INVALID_SPEC,
+            "training.attention: flash_attention_2 needs a GPU and the package flash-attn in the trainer image",
+            "Write auto or sdpa, or add flash-attn to the image.",
+        )
+    return training.attention
 
 
 def target_modules(request: PeftRequest) -> str | list[str]:

@@ -46,7 +46,7 @@ def fine_tune(request: PeftRequest) -> TrainOutcome | None:
 
     rows = read_rows(request.rows)
     model = adapted_model(request)
-    batching = Batching.of(model, rows, training.packing)
+    batching = Batching.of(model, rows, training.packing and training.attention != "eager")
     trainer = _trainer(request, model, rows, batching)
     _train(trainer, request.resume)
     if not trainer.is_local_process_zero():

@@ -5,7 +5,7 @@ None of them reads weights: files, config.json and the headers of the weight fil
 
 from typing import Final, Protocol
 
-from tuneyard_api.kinds.finetunejob import Training
+from tuneyard_api.kinds.training import Training
 from tuneyard_trainer.model.base import BaseModel
 from tuneyard_trainer.model.checks import (
     completeness,

@@ -3,7 +3,7 @@
 from typing import Final
 
 from tuneyard_api import reasons
-from tuneyard_api.kinds.finetunejob import Training
+from tuneyard_api.kinds.training import Training
 from tuneyard_trainer.model.base import BaseModel
 from tuneyard_trainer.runtime.errors import BadInput
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tuneyard_api import reasons
-from tuneyard_api.kinds.finetunejob import Training
+from tuneyard_api.kinds.training import Training
 from tuneyard_trainer.model.architectures import Shape
 from tuneyard_trainer.model.base import BaseModel
 from tuneyard_trainer.model.names import layers_of, stored
