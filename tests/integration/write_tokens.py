@@ -20,7 +20,7 @@ from tuneyard_trainer.data.examples import Chat, Message, Messages
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.template import TEMPLATE_FILE, TODAY, ChatTemplate, require_template
 from tuneyard_trainer.data.tokenize import ExampleTokenizer
-from tuneyard_trainer.data.tokenize.tokenizer import WORKER, ModelTokenizer
+from tuneyard_trainer.data.tokenize.tokenizer import TOKENIZER_CONFIG, WORKER, ModelTokenizer, make_generic
 
 FAMILY_CHATS: Final = 200
 
@@ -45,13 +45,14 @@ def main(to: Path) -> None:
 
 def write_rows(directory: Path, chats: list[Messages]) -> None:
     """Tokenizes the chats as prepare does."""
-    model, published, ready = directory / "model", directory / "published", directory / "ready"
-    ready.touch()
-    request = TokenizerRequest(model=model, model_uri="s3://models/x", ready_file=ready, output=published)
+    model, published = directory / "model", directory / "published"
+    published.mkdir()
+    request = TokenizerRequest(model=model, model_uri="s3://models/x", output=published)
     request_file = directory / "request.json"
     request_file.write_text(request.model_dump_json(by_alias=True))
     subprocess.run(WORKER.command(request_file), check=True, stdout=subprocess.DEVNULL)
     tokenizer = ModelTokenizer(published, "s3://models/x")
+    make_generic(published / TOKENIZER_CONFIG, tokenizer)
     template = ChatTemplate(require_template(model, None, "s3://models/x"), tokenizer.special_tokens)
     (published / TEMPLATE_FILE).write_text(template.source)
     (published / "config.json").write_bytes((model / "config.json").read_bytes())

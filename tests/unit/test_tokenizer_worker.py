@@ -8,13 +8,19 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from support.models_made import CHATS, MODELS
-from support.tokenizers_made import byte_level, write_tokenizer
+from support.models_made import CHATML, CHATS, MODELS
+from support.tokenizers_made import KINDS, byte_level, write_tokenizer
 from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import TokenizerRequest
 from tuneyard_trainer.data.examples import Message
 from tuneyard_trainer.data.template import ChatTemplate, require_template
-from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer, check_files
+from tuneyard_trainer.data.tokenize.plain import MODEL_TYPES
+from tuneyard_trainer.data.tokenize.tokenizer import (
+    ModelTokenizer,
+    check_files,
+    make_generic,
+    uses_tokenizer_as_it_is,
+)
 from tuneyard_trainer.data.tokenize.tokenizer_worker import write_tokenizer as run_worker
 from tuneyard_trainer.runtime.errors import BadInput
 
@@ -30,11 +36,12 @@ def torch_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 def load(model: Path) -> ModelTokenizer:
     """As prepare loads it."""
     output = model.parent / f"{model.name}-loaded"
-    ready = model.parent / "ready"
-    ready.touch()
+    output.mkdir()
     check_files(model, URI)
-    run_worker(TokenizerRequest(model=model, model_uri=URI, ready_file=ready, output=output))
-    return ModelTokenizer(output, URI)
+    run_worker(TokenizerRequest(model=model, model_uri=URI, output=output))
+    tokenizer = ModelTokenizer(output, URI)
+    make_generic(output / "tokenizer_config.json", tokenizer)
+    return tokenizer
 
 
 def expected_ids(tokenizer: Any, chat: list[dict[str, str]]) -> list[int]:
@@ -62,6 +69,32 @@ def test_ids_are_those_of_transformers(tmp_path: Path, name: str) -> None:
     assert published.special_tokens_map == reference.special_tokens_map
     text = "So, 1 + 1 = 2.\n  x"
     assert published(text)["input_ids"] == untrimmed(reference)(text)["input_ids"]
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_plain_tokenizers_need_no_worker(tmp_path: Path, model_type: str) -> None:
+    """transformers takes them as they are, whatever class it has for the type of the model."""
+    for kind in KINDS.values():
+        model = tmp_path / "model"
+        marks = ("<s>", "</s>", "<|im_start|>", "<|im_end|>")
+        write_tokenizer(
+            model, kind(marks), model_type=model_type, chat_template=CHATML, bos_token="<s>", eos_token="</s>"
+        )
+        assert uses_tokenizer_as_it_is(model, URI)
+        bare, reference = ModelTokenizer(model, URI), AutoTokenizer.from_pretrained(model)
+        template = ChatTemplate(CHATML, bare.special_tokens)
+        texts = [template.render([Message(**message) for message in chat]) for chat in CHATS]
+        assert [encoding.ids for encoding in bare.encode(texts)] == [expected_ids(reference, chat) for chat in CHATS]
+        assert bare.special_tokens == reference.special_tokens_map
+        assert type(reference).__name__ == "TokenizersBackend"
+
+
+def test_others_are_left_to_transformers(tmp_path: Path) -> None:
+    plain = set()
+    for name, make in MODELS.items():
+        make(tmp_path / name)
+        plain |= {name} if uses_tokenizer_as_it_is(tmp_path / name, URI) else set()
+    assert plain == {"sound", "normalized-marks"}
 
 
 def untrimmed(tokenizer: Any) -> Any:

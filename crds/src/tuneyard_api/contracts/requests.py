@@ -25,7 +25,6 @@ class TokenizerRequest(WorkerRequest):
 
     model: Path = Field(description="Directory with the configuration and the tokenizer of the model.")
     model_uri: str = Field(description="Where the model comes from; messages name it.")
-    ready_file: Path = Field(description="When this file appears, the model's files are there.")
     output: Path = Field(description="Directory for the tokenizer.")
 
 

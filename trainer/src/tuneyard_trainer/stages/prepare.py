@@ -25,7 +25,7 @@ from tuneyard_trainer.data.split import TRAIN, Split, held_out
 from tuneyard_trainer.data.spool import Spooled, spool
 from tuneyard_trainer.data.template import TEMPLATE_FILE, ChatTemplate, require_template
 from tuneyard_trainer.data.tokenize import ExampleTokenizer, TokenizedExample, tokenize_rows
-from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer, TokenizerLoading
+from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer, write_served_tokenizer
 from tuneyard_trainer.data.tokenize.vocabulary import check_vocabulary, within
 from tuneyard_trainer.exporters import check_formats
 from tuneyard_trainer.model.adaptable import check_target_modules
@@ -53,16 +53,14 @@ def identify(context: StageContext) -> dict[Stage, str]:
     """
     spec, directory = context.spec, context.work / MODEL_DIR
     check_training(spec)
-    with TokenizerLoading(context, directory, context.work / TOKENIZER_DIR) as loading:
-        check_output(context.store, spec.output.uri)
-        base = check_model(context.store, spec.model.uri, directory, spec.training)
-        loading.start()
-        check_target_modules(spec.training.lora, base.shape, spec.model.uri)
-        check_formats(spec.export.formats, base.shape, spec.model.uri)
-        template = require_template(directory, spec.model.chat_template, spec.model.uri)
-        context.progress.update(percent=5, message="fetching the data")
-        data = fetch_dataset(context.store, spec.dataset, context.work / DATA_DIR)
-        loading.wait()
+    check_output(context.store, spec.output.uri)
+    base = check_model(context.store, spec.model.uri, directory, spec.training)
+    check_target_modules(spec.training.lora, base.shape, spec.model.uri)
+    check_formats(spec.export.formats, base.shape, spec.model.uri)
+    template = require_template(directory, spec.model.chat_template, spec.model.uri)
+    write_served_tokenizer(context, directory, context.work / TOKENIZER_DIR)
+    context.progress.update(percent=5, message="fetching the data")
+    data = fetch_dataset(context.store, spec.dataset, context.work / DATA_DIR)
     (context.work / TOKENIZER_DIR / TEMPLATE_FILE).write_text(template)
     (context.work / EMBEDDING_FILE).write_text(json.dumps(embedding_rows(base)))
     model = [[name, item.size, item.etag] for name, item in base.files.items()]

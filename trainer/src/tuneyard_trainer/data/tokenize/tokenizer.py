@@ -1,19 +1,17 @@
 """A model's tokenizer, as AutoTokenizer builds it: see tokenizer_worker.py, which runs in a process of its own."""
 
+import json
 import os
 import shutil
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import TokenizerOutcome, TokenizerRequest
+from tuneyard_trainer.data.tokenize.plain import GENERIC_CLASSES, is_plain
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, blamed_on
 from tuneyard_trainer.runtime.userfiles import read_object, read_text
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
 
 TOKENIZER_FILE: Final = "tokenizer.json"
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"
+CONFIG: Final = "config.json"
 # What AutoTokenizer, or a server after export, reads beside tokenizer.json.
 JSON_FILES: Final = (
     TOKENIZER_CONFIG,
@@ -32,7 +31,13 @@ JSON_FILES: Final = (
     "config.json",
     "generation_config.json",
 )
-READY_FILE: Final = "ready"
+OTHER_FILES: Final = ("special_tokens_map.json", "added_tokens.json", "tekken.json")
+# Of tokenizer_config.json: what a class of its own has read, and what no other machine needs.
+DROPPED: Final = (
+    *("add_bos_token", "add_eos_token", "add_prefix_space", "auto_map", "backend", "chat_template", "is_local"),
+    *("legacy", "local_files_only", "name_or_path", "processor_class", "sp_model_kwargs", "use_default_system_prompt"),
+)
+FLAGS: Final = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
 # The special tokens that have a name, which chat templates refer to.
 SPECIAL_TOKENS: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 SAVE_TOKENIZER: Final = (
@@ -41,51 +46,43 @@ SAVE_TOKENIZER: Final = (
 WORKER: Final = Program("tuneyard_trainer.data.tokenize.tokenizer_worker", TokenizerOutcome)
 
 
-class TokenizerLoading:
-    """Loads a tokenizer in a process of its own, which starts before the model's files are there.
+def write_served_tokenizer(context: StageContext, model: Path, output: Path) -> None:
+    """Writes a model's tokenizer into `output`, as AutoTokenizer builds it: tokenizer.json and tokenizer_config.json.
 
-    The process imports transformers, which takes a second, while the stage checks and downloads.
+    Raises:
+        BadInput: the model has no tokenizer.json, one of its files is broken, or transformers cannot load it.
     """
+    uri = context.spec.model.uri
+    check_files(model, uri)
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    if uses_tokenizer_as_it_is(model, uri):
+        shutil.copyfile(model / TOKENIZER_FILE, output / TOKENIZER_FILE)
+        shutil.copyfile(model / TOKENIZER_CONFIG, output / TOKENIZER_CONFIG)
+    else:
+        run_worker(context, WORKER, TokenizerRequest(model=model, model_uri=uri, output=output))
+    make_generic(output / TOKENIZER_CONFIG, ModelTokenizer(output, uri))
 
-    def __init__(self, context: StageContext, model: Path, output: Path) -> None:
-        self._context, self._model, self._output = context, model, output
-        self._ready = context.work / READY_FILE
-        self._cancelled = threading.Event()
 
-    def __enter__(self) -> Self:
-        shutil.rmtree(self._output, ignore_errors=True)
-        self._output.mkdir(parents=True)
-        self._ready.unlink(missing_ok=True)
-        request = TokenizerRequest(
-            model=self._model, model_uri=self._context.spec.model.uri, ready_file=self._ready, output=self._output
-        )
-        self._pool = ThreadPoolExecutor(1)
-        context = replace(self._context, stopping=self._cancelled)
-        self._future = self._pool.submit(run_worker, context, WORKER, request)
-        return self
+def uses_tokenizer_as_it_is(model: Path, uri: str) -> bool:
+    """See is_plain; false where other files beside tokenizer.json tell of the tokenizer."""
+    if any((model / name).exists() for name in OTHER_FILES) or not (model / TOKENIZER_CONFIG).is_file():
+        return False
+    bare, config = ModelTokenizer(model, uri), read_object(model / TOKENIZER_CONFIG, f"{uri}/{TOKENIZER_CONFIG}")
+    text = read_text(model / TOKENIZER_FILE, bare.name)
+    model_type = read_object(model / CONFIG, f"{uri}/{CONFIG}").get("model_type")
+    return is_plain(text, _parse(text, bare.name), config, model_type, bare.special_tokens)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._cancelled.set()
-        self._pool.shutdown()
 
-    def start(self) -> None:
-        """The model's files are there.
+def make_generic(path: Path, tokenizer: "ModelTokenizer") -> None:
+    """Names the class that reads tokenizer.json as it is: another one would build it anew by its own rules.
 
-        Raises:
-            BadInput: the model has no tokenizer.json, or one of the files is broken.
-        """
-        check_files(self._model, self._context.spec.model.uri)
-        self._ready.touch()
-
-    def wait(self) -> None:
-        """Waits until the tokenizer is written.
-
-        Raises:
-            BadInput: transformers cannot load it.
-        """
-        self._future.result()
+    The added tokens are written here too, where older programs look for them.
+    """
+    config: dict[str, Any] = json.loads(path.read_text())
+    kept = {name: value for name, value in config.items() if name not in DROPPED}
+    changed = {"tokenizer_class": GENERIC_CLASSES[0], "added_tokens_decoder": tokenizer.added_tokens_decoder}
+    path.write_text(json.dumps(kept | changed, indent=2, ensure_ascii=False) + "\n")
 
 
 def check_files(model: Path, uri: str) -> None:
@@ -109,20 +106,8 @@ class ModelTokenizer:
 
     @cached_property
     def _tokenizer(self) -> "Tokenizer":
-        # Here, so that importing this module stays cheap.
-        from tokenizers import Tokenizer  # noqa: PLC0415
-
         os.environ["TOKENIZERS_PARALLELISM"] = "true"  # nothing forks here; workers get an environment of their own
-        text = read_text(self.directory / TOKENIZER_FILE, self.name)
-        cannot = f"{self.name} cannot be read by tokenizers {version('tokenizers')}"
-        with blamed_on(cannot, reasons.INVALID_MODEL, SAVE_TOKENIZER):
-            tokenizer = Tokenizer.from_str(text)
-            tokenizer.no_truncation()
-            tokenizer.no_padding()
-            # It adds nothing to a rendered chat, but with trim_offsets it takes the blanks away from their tokens.
-            nothing: Any = None
-            tokenizer.post_processor = nothing
-        return tokenizer
+        return _parse(read_text(self.directory / TOKENIZER_FILE, self.name), self.name)
 
     @cached_property
     def special_tokens(self) -> dict[str, str]:
@@ -142,6 +127,12 @@ class ModelTokenizer:
         """The tokens that are one token wherever their text stands, such as the end of a turn, by id."""
         return {number: token.content for number, token in self._tokenizer.get_added_tokens_decoder().items()}
 
+    @property
+    def added_tokens_decoder(self) -> dict[str, dict[str, Any]]:
+        """The added tokens as tokenizer_config.json has them."""
+        found = sorted(self._tokenizer.get_added_tokens_decoder().items())
+        return {str(number): {flag: getattr(token, flag) for flag in FLAGS} for number, token in found}
+
     def encode(self, texts: Sequence[str]) -> "list[Encoding]":
         """The tokens of rendered texts, special tokens included where a text has them.
 
@@ -150,3 +141,24 @@ class ModelTokenizer:
         """
         with blamed_on(f"{self.name} cannot tokenize a row", reasons.INVALID_MODEL, SAVE_TOKENIZER):
             return list(self._tokenizer.encode_batch(list(texts), add_special_tokens=False))
+
+
+@lru_cache(maxsize=1)
+def _parse(text: str, name: str) -> "Tokenizer":
+    """The tokenizer in tokenizer.json, without limits and post-processor; two readers of a file get the same one.
+
+    Raises:
+        BadInput: the tokenizers library cannot read it.
+    """
+    # Here, so that importing this module stays cheap.
+    from tokenizers import Tokenizer  # noqa: PLC0415
+
+    cannot = f"{name} cannot be read by tokenizers {version('tokenizers')}"
+    with blamed_on(cannot, reasons.INVALID_MODEL, SAVE_TOKENIZER):
+        tokenizer = Tokenizer.from_str(text)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        # It adds nothing to a rendered chat, but with trim_offsets it takes the blanks away from their tokens.
+        nothing: Any = None
+        tokenizer.post_processor = nothing
+    return tokenizer

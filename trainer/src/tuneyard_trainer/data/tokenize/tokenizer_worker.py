@@ -5,30 +5,16 @@ and flags of old versions: only transformers knows all of that. The file that is
 that prepare, which does not import transformers, and every server get the same token ids from it.
 """
 
-import json
 import os
 import sys
-import time
-from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import TokenizerOutcome, TokenizerRequest
-from tuneyard_trainer.data.tokenize.tokenizer import SAVE_TOKENIZER, TOKENIZER_CONFIG, TOKENIZER_FILE
+from tuneyard_trainer.data.tokenize.tokenizer import SAVE_TOKENIZER, TOKENIZER_FILE
 from tuneyard_trainer.runtime.errors import BadInput, blamed_on
 from tuneyard_trainer.runtime.worker_main import worker_main
-
-# The class that reads tokenizer.json as it is; every version of transformers has this name for it.
-GENERIC_CLASS: Final = "PreTrainedTokenizerFast"
-# Of tokenizer_config.json: what a class of its own has read, and what no other machine needs.
-DROPPED: Final = (
-    *("add_bos_token", "add_eos_token", "add_prefix_space", "auto_map", "backend", "is_local"),
-    *("legacy", "local_files_only", "name_or_path", "processor_class", "sp_model_kwargs", "use_default_system_prompt"),
-)
-FLAGS: Final = ("lstrip", "normalized", "rstrip", "single_word", "special")
-POLL_SECONDS: Final = 0.01
 
 
 def write_tokenizer(request: TokenizerRequest) -> TokenizerOutcome:
@@ -38,8 +24,6 @@ def write_tokenizer(request: TokenizerRequest) -> TokenizerOutcome:
         BadInput: transformers cannot load the tokenizer, or it is none of the tokenizers library.
     """
     load = import_auto_tokenizer().from_pretrained
-    while not request.ready_file.exists():
-        time.sleep(POLL_SECONDS)
     cannot = f"transformers {version('transformers')} cannot load the tokenizer of {request.model_uri}"
     with blamed_on(cannot, reasons.INVALID_MODEL, SAVE_TOKENIZER):
         tokenizer = load(request.model, local_files_only=True, trust_remote_code=False)
@@ -55,7 +39,6 @@ def write_tokenizer(request: TokenizerRequest) -> TokenizerOutcome:
     backend.no_truncation()
     backend.no_padding()
     (request.output / TOKENIZER_FILE).write_text(backend.to_str())
-    make_generic(request.output / TOKENIZER_CONFIG, backend.get_added_tokens_decoder())
     return TokenizerOutcome()
 
 
@@ -67,21 +50,6 @@ def import_auto_tokenizer() -> Any:
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     return AutoTokenizer
-
-
-def make_generic(path: Path, added: Mapping[int, Any]) -> None:
-    """Names the class that reads tokenizer.json as it is: another one would build it anew by its own rules.
-
-    The added tokens are written here too, where older programs look for them.
-    """
-    config: dict[str, Any] = json.loads(path.read_text())
-    kept = {name: value for name, value in config.items() if name not in DROPPED}
-    decoder = {
-        str(number): {"content": token.content, **{flag: getattr(token, flag) for flag in FLAGS}}
-        for number, token in sorted(added.items())
-    }
-    changed = {"tokenizer_class": GENERIC_CLASS, "added_tokens_decoder": decoder}
-    path.write_text(json.dumps(kept | changed, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
