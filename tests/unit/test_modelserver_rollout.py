@@ -212,7 +212,7 @@ def rolled_back() -> Serving:
     return cluster
 
 
-@pytest.mark.lifecycle("retried")
+@pytest.mark.lifecycle("rolled-back-retried")
 class TestRetry:
     def test_annotation(self) -> None:
         cluster = rolled_back()

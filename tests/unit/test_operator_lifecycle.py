@@ -221,7 +221,7 @@ class TestSuspend:
         assert cluster.condition("Suspended")["message"] == "Set spec.suspend to false to resume."
         assert cluster.stage("prepare")["state"] == "Succeeded"
         assert cluster.stage("train") == {"name": "train", "state": "Pending", "digest": DIGESTS["train"]}
-        assert "progress" not in cluster.status
+        assert cluster.status["progress"] == {"percent": 40}
         does_nothing(cluster)
 
     @pytest.mark.lifecycle("resumed")

@@ -129,7 +129,10 @@ class TestWaiting:
         cluster.warn(cluster.job_of("train"), "FailedCreate", "exceeded quota")
         cluster.wait(10)
         cluster.step()
-        assert cluster.stage("train")["message"] == "WaitingForNodes: 1 of 2 pods run; FailedCreate: exceeded quota"
+        assert (
+            cluster.stage("train")["message"]
+            == "WaitingForNodes: 1 of 2 pods run; FailedCreate: exceeded quota. It is tried again."
+        )
 
     def test_no_count_while_none_runs(self) -> None:
         cluster = training()

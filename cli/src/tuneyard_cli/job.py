@@ -1,7 +1,7 @@
 """A FineTuneJob on one screen: pure functions from the object to what is printed."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuneyard_api.contracts.progress import progress_text
+from tuneyard_api.durations import duration
 from tuneyard_api.kinds.finetunejob_status import AnswersStatus, Progress
 from tuneyard_cli import screen
 from tuneyard_cli.advice import APPLY_AGAIN, OUTDATED, UNOBSERVED, advice_on
@@ -81,12 +82,12 @@ def _stage_table(job: Json, now: datetime) -> Table:
 
 
 def elapsed(stage: Json, now: datetime) -> str:
-    """How long the stage ran, or has been running."""
-    started = stage.get("startedAt")
+    """How long the stage ran, or has been running; before it was suspended or restarted, too."""
+    started, earlier = stage.get("startedAt"), timedelta(seconds=stage.get("ranSeconds", 0))
     if not started or stage["state"] in ("Pending", "Adopted"):
-        return ""
+        return duration(earlier.total_seconds()) if earlier else ""
     finished = stage.get("finishedAt")
-    return since(started, datetime.fromisoformat(finished) if finished else now)
+    return since(started, (datetime.fromisoformat(finished) if finished else now) + earlier)
 
 
 def _remark(job: Json, stage: Json) -> RenderableType:

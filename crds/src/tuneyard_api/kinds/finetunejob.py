@@ -325,7 +325,7 @@ FINE_TUNE_JOB: Final = Kind(
         Column("ETA", ".status.progress.eta"),
         Column("Recommended", ".status.recommended.format"),
         Column("Model", ".status.recommended.uri", priority=1),
-        Column("Reason", ".status.conditions[?(@.type=='Failed')].reason"),
+        Column("Reason", ".status.reason"),
         AGE,
     ],
     rules=[NAME_FITS, NAMES_A_HOST],

@@ -33,6 +33,9 @@ class StageStatus(Model):
     )
     started_at: str | None = None
     finished_at: str | None = None
+    ran_seconds: int | None = Field(
+        default=None, description="How long earlier Jobs of the stage ran, before it was suspended or restarted."
+    )
     message: str | None = None
     last_failure: LastFailure | None = Field(
         default=None, description="How the last pod that did not finish the stage ended. The pod may have been deleted."
@@ -159,6 +162,9 @@ class FineTuneJobStatus(Model):
         "ttlSecondsAfterFinished and onSpecChange.",
     )
     phase: Phase = "Pending"
+    reason: str | None = Field(
+        default=None, description="Why nothing runs, or why it has failed, in one word; left out while all is well."
+    )
     conditions: ConditionList = []
     stages: Annotated[
         list[StageStatus],

@@ -1,21 +1,23 @@
 """Observes a FineTuneJob: its Jobs, their pods, and the progress of the running stage."""
 
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from pydantic import ValidationError
 
-from tuneyard_api import names
+from tuneyard_api import names, reasons
 from tuneyard_api.contracts.progress import ProgressReport
 from tuneyard_api.kinds.finetunejob import FINE_TUNE_JOB
 from tuneyard_operator.finetunejob import metrics
 from tuneyard_operator.finetunejob.observe import World, is_suspended, own_jobs, pods_wanted, running_pod_ip
 from tuneyard_operator.finetunejob.plan import plan
-from tuneyard_operator.machinery.conditions import parse_time
-from tuneyard_operator.machinery.controller import Context, Controller, Owns, StateGauge
+from tuneyard_operator.machinery.conditions import Condition, defect_message, parse_time, with_condition
+from tuneyard_operator.machinery.controller import Context, Controller, Index, Owns, StateGauge, Watches
 from tuneyard_operator.machinery.http import JsonReader
 from tuneyard_operator.machinery.objects import Json, is_condition_true, key_of, owned_by, uid
-from tuneyard_operator.machinery.resources import CONFIG_MAP, JOB, POD, SERVICE, Resource
+from tuneyard_operator.machinery.resources import CONFIG_MAP, JOB, POD, RESOURCE_QUOTA, SERVICE, Resource
+from tuneyard_operator.pods import quotas
 from tuneyard_operator.settings import Settings
 
 POD_SECONDS: Final = 5  # a Job that has no pod by then is asked why
@@ -64,8 +66,15 @@ def phase(job: Json) -> str:
     return str(job.get("status", {}).get("phase", "Pending"))
 
 
+def defect(job: Json, error: Exception, now: datetime) -> Json:
+    found = Condition("Succeeded", False, reasons.INTERNAL_ERROR, defect_message(error))
+    return with_condition(job, found, now) | {"reason": found.reason}
+
+
+KIND: Final = Resource(names.API_VERSION, FINE_TUNE_JOB.kind, FINE_TUNE_JOB.plural)
+
 CONTROLLER: Final[Controller[World, Settings]] = Controller(
-    kind=Resource(names.API_VERSION, FINE_TUNE_JOB.kind, FINE_TUNE_JOB.plural),
+    kind=KIND,
     verbs=("delete",),  # ttlSecondsAfterFinished
     owner_label=names.LABEL_FINETUNEJOB,
     owns=(
@@ -77,5 +86,8 @@ CONTROLLER: Final[Controller[World, Settings]] = Controller(
     state=StateGauge("tuneyard_finetunejobs", "FineTuneJobs by phase", "phase", phase),
     observe=observe,
     plan=plan,
+    watches=(Watches(RESOURCE_QUOTA, partial(quotas.waiting_objects, KIND), trim=quotas.trim),),
+    indexes=(Index(KIND, quotas.waits_for_quota),),
     measure=metrics.measure,
+    defect=defect,
 )

@@ -74,8 +74,7 @@ def _dataset(before: Run, after: Run) -> Iterator[Event]:
 def _elapsed(record: StageRecord) -> str:
     if not (record.started_at and record.finished_at):
         return ""
-    seconds = (parse_time(record.finished_at) - parse_time(record.started_at)).total_seconds()
-    return f" in {duration(seconds)}"
+    return f" in {duration(record.elapsed(parse_time(record.finished_at)))}"
 
 
 def _end(run: Run) -> Iterator[Event]:

@@ -24,7 +24,17 @@ from tuneyard_operator.machinery.objects import (
     uid,
 )
 from tuneyard_operator.machinery.plan import Rejection
-from tuneyard_operator.pods.termination import container_status, own_termination, stuck_message, terminated
+from tuneyard_operator.pods.creation import explain_denial
+from tuneyard_operator.pods.termination import (
+    container_status,
+    own_termination,
+    reason_of,
+    stuck_message,
+    terminated,
+)
+
+# The field that sets what the stages' container requests.
+RESOURCE_FIELDS: Final = "spec.resources"
 
 
 class Observed(NamedTuple):
@@ -64,6 +74,7 @@ class StageView(NamedTuple):
     ended_early: tuple[EndedEarly, ...]  # in the order in which they were created
     is_decided: bool  # a pod has ended for good, whether or not the Job's status shows it yet
     waiting_for: str  # why a pod does not start
+    waiting_reason: str | None  # the same in one word
     short_of_nodes: bool  # some of several pods run, and wait for the others
     is_active: bool  # a pod has not ended
     started_at: str | None
@@ -123,15 +134,17 @@ def _read_stage(world: World, stage: Stage) -> StageView | None:
     if job is None or is_deleting(job):
         return None
     pods = _pods_of(world, job)
-    stuck = next(filter(None, map(stuck_message, pods)), "") or world.warnings.get(uid(job), "")
+    stuck = next(filter(None, map(stuck_message, pods)), "") or _denial(world.warnings.get(uid(job), ""))
     short = _short_of_nodes(job, pods, stuck)
+    waiting_for = _suspension(job) or short or stuck
     return StageView(
         job=job,
         state=_state(job, pods),
         termination=_success(pods),
         ended_early=ended_early(pods),
         is_decided=_is_decided(pods),
-        waiting_for=_suspension(job) or short or stuck,
+        waiting_for=waiting_for,
+        waiting_reason=_waiting_reason(job, waiting_for),
         short_of_nodes=bool(short),
         is_active=any(map(is_active, pods)),
         started_at=job.get("status", {}).get("startTime"),
@@ -141,6 +154,20 @@ def _read_stage(world: World, stage: Stage) -> StageView | None:
         preempted_pods=preempted_pods(pods),
         pod_ip=_progress_address(pods),
     )
+
+
+def _denial(warning: str) -> str:
+    """Why the API server takes no pod of a Job, by the last warning about the Job."""
+    if not warning.startswith(f"{reasons.FAILED_CREATE}: "):
+        return warning
+    denial = explain_denial(warning, RESOURCE_FIELDS)
+    return f"{denial.reason}: {denial.text}"
+
+
+def _waiting_reason(job: Json, message: str) -> str | None:
+    if is_suspended(job):
+        return reasons.QUEUED if label(job, names.LABEL_QUEUE) else reasons.SUSPENDED
+    return reason_of(message) if message else None
 
 
 # A pod that exits with one of these ends its Job, although the Job's status may not show it yet.

@@ -17,13 +17,22 @@ from tuneyard_api.validation import explain
 from tuneyard_operator.finetunejob.children import Before, config_map, stage_job, stage_services
 from tuneyard_operator.finetunejob.events import events, replacement
 from tuneyard_operator.finetunejob.failures import backoff
-from tuneyard_operator.finetunejob.observe import StageView, World, find_job, is_suspended, orphaned_pods, stale_jobs
+from tuneyard_operator.finetunejob.observe import (
+    RESOURCE_FIELDS,
+    StageView,
+    World,
+    find_job,
+    is_suspended,
+    orphaned_pods,
+    stale_jobs,
+)
 from tuneyard_operator.finetunejob.run import Failure, Run, StageRecord
 from tuneyard_operator.finetunejob.state import State, read_status
 from tuneyard_operator.finetunejob.status import with_observed_generation, write_status
 from tuneyard_operator.machinery.conditions import parse_time
 from tuneyard_operator.machinery.objects import condition, is_condition_true, label, name
 from tuneyard_operator.machinery.plan import STALLED_SECONDS, Plan
+from tuneyard_operator.pods.creation import explain_denial
 from tuneyard_operator.pods.images import NoImageError
 
 # A Job without a pod may be over quota, and no event tells when there is quota again.
@@ -68,7 +77,7 @@ def stale(state: State) -> Plan | None:
     message = f"waits for the pods of an earlier run to end: Job {name(ends_last)}"
     run = replace(state.before, suspended=state.spec.suspend)
     if run.current:
-        run = run.with_stage(replace(run.current, message=message))
+        run = run.with_stage(run.current.waits(reasons.WAITING_FOR_EARLIER_RUN, message))
     told = replacement(read_status(state.world.job), state.world.revision)
     decided = _plan(state, run)
     return decided._replace(delete=jobs, events=[*told, *decided.events])
@@ -91,9 +100,10 @@ def result_lost(state: State) -> Plan | None:
     left = seconds - _seconds_since(view.finished_at, state.now)
     if left > 0:
         message = f"{lost} is lost, {LOST_WITH_POD}: the stage runs again within {duration(seconds)}"
-        return _plan(state, state.run.with_stage(record.reset(message)))._replace(requeue_after=left)
+        waiting = replace(record.reset(state.now, message), ran_seconds=record.ran_seconds)  # its Job is still there
+        return _plan(state, state.run.with_stage(waiting))._replace(requeue_after=left)
     message = f"Recreating the Job: {lost} is lost, {LOST_WITH_POD}"
-    again = replace(record.reset(message), reruns=record.reruns + 1)
+    again = replace(record.reset(state.now, message), reruns=record.reruns + 1)
     return _plan(state, state.run.with_stage(again))._replace(delete=[view.job])
 
 
@@ -109,7 +119,7 @@ def suspended(state: State) -> Plan | None:
     if not state.run.suspended or (state.view and state.view.is_decided):
         return None
     job = find_job(state.world, state.current.name)
-    run = replace(state.run.with_stage(state.current.reset()), stopping=name(job) if job else None)
+    run = replace(state.run.with_stage(state.current.reset(state.now)), stopping=name(job) if job else None)
     return _plan(state, run)._replace(delete=[job] if job else [])
 
 
@@ -132,7 +142,8 @@ def rejected(state: State) -> Plan | None:
         return None
     message = f"the API server rejects {rejection.what}: {rejection.message}"
     if not rejection.final:
-        return _waiting(state, message)
+        denial = explain_denial(message, RESOURCE_FIELDS)
+        return _waiting(state, denial.text, denial.reason)
     failure = Failure(reasons.INVALID_SPEC, f"{message}. Change the spec and apply it again.")
     return _plan(state, replace(state.run, failure=failure))
 
@@ -146,7 +157,7 @@ def without_job(state: State) -> Plan | None:
     try:
         child = stage_job(job, state.spec, record.name, state.run.digests, state.settings, before)
     except NoImageError as error:
-        return _waiting(state, str(error))
+        return _waiting(state, str(error), reasons.IMAGE_NOT_CONFIGURED)
     return _plan(state, state.run.with_stage(replace(record, job=name(child))))._replace(
         apply=[config_map(job), *stage_services(job, state.spec, record.name)],
         create=[child],
@@ -215,12 +226,12 @@ def _plan(state: State, run: Run) -> Plan:
     return Plan(write_status(state.world, run, state.now), events=events(state.before, run))
 
 
-def _waiting(state: State, message: str) -> Plan:
-    return _plan(state, state.run.with_stage(replace(state.current, message=message)))
+def _waiting(state: State, message: str, reason: str = reasons.WAITING) -> Plan:
+    return _plan(state, state.run.with_stage(state.current.waits(reason, message)))
 
 
 def _recreate(state: State, view: StageView, why: str) -> Plan:
-    run = state.run.with_stage(state.current.reset(f"Recreating the Job: {why}"))
+    run = state.run.with_stage(state.current.reset(state.now, f"Recreating the Job: {why}"))
     return _plan(state, run)._replace(delete=[view.job])
 
 

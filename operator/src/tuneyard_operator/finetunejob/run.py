@@ -5,6 +5,7 @@ Runs and their stages are values: each function returns a new one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from typing import Self
 
@@ -36,6 +37,7 @@ from tuneyard_api.names import Stage
 from tuneyard_api.stages import StageDefinition
 from tuneyard_operator.finetunejob.failures import EndedEarly, backoff, cause, from_status
 from tuneyard_operator.finetunejob.observe import StageView
+from tuneyard_operator.machinery.conditions import parse_time
 from tuneyard_operator.machinery.objects import name
 
 
@@ -59,10 +61,11 @@ class StageRecord:
     reruns: int = 0
     started_at: str | None = None
     finished_at: str | None = None
+    ran_seconds: int = 0  # of earlier Jobs
     message: str | None = None
     last_failure: EndedEarly | None = None
 
-    reason: str | None = None  # of the stage's condition
+    reason: str | None = None  # what it waits for, in one word; or Adopted
     cause: Termination | None = None  # why its Job has failed
     preempted_pods: tuple[str, ...] = ()
     newly_preempted: int = 0  # pods, since the last status
@@ -76,7 +79,7 @@ class StageRecord:
     def is_done(self) -> bool:
         return self.state in ("Succeeded", "Adopted")
 
-    def reset(self, message: str | None = None) -> Self:
+    def reset(self, now: datetime, message: str | None = None) -> Self:
         """The stage without a Job: it has none yet, or the one that it has is deleted before the stage is done."""
         return replace(
             self,
@@ -84,10 +87,22 @@ class StageRecord:
             job=None,
             started_at=None,
             finished_at=None,
+            ran_seconds=self.elapsed(now),
             message=message,
             last_failure=None,
+            reason=None,
             cause=None,
         )
+
+    def elapsed(self, now: datetime) -> int:
+        """Seconds that the Jobs of the stage ran, the present one until it ended or until now."""
+        if not self.started_at:
+            return self.ran_seconds
+        until = parse_time(self.finished_at) if self.finished_at else now
+        return self.ran_seconds + max(0, int((until - parse_time(self.started_at)).total_seconds()))
+
+    def waits(self, reason: str, message: str) -> Self:
+        return replace(self, reason=reason, message=message)
 
     def update_from(self, view: StageView) -> Self:
         """The stage as its Job and pods show it now."""
@@ -108,7 +123,7 @@ class StageRecord:
             started_at=view.started_at,
             finished_at=view.finished_at,
             last_failure=last,
-            reason=_reason(view),
+            reason=_reason(view, last),
             cause=cause(view.job, last) if view.state == "Failed" else None,
             preempted_pods=view.preempted_pods,
             newly_preempted=sum(pod.is_preempted for pod in new),
@@ -127,6 +142,7 @@ class StageRecord:
             reruns=self.reruns or None,
             started_at=self.started_at,
             finished_at=self.finished_at,
+            ran_seconds=self.ran_seconds or None,
             message=self.message or None,
             last_failure=self.last_failure.status() if self.last_failure else None,
         )
@@ -145,15 +161,18 @@ class StageRecord:
             reruns=entry.reruns or 0,
             started_at=entry.started_at,
             finished_at=entry.finished_at,
+            ran_seconds=entry.ran_seconds or 0,
             message=entry.message,
             last_failure=from_status(entry.last_failure) if entry.last_failure else None,
         )
 
 
-def _reason(view: StageView) -> str | None:
-    if view.short_of_nodes:
-        return reasons.WAITING_FOR_NODES
-    return reasons.ADOPTED if view.termination and view.termination.reason == reasons.ADOPTED else None
+def _reason(view: StageView, last: EndedEarly | None) -> str | None:
+    if view.state != "Pending":
+        return reasons.ADOPTED if view.termination and view.termination.reason == reasons.ADOPTED else None
+    if view.waiting_for or last is None:
+        return view.waiting_reason
+    return last.termination.reason
 
 
 def _message(record: StageRecord, view: StageView) -> str | None:

@@ -50,7 +50,7 @@ class State:
     def run(self) -> Run:
         """The run as its Jobs and pods show it."""
         run = replace(self.before, suspended=self.spec.suspend)
-        updated = follow(self.world, run)
+        updated = follow(self.world, run, self.now)
         return replace(updated, restarts=count_restarts(self.world, updated))
 
     @cached_property
@@ -88,7 +88,7 @@ def read_run(world: World, spec: FineTuneJobSpec) -> Run:
     )
 
 
-def follow(world: World, run: Run) -> Run:
+def follow(world: World, run: Run, now: datetime) -> Run:
     """Goes along the chain, past the stages that have succeeded, to the current one."""
     for stage in list(run.stages):
         record = run.stages[stage]
@@ -96,12 +96,12 @@ def follow(world: World, run: Run) -> Run:
             continue
         view = view_stage(world, stage)
         if view is None:  # the status may show a Job that somebody has deleted
-            return run.with_stage(record.reset())
+            return run.with_stage(record.reset(now))
         record = record.update_from(view)
         if view.state != "Succeeded":
             return run.with_stage(record).with_failed_gates(record)
         if is_result_lost(record, view.termination):
-            return run.with_stage(record.reset())
+            return run.with_stage(record.reset(now))
         run = run.with_stage(record).concluded(record, view.termination)
         if run.failure:
             return run

@@ -23,6 +23,7 @@ def write_status(world: World, run: Run, now: datetime) -> Json:
         "observedGeneration": observed,
         "revision": world.revision,
         "phase": phase(run),
+        "reason": _reason(run),
         "conditions": conditions(_conditions(run), before, observed, now),
         "stages": [record.status() for record in run.stages.values()],
         "restarts": run.restarts,
@@ -51,10 +52,23 @@ def _wire(value: Any) -> Any:
 
 
 def _progress(world: World, run: Run) -> Progress | None:
-    """The progress of the current stage; none while it is Pending."""
-    if run.current is None or run.current.state == "Pending":
+    """The progress of the current stage. It stays while the stage is suspended or waits for another pod."""
+    if run.current is None or run.failure:
         return None
-    return progress_status(world.progress, run.current.name, read_status(world.job), world.since_write)
+    is_running = run.current.state != "Pending"
+    report = world.progress if is_running else None
+    return progress_status(report, run.current.name, read_status(world.job), world.since_write, is_running)
+
+
+def _reason(run: Run) -> str | None:
+    """One word for why nothing runs, or why it has failed."""
+    if run.failure:
+        return run.failure.reason
+    if run.current is None:
+        return None
+    if run.suspended:
+        return reasons.SUSPENDED
+    return (run.current.reason or run.current.state) if run.current.state == "Pending" else None
 
 
 def phase(run: Run) -> Phase:

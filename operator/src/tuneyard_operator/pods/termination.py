@@ -73,7 +73,7 @@ def _of_kubelet(pod: Json, container: str, ended: Json) -> Termination:
         return Termination(
             reason=reasons.OUT_OF_MEMORY,
             message=f"Container {container} of pod {name(pod)} was killed because it used more memory than its limit.",
-            advice=f"Raise limits.memory in {RESOURCES.get(container, 'spec.resources')}"
+            advice=f"Raise {RESOURCES.get(container, 'spec.resources')}.limits.memory"
             + (", or lower the batch size or the length of the rows." if container == "stage" else "."),
         )
     if failure := pod_failure(pod):

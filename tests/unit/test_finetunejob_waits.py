@@ -1,0 +1,146 @@
+"""Why a FineTuneJob waits, in one word and in its message, and what survives a suspension."""
+
+import pytest
+
+from support.finetuning import FineTuning
+from tuneyard_operator.machinery.conditions import timestamp
+from tuneyard_operator.machinery.plan import Rejection
+
+
+def reason(cluster: FineTuning) -> str:
+    return str(cluster.status.get("reason", ""))
+
+
+class TestReason:
+    def test_is_left_out_while_all_is_well(self) -> None:
+        cluster = FineTuning().at("train")
+        cluster.run("train").step()
+        assert reason(cluster) == ""
+        cluster.exit("train", 0).complete_job("train").step()
+        cluster.finish("export", "evaluate", "publish")
+        assert (cluster.status["phase"], reason(cluster)) == ("Succeeded", "")
+
+    def test_of_a_stage_without_news(self) -> None:
+        cluster = FineTuning()
+        cluster.step()
+        assert reason(cluster) == "Pending"
+
+    @pytest.mark.parametrize(
+        ("message", "word"),
+        [("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.", "Unschedulable")],
+    )
+    def test_of_a_pod_without_a_node(self, message: str, word: str) -> None:
+        cluster = FineTuning().at("train")
+        cluster.kubelet.leave_unscheduled(cluster.create_pod("train"), message)
+        cluster.step()
+        assert reason(cluster) == word
+        assert message in cluster.stage("train")["message"]
+
+    def test_of_an_image_that_is_not_found(self) -> None:
+        cluster = FineTuning().at("train")
+        cluster.kubelet.keep_waiting(cluster.create_pod("train"), "ImagePullBackOff", "no such image")
+        cluster.step()
+        assert reason(cluster) == "ImagePullBackOff"
+
+    def test_of_a_queue(self) -> None:
+        cluster = FineTuning(queueName="gpus").at("train")
+        cluster.step()
+        assert reason(cluster) == "Queued"
+
+    def test_of_a_failure(self) -> None:
+        cluster = FineTuning(model={"uri": "nowhere"})
+        cluster.step()
+        assert reason(cluster) == "InvalidSpec"
+
+    @pytest.mark.parametrize(
+        ("denial", "word", "advice"),
+        [
+            ("failed quota: q: must specify limits.cpu for: stage", "QuotaExceeded", "set them in spec.resources"),
+            (
+                "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1",
+                "QuotaExceeded",
+                "Raise ResourceQuota q",
+            ),
+            ("maximum memory usage per Container is 1Gi, but limit is 2Gi", "LimitRange", "Change spec.resources"),
+            (
+                'admission webhook "images.example.org" denied the request: unsigned',
+                "AdmissionDenied",
+                "images.example.org",
+            ),
+        ],
+    )
+    def test_of_a_pod_that_is_denied(self, denial: str, word: str, advice: str) -> None:
+        cluster = FineTuning()
+        cluster.step()
+        cluster.wait(10)
+        cluster.warn(cluster.job_of("prepare"), "FailedCreate", f'Error creating: pods "x" is forbidden: {denial}')
+        cluster.step()
+        assert reason(cluster) == word
+        for part in (denial, advice):
+            assert part in cluster.stage("prepare")["message"]
+
+    def test_of_a_job_that_is_rejected(self) -> None:
+        cluster = FineTuning()
+        cluster.sync()
+        cluster.rejection = Rejection("Job x-prepare", "exceeded quota: q, requested: count/jobs.batch=1", final=False)
+        cluster.write_status(cluster.plan())
+        assert reason(cluster) == "QuotaExceeded"
+        assert "Raise ResourceQuota q" in cluster.stage("prepare")["message"]
+
+
+def test_quota_that_changes_enqueues_who_waits_for_it() -> None:
+    cluster = FineTuning()
+    metadata = {"name": "q", "namespace": "team"}
+    quota = cluster.create(
+        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "status": {"hard": {"pods": "1"}}}
+    )
+    cluster.sync()
+    cluster.queue.clear()
+    quota["status"]["hard"] = {"pods": "2"}
+    cluster.sync()
+    assert cluster.key not in cluster.queue, "it does not wait for it"
+    cluster.rejection = Rejection("Job x-prepare", "exceeded quota: q, requested: count/jobs.batch=1", final=False)
+    cluster.write_status(cluster.plan())
+    cluster.queue.clear()
+    quota["status"]["hard"] = {"pods": "3"}
+    cluster.sync()
+    assert cluster.key in cluster.queue
+
+
+class TestSuspension:
+    def suspended(self) -> FineTuning:
+        cluster = FineTuning().at("train")
+        cluster.job_of("train")["status"]["startTime"] = timestamp(cluster.now)
+        cluster.run("train", percent=40, step=4, steps=10, loss=1.5, eta="2m00s").step()
+        cluster.wait(100)
+        cluster.change(suspend=True)
+        cluster.step()
+        cluster.wait(1000)
+        cluster.step()
+        return cluster
+
+    def test_percent_and_loss_stay(self) -> None:
+        cluster = self.suspended()
+        assert (cluster.status["phase"], reason(cluster)) == ("Suspended", "Suspended")
+        progress = cluster.status["progress"]
+        assert (progress["percent"], progress["loss"], progress["step"]) == (40, 1.5, 4)
+        assert "eta" not in progress, "nobody knows"
+
+    def test_duration_stays(self) -> None:
+        cluster = self.suspended()
+        before = cluster.stage("train")["ranSeconds"]
+        assert 100 <= before < 120, "the time while it is suspended does not count"
+        cluster.change(suspend=False)
+        cluster.step()
+        cluster.job_of("train")["status"]["startTime"] = timestamp(cluster.now)
+        cluster.run("train").step()
+        cluster.wait(50)
+        cluster.exit("train", 0).complete_job("train").step()
+        (completed,) = [event for event in cluster.events if event.startswith("StageCompleted: train")]
+        assert "in 2m" in completed
+
+    def test_percent_is_not_that_of_the_next_stage(self) -> None:
+        cluster = FineTuning().at("train")
+        cluster.run("train", percent=90).step()
+        cluster.exit("train", 0).complete_job("train").step()
+        assert "progress" not in cluster.status
