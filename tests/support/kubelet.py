@@ -22,6 +22,7 @@ class Kubelet:
     def __init__(self, cluster: SimulatedCluster) -> None:
         self._cluster = cluster
         self.nodes_have_room = self.registry_answers = self.store_answers = self.engine_works = True
+        self.lingers = False  # pods that are being deleted do not end
         self.gpus: int | None = None  # pods that fit on the nodes at the same time; None: any number
         self.broken: dict[str, str] = {}  # why an artifact cannot be fetched, by its digest
         self.why_unscheduled = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
@@ -112,7 +113,8 @@ class Kubelet:
 
     def stop_deleted(self) -> None:
         """Pods that are being deleted end."""
-        for pod in [item for item in self._cluster.of_kind("Pod") if is_deleting(item)]:
+        deleting = [] if self.lingers else [item for item in self._cluster.of_kind("Pod") if is_deleting(item)]
+        for pod in deleting:
             for status in container_statuses(pod):
                 status["state"] = podstatus.terminated(End(143), self._at)
 

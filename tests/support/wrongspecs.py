@@ -72,6 +72,8 @@ WEBHOOK: Final = [
         "spec.resources.limits.ram",
         "write cpu, memory, ephemeral-storage or domain/",
     ),
+    _job({"model": {"uri": "s3://models/../m"}}, "spec.model.uri", "write the path that is meant"),
+    _job(_resources(limits={"cpu": "1e999999999"}), "spec.resources.limits.cpu", QUANTITY),
     _job(_resources(gpuResourceName="gpu"), "spec.resources.gpuResourceName", "such as nvidia.com/gpu"),
     _job(_resources(runtimeClassName="NVIDIA"), "spec.resources.runtimeClassName", NAME),
     _job(_resources(tolerations=[{"value": "x"}]), "spec.resources.tolerations[0].key", "write operator: Exists"),

@@ -1,5 +1,6 @@
 """Rollouts where there is no room for two revisions, and what is tried again."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -43,6 +44,24 @@ class TestAuto:
         for _ in range(12):
             work(cluster, 5)
             assert running(cluster), "there is always a pod that serves"
+        assert running(cluster) == [NEW]
+
+    def test_pods_that_are_ending_are_waited_for(self) -> None:
+        """On two GPUs the pod of the revision before may still drain its streams."""
+        cluster = served_with(2)
+        older = deepcopy(cluster.pod_of(OLD))
+        labels = older["metadata"]["labels"] | {names.LABEL_REVISION: "older"}
+        older["metadata"] |= {"name": "bot-older", "labels": labels, "ownerReferences": []}
+        cluster.kubelet.lingers = True
+        cluster.delete(cluster.create(older))
+        cluster.wants(NEW)
+        work(cluster, 90)
+        assert running(cluster) == [OLD], "the revision that serves is not taken down for it"
+        assert "still ending" in message(cluster, "Progressing")
+        cluster.kubelet.lingers = False
+        for _ in range(12):
+            work(cluster, 5)
+            assert running(cluster)
         assert running(cluster) == [NEW]
 
     def test_half_of_the_replicas_stay(self) -> None:

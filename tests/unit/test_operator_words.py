@@ -14,6 +14,7 @@ from tuneyard_operator.finetunejob import CONTROLLER as FINE_TUNE_JOBS
 from tuneyard_operator.machinery.cache import Cache
 from tuneyard_operator.machinery.errors import ApiError, described
 from tuneyard_operator.machinery.http import HttpClient
+from tuneyard_operator.machinery.identity import Identity
 from tuneyard_operator.machinery.objects import Json, condition_in, key_of
 from tuneyard_operator.machinery.plan import Plan
 from tuneyard_operator.machinery.reconcile import Reconciler
@@ -75,6 +76,7 @@ class Answering:
 
     def __init__(self) -> None:
         self.applied: list[Json] = []
+        self.identity = Identity("tuneyard-operator", "tuneyard")
 
     async def apply(self, obj: Json, **_: Any) -> Json:
         self.applied.append(obj)

@@ -96,7 +96,12 @@ S3Uri = Annotated[
             "not a URI of an S3 bucket: write s3://bucket/path, with a bucket of 3 to 63 small letters, digits, dots "
             "and hyphens",
             cel=True,
-        )
+        ),
+        # Not in CEL: what was stored before this rule could no longer be written.
+        Rule(
+            "a path in a bucket has no '.' or '..': write the path that is meant",
+            lambda uri: not {".", ".."} & set(uri.split("/")),
+        ),
     ),
 ]
 

@@ -42,7 +42,7 @@ def _superseded(before: Json, rollout: Rollout) -> Iterator[Event]:
 
 def _making_room(before: Json, after: Json, rollout: Rollout) -> Iterator[Event]:
     state, decision = after.get("rollout"), rollout.decision
-    if state and decision.message and state != before.get("rollout"):
+    if state and decision.takes_down and state != before.get("rollout"):
         yield Event(reasons.MAKING_ROOM, f"revision {state['revision']}: {decision.message}", 35, warning=True)
 
 

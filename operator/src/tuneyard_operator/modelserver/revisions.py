@@ -1,5 +1,6 @@
 """The revisions of a ModelServer: one view for each Deployment and its pods, made once for a plan."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -103,6 +104,7 @@ class Revisions(NamedTuple):
     existing: Mapping[str, Revision]  # by name
     deleting: frozenset[str]  # names of the Deployments that are being deleted
     selected: str | None  # the revision that the Service selects
+    pods: Mapping[str, int] = {}  # how many have not ended, by the revision of each, also of deleted Deployments
 
     def get(self, revision: str | None) -> Revision | None:
         return self.existing.get(revision) if revision is not None else None
@@ -116,7 +118,8 @@ def read_revisions(world: World, now: datetime) -> Revisions:
             found[revision] = _revision(revision, deployment, world, now)
     deleting = frozenset(name(deployment) for deployment in world.deployments if is_deleting(deployment))
     selector: Json = (world.service or {}).get("spec", {}).get("selector") or {}
-    return Revisions(found, deleting, selector.get(names.LABEL_REVISION))
+    pods = Counter(label(pod, names.LABEL_REVISION) for pod in world.pods if _occupies(pod))
+    return Revisions(found, deleting, selector.get(names.LABEL_REVISION), pods)
 
 
 def belongs_to_server(child: Json, world: World) -> bool:
@@ -143,8 +146,13 @@ def _revision(revision: str, deployment: Json, world: World, now: datetime) -> R
     )
 
 
+def _occupies(pod: Json) -> bool:
+    """Whether it still has what it requested."""
+    return pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+
+
 def _is_stopping(pod: Json) -> bool:
-    return is_deleting(pod) and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+    return is_deleting(pod) and _occupies(pod)
 
 
 def _denial(deployment: Json) -> Denial | None:

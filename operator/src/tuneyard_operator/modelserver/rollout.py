@@ -109,6 +109,7 @@ def decide(asked: Asked, revisions: Revisions, status: Json, rejection: Rejectio
         options=spec.rollout,
         state=_state(status, asked),
         now=now,
+        leaving=sum(count for name, count in revisions.pods.items() if name not in (revision, last_serving)),
     )
     decision, failure = _decision(asked, situation, revisions, failure)
     if rejection:

@@ -118,7 +118,7 @@ def _why_unavailable(server: Json, revisions: Revisions, rollout: Rollout) -> tu
         return rollout.waiting_for
     if server["spec"].get("replicas") == 0:
         return reasons.SCALED_TO_ZERO, "spec.replicas is 0"
-    if rollout.decision.state and rollout.decision.message:
+    if rollout.decision.takes_down:
         return reasons.MAKING_ROOM, rollout.decision.message
     revision = revisions.get(described)
     message = revision.message if revision else ""

@@ -8,6 +8,8 @@ from tuneyard_api.kinds.modelserver import Rollout, RolloutStatus
 from tuneyard_operator.machinery.conditions import parse_time, timestamp
 from tuneyard_operator.modelserver.revisions import Counts
 
+# The phase in which it is not known yet whether there is room.
+WAITING_FOR_ROOM: Final = "WaitingForRoom"
 # The phase in which a strategy has given up making room; another attempt begins without it.
 NO_ROOM: Final = "NoRoom"
 NONE: Final = Counts(desired=0, existing=0, ready=0, all_available=True)
@@ -24,6 +26,7 @@ class Situation(NamedTuple):
     options: Rollout  # spec.rollout
     state: RolloutStatus | None  # what the strategy has stored about this target; None at the beginning
     now: datetime
+    leaving: int = 0  # pods of other revisions than these two: they are about to make room
 
     def counts(self, revision: str | None) -> Counts:
         """The pods of a revision; none where it does not exist."""
@@ -65,3 +68,8 @@ class Decision(NamedTuple):
     requeue_after: float | None = None  # seconds until the next decision; None: when something changes
     message: str = ""  # what the rollout waits for, or what it takes down
     failure: str = ""  # why the target cannot become ready: it is rolled back
+
+    @property
+    def takes_down(self) -> bool:
+        """Whether replicas of the old revision are taken down for the target."""
+        return self.state is not None and self.state.phase not in (WAITING_FOR_ROOM, NO_ROOM)
