@@ -36,14 +36,18 @@ def is_plain(
         model_type: of config.json.
         special: the special tokens in tokenizer_config.json.
     """
-    added = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
-    named = {name for name in config if name.endswith("_token")}
     return (
         model_type in MODEL_TYPES
         and config.get("tokenizer_class") in GENERIC_CLASSES
-        and config.keys() - named <= HARMLESS
-        and all(config[name] is None or special.get(name) == config[name] for name in named)
-        and set(special.values()) <= added
+        and _tells_no_more(config, special)
+        and set(special.values()) <= {token.content for token in tokenizer.get_added_tokens_decoder().values()}
         and tokenizer.get_vocab_size() <= VOCABULARY
         and NO_LIMITS.match(text) is not None
     )
+
+
+def _tells_no_more(config: Mapping[str, Any], special: Mapping[str, str]) -> bool:
+    """Whether tokenizer_config.json has nothing but the texts of special tokens and harmless fields."""
+    named = {name: text for name, text in config.items() if name.endswith("_token")}
+    texts = {name: text for name, text in named.items() if text is not None}
+    return config.keys() - named.keys() <= HARMLESS and texts == special
