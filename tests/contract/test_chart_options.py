@@ -139,7 +139,7 @@ def test_roles_of_kubernetes_have_our_kinds(role: str, verbs: set[str], server: 
     assert len(roles) == 2
     kubectl(server, "apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": roles})
     kubectl(server, "create", "rolebinding", f"{role}s", f"--clusterrole={role}", f"--user={role}er", "-n", NAMESPACE)
-    wait_until(lambda: may(server, f"{role}er", sorted(verbs)[0], "modelservers"), "aggregated", 30, every=0.1)
+    wait_until(lambda: may(server, f"{role}er", sorted(verbs)[0], "modelservers"), "aggregated", 120, every=0.2)
     for kind in ("finetunejobs", "modelservers"):
         allowed = {verb for verb in EDIT if may(server, f"{role}er", verb, kind)}
         assert allowed == verbs
