@@ -60,7 +60,7 @@ def of_kind(kind: str, objects: list[Json]) -> dict[str, Json]:
 def kubectl(server: ApiServer, *words: str, stdin: Json | None = None) -> str:
     text = json.dumps(stdin) if stdin else None
     done = subprocess.run(
-        [*server.kubectl, *words], input=text, capture_output=True, text=True, check=False, timeout=60
+        [*server.kubectl, *words], input=text, capture_output=True, text=True, check=False, timeout=180
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -17,7 +17,7 @@ IMAGES: Final = ("--set", "images.operator=operator:1,images.trainer=trainer:1,i
 
 def helm(*args: str) -> str:
     """Raises AssertionError with helm's words."""
-    done = subprocess.run(["helm", *args], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(["helm", *args], capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
