@@ -11,28 +11,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-from botocore.awsrequest import AWSResponse
-
-from demo.certificates import make_authority
 from fuzz.mutate import Mutation, bytes_changed, json_changed, spliced
+from fuzz.stores import manifest, manifests, reason_of, secret, secrets
 from support.memorystore import MemoryStore
 from support.models import URI
 from support.tinymodel import TEMPLATE, write_model
 from tuneyard_api import names, reasons
 from tuneyard_api.contracts.requests import TokenizerRequest
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
-from tuneyard_store.artifact import describe_directory, fetch_directory
-from tuneyard_store.credentials import load_credentials
-from tuneyard_store.errors import StoreError
-from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_trainer.commands.jobfile import read_job_yaml
 from tuneyard_trainer.data.tokenize.tokenizer import TokenizerLoading, check_files
 from tuneyard_trainer.data.tokenize.tokenizer_worker import write_tokenizer
 from tuneyard_trainer.exporters.adapter_config import read_adapter_config
 from tuneyard_trainer.runtime.context import StageContext
-from tuneyard_trainer.runtime.errors import StageError
 from tuneyard_trainer.stages import prepare as stage
 from tuneyard_trainer.stages import run_stage
 
+EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "finetune.yaml"
 DATA: Final = "s3://data/rows.jsonl"
 ENDS: Final = (names.EXIT_DONE, names.EXIT_BAD_INPUT)
 
@@ -210,91 +205,6 @@ JINJA: Final = (
 )
 
 
-def reason_of(read: Callable[[], object]) -> str:
-    """The reason of the error with which `read` ends, which has a message and advice."""
-    try:
-        read()
-    except (StoreError, StageError) as error:
-        if not error.message or not error.advice:
-            raise AssertionError(f"{error.reason} without a message or without advice") from error
-        str(error).encode()
-        return error.reason
-    return reasons.COMPLETED
-
-
-def manifest(data: bytes) -> str:
-    """The manifest of an artifact that somebody fetches."""
-    store = MemoryStore()
-    store.objects = {"s3://out/artifact/manifest.json": data, "s3://out/artifact/a/config.json": b"{}"}
-    with tempfile.TemporaryDirectory() as directory:
-        return reason_of(lambda: fetch_directory(store, "s3://out/artifact", Path(directory)))
-
-
-def manifests() -> Sequence[bytes]:
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "a" / "config.json"
-        path.parent.mkdir()
-        path.write_bytes(b"{}")
-        return [describe_directory(Path(directory), "bf16").to_json()]
-
-
-SECRET: Final = {
-    "AWS_ACCESS_KEY_ID": "AKIA0123456789",
-    "AWS_SECRET_ACCESS_KEY": "secret/key+0123456789",
-    "AWS_SESSION_TOKEN": "token",
-    "AWS_ENDPOINT_URL": "https://store.example:9000",
-    "AWS_REGION": "eu-central-1",
-    "AWS_S3_ADDRESSING_STYLE": "path",
-    "ca.crt": make_authority("fuzz").certificate_pem,
-}
-
-
-def secret(data: bytes) -> str:
-    """The files of a Secret, one a paragraph here; the store's requests end before they leave the machine."""
-    with tempfile.TemporaryDirectory() as directory:
-        for line in data.split(b"\n\n"):
-            name, _, value = line.partition(b"=")
-            if name.decode(errors="replace") in SECRET:
-                (Path(directory) / name.decode()).write_bytes(value)
-        return reason_of(lambda: _use(Path(directory)))
-
-
-def _use(directory: Path) -> None:
-    store = S3Store(load_credentials(directory, "keys"))
-    _unplug(store)
-    list(store.list("s3://bucket/prefix"))
-    store.read("s3://bucket/key")
-    store.write("s3://bucket/key", b"data")
-
-
-class Empty:
-    """The body of a response."""
-
-    def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
-        yield b"<ListBucketResult/>"
-
-    def read(self, *_: Any) -> bytes:
-        return b""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def _unplug(store: S3Store) -> None:
-    """The store's client answers every request itself, after it was signed."""
-
-    def answer(request: Any, **_: Any) -> AWSResponse:
-        return AWSResponse(request.url, 200, {}, Empty())
-
-    with store._named_errors("s3://bucket/key"):
-        store._client.meta.events.register("before-send.s3", answer)
-
-
-def secrets() -> Sequence[bytes]:
-    whole = [f"{name}={value}" for name, value in SECRET.items()]
-    return ["\n\n".join(whole).encode(), "\n\n".join(whole[:2]).encode()]
-
-
 def adapter(data: bytes) -> str:
     """The configuration of an adapter that is merged."""
     with tempfile.TemporaryDirectory() as directory:
@@ -335,6 +245,51 @@ def headers() -> Sequence[bytes]:
     return [weights[8 : 8 + length]]
 
 
+def job(data: bytes) -> str:
+    """A file for `tuneyard run`."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "job.yaml"
+        path.write_bytes(data)
+        return reason_of(lambda: read_job_yaml(path))
+
+
+YAML: Final = (
+    *(
+        "\n  ",
+        ": ",
+        "- ",
+        "[",
+        "]",
+        "{",
+        "}",
+        "&a ",
+        "*a",
+        "!!binary ",
+        "!!python/none",
+        "2001-99-99",
+        "? ",
+        "|\n",
+        "~",
+    ),
+    *(
+        "%YAML 9",
+        "---\n",
+        "\t",
+        "'",
+        '"',
+        "#",
+        "\x00",
+        "\ufeff",
+        "\\ud800",
+        "1e999",
+        ".nan",
+        "<<: ",
+        "0x",
+        "spec:",
+        "null",
+    ),
+)
+
 KINDS: Final[dict[str, Kind]] = {
     "rows": Kind(
         lambda: ROWS,
@@ -353,6 +308,7 @@ KINDS: Final[dict[str, Kind]] = {
         (spliced(JINJA), spliced(JINJA), bytes_changed),
         in_model("chat_template.jinja"),
     ),
+    "job": Kind(lambda: [EXAMPLE.read_bytes()], (spliced(YAML), bytes_changed), job),
     "adapter": Kind(lambda: [ADAPTER], (json_changed, bytes_changed), adapter),
     "header": Kind(headers, (json_changed, json_changed, bytes_changed), header),
     "manifest": Kind(manifests, (json_changed, bytes_changed), manifest),

@@ -36,7 +36,7 @@ def read_job_yaml(path: Path) -> FineTuneJob:
         documents = [document for document in yaml.safe_load_all(path.read_text()) if document is not None]
     except OSError as error:
         raise BadInput(reasons.INVALID_SPEC, f"{path} cannot be read: {error.strerror}", MISSING_ADVICE) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or no such date
         raise BadInput(reasons.INVALID_SPEC, f"{path} is not YAML: {error}", "Correct it there.") from error
     jobs = [item for item in documents if isinstance(item, dict) and item.get("kind") == KIND]
     if len(jobs) != 1:
@@ -48,8 +48,8 @@ def read_job_yaml(path: Path) -> FineTuneJob:
 
 def parse_job(document: Mapping[str, Any], where: str) -> FineTuneJob:
     """Raises BadInput that names every mistake."""
-    metadata = document.get("metadata") or {}
-    name = str(metadata.get("name") or "finetunejob")
+    metadata = document.get("metadata")
+    name = str((metadata.get("name") if isinstance(metadata, dict) else None) or "finetunejob")
     if found := problems(FINE_TUNE_JOB, {**document, "metadata": {"name": name}}):
         raise BadInput(reasons.INVALID_SPEC, f"{where}: {explain(found)}", "Correct the fields named above.")
     return FineTuneJob(name, FineTuneJobSpec.model_validate(document["spec"]))
