@@ -98,7 +98,7 @@ else
 images: cluster
 	images/build --variant $(VARIANT) --demo-model
 	images/build --variant $(VARIANT) --print-tags > $(TAGS)
-	$(CLUSTER) load $(foreach image,operator trainer server s3 kueue,$(call tag,$(image)))
+	$(CLUSTER) load $(foreach image,operator trainer server llamacpp s3 kueue,$(call tag,$(image)))
 endif
 
 .PHONY: chart
@@ -112,6 +112,7 @@ install: setup images ## Install the Helm chart into the cluster
 	kubectl apply --server-side --force-conflicts -f charts/tuneyard/crds
 	$(HELM) upgrade --install tuneyard charts/tuneyard --namespace tuneyard-system --create-namespace --wait \
 	  --set images.operator=$(call tag,operator) --set images.trainer=$(call tag,trainer) --set images.server=$(call tag,server) \
+	  --set images.llamacpp=$(call tag,llamacpp) \
 	  --set webhook.checkSecrets=true
 
 .PHONY: integration

@@ -52,6 +52,7 @@ def _go(name: str, package: str) -> Image:
 
 
 _ON_BASE = {"BASE_IMAGE": "base", "BUILDER_IMAGE": "builder"}
+_WITH_LLAMACPP = {"BUILDER_IMAGE": "builder", "LLAMACPP_IMAGE": "llamacpp-build"}
 _ON_TORCH = {"TORCH_IMAGE": "torch", "BUILDER_IMAGE": "builder"}
 
 IMAGES = (
@@ -67,12 +68,26 @@ IMAGES = (
     _code("operator", "operator-deps", "crds", "operator"),
     _go("s3", "github.com/versity/versitygw/cmd/versitygw@v1.8.0"),
     _go("kueue", "sigs.k8s.io/kueue/cmd/kueue@v0.15.0"),
+    Image(
+        "llamacpp-build",
+        "images/llamacpp/build.Dockerfile",
+        tuple(f"images/llamacpp/{name}" for name in ("source.lock", "backend.lock", "cuda.lock", "compile", "pack")),
+        _ON_BASE,
+        args={"LLAMACPP_BUILD": None},
+    ),
+    Image(
+        "llamacpp-deps",
+        "images/llamacpp/Dockerfile",
+        ("images/llamacpp/requirements.lock",),
+        {"BASE_IMAGE": "base", **_WITH_LLAMACPP},
+    ),
+    _code("llamacpp", "llamacpp-deps", "crds", "store", "server"),
     Image("torch", "images/torch/Dockerfile", ("images/torch/requirements.lock",), _ON_BASE),
     Image(
         "trainer-deps",
         "images/trainer/Dockerfile",
         ("images/trainer/trainer.lock", "images/trainer/quantizer.lock", "images/trainer/triton.lock"),
-        _ON_TORCH,
+        {"TORCH_IMAGE": "torch", **_WITH_LLAMACPP},
     ),
     _code("trainer", "trainer-deps", "crds", "store", "trainer"),
     Image(

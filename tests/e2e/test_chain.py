@@ -1,4 +1,4 @@
-"""The whole chain on SmolLM2-135M-Instruct: data, LoRA, merge, INT8 and INT4, evaluation, and vLLM serving the result.
+"""The whole chain on SmolLM2-135M-Instruct: data, LoRA, merge, INT8, INT4 and GGUF, evaluation, vLLM and llama.cpp.
 
 The tests of this module run in order, and each starts from the state that the previous one left.
 """
@@ -18,7 +18,7 @@ from demo.objectstore import ObjectStore
 from e2e.conftest import NamespaceFactory
 from e2e.jobs import artifact, fine_tune_job, model_server, restart_operator, stage_pods, wait_for_job, wait_for_server
 
-NAMESPACE, JOB, SERVER = "e2e-chain", "chain", "assistant"
+NAMESPACE, JOB, SERVER, GGUF_SERVER = "e2e-chain", "chain", "assistant", "compact"
 API_KEY = "sk-e2e-0123456789"
 
 FULL_JOB: dict[str, Any] = {
@@ -31,7 +31,7 @@ FULL_JOB: dict[str, Any] = {
         "learningRate": 2e-3,
         "maxLength": 128,
     },
-    "export": {"formats": ["bf16", "int8", "gptq"], "calibration": {"samples": 8, "maxLength": 64}},
+    "export": {"formats": ["bf16", "int8", "gptq", "gguf-q5_k_m"], "calibration": {"samples": 8, "maxLength": 64}},
     "evaluation": {"maxRows": 16, "gates": [{"metric": "perplexity", "against": "base", "maxRatio": 0.7}]},
 }
 
@@ -79,12 +79,14 @@ def test_kubectl_wait_for_succeeded(chain: Json, namespace: str) -> None:
 def test_perplexity_and_size_of_all_artifacts(chain: Json) -> None:
     measurements = chain["status"]["evaluation"]["measurements"]
     perplexity = {item["subject"]: item["value"] for item in measurements if item["metric"] == "perplexity"}
-    assert perplexity.keys() >= {"base", "tuned", "int8", "gptq"}
+    assert perplexity.keys() >= {"base", "tuned", "int8", "gptq", "gguf-q5_k_m"}
     assert perplexity["tuned"] < 0.7 * perplexity["base"], perplexity
     assert perplexity["tuned"] * 0.9 < perplexity["int8"] < perplexity["base"], perplexity
     assert perplexity["tuned"] * 0.9 < perplexity["gptq"] < perplexity["base"], perplexity
+    assert perplexity["tuned"] * 0.95 < perplexity["gguf-q5_k_m"] < perplexity["tuned"] * 1.1, perplexity
     sizes = {item["format"]: item["sizeBytes"] for item in chain["status"]["artifacts"]}
     assert sizes["gptq"] < sizes["int8"] < sizes["bf16"], sizes
+    assert sizes["gguf-q5_k_m"] < sizes["int8"], sizes
     assert all(item["perplexity"] > 1 for item in chain["status"]["artifacts"])
 
 
@@ -152,10 +154,15 @@ def endpoint(server: Json, namespace: str) -> Iterator[str]:
         yield f"http://localhost:{port}"
 
 
-def ask(url: str) -> str:
-    client = OpenAI(base_url=f"{url}/v1", api_key=API_KEY, timeout=120)
-    question = {"role": "user", "content": "What does the field replicas of DeploymentSpec mean?"}
-    reply = client.chat.completions.create(model=SERVER, messages=[question], max_tokens=24, temperature=0)  # type: ignore[list-item]
+QUESTION: Any = {"role": "user", "content": "What does the field replicas of DeploymentSpec mean?"}
+
+
+def client_of(url: str) -> OpenAI:
+    return OpenAI(base_url=f"{url}/v1", api_key=API_KEY, timeout=120)
+
+
+def ask(url: str, model: str = SERVER) -> str:
+    reply = client_of(url).chat.completions.create(model=model, messages=[QUESTION], max_tokens=24, temperature=0)
     return reply.choices[0].message.content or ""
 
 
@@ -190,6 +197,47 @@ def test_api_keys(endpoint: str) -> None:
     assert status() == 401
     assert status(Authorization="Bearer wrong") == 401
     assert status(Authorization=f"Bearer {API_KEY}") == 200
+
+
+@pytest.fixture(scope="module")
+def gguf_endpoint(server: Json, namespace: str, chain: Json) -> Iterator[str]:
+    """A ModelServer on the GGUF artifact, whose engine follows from the format."""
+    model = {"fineTuneJobRef": {"name": JOB, "format": "gguf-q5_k_m"}}
+    parts = {"auth": {"apiKeySecretRef": {"name": "key"}}, "llamacpp": {"maxModelLen": 512, "parallel": 2}}
+    apply(model_server(GGUF_SERVER, namespace, model, **parts))
+    served = wait_for_server(GGUF_SERVER, namespace, seconds=180)["status"]["served"]
+    assert served["digest"] == artifact(chain, "gguf-q5_k_m")["digest"]
+    with port_forward(f"svc/{GGUF_SERVER}", 80, namespace) as port:
+        yield f"http://localhost:{port}"
+    kubectl("delete", "ms", GGUF_SERVER, "-n", namespace, "--wait=false")
+
+
+def test_gguf_artifact_is_served_by_llamacpp(gguf_endpoint: str, namespace: str, images: dict[str, str]) -> None:
+    (pod,) = items("pods", namespace, f"tuneyard.dev/modelserver={GGUF_SERVER}")
+    containers = pod["spec"]["initContainers"] + pod["spec"]["containers"]
+    assert {container["image"] for container in containers} == {images["llamacpp"]}
+    assert "**" in ask(gguf_endpoint, GGUF_SERVER), "the answer is in the style of the data"
+    assert [model.id for model in client_of(gguf_endpoint).models.list()] == [GGUF_SERVER]
+
+
+def test_llamacpp_streams(gguf_endpoint: str) -> None:
+    chunks = list(
+        client_of(gguf_endpoint).chat.completions.create(
+            model=GGUF_SERVER, messages=[QUESTION], max_tokens=24, temperature=0, stream=True
+        )
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert len(chunks) > 10
+    assert text == ask(gguf_endpoint, GGUF_SERVER)
+
+
+@pytest.mark.parametrize("path", ["/props", "/slots", "/completion", "/apply-template", "/v1/health", "/metrics", "/"])
+def test_unlisted_routes_of_llamacpp_are_404(gguf_endpoint: str, path: str) -> None:
+    for key in (None, API_KEY, "wrong"):
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        for method in ("GET", "POST"):
+            assert httpx.request(method, gguf_endpoint + path, headers=headers, timeout=30).status_code == 404
+    assert httpx.get(f"{gguf_endpoint}/v1/models", timeout=30).status_code == 401
 
 
 def test_rollout_with_an_operator_restart(server: Json, namespace: str, chain: Json) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from support.tinymodel import TEMPLATE, TURN_END, TURN_START, byte_tokenizer
@@ -62,7 +63,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(directory, max_shard_size="60KB")
     assert len(list(directory.glob("*.safetensors"))) > 1
-    byte_tokenizer().save(str(directory / "tokenizer.json"))
+    tokenizer = byte_tokenizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # llama.cpp knows these splits
+    tokenizer.save(str(directory / "tokenizer.json"))
     tokenizer_config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": TURN_START, "eos_token": TURN_END}
     (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
     return directory

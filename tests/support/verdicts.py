@@ -49,6 +49,17 @@ NO_PARSER: Final = "the model calls tools by itself only where toolCallParser sa
 NEEDS_DRAFT: Final = "method draftModel needs model (uri and digest), and ngram takes none"
 THE_PROXYS: Final = "the proxy reaches the engine through its socket: leave it out"
 DRAFT: Final[Json] = {"uri": "s3://models/small", "digest": SHA}
+
+
+def _engine(engine: str, **parts: Any) -> Json:
+    return {"engine": engine, **parts}
+
+
+def _follows(form: str) -> Json:
+    return {"fineTuneJobRef": {"name": "x", "format": form}}
+
+
+OTHER_ENGINE: Final = "{0} has the options of the engine {0}"
 NOT_AN_ORIGIN: Final = "not an origin: write '*' for all"
 NOT_S3: Final = "not a URI of an S3 bucket: write s3://bucket/path"
 NOT_A_DIGEST: Final = "not a digest: write sha256:"
@@ -120,6 +131,18 @@ VERDICTS: Final = [
     Verdict("ModelServer", _vllm(speculative={"method": "draftModel", "model": DRAFT})),
     Verdict("ModelServer", _vllm(speculative={"method": "draftModel", "model": DRAFT | {"uri": "x"}}), NOT_S3),
     Verdict("ModelServer", _vllm(speculative={"method": "draftModel", "model": DRAFT | {"digest": "x"}}), NOT_A_DIGEST),
+    Verdict("ModelServer", _engine("vllm", vllm={})),
+    Verdict("ModelServer", _engine("llamacpp", llamacpp={"maxModelLen": 512})),
+    Verdict("ModelServer", _engine("auto", vllm={"maxModelLen": 512}, llamacpp={"maxModelLen": 512})),
+    Verdict("ModelServer", {"vllm": {}, "llamacpp": {}}),
+    Verdict("ModelServer", _engine("llamacpp", vllm={"maxModelLen": 512}), OTHER_ENGINE.format("vllm")),
+    Verdict("ModelServer", _engine("llamacpp", vllm={}), OTHER_ENGINE.format("vllm")),
+    Verdict("ModelServer", _engine("vllm", llamacpp={}), OTHER_ENGINE.format("llamacpp")),
+    Verdict("ModelServer", _engine("llamacpp", model=_follows("gguf-q5_k_m"))),
+    Verdict("ModelServer", _engine("llamacpp", model=_follows("recommended"))),
+    Verdict("ModelServer", _engine("llamacpp", model=_follows("int8")), "the engine llamacpp cannot load bf16, int8"),
+    Verdict("ModelServer", _engine("vllm", model=_follows("gguf-q8_0")), "the engine vllm cannot load gguf-q4_k_m"),
+    Verdict("ModelServer", _engine("auto", model=_follows("gguf-q8_0"))),
     Verdict("ModelServer", _cors("*")),
     Verdict("ModelServer", _cors("https://app.example.com", "http://localhost:3000")),
     Verdict("ModelServer", _cors("app.example.com"), NOT_AN_ORIGIN),

@@ -105,6 +105,12 @@ WEBHOOK: Final = [
     ),
     _server({"vllm": {"extraArgs": {"--seed": "1"}}}, "spec.vllm.extraArgs", "write max-num-seqs, not --max-num-seqs"),
     _server(
+        {"llamacpp": {"extraArgs": {"-ub": "1"}}},
+        *("spec.llamacpp.extraArgs", "write ubatch-size, not --ubatch-size"),
+    ),
+    _server({"llamacpp": {"extraArgs": {"ctx-size": "1"}}}, "spec.llamacpp.extraArgs", "as maxModelLen for ctx-size"),
+    _server({"llamacpp": {"extraArgs": {"ubatch": "1"}}}, "spec.llamacpp.extraArgs", "not an option of llama-server"),
+    _server(
         {"auth": {"apiKeySecretRef": {"name": "key", "key": "api key"}}},
         *("spec.auth.apiKeySecretRef.key", "write letters, digits, '-', '_' and '.'"),
     ),

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "images"))
 from tuneyard_images import bake, context, docker, references  # noqa: E402
 from tuneyard_images.catalog import IMAGES, ROLES, SHIPPED, Image, with_parents  # noqa: E402
 
-CHOSEN = {"BASE_IMAGE": "debian:bookworm-slim", "VLLM_BUILD": "cpu"}
+CHOSEN = {"BASE_IMAGE": "debian:bookworm-slim", "VLLM_BUILD": "cpu", "LLAMACPP_BUILD": "cpu"}
 
 
 @pytest.fixture
@@ -96,6 +96,12 @@ def test_vllm_build_changes_only_the_server() -> None:
     assert {name for name in cpu if cpu[name] != cuda[name]} == {"server-deps", "server"}
 
 
+def test_llamacpp_build_changes_the_images_that_have_parts_of_it() -> None:
+    cpu, cuda = context.tags(ROOT, CHOSEN), context.tags(ROOT, CHOSEN | {"LLAMACPP_BUILD": "cuda"})
+    parts = {"llamacpp-build", "llamacpp-deps", "llamacpp", "trainer-deps", "trainer"}
+    assert {name for name in cpu if cpu[name] != cuda[name]} == parts
+
+
 def test_catalog_is_in_build_order() -> None:
     seen: set[str] = set()
     for image in IMAGES:
@@ -120,7 +126,7 @@ def test_only_catalog_images_are_removed(reference: str, expected: bool) -> None
 
 
 def test_shipped_images() -> None:
-    assert set(SHIPPED) == {"operator", "trainer", "server", "s3", "kueue"}
+    assert set(SHIPPED) == {"operator", "trainer", "server", "llamacpp", "s3", "kueue"}
 
 
 def test_roles_are_those_of_the_registry_and_of_the_chart() -> None:
@@ -218,8 +224,9 @@ def test_torch_is_pinned_and_cpu_server_has_no_triton() -> None:
         ("trainer", ["torch/requirements.lock", "trainer/trainer.lock"]),
         ("server", ["torch/requirements.lock", "server/cpu.lock"]),
         ("server", ["torch/requirements.lock", "server/cuda.lock"]),
+        ("llamacpp", ["llamacpp/requirements.lock"]),
     ],
-    ids=["operator", "trainer", "server on CPU", "server on CUDA"],
+    ids=["operator", "trainer", "server on CPU", "server on CUDA", "llama.cpp"],
 )
 def test_locks_have_the_dependencies_of_the_code(name: str, locks: list[str]) -> None:
     """The code is installed without its dependencies, which must be in the image already."""

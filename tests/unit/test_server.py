@@ -168,7 +168,10 @@ def test_no_downloads_and_no_telemetry() -> None:
     ("request_json", "message"),
     [
         ("{}", "engine: Field required; model: Field required; servedName: Field required"),
-        ('{"engine": "tgi", "model": "/m", "servedName": "x"}', "There is no engine 'tgi'. This server has vllm."),
+        (
+            '{"engine": "tgi", "model": "/m", "servedName": "x"}',
+            "There is no engine 'tgi'. This server has llamacpp, vllm.",
+        ),
         (
             '{"engine": "vllm", "model": "/m", "servedName": "x", "options": {"maxModelLen": 1}}',
             "maxModelLen: Input should be greater than or equal to 16",

@@ -49,6 +49,8 @@ ENV_TERMINATION_LOG: Final = "TUNEYARD_TERMINATION_LOG"
 ENV_PROGRESS_PORT: Final = "TUNEYARD_PROGRESS_PORT"
 # The trainer image's interpreter with llmcompressor.
 ENV_QUANTIZER_PYTHON: Final = "TUNEYARD_QUANTIZER_PYTHON"
+# The trainer image's folder with llama.cpp's tools, libraries and converter.
+ENV_LLAMACPP: Final = "TUNEYARD_LLAMACPP"
 # Of the pods of several nodes, as torchrun has them; the last is set by Kubernetes.
 ENV_MASTER_ADDR: Final = "MASTER_ADDR"
 ENV_MASTER_PORT: Final = "MASTER_PORT"

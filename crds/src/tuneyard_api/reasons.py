@@ -79,6 +79,7 @@ SUCCEEDED: Final = "Succeeded"
 # A ModelServer waits for a release that it may serve.
 WAITING_FOR_FINE_TUNE_JOB: Final = "WaitingForFineTuneJob"
 FORMAT_NOT_EXPORTED: Final = "FormatNotExported"
+FORMAT_NOT_LOADABLE: Final = "FormatNotLoadable"
 IMAGE_NOT_CONFIGURED: Final = "ImageNotConfigured"
 
 # A ModelServer rolls a revision out.

@@ -73,12 +73,16 @@ ARTIFACT_FORMATS: Final[dict[str, ArtifactFormat]] = {
     "bf16": ArtifactFormat("the merged model", engines=("vllm",)),
     "int8": ArtifactFormat("W8A8 (SmoothQuant + GPTQ)", engines=("vllm",)),
     "gptq": ArtifactFormat("INT4 W4A16 (GPTQ)", engines=("vllm",)),
+    "gguf-q4_k_m": ArtifactFormat("llama.cpp, 4 to 5 bits a weight", engines=("llamacpp",)),
+    "gguf-q5_k_m": ArtifactFormat("llama.cpp, 5 to 6 bits a weight", engines=("llamacpp",)),
+    "gguf-q8_0": ArtifactFormat("llama.cpp, 8.5 bits a weight", engines=("llamacpp",)),
 }
 BACKENDS: Final[dict[str, Backend]] = {
     "peft": Backend("Hugging Face PEFT", methods=("lora", "qlora")),
 }
 ENGINES: Final[dict[str, Engine]] = {
     "vllm": Engine("vLLM"),
+    "llamacpp": Engine("llama.cpp, for GGUF", image="llamacpp"),
 }
 STRATEGIES: Final[dict[str, Strategy]] = {
     "Auto": Strategy("as Surge where there is room for the new pods; else replicas of the old revision go first"),
@@ -107,6 +111,18 @@ def subject_of(artifact_format: str) -> str:
 def format_measured(subject: str) -> str:
     """The artifact format of a measured model: base and tuned have the merged model's."""
     return MERGED_FORMAT if subject in (BASE, TUNED) else subject
+
+
+def engine_of(artifact_format: str | None) -> str:
+    """The engine that serves a format by default; of an unknown format, the first one that is registered."""
+    known = ARTIFACT_FORMATS.get(artifact_format or "")
+    return known.engines[0] if known and known.engines else next(iter(ENGINES))
+
+
+def loads(engine: str, artifact_format: str | None) -> bool:
+    """Whether an engine can load a format; an unknown format is not ruled out."""
+    known = ARTIFACT_FORMATS.get(artifact_format or "")
+    return known is None or engine in known.engines
 
 
 def described(registry: Mapping[str, Any]) -> str:

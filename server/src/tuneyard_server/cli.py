@@ -74,10 +74,11 @@ def run_fetch(options: argparse.Namespace) -> int:
     """Fetches the model, and the draft model where there is one. Returns an exit code."""
     draft = Artifact(options.draft_uri, options.draft_digest, options.draft_to) if options.draft_uri else None
     try:
-        check = options_check(EngineRequest.model_validate_json(options.request))
+        request = EngineRequest.model_validate_json(options.request)
+        check = options_check(request)
     except ValueError as error:
         return _invalid_request(error)
-    return fetch(Artifact(options.uri, options.digest, options.to), draft, options.credentials, check)
+    return fetch(Artifact(options.uri, options.digest, options.to), draft, options.credentials, request.engine, check)
 
 
 def run_engine(text: str, socket: Path, shutdown: Shutdown, probes_port: int | None) -> int:

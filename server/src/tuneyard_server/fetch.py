@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from tuneyard_api import names, reasons
 from tuneyard_api.contracts.termination import termination_message, write_termination_message
+from tuneyard_api.registry import engine_of, loads
 from tuneyard_server.engines.base import Cause
 from tuneyard_server.vocabulary import difference
 from tuneyard_store.artifact import fetch_directory, read_manifest
@@ -50,11 +51,18 @@ class Progress:
             log.info("%d of %d MB, %.0f MB/s", self.done / 1e6, self.total / 1e6, rate)
 
 
-def fetch(model: Artifact, draft: Artifact | None, credentials_dir: Path, check: Check = lambda: None) -> int:
+def fetch(
+    model: Artifact,
+    draft: Artifact | None,
+    credentials_dir: Path,
+    engine: str | None = None,
+    check: Check = lambda: None,
+) -> int:
     """Returns an exit code: 0, 65 when something is missing, wrong or not the expected one, 75 when the store is away.
 
     Args:
         draft: the draft model of speculative decoding.
+        engine: that will load them; artifacts of a format that it cannot load are refused.
         check: finds what is wrong with the engine's options; it runs while the artifacts are downloaded.
     """
     with ThreadPoolExecutor(1) as pool:
@@ -63,11 +71,13 @@ def fetch(model: Artifact, draft: Artifact | None, credentials_dir: Path, check:
             in_secret = credentials_dir.is_dir()
             store = open_store(load_credentials(credentials_dir) if in_secret else from_environment())
             for artifact in filter(None, (draft, model)):
-                _fetch(store, artifact, checked)
+                _fetch(store, artifact, engine, checked)
         except StoreError as error:
             reason = reasons.ARTIFACT_NOT_FOUND if isinstance(error, ObjectNotFound) else error.reason
             code = names.EXIT_TRY_AGAIN if error.transient else names.EXIT_BAD_INPUT
             return _refuse(Cause(error.message, reason, error.advice), code)
+        except FormatNotLoadable as error:
+            return _refuse(error.cause, names.EXIT_BAD_INPUT)
         except OptionsWrong:
             log.info("the rest is not fetched")
     if cause := checked.result() or _vocabulary(model, draft):
@@ -75,13 +85,24 @@ def fetch(model: Artifact, draft: Artifact | None, credentials_dir: Path, check:
     return 0
 
 
+class FormatNotLoadable(Exception):
+    """The engine cannot load the artifact."""
+
+    def __init__(self, engine: str, artifact_format: str) -> None:
+        super().__init__(artifact_format)
+        message = f"The artifact is {artifact_format}, which {engine} cannot load."
+        self.cause = Cause(message, reasons.FORMAT_NOT_LOADABLE, f"Set spec.engine: {engine_of(artifact_format)}.")
+
+
 class OptionsWrong(Exception):
     """The engine's options are wrong, so the rest need not be fetched."""
 
 
-def _fetch(store: Store, artifact: Artifact, checked: "Future[Cause | None]") -> None:
-    """Raises StoreError, and OptionsWrong as soon as the check has found something."""
+def _fetch(store: Store, artifact: Artifact, engine: str | None, checked: "Future[Cause | None]") -> None:
+    """Raises StoreError, FormatNotLoadable, and OptionsWrong as soon as the check has found something."""
     manifest = read_manifest(store, artifact.uri)
+    if engine and not loads(engine, manifest.format):
+        raise FormatNotLoadable(engine, manifest.format)
     log.info("fetching %s (%d files, %s)", artifact.uri, len(manifest.files), artifact.digest)
     progress = Progress(manifest.size_bytes)
 

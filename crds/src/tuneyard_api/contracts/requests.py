@@ -65,6 +65,19 @@ class QuantizeRequest(WorkerRequest):
     output: Path
 
 
+class GgufRequest(WorkerRequest):
+    """Write a GGUF file of a merged model."""
+
+    model: Path = Field(description="Directory of the merged model.")
+    name: str = Field(description="Of the model, in the file's metadata.")
+    quantization: str = Field(description="llama.cpp's name of the type, such as Q5_K_M.")
+    rows: Path | None = Field(
+        default=None, description="JSON file with calibration rows, lists of token ids; None: no importance matrix."
+    )
+    shared: Path = Field(description="Directory for the file in full precision and the importance matrix.")
+    output: Path = Field(description="The file to write.")
+
+
 class ScoreRequest(WorkerRequest):
     """Measure models on held-out rows."""
 
@@ -93,6 +106,15 @@ class MergeOutcome(Contract):
 
 class QuantizeOutcome(Contract):
     """The format is written."""
+
+
+class GgufOutcome(Contract):
+    """The file is written."""
+
+    tensors: int = Field(description="Matrices of the model.")
+    fallbacks: int = Field(description="Of these, those whose rows do not divide by the type's block.")
+    split_otherwise: int = Field(default=0, description="Calibration rows that llama.cpp splits into other tokens.")
+    rows: int = Field(default=0, description="Calibration rows.")
 
 
 class Score(Contract):

@@ -16,9 +16,11 @@ from tuneyard_api.base import (
     SecretRef,
 )
 from tuneyard_api.kind import AGE, NAME_FITS, Column, Kind
+from tuneyard_api.kinds.engines import AUTO, engine_rules
+from tuneyard_api.kinds.llamacpp import LlamaCpp
 from tuneyard_api.kinds.vllm import ServedDigest, Vllm
 from tuneyard_api.pod import PodOptions
-from tuneyard_api.registry import ARTIFACT_FORMATS, ENGINES, STRATEGIES, OneOf, described
+from tuneyard_api.registry import ARTIFACT_FORMATS, ENGINES, STRATEGIES, OneOf, described, engine_of
 from tuneyard_api.rules import Obeys, Rule, matches
 
 
@@ -140,9 +142,14 @@ class ModelServerSpec(Model):
     """What is served, by which engine, and how a new release is rolled out; model is enough."""
 
     model: ServedModelSource
-    engine: Annotated[str, OneOf(ENGINES)] = Field(default="vllm", description=f"{described(ENGINES)} Default: vllm.")
+    engine: Annotated[str, OneOf(ENGINES, AUTO)] = Field(
+        default=AUTO,
+        description=f"{described(ENGINES)} auto: by the format of the artifact; vllm where model.uri names it. "
+        "Default: auto.",
+    )
     replicas: int = Field(default=1, ge=0, le=1000, description="Default: 1.")
     vllm: Vllm = Vllm()
+    llamacpp: LlamaCpp = LlamaCpp()
     rollout: Rollout = Rollout()
     auth: Auth | None = Field(default=None, description="Without it, everybody who can reach the endpoint may use it.")
     cors: Cors | None = Field(
@@ -161,7 +168,12 @@ class ModelServerSpec(Model):
                 lambda spec: not spec.resources.gpus or spec.vllm.gpus_needed <= spec.resources.gpus,
                 field="vllm.tensorParallelSize",
             ),
+            *engine_rules(),
         )
+
+    def engine_for(self, artifact_format: str | None) -> str:
+        """The engine that serves an artifact of this format; None: the format is not known."""
+        return engine_of(artifact_format) if self.engine == AUTO else self.engine
 
 
 class ServedRevision(Model):

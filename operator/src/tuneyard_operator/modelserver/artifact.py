@@ -4,7 +4,8 @@ import json
 from typing import Final, NamedTuple
 
 from tuneyard_api import reasons
-from tuneyard_api.kinds.modelserver import FineTuneJobRef, Release, ServedModelSource
+from tuneyard_api.kinds.modelserver import FineTuneJobRef, ModelServerSpec, Release, ServedModelSource
+from tuneyard_api.registry import loads
 from tuneyard_api.runs import run_has_succeeded
 from tuneyard_operator.machinery.objects import Json, condition
 
@@ -24,6 +25,17 @@ def find_release(source: ServedModelSource, job: Json | None) -> Release | Waiti
         found = _release_of_job(reference, job)
         return _with_own_secret(found, source) if isinstance(found, Release) else found
     return Release(uri=source.uri or "", digest=source.digest or "", secret_ref=source.secret_ref)
+
+
+def loadable(found: Release | Waiting, spec: ModelServerSpec) -> Release | Waiting:
+    """The same release, where the engine of the spec can load it."""
+    if isinstance(found, Waiting) or loads(engine := spec.engine_for(found.format), found.format):
+        return found
+    message = (
+        f"the engine {engine} cannot load {found.format}, which the FineTuneJob recommends: write engine: auto, or "
+        "name another of its formats in model.fineTuneJobRef.format"
+    )
+    return Waiting(reasons.FORMAT_NOT_LOADABLE, message)
 
 
 def last_release(source: ServedModelSource, status: Json, serving: Json | None) -> Release | None:

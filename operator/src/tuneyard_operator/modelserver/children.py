@@ -161,6 +161,7 @@ def service(server: Json, revision: str, switched_at: datetime) -> Json:
 
 def pod_spec(server: Json, spec: ModelServerSpec, release: Release, settings: Settings) -> Json:
     """A pod that fetches and verifies the artifact, and runs the engine behind the proxy."""
+    spec = spec.model_copy(update={"engine": spec.engine_for(release.format)})
     key = _api_key(spec)
     credentials = podspec.credentials(release.secret_ref)
     return {
@@ -183,14 +184,14 @@ def _fetch(
     if draft := getattr(_engine_options(spec), "draft", None):
         command += ["--draft-uri", draft.uri, "--draft-digest", draft.digest]
     command += ["--request", _request(server, spec)]
-    image = images.image(settings, images.SERVER)
+    image = _image(spec, settings)
     resources = podspec.container_resources(spec.containers.fetch, FETCH_DEFAULTS)
     return _container(FETCH, image, settings, mounted) | {"command": command, "resources": resources}
 
 
 def _engine(server: Json, spec: ModelServerSpec, settings: Settings) -> Json:
     command = ["tuneyard-server", "engine", "--request", _request(server, spec)]
-    image = images.image(settings, ENGINES[spec.engine].image)
+    image = _image(spec, settings)
     return _container(ENGINE, image, settings, [RUN, MODELS, TMP, SHM]) | {
         "command": [*command, "--probes-port", str(names.ENGINE_PORT)],
         "ports": [{"name": "probes", "containerPort": names.ENGINE_PORT}],
@@ -222,12 +223,17 @@ def _request(server: Json, spec: ModelServerSpec) -> str:
     return json.dumps(engine_request(server, spec).wire(), sort_keys=True)
 
 
+def _image(spec: ModelServerSpec, settings: Settings) -> str:
+    """The engine's image, which also fetches the artifact and has the proxy."""
+    return images.image(settings, ENGINES[spec.engine].image)
+
+
 def _probe(path: str, port: str) -> Json:
     return {"httpGet": {"path": path, "port": port}, "timeoutSeconds": 5}
 
 
 def _proxy(server: Json, spec: ModelServerSpec, settings: Settings, mounted: list[tuple[Json, Json]]) -> Json:
-    image = images.image(settings, images.SERVER)
+    image = _image(spec, settings)
     origins = [word for origin in spec.cors.allowed_origins for word in ("--allow-origin", origin)] if spec.cors else []
     return _container(PROXY, image, settings, mounted) | {
         "command": ["tuneyard-server", "proxy", "--engine", spec.engine, "--served-name", name(server), *origins],

@@ -9,7 +9,7 @@ from tuneyard_api.validation import explain, read_spec
 from tuneyard_operator.machinery.objects import Json, name
 from tuneyard_operator.machinery.plan import Plan, Rejection
 from tuneyard_operator.modelserver.apply import Changes, changes, lacks_pods
-from tuneyard_operator.modelserver.artifact import Waiting, find_release, last_release
+from tuneyard_operator.modelserver.artifact import Waiting, find_release, last_release, loadable
 from tuneyard_operator.modelserver.children import ASKED, asked, pod_spec, revision_of
 from tuneyard_operator.modelserver.events import events
 from tuneyard_operator.modelserver.observe import World
@@ -51,7 +51,7 @@ def _target(
 
     While the FineTuneJob has no new release, its last one is served with the options of the spec.
     """
-    found = find_release(spec.model, world.job)
+    found = loadable(find_release(spec.model, world.job), spec)
     waiting_for, release = (None, found) if isinstance(found, Release) else (found, None)
     if release is None:
         status: Json = world.server.get("status", {})

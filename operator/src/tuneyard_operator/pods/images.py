@@ -6,7 +6,7 @@ from tuneyard_api.registry import BACKENDS, ENGINES
 from tuneyard_operator.settings import Settings
 
 TRAINER: Final = "trainer"  # all stages that need no backend
-SERVER: Final = "server"  # fetching an artifact, and the proxy in front of an engine
+SERVER: Final = "server"  # of the engines that name no other
 ROLES: Final = frozenset(
     {TRAINER, SERVER, *(backend.image for backend in BACKENDS.values()), *(engine.image for engine in ENGINES.values())}
 )

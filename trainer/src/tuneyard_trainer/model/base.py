@@ -37,7 +37,11 @@ class BaseModel:
     @cached_property
     def shape(self) -> ModelShape:
         """What the formats and the adapter ask of it."""
-        return ModelShape(self.config, {name: tensor.shape for name, tensor in self.tensors.items()})
+        return ModelShape(
+            self.config,
+            {name: tensor.shape for name, tensor in self.tensors.items()},
+            self.directory / "tokenizer.json",
+        )
 
     @property
     def model_type(self) -> str:

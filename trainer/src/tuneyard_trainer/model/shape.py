@@ -97,6 +97,8 @@ class ModelShape:
 
     config: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    tokenizer: Path | None = None
+    """Its tokenizer.json, which may be missing."""
 
     @property
     def model_type(self) -> str:

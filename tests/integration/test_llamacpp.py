@@ -1,0 +1,131 @@
+"""GGUF with llama.cpp's own programs: made, measured, and loaded as its quick start says."""
+
+import json
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from gguf import GGUFReader
+
+from integration.conftest import ContextFactory, free_port, wait_for
+from tuneyard_api import names
+from tuneyard_api.contracts.requests import GgufOutcome, GgufRequest, ScoreRequest
+from tuneyard_api.contracts.results import EvaluateResult, ExportResult
+from tuneyard_api.kinds.llamacpp_options import OPTIONS
+from tuneyard_store.artifact import fetch_directory
+from tuneyard_trainer.exporters.llamacpp_worker import chunk_size, convert, export
+from tuneyard_trainer.metrics.llamacpp_worker import score as score_gguf
+from tuneyard_trainer.metrics.score_worker import score as score_transformers
+from tuneyard_trainer.stages import run_stage
+
+FORMATS = ["gguf-q4_k_m", "gguf-q8_0"]
+
+
+@pytest.fixture(scope="module")
+def home() -> Path:
+    return Path(os.environ[names.ENV_LLAMACPP])
+
+
+@pytest.fixture
+def exported(new_context: ContextFactory) -> ExportResult:
+    assert run_stage(new_context("train")).succeeded
+    outcome = run_stage(new_context("export", export={"formats": FORMATS}))
+    assert isinstance(outcome.result, ExportResult), outcome
+    return outcome.result
+
+
+def test_the_chain(new_context: ContextFactory, exported: ExportResult, tmp_path: Path) -> None:
+    context = new_context("evaluate", export={"formats": FORMATS})
+    sizes = {}
+    for artifact in exported.artifacts:
+        manifest = fetch_directory(context.store, artifact.uri, tmp_path / artifact.format, artifact.digest)
+        (file,) = manifest.files
+        sizes[artifact.format] = file.size_bytes
+        assert file.path == f"tiny-{artifact.format.removeprefix('gguf-').upper()}.gguf"
+    assert sizes["gguf-q4_k_m"] < sizes["gguf-q8_0"]
+    small, _ = exported.artifacts
+    assert "do not divide by 256" in small.notes[0]
+
+    outcome = run_stage(context)
+    assert isinstance(outcome.result, EvaluateResult), outcome
+    perplexity = {item.subject: item.value for item in outcome.result.measurements if item.metric == "perplexity"}
+    assert perplexity["gguf-q8_0"] == pytest.approx(perplexity["tuned"], rel=0.02)
+    assert perplexity["gguf-q4_k_m"] == pytest.approx(perplexity["tuned"], rel=0.2)
+
+
+def request(model: Path, folder: Path, rows: list[list[int]] | None, quantization: str = "Q8_0") -> GgufRequest:
+    """Into new folders."""
+    (folder / "shared").mkdir(parents=True)
+    row_file = folder / "rows.json" if rows is not None else None
+    if row_file:
+        row_file.write_text(json.dumps(rows))
+    return GgufRequest(
+        model=model,
+        name="tiny",
+        quantization=quantization,
+        rows=row_file,
+        shared=folder / "shared",
+        output=folder / "tiny.gguf",
+        threads=2,
+    )
+
+
+def test_figures_can_be_compared_with_those_of_transformers(model: Path, tmp_path: Path) -> None:
+    """The same weights in full precision have the same loss, whichever program measures it."""
+    wanted = request(model, tmp_path, None)
+    convert(wanted)
+    rows = [([3, 40, 41, 42, 43, 44], [-100, -100, 41, 42, 43, 44]), ([5, 60, 61, 62], [-100, 60, -100, 62])]
+    row_file = tmp_path / "held-out.json"
+    row_file.write_text(json.dumps(rows))
+    ours = score_gguf(ScoreRequest(models={"x": wanted.shared}, rows=row_file)).scores["x"]
+    theirs = score_transformers(ScoreRequest(models={"x": model}, rows=row_file)).scores["x"]
+    assert ours.tokens == theirs.tokens == 6
+    assert ours.nll == pytest.approx(theirs.nll, rel=0.005)
+
+
+def test_importance_of_the_rows_is_in_the_file(model: Path, tmp_path: Path) -> None:
+    rows = [[number % 200 + 10 for number in range(start, start + 50)] for start in range(20)]
+    outcome = export(request(model, tmp_path, rows, "Q5_K_M"))
+    fields = GGUFReader(tmp_path / "tiny.gguf").fields
+    assert fields["quantize.imatrix.file"].contents() == "imatrix.gguf", "a file's name, without this machine's path"
+    assert fields["quantize.imatrix.dataset"].contents() == "calibration.txt"
+    assert fields["general.name"].contents() == "tiny"
+    assert outcome == GgufOutcome(tensors=outcome.tensors, fallbacks=outcome.tensors, split_otherwise=0, rows=20)
+    assert outcome.tensors == 15, "embedding, and seven matrices in each of two layers"
+
+
+def test_few_rows_give_no_importance(model: Path, tmp_path: Path) -> None:
+    assert chunk_size(39) is None
+    assert chunk_size(5000) == 512
+    export(request(model, tmp_path, [[20, 21, 22]], "Q5_K_M"))
+    assert "quantize.imatrix.file" not in GGUFReader(tmp_path / "tiny.gguf").fields
+
+
+def test_options_are_those_of_the_program(home: Path) -> None:
+    """What spec.llamacpp.extraArgs may have."""
+    text = subprocess.run([home / "bin" / "llama-server", "--help"], capture_output=True, text=True, check=True).stdout
+    known = set(re.findall(r"--([a-z0-9-]+)", text))
+    assert known >= OPTIONS, sorted(OPTIONS - known)
+
+
+def test_plain_llama_server_loads_the_file(home: Path, model: Path, tmp_path: Path) -> None:
+    """llama-server -m FILE, and nothing else that tuneyard knows."""
+    export(request(model, tmp_path, None))
+    port = free_port()
+    command = [str(home / "bin" / "llama-server"), "-m", str(tmp_path / "tiny.gguf"), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_for(port)
+            url = f"http://127.0.0.1:{port}"
+            end = time.monotonic() + 30
+            while httpx.get(f"{url}/health").status_code != 200:
+                assert time.monotonic() < end, "the model is not loaded"
+                time.sleep(0.2)
+            answer = httpx.post(f"{url}/v1/completions", json={"prompt": "abc", "max_tokens": 4}, timeout=30)
+            assert answer.json()["usage"]["completion_tokens"] == 4
+        finally:
+            server.terminate()

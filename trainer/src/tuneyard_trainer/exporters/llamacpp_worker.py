@@ -1,0 +1,133 @@
+"""The worker that writes a GGUF file. The converter imports torch; the other programs are llama.cpp's own binaries."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from gguf import GGUFReader
+from tokenizers import Tokenizer
+
+from tuneyard_api import reasons
+from tuneyard_api.contracts.requests import GgufOutcome, GgufRequest, ItemsDone
+from tuneyard_trainer.exporters import llamacpp_converter
+from tuneyard_trainer.metrics.llamacpp_binding import count_other_tokens
+from tuneyard_trainer.model.llamacpp import llamacpp_home
+from tuneyard_trainer.runtime.errors import StageError
+from tuneyard_trainer.runtime.worker_main import emit, worker_main
+
+STEPS: Final = ("converting to GGUF", "computing the importance matrix", "quantizing")
+# The merged model's own type, so that nothing is rounded twice.
+FULL_PRECISION: Final = "bf16"
+FULL: Final = "model-bf16.gguf"
+MATRIX: Final = "imatrix.gguf"
+TEXT: Final = "calibration.txt"
+# Tokens of a chunk, as llama-imatrix has it by default; it needs two chunks at least.
+CHUNK: Final = 512
+K_QUANT_BLOCK: Final = 256
+LOG_CHARACTERS: Final = 5000  # of a program that failed
+
+
+def export(request: GgufRequest) -> GgufOutcome:
+    """Writes the file; what the formats have in common is made for the first of them."""
+    home = llamacpp_home()
+    if home is None:
+        raise ValueError("TUNEYARD_LLAMACPP is not set")
+    threads = [] if request.threads is None else [str(request.threads)]
+    progress(0)
+    if not (request.shared / FULL).exists():
+        convert(request)
+    progress(1)
+    matrix = importance(request, home, threads) if request.rows else []
+    progress(2)
+    quantizer: list[str | Path] = [
+        home / "bin" / "llama-quantize",
+        *matrix,
+        FULL,
+        request.output,
+        request.quantization,
+        *threads,
+    ]
+    run("llama-quantize", quantizer, request.shared)
+    return described(request)
+
+
+def progress(step: int) -> None:
+    emit(ItemsDone(done=step, total=len(STEPS), item=STEPS[step]))
+
+
+def convert(request: GgufRequest) -> None:
+    """Writes the model in full precision."""
+    options = ["--outfile", FULL, "--outtype", FULL_PRECISION, "--model-name", request.name]
+    command: list[str | Path] = [sys.executable, "-m", llamacpp_converter.__name__, request.model, *options]
+    run("convert_hf_to_gguf.py", command, request.shared)
+
+
+def importance(request: GgufRequest, home: Path, threads: Sequence[str]) -> list[str]:
+    """The options that name the importance matrix, which is made where it is missing; none where there are few rows."""
+    rows: list[list[int]] = json.loads(request.rows.read_text()) if request.rows else []
+    chunk = chunk_size(sum(map(len, rows)))
+    if chunk is None:
+        return []
+    if not (request.shared / MATRIX).exists():
+        (request.shared / TEXT).write_text("".join(texts(tokenizer_of(request), rows)))
+        options = ["-m", FULL, "-f", TEXT, "-o", MATRIX, "-c", str(chunk), "--parse-special", "--no-ppl"]
+        options += ["--threads", *threads] if threads else []
+        run("llama-imatrix", [home / "bin" / "llama-imatrix", *options], request.shared)
+    return ["--imatrix", MATRIX]
+
+
+def tokenizer_of(request: GgufRequest) -> Tokenizer:
+    return Tokenizer.from_file(str(request.model / "tokenizer.json"))
+
+
+def texts(tokenizer: Tokenizer, rows: Iterable[list[int]]) -> list[str]:
+    """The rows as they are rendered for the model, special tokens included."""
+    return [tokenizer.decode(row, skip_special_tokens=False) for row in rows]
+
+
+def chunk_size(tokens: int) -> int | None:
+    """The largest power of two of which the rows fill two chunks, with some tokens to spare; None below 16."""
+    fitting = [size for size in (CHUNK, 256, 128, 64, 32, 16) if tokens >= 2 * size + 8]
+    return next(iter(fitting), None)
+
+
+def run(program: str, command: Sequence[str | Path], folder: Path) -> None:
+    """Runs a program in the folder: files are named without their path, which some programs write into the file.
+
+    Raises:
+        StageError: it failed.
+    """
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        print(done.stdout[-LOG_CHARACTERS:])
+        last = next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "no output")
+        raise StageError(reasons.STAGE_CRASHED, f"{program} ended with {done.returncode}: {last}", "See the pod's log.")
+
+
+def described(request: GgufRequest) -> GgufOutcome:
+    """What the file is like."""
+    widths = [int(tensor.shape[0]) for tensor in GGUFReader(request.output).tensors if len(tensor.shape) > 1]
+    needs_blocks = request.quantization.endswith(("_K_M", "_K_S"))
+    rows = json.loads(request.rows.read_text()) if request.rows else []
+    tokenizer = tokenizer_of(request)
+    return GgufOutcome(
+        tensors=len(widths),
+        fallbacks=sum(width % K_QUANT_BLOCK > 0 for width in widths) if needs_blocks else 0,
+        split_otherwise=count_other_tokens(request.output, tokenizer, texts(tokenizer, rows)),
+        rows=len(rows),
+    )
+
+
+if __name__ == "__main__":
+    worker_main(GgufRequest, export)
