@@ -362,7 +362,7 @@ def test_the_table_of_architectures() -> None:
     """What trainer/generate.py has written; tests/integration compares it with transformers."""
     expected = {"llama": "decoder", "bert": "encoder", "t5": "seq2seq", "qwen2_vl": "multimodal", "vit": "other"}
     assert {name: kind_of(name) for name in expected} == expected
-    families = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "phi3", "gpt2", "gpt_neox", "olmo2", "opt")
+    families = ("llama", "qwen2", "qwen3", "qwen3_moe", "mistral", "gemma2", "phi3", "gpt2", "gpt_neox", "olmo2", "opt")
     for name in families:
         structure = structure_of(name)
         assert structure is not None, name

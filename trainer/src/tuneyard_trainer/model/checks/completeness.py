@@ -68,4 +68,5 @@ def usual(layers: Layers, number: int) -> frozenset[str]:
     """What another layer has, if this one has a part of it only; layers of another kind have something of their own."""
     found = layers.parameters.get(number, frozenset())
     others = (names for other, names in layers.parameters.items() if other < layers.wanted and found < names)
-    return max(others, key=len, default=found)
+    # Some files hold buffers too, which transformers computes.
+    return frozenset(name for name in max(others, key=len, default=found) if name.endswith((".weight", ".bias")))
