@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from fuzz.mutate import Mutation, bytes_changed, json_changed, spliced
 from fuzz.stores import manifest, manifests, reason_of, secret, secrets
@@ -17,14 +17,13 @@ from support.memorystore import MemoryStore
 from support.models import URI
 from support.tinymodel import TEMPLATE, write_model
 from tuneyard_api import names, reasons
-from tuneyard_api.contracts.requests import TokenizerRequest
+from tuneyard_api.contracts.requests import TokenizerOutcome, TokenizerRequest
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_trainer.commands.jobfile import read_job_yaml
-from tuneyard_trainer.data.tokenize.tokenizer import TokenizerLoading, check_files
+from tuneyard_trainer.data.tokenize import tokenizer
 from tuneyard_trainer.data.tokenize.tokenizer_worker import write_tokenizer
 from tuneyard_trainer.exporters.adapter_config import read_adapter_config
 from tuneyard_trainer.runtime.context import StageContext
-from tuneyard_trainer.stages import prepare as stage
 from tuneyard_trainer.stages import run_stage
 
 EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "finetune.yaml"
@@ -67,46 +66,27 @@ def _sound() -> tuple[tuple[str, bytes], ...]:
     return tuple(sorted(item for item in model_files().items() if not item[0].endswith(".safetensors")))
 
 
-class LoadedHere(TokenizerLoading):
+def write_here(context: StageContext, program: object, request: TokenizerRequest) -> TokenizerOutcome:
     """Loads the tokenizer in this process, by the same code: a process for each would take seconds."""
-
-    def __enter__(self) -> Self:
-        self._output.mkdir(parents=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing runs."""
-
-    def start(self) -> None:
-        check_files(self._model, self._context.spec.model.uri)
-        self._ready.touch()
-        key = tuple(sorted((path.name, path.read_bytes()) for path in self._model.iterdir()))
-        if key not in _WRITTEN:
-            write_tokenizer(
-                TokenizerRequest(
-                    model=self._model,
-                    model_uri=self._context.spec.model.uri,
-                    ready_file=self._ready,
-                    output=self._output,
-                )
-            )
-            if key == _sound():
-                _WRITTEN[key] = {path.name: path.read_bytes() for path in self._output.iterdir()}
-        for name, data in _WRITTEN.get(key, {}).items():
-            (self._output / name).write_bytes(data)
-
-    def wait(self) -> None:
-        """It is written."""
+    key = tuple(sorted((path.name, path.read_bytes()) for path in request.model.iterdir()))
+    if key not in _WRITTEN:
+        write_tokenizer(request)
+        if key == _sound():
+            _WRITTEN[key] = {path.name: path.read_bytes() for path in request.output.iterdir()}
+    for name, data in _WRITTEN.get(key, {}).items():
+        (request.output / name).write_bytes(data)
+    return TokenizerOutcome()
 
 
 @contextmanager
 def tokenizer_in_process() -> Iterator[None]:
-    before = stage.TokenizerLoading
-    stage.TokenizerLoading = LoadedHere  # type: ignore[misc]
+    module: Any = tokenizer
+    before = module.run_worker
+    module.run_worker = write_here
     try:
         yield
     finally:
-        stage.TokenizerLoading = before  # type: ignore[misc]
+        module.run_worker = before
 
 
 def prepare(files: Mapping[str, bytes], rows: bytes = ROWS[0], **spec: Any) -> str:

@@ -16,7 +16,7 @@ from support.models_made import CHATS, MODELS
 from support.tokenizers_made import KINDS, write_tokenizer
 from tuneyard_api.contracts.requests import TokenizerRequest
 from tuneyard_trainer.data.columns import INPUT_IDS
-from tuneyard_trainer.data.examples import Chat, Message, Messages
+from tuneyard_trainer.data.examples import Chat, Messages
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.template import TEMPLATE_FILE, TODAY, ChatTemplate, require_template
 from tuneyard_trainer.data.tokenize import ExampleTokenizer
@@ -28,7 +28,7 @@ FAMILY_CHATS: Final = 200
 def main(to: Path) -> None:
     for name, make in MODELS.items():
         make(to / name / "model")
-        write_rows(to / name, [tuple(Message(**message) for message in chat) for chat in CHATS])
+        write_rows(to / name, list(CHATS))
     for name, family in FAMILIES.items():
         for kind in ("byte-level", "sentencepiece"):
             directory = to / f"{name}-{kind}"

@@ -8,6 +8,7 @@ from typing import Any, Final
 from tokenizers import AddedToken, Tokenizer
 
 from support.tokenizers_made import byte_level, sentencepiece, write_tokenizer
+from tuneyard_trainer.data.examples import Message, Messages
 
 MARKS: Final = ("<s>", "</s>", "<|im_start|>", "<|im_end|>")
 CHATML: Final = (
@@ -133,13 +134,10 @@ MODELS: Final[dict[str, Callable[[Path], None]]] = {
     "saved-limits": _saved_limits,
     "normalized-marks": _normalized_marks,
 }
-CHATS: Final = (
-    [{"role": "user", "content": "Why is it 1 + 1 = 2?"}, {"role": "assistant", "content": "So.\n    x = 1"}],
-    [
-        {"role": "system", "content": "Größe 🚀"},
-        {"role": "user", "content": " a\n"},
-        {"role": "assistant", "content": "  안녕  "},
-        {"role": "user", "content": "\tx"},
-        {"role": "assistant", "content": "</s>?"},
-    ],
+CHATS: Final[tuple[Messages, ...]] = (
+    (Message("user", "Why is it 1 + 1 = 2?"), Message("assistant", "So.\n    x = 1")),
+    (
+        *(Message("system", "Größe 🚀"), Message("user", " a\n"), Message("assistant", "  안녕  ")),
+        *(Message("user", "\tx"), Message("assistant", "</s>?")),
+    ),
 )

@@ -12,7 +12,7 @@ from support.models_made import CHATML, CHATS, MODELS
 from support.tokenizers_made import KINDS, byte_level, write_tokenizer
 from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import TokenizerRequest
-from tuneyard_trainer.data.examples import Message
+from tuneyard_trainer.data.examples import Messages
 from tuneyard_trainer.data.template import ChatTemplate, require_template
 from tuneyard_trainer.data.tokenize.plain import MODEL_TYPES
 from tuneyard_trainer.data.tokenize.tokenizer import (
@@ -44,8 +44,9 @@ def load(model: Path) -> ModelTokenizer:
     return tokenizer
 
 
-def expected_ids(tokenizer: Any, chat: list[dict[str, str]]) -> list[int]:
-    ids: list[int] = tokenizer.apply_chat_template(chat, truncation=False, padding=False)["input_ids"]
+def expected_ids(tokenizer: Any, chat: Messages) -> list[int]:
+    messages = [message.to_json() for message in chat]
+    ids: list[int] = tokenizer.apply_chat_template(messages, truncation=False, padding=False)["input_ids"]
     return ids
 
 
@@ -56,7 +57,7 @@ def test_ids_are_those_of_transformers(tmp_path: Path, name: str) -> None:
     tokenizer = load(model)
     reference = AutoTokenizer.from_pretrained(model)
     template = ChatTemplate(require_template(model, None, URI), tokenizer.special_tokens)
-    texts = [template.render([Message(**message) for message in chat]) for chat in CHATS]
+    texts = [template.render(chat) for chat in CHATS]
     ids = [encoding.ids for encoding in tokenizer.encode(texts)]
     assert tokenizer.special_tokens == reference.special_tokens_map
     assert ids == [expected_ids(reference, chat) for chat in CHATS]
@@ -83,7 +84,7 @@ def test_plain_tokenizers_need_no_worker(tmp_path: Path, model_type: str) -> Non
         assert uses_tokenizer_as_it_is(model, URI)
         bare, reference = ModelTokenizer(model, URI), AutoTokenizer.from_pretrained(model)
         template = ChatTemplate(CHATML, bare.special_tokens)
-        texts = [template.render([Message(**message) for message in chat]) for chat in CHATS]
+        texts = [template.render(chat) for chat in CHATS]
         assert [encoding.ids for encoding in bare.encode(texts)] == [expected_ids(reference, chat) for chat in CHATS]
         assert bare.special_tokens == reference.special_tokens_map
         assert type(reference).__name__ == "TokenizersBackend"
