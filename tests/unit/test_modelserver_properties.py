@@ -19,7 +19,7 @@ from support.randomworlds import PICK, PROFILE
 from support.serving import FOLLOWS, Serving
 from tuneyard_api import names, reasons
 from tuneyard_api.kinds.modelserver import ModelServerStatus
-from tuneyard_operator.machinery.objects import Json, is_deleting, key_of, label, name
+from tuneyard_operator.machinery.objects import Json, is_deleting, key_of, label, name, owned_by, uid
 from tuneyard_operator.machinery.plan import Plan, Rejection
 from tuneyard_operator.modelserver.artifact import release_of
 
@@ -99,13 +99,14 @@ class ModelServerLife(RuleBasedStateMachine):
         serving, selected = self.serving(), cluster.selected()
         for item in step.delete:
             revision = label(item, names.LABEL_REVISION)
-            assert revision != selected, "it has the traffic"
+            is_idle = cluster.cached["spec"]["replicas"] == 0 and revision not in self.ready_revisions()
+            assert revision != selected or is_idle, "it has the traffic"
             assert revision != serving or (selected and self.is_ready(selected)), "nothing else answers"
             since = (cluster.now - self.selected_at).total_seconds()
             assert since >= SETTINGS.retire or not cluster.is_observed("Service"), "connections may still use it"
         assert not any(map(is_deleting, self.cached_objects(step.apply))), "it is being deleted"
         for item in step.apply:
-            self.replicas_are_allowed(item, serving)
+            self.replicas_are_allowed(item, serving, step)
         pointed = [item["spec"]["selector"][names.LABEL_REVISION] for item in step.apply if item["kind"] == "Service"]
         for revision in pointed:
             assert serving in (None, revision) or self.is_fit(revision), f"{revision} is not ready, {serving} serves"
@@ -131,7 +132,9 @@ class ModelServerLife(RuleBasedStateMachine):
     def is_fit(self, revision: str) -> bool:
         """It is ready and was not rolled back."""
         failed = self.cluster.cached.get("status", {}).get("failed", {})
-        return failed.get("revision") != revision and self.is_ready(revision)
+        half = (self.cluster.revision(revision) or {}).get("status", {}).get("readyReplicas", 0)
+        makes_room = self.cluster.cached.get("status", {}).get("rollout", {}).get("phase") == "MakingRoom"
+        return failed.get("revision") != revision and (self.is_ready(revision) or bool(makes_room and half))
 
     def is_ready(self, revision: str) -> bool:
         """It has as many ready replicas as the spec wants."""
@@ -142,7 +145,7 @@ class ModelServerLife(RuleBasedStateMachine):
         current = status.get("observedGeneration", 0) >= existing["metadata"]["generation"]
         return bool(current and status.get("readyReplicas", 0) >= wanted == server["spec"]["replicas"])
 
-    def replicas_are_allowed(self, applied: Json, serving: str | None) -> None:
+    def replicas_are_allowed(self, applied: Json, serving: str | None, step: Plan) -> None:
         if applied["kind"] != "Deployment":
             return
         server, revision = self.cluster.cached, label(applied, names.LABEL_REVISION)
@@ -150,8 +153,15 @@ class ModelServerLife(RuleBasedStateMachine):
         replicas = applied["spec"]["replicas"]
         if revision == failed and serving not in (None, revision):
             assert replicas == 0, "it was rolled back"
-        elif revision == serving:
-            assert replicas == server["spec"]["replicas"], "the revision that serves is not scaled down"
+        elif revision == serving and replicas != server["spec"]["replicas"]:
+            assert step.status["rollout"]["phase"] == "MakingRoom", "the revision that serves is not scaled down"
+            target = self.cluster.revision(step.status["rollout"]["revision"])
+            assert target and self.lacks_room(target), "for nothing"
+
+    def lacks_room(self, deployment: Json) -> bool:
+        """Whether one of its pods was left without a node, by the operator's cache."""
+        pods = self.cluster.cache.children("Pod", self.cluster.key)
+        return any(owned_by(pod, uid(deployment)) and "Insufficient" in str(pod["status"]) for pod in pods)
 
     def conditions_are_true(self, status: Json, ready: set[str]) -> None:
         """The conditions agree with the operator's cache; `ready`: the revisions that had a ready replica there."""
@@ -376,6 +386,9 @@ class ModelServerLife(RuleBasedStateMachine):
         found, replicas = conditions_of(status), cluster.server["spec"]["replicas"]
         if found["Progressing"]["reason"] == reasons.INVALID_SPEC:
             return  # everything stays as it was
+        if found["Progressing"]["reason"] == reasons.SCALED_TO_ZERO:
+            assert replicas == 0 and len(cluster.of_kind("Deployment")) <= 1
+            return
         served = cluster.revision(status.get("served", {}).get("revision"))
         if served and replicas and release_of(served).digest not in cluster.kubelet.broken:
             assert is_condition_true(status, "Available")

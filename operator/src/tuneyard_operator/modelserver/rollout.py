@@ -236,7 +236,9 @@ def _is_taken_down(serving: Revision | None, target: Target, spec: ModelServerSp
 def _crash(serving: Revision | None) -> Failure | None:
     """What has ended in the pods of the revision that serves; they are restarted."""
     trouble = serving.trouble if serving else None
-    if serving is None or trouble is None or not trouble.has_crashed or not serving.was_ready:
+    if serving is None or trouble is None or not trouble.has_crashed:
+        return None
+    if serving.counts.all_available or not serving.was_ready:
         return None
     return Failure(serving.name, "", trouble.reason, trouble.message, is_final=False)
 
