@@ -5,6 +5,7 @@ it will ever get. A text has the form that CEL asks for.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -66,15 +67,15 @@ def _values(schema: Schema) -> st.SearchStrategy[Any]:
         return st.dictionaries(KEYS, ANYTHING, max_size=3)
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
-    draw = {
+    draw: Mapping[str, Callable[[Schema], st.SearchStrategy[Any]]] = {
         "object": _objects,
         "array": _arrays,
         "string": _strings,
         "integer": _integers,
         "number": _numbers,
         "boolean": lambda _: st.booleans(),
-    }[schema["type"]]
-    return draw(schema)
+    }
+    return draw[schema["type"]](schema)
 
 
 def _objects(schema: Schema) -> st.SearchStrategy[Any]:
