@@ -290,6 +290,16 @@ def test_cause_of_an_engine_that_dies_while_it_serves() -> None:
     assert "no compiler" in cause.advice
 
 
+def test_refused_request_is_no_cause() -> None:
+    log = [
+        "(EngineCore pid=9) RuntimeError: the device is gone",
+        "(APIServer pid=7) ERROR [serving.py:500] vllm.exceptions.VLLMValidationError: Token id 9 is out of vocabulary",
+        "(APIServer pid=7) ERROR [serving.py:500] EngineDeadError: EngineCore encountered an issue. See stack trace",
+    ]
+    assert explain(log).message == "RuntimeError: the device is gone"
+    assert explain(log[1:2]).message == "no error in its log"
+
+
 def test_cause_of_a_validation_error() -> None:
     log = [
         "pydantic_core.ValidationError: 1 validation error for ModelConfig\n",

@@ -33,7 +33,7 @@ class Fetching(NamedTuple):
         return Artifact(uri, manifest.digest, self.folder / uri.rpartition("/")[2])
 
     def run(self, model: Artifact, draft: Artifact | None = None, check: Check = lambda: None) -> int:
-        return fetch(model, draft, self.folder / "no-secret", check)
+        return fetch(model, draft, self.folder / "no-secret", check=check)
 
     def termination(self) -> dict[str, str]:
         found: dict[str, str] = json.loads((self.folder / "termination").read_text())

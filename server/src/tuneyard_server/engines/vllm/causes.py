@@ -14,6 +14,8 @@ ERROR_LINE: Final = re.compile(r"(?:^|\s)([\w.]*(?:Error|Exception)): (.+)")
 OPTION_LINE: Final = re.compile(r"^vllm serve: error: (.+)")
 # vLLM's front process reports these after its engine process has logged the cause.
 CONSEQUENCES: Final = re.compile(r"Engine core initialization failed|EngineDeadError|EngineCore encountered an issue")
+# What is wrong with a request that was refused, and does not end the engine.
+REFUSALS: Final = re.compile(r"\[serving\.py:|VLLMValidationError|VLLMClientError")
 
 WRONG_OPTION: Final = "Correct spec.vllm; the options are at https://docs.vllm.ai/en/stable/cli/serve.html"
 # What to do about causes that have a remedy, the first that matches.
@@ -42,7 +44,8 @@ def explain(lines: Iterable[str]) -> Cause:
     kept = [*lines]
     if option := _wrong_option(kept):
         return Cause(f"vLLM does not accept an option: {option}", reasons.INVALID_SPEC, WRONG_OPTION)
-    errors = [(found, after) for line, after in pairwise([*kept, ""]) if (found := ERROR_LINE.search(line))]
+    said = [line for line in kept if not REFUSALS.search(line)]
+    errors = [(found, after) for line, after in pairwise([*said, ""]) if (found := ERROR_LINE.search(line))]
     causes = [(found, after) for found, after in errors if not CONSEQUENCES.search(found[0])]
     if not errors:
         return Cause("no error in its log")
