@@ -164,6 +164,11 @@ class Serving(SimulatedCluster):
         revision: str | None = service["spec"]["selector"].get(names.LABEL_REVISION)
         return revision
 
+    def lacks_room(self, revision: str) -> bool:
+        """Whether a pod of the revision was left without a node, by the operator's cache."""
+        pods = [pod for pod in self.cache.children("Pod", self.key) if label(pod, names.LABEL_REVISION) == revision]
+        return any("Insufficient" in str(pod["status"]) for pod in pods)
+
     def revision(self, revision: str | None) -> Json | None:
         """Its Deployment in the operator's cache."""
         cached = self.cache.children("Deployment", self.key)

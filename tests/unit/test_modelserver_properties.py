@@ -19,7 +19,7 @@ from support.randomworlds import PICK, PROFILE
 from support.serving import FOLLOWS, Serving
 from tuneyard_api import names, reasons
 from tuneyard_api.kinds.modelserver import ModelServerStatus
-from tuneyard_operator.machinery.objects import Json, is_deleting, key_of, label, name, owned_by, uid
+from tuneyard_operator.machinery.objects import Json, is_deleting, key_of, label, name
 from tuneyard_operator.machinery.plan import Plan, Rejection
 from tuneyard_operator.modelserver.artifact import release_of
 
@@ -132,9 +132,9 @@ class ModelServerLife(RuleBasedStateMachine):
     def is_fit(self, revision: str) -> bool:
         """It is ready and was not rolled back."""
         failed = self.cluster.cached.get("status", {}).get("failed", {})
-        half = (self.cluster.revision(revision) or {}).get("status", {}).get("readyReplicas", 0)
         makes_room = self.cluster.cached.get("status", {}).get("rollout", {}).get("phase") == "MakingRoom"
-        return failed.get("revision") != revision and (self.is_ready(revision) or bool(makes_room and half))
+        is_half_ready = makes_room and revision in self.ready_revisions()
+        return failed.get("revision") != revision and (is_half_ready or self.is_ready(revision))
 
     def is_ready(self, revision: str) -> bool:
         """It has as many ready replicas as the spec wants."""
@@ -155,13 +155,7 @@ class ModelServerLife(RuleBasedStateMachine):
             assert replicas == 0, "it was rolled back"
         elif revision == serving and replicas != server["spec"]["replicas"]:
             assert step.status["rollout"]["phase"] == "MakingRoom", "the revision that serves is not scaled down"
-            target = self.cluster.revision(step.status["rollout"]["revision"])
-            assert target and self.lacks_room(target), "for nothing"
-
-    def lacks_room(self, deployment: Json) -> bool:
-        """Whether one of its pods was left without a node, by the operator's cache."""
-        pods = self.cluster.cache.children("Pod", self.cluster.key)
-        return any(owned_by(pod, uid(deployment)) and "Insufficient" in str(pod["status"]) for pod in pods)
+            assert self.cluster.lacks_room(step.status["rollout"]["revision"]), "for nothing"
 
     def conditions_are_true(self, status: Json, ready: set[str]) -> None:
         """The conditions agree with the operator's cache; `ready`: the revisions that had a ready replica there."""
@@ -384,11 +378,9 @@ class ModelServerLife(RuleBasedStateMachine):
     def ends_as_specified(self) -> None:
         cluster, status = self.cluster, self.cluster.server["status"]
         found, replicas = conditions_of(status), cluster.server["spec"]["replicas"]
-        if found["Progressing"]["reason"] == reasons.INVALID_SPEC:
+        if (reason := found["Progressing"]["reason"]) in (reasons.INVALID_SPEC, reasons.SCALED_TO_ZERO):
+            assert reason == reasons.INVALID_SPEC or (replicas == 0 and len(cluster.of_kind("Deployment")) <= 1)
             return  # everything stays as it was
-        if found["Progressing"]["reason"] == reasons.SCALED_TO_ZERO:
-            assert replicas == 0 and len(cluster.of_kind("Deployment")) <= 1
-            return
         served = cluster.revision(status.get("served", {}).get("revision"))
         if served and replicas and release_of(served).digest not in cluster.kubelet.broken:
             assert is_condition_true(status, "Available")

@@ -103,7 +103,7 @@ def decide(asked: Asked, revisions: Revisions, status: Json, rejection: Rejectio
     situation = Situation(
         target=revision,
         serving=last_serving,
-        has_failed=(failure is not None and failure.is_final) or rejection is not None,
+        has_failed=_is_final(failure) or rejection is not None,
         replicas=spec.replicas,
         revisions={name: found.counts for name, found in revisions.existing.items()},
         options=spec.rollout,
@@ -116,13 +116,12 @@ def decide(asked: Asked, revisions: Revisions, status: Json, rejection: Rejectio
         decision = decision._replace(state=situation.state)
     takes_over = rejection is None and _takes_over(decision, situation, revisions)
     serving = revision if takes_over else last_serving
-    is_rolled_back = failure is not None and failure.is_final and serving not in (None, revision)
     return Rollout(
         target=asked.target,
         serving=serving,
         waiting_for=asked.waiting_for,
         failure=_rejected(rejection, revision) if rejection else failure,
-        rolled_back=failure if is_rolled_back else None,
+        rolled_back=failure if _is_final(failure) and serving not in (None, revision) else None,
         traffic=_traffic_now(revisions) if rejection else decision.traffic,
         decision=decision,
         attempt=asked.attempt,
@@ -144,6 +143,10 @@ def _decision(
     message = f"{decision.failure}: {seen.message}" if seen and seen.message else decision.failure
     failure = Failure(asked.target.revision, asked.target.release.digest, reasons.UNSCHEDULABLE, message)
     return _checked(strategy(situation._replace(has_failed=True, state=None)), name), failure
+
+
+def _is_final(failure: Failure | None) -> bool:
+    return failure is not None and failure.is_final
 
 
 def stay(waiting_for: Waiting, revisions: Revisions, status: Json) -> Rollout:
