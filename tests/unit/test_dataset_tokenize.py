@@ -74,10 +74,18 @@ TURNS: dict[str, tuple[str, list[str]]] = {
         [*EACH[:2], "<think></think>No.</s>"],
     ),
     "the prompt opens a thought": (opened("</s>", "<|assistant|><think>\n"), EACH),
+    "the prompt opens a thought on the next line": (
+        opened("</s>\n", "<|assistant|>\n<think>\n").replace("|>{{ m.content", "|>\n{{ m.content"),
+        EACH,
+    ),
+    "a mark before the end": (
+        opened("<|end|></s>", "<|assistant|><think></think>"),
+        ["So, ä.<|end|></s>", "Yes.<|end|></s>", "No.<|end|></s>"],
+    ),
     "the prompt opens a thought in words": (
         "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
         "{% if add_generation_prompt %}assistant: <think>\n{% endif %}",
-        [" So, ä.</s>", " Yes.</s>", " No.</s>"],
+        [" So, ä.</s>", "Yes.</s>", "No.</s>"],
     ),
     "the prompt ends with a blank": (
         "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"

@@ -27,7 +27,7 @@ ASKED_DIFFERENTLY: Final = "askedDifferently"
 
 SYSTEM, USER, ANSWER = Message("system", "Be brief."), Message("user", "Why?"), Message("assistant", "So.")
 # A mark at the end of an opening, such as <think>, that does not say who speaks.
-LAST_MARK: Final = re.compile(r"\s*(?:<[^<>]*>|\[[^\[\]]*\])\s*$")
+LAST_MARK: Final = re.compile(r"(?:<[^<>]*>|\[[^\[\]]*\])\s*$")
 ROLE: Final = re.compile("assistant|model|bot|user|system|gpt", re.IGNORECASE)
 
 
@@ -184,27 +184,36 @@ class _Probe:
 
         The first added token after a content ends the turn, or opens what comes next. It ends the turn if it is the
         same whatever comes next, the end of the chat, a generation prompt or a question, and if no chat begins with it.
+        Where EOS is among the tokens that always follow, it is EOS, not one before it that ends a part of the answer.
         """
-        last = self._token_after_answer(answered)
-        if last is None:
+        tail = self._tokens_after_answer(answered)
+        if not tail:
             return None, frozenset()
-        asked = self._token_after_answer(self.places(USER, ANSWER, add_generation_prompt=True))
-        followed = self._token_after_answer(self.places(USER, ANSWER, USER, ANSWER))
-        opening = self._opening(answered)
-        ends_earlier_turns = followed is not None and followed != opening and followed in (asked, last)
-        ends_last_turn = last != opening and (followed is None or ends_earlier_turns)
-        if not ends_last_turn and self.tokenizer.added_tokens[last] != self.tokenizer.special_tokens.get("eos_token"):
+        asked = self._tokens_after_answer(self.places(USER, ANSWER, add_generation_prompt=True))
+        followed = self._tokens_after_answer(self.places(USER, ANSWER, USER, ANSWER))
+        eos, opening = self._eos(), self._opening(answered)
+        if eos is not None and eos in os.path.commonprefix([tail, followed]):
+            return eos, frozenset({eos})
+        last = tail[0]
+        ends_earlier_turns = bool(followed) and followed[0] != opening and followed[0] in (*asked[:1], last)
+        ends_last_turn = last == eos or (last != opening and (not followed or ends_earlier_turns))
+        if not ends_last_turn:
             return None, frozenset()
-        return last, frozenset({last, followed} if ends_earlier_turns and followed is not None else {last})
+        return last, frozenset({last, followed[0]} if ends_earlier_turns else {last})
 
-    def _token_after_answer(self, places: Places | None) -> int | None:
-        """The first added token after the first answer."""
+    def _tokens_after_answer(self, places: Places | None) -> list[int]:
+        """The added tokens between the first answer and the content that follows it."""
         end = places.ends.get(self.answer) if places else None
         if places is None or end is None:
-            return None
+            return []
         (encoding,) = self.tokenizer.encode([places.text])
+        limit = _content_after(places, self.answer, self.answer + 2, end)
         tokens, added = zip(encoding.ids, encoding.offsets, strict=True), self.tokenizer.added_tokens
-        return next((token for token, (begin, _) in tokens if begin >= end and token in added), None)
+        return [token for token, (begin, _) in tokens if end <= begin < limit and token in added]
+
+    def _eos(self) -> int | None:
+        eos = self.tokenizer.special_tokens.get("eos_token")
+        return next((token for token, text in self.tokenizer.added_tokens.items() if text == eos), None)
 
     def _opening(self, places: Places) -> int | None:
         """The first added token before the first content, but for the beginning of the text (BOS)."""
