@@ -38,7 +38,7 @@ class Chunk(NamedTuple):
     kind: str
     seed: int
     first: int
-    count: int
+    cases: int
 
 
 class Found(NamedTuple):
@@ -53,7 +53,7 @@ def cases(chunk: Chunk) -> Iterator[bytes]:
     """The mutated files of a chunk: each from a dice of its own, so that one can be made again alone."""
     kind = KINDS[chunk.kind]
     seeds = kind.seeds()
-    for number in range(chunk.first, chunk.first + chunk.count):
+    for number in range(chunk.first, chunk.first + chunk.cases):
         dice = random.Random(f"{chunk.seed}/{chunk.kind}/{number}")
         yield mutated(dice.choice(seeds), dice, kind.mutations)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from botocore.awsrequest import AWSResponse
+from botocore.awsrequest import AWSResponse, HTTPHeaders
 
 from demo.certificates import make_authority
 from support.memorystore import MemoryStore
@@ -91,10 +91,11 @@ def _unplug(store: S3Store) -> None:
     """The store's client answers every request itself, after it was signed."""
 
     def answer(request: Any, **_: Any) -> AWSResponse:
-        return AWSResponse(request.url, 200, {}, Empty())
+        return AWSResponse(request.url, 200, HTTPHeaders(), Empty())
 
     with store._named_errors("s3://bucket/key"):
-        store._client.meta.events.register("before-send.s3", answer)
+        events: Any = store._client.meta.events
+        events.register("before-send.s3", answer)
 
 
 def secrets() -> Sequence[bytes]:

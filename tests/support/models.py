@@ -14,7 +14,7 @@ from tuneyard_trainer.model.check import check_model
 URI = "s3://models/tiny"
 
 Files = dict[str, bytes]
-Change = Callable[[Files], None]
+Change = Callable[[Files], object]
 
 
 def tiny_model(directory: Path, **config: Any) -> Files:
@@ -62,14 +62,14 @@ def with_header(header: Mapping[str, Any], size: int) -> bytes:
 
 
 def without_tensor(name: str) -> Change:
-    return retensored(lambda tensors: tensors.pop(name) and None)
+    return retensored(lambda tensors: tensors.pop(name))
 
 
 def with_tensor(name: str, shape: list[int], dtype: str = "BF16") -> Change:
     return retensored(lambda tensors: tensors.update({name: {"dtype": dtype, "shape": shape}}))
 
 
-def retensored(change: Callable[[dict[str, Any]], None]) -> Change:
+def retensored(change: Callable[[dict[str, Any]], object]) -> Change:
     """Changes the tensors of model.safetensors; the offsets follow."""
 
     def apply(files: Files) -> None:

@@ -29,7 +29,7 @@ def test_cases_that_were_found(case: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutations(kind: str) -> None:
-    for number, data in enumerate(cases(Chunk(kind, seed=0, first=0, count=MUTATIONS))):
+    for number, data in enumerate(cases(Chunk(kind, seed=0, first=0, cases=MUTATIONS))):
         assert tried(kind, data) == "", f"mutation {number}"
 
 
@@ -40,7 +40,7 @@ def test_sound_files(kind: str) -> None:
 
 
 def test_mutations_are_repeatable_and_differ() -> None:
-    first, again = (list(cases(Chunk("config", seed=5, first=0, count=50))) for _ in range(2))
+    first, again = (list(cases(Chunk("config", seed=5, first=0, cases=50))) for _ in range(2))
     assert first == again
     assert len(set(first)) > 40
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from support.models import (
     Files,
     check,
     header_of,
+    laid_out,
     replaced,
     retensored,
     tiny_model,
@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
 
 def gone(name: str) -> Change:
-    return lambda files: files.pop(name) and None
+    return lambda files: files.pop(name)
 
 
 def renamed(name: str, to: str) -> Change:
@@ -290,7 +290,7 @@ SOUND: dict[str, Change] = {
     "masks of older versions": with_tensor("model.layers.0.attn.bias", [1, 1, 8, 8], "U8"),
     "an empty license": replaced("LICENSE.txt", b""),
     "a further layer for speculation": with_tensor("model.layers.1.eh_proj.weight", [64, 128]),
-    "float32": retensored(lambda tensors: [item.update(dtype="F32") for item in tensors.values()] and None),
+    "float32": retensored(lambda tensors: [item.update(dtype="F32") for item in tensors.values()]),
     "shards": sharded({"weight_map": {NORM: FIRST, UP: SECOND}}),
     "a second copy": replaced("consolidated.safetensors", b"not read"),
 }
@@ -308,7 +308,7 @@ def test_sound(change: Change, tmp_path: Path) -> None:
     assert embedding_rows(model) == 258
 
 
-def gpt2(prefix: str, positions: int = 64) -> Callable[[Files], None]:
+def gpt2(prefix: str, positions: int = 64) -> Change:
     """GPT-2 with one layer, named as on the hub (no prefix) or as transformers saves it."""
     hidden = 64
     layer = f"{prefix}h.0."
@@ -334,7 +334,7 @@ def gpt2(prefix: str, positions: int = 64) -> Callable[[Files], None]:
             {"model_type": "gpt2", "n_embd": hidden, "n_layer": 1, "n_head": 2, "n_positions": 64, "vocab_size": 258}
         ).encode()
         made = {name: {"dtype": "BF16", "shape": shape} for name, shape in tensors.items()}
-        retensored(lambda found: found.clear() or found.update(made))(files)
+        files["model.safetensors"] = laid_out(made)
 
     return change
 

@@ -20,7 +20,7 @@ from tuneyard_api.names import Stage
 from tuneyard_api.stages import STAGES, chain
 from tuneyard_store.errors import StoreError
 from tuneyard_trainer.runtime.context import StageContext
-from tuneyard_trainer.runtime.errors import StageError, from_store, sentence
+from tuneyard_trainer.runtime.errors import StageError, from_store, printable, sentence
 
 
 class StageProgram(NamedTuple):
@@ -106,7 +106,7 @@ def failure(error: Exception, log: logging.Logger) -> Outcome:
         message, advice = sentence(error.message), sentence(error.advice)
         return Outcome(error.exit_code, error.reason, message, advice, report=error.report)
     log.error("the stage crashed", exc_info=error)
-    last_line = traceback.format_exception_only(error)[-1].strip()
+    last_line = printable(traceback.format_exception_only(error)[-1].strip())
     return Outcome(names.EXIT_UNKNOWN, reasons.STAGE_CRASHED, sentence(last_line), "See the pod's log.")
 
 
