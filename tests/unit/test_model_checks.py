@@ -97,6 +97,13 @@ def config(**changes: Any) -> Change:
     return with_json("config.json", **changes)
 
 
+def second_layer(files: Files) -> None:
+    """The weights of two layers; config.json says one."""
+    tensors = header_of(files[WEIGHTS])
+    again = {name.replace("layers.0", "layers.1"): entry for name, entry in tensors.items() if "layers.0" in name}
+    files[WEIGHTS] = laid_out(tensors | again)
+
+
 NORM = "model.norm.weight"
 UP = "model.layers.0.mlp.up_proj.weight"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -250,6 +257,7 @@ CASES: dict[str, Case] = {
     "a layer is missing": Case(
         config(num_hidden_layers=2), MISSING, ["model.layers.1.input_layernorm.weight", "and 6 more"]
     ),
+    "fewer layers than the weights": Case(second_layer, INVALID, ["2 layers", "config.json says 1"]),
     "billions of layers": Case(config(num_hidden_layers=2**31), MISSING, ["model.layers.1."]),
     "another hidden size": Case(config(hidden_size=128), INVALID, ["[258, 64]", "[258, 128]"]),
     "another inner size": Case(config(intermediate_size=96), INVALID, ["mlp.down_proj", "[64, 96]"]),
@@ -348,6 +356,14 @@ def test_gpt2(prefix: str, tmp_path: Path) -> None:
         check(files, tmp_path, maxLength=65)
     without_tensor(f"{prefix}h.0.mlp.c_proj.bias")(files)
     with pytest.raises(BadInput, match=r"lack .*h\.0\.mlp\.c_proj\.bias"):
+        check(files, tmp_path)
+
+
+def test_learned_positions_of_an_unknown_structure(tmp_path: Path) -> None:
+    files = tiny_model(tmp_path, model_type="gpt_neo", max_position_embeddings=32)
+    check(files, tmp_path)
+    with_tensor("transformer.wpe.weight", [32, 64])(files)
+    with pytest.raises(BadInput, match="learned 32 positions"):
         check(files, tmp_path)
 
 

@@ -1,6 +1,8 @@
 """Rows are no longer than the positions that the model has learned."""
 
 import logging
+import re
+from typing import Final
 
 from tuneyard_api import reasons
 from tuneyard_api.kinds.training import Training
@@ -9,6 +11,10 @@ from tuneyard_trainer.model.names import stored
 from tuneyard_trainer.runtime.errors import BadInput
 
 log = logging.getLogger("tuneyard")
+
+# Of architectures whose structure is not known, such as GPT-Neo.
+LEARNED: Final = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?)\.weight$")
+FIELDS: Final = ("max_position_embeddings", "n_positions")
 
 
 def check(model: BaseModel, training: Training) -> None:
@@ -32,9 +38,13 @@ def check(model: BaseModel, training: Training) -> None:
 
 def positions(model: BaseModel) -> int | None:
     """The rows of the learned position embedding; None where positions are computed."""
-    embedding = model.structure.positions if model.structure else None
-    if embedding is None:
+    structure = model.structure
+    if structure is None:
+        learned = any(LEARNED.search(name) for name in model.tensors)
+        counts = (model.config.get(field) for field in FIELDS) if learned else ()
+        return next((count for count in counts if isinstance(count, int)), None)
+    if structure.positions is None:
         return None
-    name, extra = embedding
+    name, extra = structure.positions
     tensor = stored(model, name)
     return tensor.shape[0] - extra if tensor else None

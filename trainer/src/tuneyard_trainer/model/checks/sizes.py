@@ -14,6 +14,7 @@ def check(model: BaseModel, training: Training) -> None:
     structure = model.structure
     if structure is None:
         return
+    check_layers(model)
     sizes = structure.sizes(model.config)
     for name, shape in expected(model):
         tensor = stored(model, name)
@@ -25,6 +26,23 @@ def check(model: BaseModel, training: Training) -> None:
             reasons.INVALID_MODEL,
             f"The tensor {name} of the model at {model.uri} has the shape {list(tensor.shape)}, but config.json asks "
             f"for [{says}]",
+            "Upload the config.json and the *.safetensors files of one version of the model.",
+        )
+
+
+def check_layers(model: BaseModel) -> None:
+    """Raises BadInput when there are more layers than config.json says: transformers would leave them out.
+
+    A layer that only predicts further tokens has parameters of its own, and is left out rightly.
+    """
+    layers = layers_of(model)
+    last = layers.parameters.get(layers.wanted - 1) if layers else None
+    further = [number for number in layers.parameters if number >= layers.wanted] if layers else []
+    if layers and last and any(layers.parameters[number] == last for number in further):
+        raise BadInput(
+            reasons.INVALID_MODEL,
+            f"The weights of the model at {model.uri} have {len(layers.parameters)} layers, config.json says "
+            f"{layers.wanted}",
             "Upload the config.json and the *.safetensors files of one version of the model.",
         )
 
