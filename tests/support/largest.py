@@ -9,7 +9,7 @@ from tuneyard_api.contracts.results import (
     PublishResult,
     Recommendation,
 )
-from tuneyard_api.kinds.finetunejob_status import CurvePoint, GateStatus, Measurement, TrainingStatus
+from tuneyard_api.kinds.finetunejob_status import CurvePoint, Fidelity, GateStatus, Measurement, TrainingStatus
 from tuneyard_api.registry import ARTIFACT_FORMATS
 
 DIGEST: Final = "sha256:" + "f" * 64
@@ -35,7 +35,14 @@ def evaluation(failing: str | None) -> EvaluateResult:
 def published(failing: str | None) -> PublishResult:
     return PublishResult(
         artifacts=[
-            MeasuredArtifact(uri=LONG_URI, digest=DIGEST, format=name, size_bytes=10**14, perplexity=1234.5678)
+            MeasuredArtifact(
+                uri=LONG_URI,
+                digest=DIGEST,
+                format=name,
+                size_bytes=10**14,
+                perplexity=1234.5678,
+                fidelity=Fidelity(kl=0.0001234, changed_top1=0.01234, logits_error=0.1234),
+            )
             for name in FORMATS
         ],
         recommended=Recommendation(format=FORMATS[0], reason="smallest of 16 artifacts whose gates passed " * 4),

@@ -18,6 +18,7 @@ from tuneyard_api.contracts.requests import MergeOutcome, Score, ScoreOutcome, T
 from tuneyard_api.contracts.results import EvaluateResult, ExportResult, PublishResult, TrainResult
 from tuneyard_api.contracts.termination import EvaluateReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob_status import Fidelity
 from tuneyard_api.names import Stage
 from tuneyard_trainer.backends.base import Backend
 from tuneyard_trainer.exporters import merge
@@ -108,6 +109,7 @@ def toy_format() -> ModuleType:
     def export(job: ExportJob) -> None:
         job.on_progress(0.5, "halving")
         job.on_note("Every second byte is left out.")
+        job.on_fidelity(Fidelity(kl=0.25, changed_top1=0.125, logits_error=0.5))
         weights = (job.merged / "weights").read_bytes()
         (job.output / "weights").write_bytes(weights[: len(weights) // 2])
         (job.output / "loss").write_text("1.05")
@@ -220,6 +222,7 @@ def test_whole_chain(chain: Chain) -> None:
     card = chain.store.read(context.uri("publish", "README.md")).decode()
     assert "| half-size | meanLoss | 1.05 |" in card
     assert "half-size: Every second byte is left out." in card
+    assert "| half-size | 0.25 | 12.5 % | 0.5 |" in card
 
 
 def test_backend(chain: Chain) -> None:

@@ -71,8 +71,11 @@ DATA_FORMATS: Final[dict[str, DataFormat]] = {
 }
 ARTIFACT_FORMATS: Final[dict[str, ArtifactFormat]] = {
     "bf16": ArtifactFormat("the merged model", engines=("vllm",)),
+    "fp16": ArtifactFormat("the merged model for GPUs without bfloat16", engines=("vllm",)),
     "int8": ArtifactFormat("W8A8 (SmoothQuant + GPTQ)", engines=("vllm",)),
+    "fp8": ArtifactFormat("FP8 W8A8 for GPUs that compute with it, without calibration", engines=("vllm",)),
     "gptq": ArtifactFormat("INT4 W4A16 (GPTQ)", engines=("vllm",)),
+    "awq": ArtifactFormat("INT4 W4A16, asymmetric (AWQ)", engines=("vllm",)),
     "gguf-q4_k_m": ArtifactFormat("llama.cpp, 4 to 5 bits a weight", engines=("llamacpp",)),
     "gguf-q5_k_m": ArtifactFormat("llama.cpp, 5 to 6 bits a weight", engines=("llamacpp",)),
     "gguf-q8_0": ArtifactFormat("llama.cpp, 8.5 bits a weight", engines=("llamacpp",)),

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from tuneyard_api.contracts.base import Contract
-from tuneyard_api.kinds.finetunejob_status import CurvePoint
+from tuneyard_api.kinds.finetunejob_status import CurvePoint, Fidelity
 from tuneyard_api.kinds.training import Training
 
 
@@ -56,13 +56,13 @@ class MergeRequest(WorkerRequest):
 
 
 class QuantizeRequest(WorkerRequest):
-    """Write one quantized format of a merged model."""
+    """Write the quantized formats of a merged model, one after the other."""
 
     model: Path = Field(description="Directory of the merged model.")
-    format: str
+    formats: list[str]
     rows: Path = Field(description="JSON file with calibration rows: lists of token ids.")
     max_length: int = Field(description="Tokens per calibration row.")
-    output: Path
+    output: Path = Field(description="A directory, which gets one for each format.")
 
 
 class GgufRequest(WorkerRequest):
@@ -105,7 +105,7 @@ class MergeOutcome(Contract):
 
 
 class QuantizeOutcome(Contract):
-    """The format is written."""
+    fidelity: dict[str, Fidelity] = Field(description="Of each format to the merged model.")
 
 
 class GgufOutcome(Contract):

@@ -7,7 +7,7 @@ from pydantic import Field
 from tuneyard_api.base import Digest
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
-from tuneyard_api.kinds.finetunejob_status import AnswersStatus, GateStatus, Measurement, TrainingStatus
+from tuneyard_api.kinds.finetunejob_status import AnswersStatus, Fidelity, GateStatus, Measurement, TrainingStatus
 from tuneyard_api.names import Stage
 
 STAGE_MARK: Final = "stage.json"
@@ -42,6 +42,7 @@ class ExportedArtifact(ArtifactRef):
     format: str
     size_bytes: int
     notes: list[str] = Field(default=[], description="What people should know of how it was made.")
+    fidelity: Fidelity | None = Field(default=None, description="None: not compared with the merged model.")
 
 
 class MeasuredArtifact(ExportedArtifact):

@@ -14,7 +14,7 @@ from tuneyard_api import names, reasons
 from tuneyard_api.base import Digest
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.contracts.results import DatasetSummary, EvaluateResult, PublishResult, Recommendation, TrainResult
-from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement, TrainingStatus
+from tuneyard_api.kinds.finetunejob_status import Fidelity, GateStatus, Measurement, TrainingStatus
 from tuneyard_api.names import Stage
 
 TERMINATION_BYTES: Final = 4096  # what the kubelet keeps of a container's termination message
@@ -95,6 +95,7 @@ class PublishedArtifact(Contract):
     digest: Digest
     size_bytes: int
     perplexity: float | None = None
+    fidelity: Fidelity | None = None
 
 
 class PublishReport(Contract):
@@ -115,9 +116,13 @@ class PublishReport(Contract):
         )
 
     def reduced(self) -> Iterator[Self]:
-        """Versions with less detail of the evaluation."""
+        """Versions with less detail of the evaluation, and then without the artifacts' fidelity."""
+        short = self
         for evaluation in self.evaluation.reduced() if self.evaluation else ():
-            yield self.model_copy(update={"evaluation": evaluation})
+            short = self.model_copy(update={"evaluation": evaluation})
+            yield short
+        bare = [artifact.model_copy(update={"fidelity": None}) for artifact in self.artifacts]
+        yield short.model_copy(update={"artifacts": bare})
 
 
 StageReport = PrepareReport | TrainReport | EvaluateReport | PublishReport

@@ -105,12 +105,21 @@ class TrainingStatus(Model):
     curve: list[CurvePoint] = Field(default=[], description="Some of the validations; the release has all.")
 
 
+class Fidelity(Model):
+    """How far the logits of a quantized model are from those of the merged model, on calibration rows."""
+
+    kl: float = Field(description="Mean KL divergence per token, in nats.")
+    changed_top1: float = Field(alias="changedTop1", description="Share of tokens whose most likely token changed.")
+    logits_error: float = Field(description="Norm of the difference of the logits over the norm of the logits.")
+
+
 class Artifact(Model):
     format: str
     uri: str
     digest: Digest
     size_bytes: int
     perplexity: float | None = None
+    fidelity: Fidelity | None = Field(default=None, description="Absent: the artifact is the merged model.")
 
 
 class Recommended(Model):

@@ -1,57 +1,127 @@
-"""The worker that quantizes a model directory with llmcompressor, in the quantizer's environment."""
+"""The worker that quantizes a model directory with llmcompressor, in the quantizer's environment.
+
+It makes all formats of a job, and compares each with the model that it was made of.
+"""
 
 import json
 import re
+import shutil
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from llmcompressor import oneshot
+from llmcompressor.modeling.moe.linearize import linearize_moe
+from llmcompressor.pipelines.cache import IntermediatesCache
 from loguru import logger
+from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM
 
 from tuneyard_api.contracts.requests import ItemsDone, QuantizeOutcome, QuantizeRequest
-from tuneyard_trainer.exporters import format_of
+from tuneyard_api.kinds.finetunejob_status import Fidelity
+from tuneyard_trainer.exporters import fidelity, format_of
+from tuneyard_trainer.exporters.base import Recipe
+from tuneyard_trainer.exporters.logits import Reference
 from tuneyard_trainer.model.layout import copy_config_files, weight_files
-from tuneyard_trainer.model.shape import local_shape
+from tuneyard_trainer.model.shape import kind, local_shape
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 
 def quantize(request: QuantizeRequest) -> QuantizeOutcome:
+    """Writes each format into a directory of its name.
+
+    Raises:
+        BadInput: an artifact does not compute what the model does.
+    """
     torch.manual_seed(0)
     torch.set_num_threads(request.threads or torch.get_num_threads())
-    source, output = request.model, request.output
+    if not torch.cuda.is_available():
+        # AWQ pins its caches for faster copies to a GPU, which fails where there is none.
+        IntermediatesCache.pin_memory = lambda self, *_: None
     rows = [row[: request.max_length] for row in json.loads(request.rows.read_text())]
-    recipe = format_of(request.format).recipe
-    if recipe is None:
-        raise ValueError(f"the format {request.format} has no recipe for llmcompressor")
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, local_files_only=True)
-    logger.add(layer_counter(len(quantized_layers(model))), level="INFO", format="{message}")
-    oneshot(
-        model=model,
-        recipe=recipe(local_shape(source, weight_files(source))),
-        dataset=Dataset.from_list([{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows]),
-        max_seq_length=request.max_length,
-        num_calibration_samples=len(rows),
-        shuffle_calibration_samples=False,
-        # One pass over the layers for all modifiers together.
-        pipeline="sequential",
-    )
+    reference = Reference(load(request.model), rows, request.output / "logits")
+    found: dict[str, Fidelity] = {}
+    for number, name in enumerate(request.formats):
+        progress = partial(format_progress, name, number, len(request.formats))
+        found[name] = make(name, request, rows, reference, progress)
+    shutil.rmtree(request.output / "logits")
+    return QuantizeOutcome(fidelity=found)
+
+
+def make(
+    name: str, request: QuantizeRequest, rows: list[list[int]], reference: Reference, progress: Callable[[float], None]
+) -> Fidelity:
+    """Writes one format and compares it with plain rounding and with the model itself."""
+    progress(0)
+    source, output = request.model, request.output / name
+    model = load(source)
+    ignored = [layer for layer, _ in linear_layers(model) if kind(layer) != "linear"]
+    recipe = recipe_of(name, source, ignored)
+    nearest = None
+    if recipe.nearest:
+        oneshot(model=model, recipe=recipe.nearest)
+        nearest = reference.compare(model).logits_error
+        model = load(source)
+    listener = logger.add(layer_counter(len(linear_layers(model)) - len(ignored), progress), format="{message}")
+    apply(recipe, model, rows)
+    logger.remove(listener)
     model.save_pretrained(output, save_compressed=True)
+    del model
     # config.json has the quantization; recipe.yaml would repeat it.
     (output / "recipe.yaml").unlink(missing_ok=True)
     copy_config_files(source, output, but=("config.json",))
-    return QuantizeOutcome()
+    found = reference.compare(AutoModelForCausalLM.from_pretrained(output, dtype="auto", local_files_only=True))
+    fidelity.check(name, found, nearest)
+    return found
 
 
-def quantized_layers(model: torch.nn.Module) -> list[Any]:
-    """The linear layers, without the head."""
-    layers = (module for name, module in model.named_modules() if name != "lm_head")
-    return [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
+def load(directory: Path) -> Any:
+    """The model, with the experts of a mixture as linear layers of their own."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16, local_files_only=True)
+    linearize_moe(model)
+    return model
 
 
-def layer_counter(total: int) -> Callable[[str], None]:
+def recipe_of(name: str, source: Path, ignored: list[str]) -> Recipe:
+    recipe = format_of(name).recipe
+    if recipe is None:
+        raise ValueError(f"the format {name} has no recipe for llmcompressor")
+    return recipe(local_shape(source, weight_files(source)), ignored)
+
+
+def apply(recipe: Recipe, model: Any, rows: list[list[int]]) -> None:
+    """Quantizes the model in memory."""
+    if recipe.dtype:
+        model.to(getattr(torch, recipe.dtype))
+    if not recipe.modifiers:
+        return
+    if recipe.nearest is None:  # without calibration
+        oneshot(model=model, recipe=recipe.modifiers)
+        return
+    batches = [{"input_ids": torch.tensor([row]), "attention_mask": torch.ones(1, len(row))} for row in rows]
+    oneshot(
+        model=model,
+        recipe=recipe.modifiers,
+        dataset=DataLoader(batches, batch_size=None),
+        processor=object(),  # the rows are tokens already, so no tokenizer is loaded
+        num_calibration_samples=len(rows),
+        # One pass over the layers for all modifiers together.
+        pipeline="sequential",
+    )
+
+
+def linear_layers(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+
+
+def format_progress(name: str, number: int, formats: int, share: float) -> None:
+    """Reports how much of all formats is done."""
+    emit(ItemsDone(done=round(100 * (number + share)), total=100 * formats, item=name))
+
+
+def layer_counter(total: int, progress: Callable[[float], None]) -> Callable[[str], None]:
     """Turns llmcompressor's log into progress; with another wording there is no progress, and no error."""
     done = 0
 
@@ -59,7 +129,7 @@ def layer_counter(total: int) -> Callable[[str], None]:
         nonlocal done
         if found := re.search(r"Quantizing (\d+) module", message):
             done += int(found[1])
-            emit(ItemsDone(done=done, total=total))
+            progress(min(1.0, done / total))
 
     return on_message
 

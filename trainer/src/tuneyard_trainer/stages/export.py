@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tuneyard_api.contracts.results import ExportedArtifact, ExportResult
+from tuneyard_api.kinds.finetunejob_status import Fidelity
 from tuneyard_api.registry import MERGED_FORMAT
 from tuneyard_store.artifact import publish_directory
 from tuneyard_trainer.exporters import format_of
@@ -22,7 +23,8 @@ def run(context: StageContext) -> ExportResult:
     """Publishes each format as an artifact.
 
     Raises:
-        BadInput: the adapter does not fit the base model's files.
+        BadInput: the adapter does not fit the base model's files, or an artifact does not compute what the merged model
+            does.
         TryAgain: the pod was stopped.
         ArtifactCorrupt: the adapter differs from its manifest.
     """
@@ -33,9 +35,14 @@ def run(context: StageContext) -> ExportResult:
     for number, name in enumerate(order):
         output = fresh(context.work / name)
         notes: list[str] = []
-        job = ExportJob(context, name, merged, output, shared, Share(context, number, len(order)), notes.append)
+        compared: list[Fidelity] = []
+        progress = Share(context, number, len(order))
+        job = ExportJob(context, name, merged, output, shared, progress, notes.append, compared.append)
         format_of(name).export(job)
-        artifacts[name] = publish(context, output, name, notes)
+        for note in notes:
+            context.log.info("%s: %s", name, note)
+        found = {"notes": notes, "fidelity": compared[0] if compared else None}
+        artifacts[name] = publish(context, output, name).model_copy(update=found)
         if output != merged:
             shutil.rmtree(output)
     return ExportResult(artifacts=[artifacts[name] for name in formats], merged=artifacts[MERGED_FORMAT])
@@ -52,16 +59,14 @@ class Share:
         self._context.progress.update(percent=int(percent), message=message)
 
 
-def publish(context: StageContext, directory: Path, name: str, notes: list[str]) -> ExportedArtifact:
+def publish(context: StageContext, directory: Path, name: str) -> ExportedArtifact:
     """Uploads one artifact."""
-    for note in notes:
-        context.log.info("%s: %s", name, note)
     for path in directory.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes 0600
     uri = context.uri("export", name)
     manifest = publish_directory(context.store, directory, uri, name)
     context.log.info("published %s: %s, %.1f MB", name, uri, manifest.size_bytes / 1e6)
-    return ExportedArtifact(format=name, uri=uri, digest=manifest.digest, size_bytes=manifest.size_bytes, notes=notes)
+    return ExportedArtifact(format=name, uri=uri, digest=manifest.digest, size_bytes=manifest.size_bytes)
 
 
 PROGRAM: Final = StageProgram(run)

@@ -1,10 +1,10 @@
 """INT4 W4A16: 4-bit weights in groups, by GPTQ (Frantar et al. 2022, arXiv:2210.17323)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from tuneyard_trainer.exporters import llmcompressor
-from tuneyard_trainer.exporters.base import ArtifactFormat
+from tuneyard_trainer.exporters.base import ArtifactFormat, Recipe
 from tuneyard_trainer.metrics.scorers import TRANSFORMERS
 from tuneyard_trainer.model.shape import ModelShape
 
@@ -41,19 +41,19 @@ def ungrouped(name: str, shape: ModelShape) -> str | None:
     )
 
 
-def recipe(shape: ModelShape) -> list[Any]:
+def weights(shape: ModelShape, *, symmetric: bool) -> dict[str, Any]:
+    """The 4-bit weights of compressed-tensors."""
+    size = group_size(shape.columns)
+    return {"num_bits": 4, "type": "int", "symmetric": symmetric, "strategy": "group", "group_size": size}
+
+
+def recipe(shape: ModelShape, ignore: Sequence[str]) -> Recipe:
     from llmcompressor.modifiers.gptq import GPTQModifier  # noqa: PLC0415 - the quantizer's environment only
 
-    weights = {
-        "num_bits": 4,
-        "type": "int",
-        "symmetric": True,
-        "strategy": "group",
-        "group_size": group_size(shape.columns),
-        "observer": OBSERVER,
-    }
-    groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
-    return [GPTQModifier(config_groups=groups, ignore=["lm_head"], block_size=BLOCK_SIZE, batched_quantization=BATCH)]
+    rounded = weights(shape, symmetric=True)
+    groups = {"group_0": {"targets": ["Linear"], "weights": rounded | {"observer": OBSERVER}}}
+    gptq = GPTQModifier(config_groups=groups, ignore=list(ignore), block_size=BLOCK_SIZE, batched_quantization=BATCH)
+    return Recipe([gptq], llmcompressor.nearest({"weights": rounded}, ignore))
 
 
 FORMAT: Final = ArtifactFormat(export=llmcompressor.quantize, scorer=TRANSFORMERS, misfit=misfit, recipe=recipe)
