@@ -86,9 +86,10 @@ def measure(program: str, folder: Path) -> Measured:
 
 def differences(folder: Path) -> Iterator[str]:
     """The names of the tensors whose bits differ."""
-    with TensorReader(folder / "ours" / "model.safetensors") as ours, TensorReader(
-        folder / "peft" / "model.safetensors"
-    ) as peft:
+    with (
+        TensorReader(folder / "ours" / "model.safetensors") as ours,
+        TensorReader(folder / "peft" / "model.safetensors") as peft,
+    ):
         for name in ours.header.tensors:
             if not torch.equal(ours.read(name), peft.read(name)):
                 yield name

@@ -20,7 +20,10 @@ from tuneyard_trainer.model.shape import local_shape
 from tuneyard_trainer.runtime.worker import environment
 
 FORMATS: Final = ("fp16", "int8", "fp8", "gptq", "awq")
-NOT_QUANTIZED: Final = {"gpt2": "Conv1D", "granitemoe": "joint tensors"}
+NOT_QUANTIZED: Final = {
+    "gpt2": "Conv1D",
+    **dict.fromkeys(("qwen3_moe", "mixtral", "olmoe", "granitemoe"), "the experts of a mixture"),
+}
 Case = dict[str, Any]
 
 

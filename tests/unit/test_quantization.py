@@ -10,6 +10,8 @@ from tuneyard_trainer.runtime.errors import BadInput
 
 OPT = {"model.decoder.layers.0.fc1.weight": (100, 64), "model.decoder.layers.0.fc2.weight": (64, 100)}
 GPT2 = {"h.0.attn.c_attn.weight": (64, 192), "wte.weight": (512, 64), "wpe.weight": (64, 64)}
+ROUTER = {"model.layers.0.mlp.gate.weight": (4, 64)}
+SINGLE = {"model.layers.0.mlp.experts.0.gate_proj.weight": (128, 64)}
 JOINT = {"model.layers.0.mlp.experts.gate_up_proj": (4, 64, 128)}
 
 QUANTIZED = ("int8", "gptq", "fp8", "awq")
@@ -51,10 +53,11 @@ def test_why_transposed_layers_do_not_fit() -> None:
     assert "Conv1D" in str(format_of("int8").misfit(ModelShape({"model_type": "gpt2"}, GPT2)))
 
 
+@pytest.mark.parametrize("experts", [JOINT, SINGLE])
 @pytest.mark.parametrize("name", QUANTIZED)
-def test_joint_experts(name: str) -> None:
-    assert "model.layers.0.mlp.experts.gate_up_proj" in str(
-        format_of(name).misfit(ModelShape({"model_type": "mixtral"}, JOINT))
+def test_experts(name: str, experts: dict[str, tuple[int, ...]]) -> None:
+    assert format_of(name).misfit(ModelShape({"model_type": "llama"}, {**ROUTER, **experts})) == (
+        f"the experts of a mixture ({next(iter(experts))}) cannot be quantized"
     )
 
 

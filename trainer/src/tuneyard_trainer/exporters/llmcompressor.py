@@ -69,8 +69,9 @@ def misfit(shape: ModelShape) -> str | None:
         return (
             f"the linear layers of {shape.model_type} are Conv1D in transformers, which llmcompressor cannot quantize"
         )
-    if shape.joint_experts:
-        return f"the model holds its experts as joint tensors ({shape.joint_experts[0]}), which cannot be quantized"
+    if shape.experts:
+        # What llmcompressor 0.14 writes of them is read by transformers 5 as something else, or not at all.
+        return f"the experts of a mixture ({shape.experts[0]}) cannot be quantized"
     return None
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from llmcompressor import oneshot
-from llmcompressor.modeling.moe.linearize import linearize_moe
 from llmcompressor.pipelines.cache import IntermediatesCache
 from loguru import logger
 from torch.utils.data import DataLoader
@@ -78,10 +77,7 @@ def make(
 
 
 def load(directory: Path) -> Any:
-    """The model, with the experts of a mixture as linear layers of their own."""
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16, local_files_only=True)
-    linearize_moe(model)
-    return model
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16, local_files_only=True)
 
 
 def recipe_of(name: str, source: Path, ignored: list[str]) -> Recipe:

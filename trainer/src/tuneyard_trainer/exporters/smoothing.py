@@ -6,8 +6,7 @@ Gemma 2's attention as the one that feeds its MLP. So this table has only what w
 architecture that it lacks is quantized without smoothing (int8), or not at all (awq). tests/integration compares the
 logits for each.
 
-The pairs follow llmcompressor's own tables for these architectures (llmcompressor.modifiers.transform), without the
-experts of a mixture: one scale for all of them makes them worse.
+The pairs follow llmcompressor's own tables for these architectures (llmcompressor.modifiers.transform).
 """
 
 from typing import Any, Final, NamedTuple
@@ -38,14 +37,12 @@ POST_NORM: Final = (ATTENTION_OUTPUT, MLP_OUTPUT)
 # Attention and MLP read the same norm.
 PARALLEL: Final = (Pair("input_layernorm", (*QKV, *GATE_UP)), ATTENTION_OUTPUT, MLP_OUTPUT)
 FUSED: Final = (Pair("input_layernorm", ("qkv_proj",)), Pair("post_attention_layernorm", ("gate_up_proj",)))
-MIXTURE: Final = (ATTENTION_INPUT, ATTENTION_OUTPUT)
 
 PAIRS: Final[dict[str, tuple[Pair, ...]]] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "seed_oss"), PRE_NORM),
     **dict.fromkeys(("gemma2", "gemma3_text"), SANDWICH),
     **dict.fromkeys(("olmo2", "olmo3", "exaone4"), POST_NORM),
     **dict.fromkeys(("cohere", "cohere2"), PARALLEL),
-    **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe"), MIXTURE),
     "phi3": FUSED,
 }
 

@@ -128,9 +128,13 @@ class ModelShape:
                 yield LinearLayer(module, columns, rows)
 
     @cached_property
-    def joint_experts(self) -> tuple[str, ...]:
-        """The tensors that hold the same weight of all experts of a layer: [experts, ...]."""
-        return tuple(name for name, shape in self.tensors.items() if len(shape) == 3 and EXPERTS.search(name))
+    def experts(self) -> tuple[str, ...]:
+        """The matrices of the experts of a mixture, one for each expert or joint in a tensor of three dimensions."""
+        return tuple(
+            name
+            for name, shape in self.tensors.items()
+            if len(shape) in (2, 3) and EXPERTS.search(name) and not _routes(name)
+        )
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -150,7 +154,12 @@ def kind(module: str) -> str:
         return "head"
     if any(EMBEDDING.match(part) for part in parts):
         return "embedding"
-    return "router" if parts[-1] in ROUTERS or "router" in parts else "linear"
+    return "router" if _routes(module) else "linear"
+
+
+def _routes(name: str) -> bool:
+    parts = name.removesuffix(".weight").split(".")
+    return parts[-1] in ROUTERS or "router" in parts
 
 
 def local_shape(directory: Path, weight_files: list[str]) -> ModelShape:
