@@ -1,6 +1,6 @@
 """Makes formats of tiny models in the quantizer's environment: one process, as its imports take seconds.
 
-`python -m integration.quantizing CASES` prints a line of JSON for each case of the file CASES.
+`python -m integration.quantizing CASES` prints a line of JSON for each case of the file CASES, among others.
 """
 
 import json
@@ -105,7 +105,6 @@ ACTIVATIONS: dict[str, Any] = {"int8": lambda values: integers(values, 8), "fp8"
 
 if __name__ == "__main__":
     logger.remove()
-    llmcompressor_worker.emit = lambda event: None
     for case in json.loads(Path(sys.argv[1]).read_text()):
         sys.stdout.write(f"\n{json.dumps(case | made(case))}\n")
         sys.stdout.flush()

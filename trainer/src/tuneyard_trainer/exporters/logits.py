@@ -40,10 +40,11 @@ class Reference:
         return fidelity.rounded(kl / positions, changed / positions, (difference / norm) ** 0.5 if norm else 0.0)
 
 
-@torch.inference_mode()
 def logits(model: Any, rows: Sequence[list[int]]) -> Iterator[torch.Tensor]:
     """The logits of each row: [tokens, vocabulary]."""
     model.eval()
     device = next(model.parameters()).device
     for row in rows:
-        yield model(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0].cpu()
+        with torch.inference_mode():
+            found = model(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0].cpu()
+        yield found
