@@ -64,16 +64,13 @@ def set_gpus() -> Iterator[Callable[[int], None]]:
     node = json.loads(kubectl("get", "nodes", "-o", "json"))["items"][0]["metadata"]["name"]
     pointer = GPU.replace("/", "~1")
 
-    def patch(*operations: Json) -> None:
-        wanted = ["--subresource=status", "--type=json", "-p", json.dumps(operations)]
-        kubectl("patch", "node", node, *wanted)
-
     def set_number(number: int) -> None:
-        fields = ("capacity", "allocatable")
-        patch(*({"op": "add", "path": f"/status/{field}/{pointer}", "value": str(number)} for field in fields))
+        paths = (f"/status/{field}/{pointer}" for field in ("capacity", "allocatable"))
+        operations = [{"op": "add", "path": path, "value": str(number)} for path in paths]
+        kubectl("patch", "node", node, "--subresource=status", "--type=json", "-p", json.dumps(operations))
 
     yield set_number
-    patch(*({"op": "remove", "path": f"/status/{field}/{pointer}"} for field in ("capacity", "allocatable")))
+    set_number(0)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +116,8 @@ def roll_out(model: Json, length: int) -> Answers:
 
     def serves() -> bool:
         found = get("modelserver", SERVER, NAMESPACE)
+        if found["status"]["observedGeneration"] != found["metadata"]["generation"]:
+            return False
         assert not is_condition_true(found, "Degraded"), condition(found, "Degraded")
         return found["status"]["served"]["revision"] != before and is_condition_true(found, "Available")
 
