@@ -63,12 +63,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(directory, max_shard_size="60KB")
     assert len(list(directory.glob("*.safetensors"))) > 1
-    tokenizer = byte_tokenizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # llama.cpp knows these splits
-    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer.json").write_text(tokenizer_for_llamacpp())
     tokenizer_config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": TURN_START, "eos_token": TURN_END}
     (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
     return directory
+
+
+def tokenizer_for_llamacpp() -> str:
+    """The byte tokenizer with splits that llama.cpp knows, and with the one merge that it asks for."""
+    tokenizer = byte_tokenizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    document = json.loads(tokenizer.to_str())
+    document["model"]["vocab"]["!!"] = tokenizer.get_vocab_size()
+    document["model"]["merges"] = [["!", "!"]]
+    return json.dumps(document)
 
 
 def token_rows(count: int, seed: int) -> list[TokenizedRow]:

@@ -1,6 +1,7 @@
 """The worker that writes a GGUF file. The converter imports torch; the other programs are llama.cpp's own binaries."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -111,8 +112,15 @@ def run(program: str, command: Sequence[str | Path], folder: Path) -> None:
     )
     if done.returncode:
         print(done.stdout[-LOG_CHARACTERS:])
-        last = next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "no output")
-        raise StageError(reasons.STAGE_CRASHED, f"{program} ended with {done.returncode}: {last}", "See the pod's log.")
+        message = f"{program} ended with {done.returncode}: {cause(done.stdout)}"
+        raise StageError(reasons.STAGE_CRASHED, message, "See the pod's log.")
+
+
+def cause(log: str) -> str:
+    """The last line of Python's programs; of llama.cpp's the first that has the severity E."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [found[1] for line in lines if (found := re.match(r"[\d.]+ E (.+)", line))]
+    return next(iter(errors or reversed(lines)), "no output")
 
 
 def described(request: GgufRequest) -> GgufOutcome:
