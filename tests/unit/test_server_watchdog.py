@@ -21,8 +21,8 @@ def observe(watchdog: Watchdog, *observations: tuple[bool, Work | None], seconds
 
 
 def test_start_takes_longer_for_larger_models() -> None:
-    assert start_seconds(0) == 600
-    assert start_seconds(140 * 10**9) == 3400
+    assert start_seconds(0) == 1800
+    assert start_seconds(140 * 10**9) == 4600
 
 
 def test_engine_has_time_to_start() -> None:

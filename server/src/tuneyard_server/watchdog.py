@@ -23,11 +23,12 @@ class Limits(NamedTuple):
 
 
 def start_seconds(model_bytes: int) -> float:
-    """How long an engine may take until it answers: ten minutes, and the time to read its weights at 50 MB/s.
+    """How long an engine may take until it answers: half an hour, and the time to read its weights at 50 MB/s.
 
-    Importing, loading and warming up take one minute on a quiet machine, and several on a busy one.
+    Importing, loading and warming up take one minute on a quiet machine, and more than ten on one with twenty times
+    as many busy processes as cores, where a restart would only cost more.
     """
-    return 600 + model_bytes / 50e6
+    return 1800 + model_bytes / 50e6
 
 
 class Watchdog:
