@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def push(server: Server, *words: str | Path, code: int = 0, **environment: str) -> str:
+def push(server: Server, *words: str | Path, code: int = 0, environment: Mapping[str, str] | None = None) -> str:
     """What the program printed; with the keys in its environment, or what is given instead."""
     keys = environment or {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     place = {"AWS_ENDPOINT_URL": server.endpoint, "AWS_CA_BUNDLE": str(server.folder / "ca.pem")}
@@ -105,9 +105,9 @@ def test_secret_without_keys_uses_the_pods_identity(server: Server, tmp_path: Pa
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": url,
             "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(tmp_path / "token"),
         }
-        push(server, tmp_path / "rows.jsonl", target, "--credentials", secret, **found)
+        push(server, tmp_path / "rows.jsonl", target, "--credentials", secret, environment=found)
         (tmp_path / "token").write_text("another pod's")
-        refused = push(server, tmp_path / "rows.jsonl", target, "--credentials", secret, code=65, **found)
+        refused = push(server, tmp_path / "rows.jsonl", target, "--credentials", secret, code=65, environment=found)
     assert server.store().read(target) == ROW.encode()
     assert refused.startswith("InvalidCredentials: The pod's identity gets no keys for ")
 
@@ -115,5 +115,5 @@ def test_secret_without_keys_uses_the_pods_identity(server: Server, tmp_path: Pa
 def test_without_any_keys(server: Server, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(ROW)
     off = {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
-    printed = push(server, tmp_path / "rows.jsonl", f"s3://{BUCKET}/x", code=65, **off)
+    printed = push(server, tmp_path / "rows.jsonl", f"s3://{BUCKET}/x", code=65, environment=off)
     assert "spec.pod.serviceAccountName" in printed
