@@ -10,6 +10,7 @@ import hashlib
 import logging
 import multiprocessing
 import multiprocessing.pool
+import os
 import random
 import resource
 import sys
@@ -29,7 +30,8 @@ CHUNK: Final = 250
 # On a machine that does other work too; in CPU time a case may take CPU_SECONDS.
 HANG_SECONDS: Final = 300
 CPU_SECONDS: Final = 30
-MEMORY_BYTES: Final = 3 * 2**30
+# Of address space, of which each thread of the tokenizers library takes a part.
+MEMORY_BYTES: Final = 3 * 2**30 + (os.cpu_count() or 1) * 2**28
 
 
 class Chunk(NamedTuple):
