@@ -87,6 +87,15 @@ FILES: dict[str, bytes] = {
     "folder/one.jsonl": lines(rows(25)),
     "folder/two.jsonl.gz": gzip.compress(lines(rows(15, start=25))),
     "folder/README.md": b"not data",
+    "some-bad.jsonl": GOOD
+    + b'{"question": "Why?"}\n{"question": "\xff"}\n{"question": "A tie?", "answer": "\\ud800"}\n',
+    "own-names.jsonl": lines([{"frage": row["question"], "antwort": row["answer"]} for row in rows(40)]),
+    "own-names-held-out.jsonl": lines([{"frage": row["question"], "antwort": row["answer"]} for row in rows(4, 90)]),
+    "page.jsonl": b"<!DOCTYPE html><html><body>Log in</body></html>",
+    "marked/": b"",
+    "marked/rows.csv": b"question,answer\r\n" + b"".join(b"Why %d?,So.\r\n" % number for number in range(40)),
+    "only-marker/": b"",
+    "archive/rows.zip": b"PK\x03\x04",
 }
 MODELS: dict[str, Json] = {
     "good": {},
@@ -214,17 +223,43 @@ CASES = {
     "prefix without rows": Case(spec("no-such-folder"), "DatasetNotFound", [".jsonl"]),
     "no bytes": Case(spec("empty.jsonl"), "DatasetEmpty", [f"{ROOT}/data/empty.jsonl"]),
     "blank lines": Case(spec("blank.jsonl"), "DatasetEmpty", [f"{ROOT}/data/blank.jsonl"]),
-    "invalid JSON": Case(spec("broken.jsonl"), "InvalidJSON", [f"{ROOT}/data/broken.jsonl", "line 3", "column"]),
+    "invalid JSON": Case(
+        spec(dataset=dataset(f"{ROOT}/data/broken.jsonl", badRows={"policy": "fail"})),
+        "InvalidJSON",
+        [f"{ROOT}/data/broken.jsonl", "line 3", "column"],
+    ),
     "UTF-8": Case(spec("latin1.jsonl"), "InvalidJSON", ["line 2", "UTF-8"]),
     "gzip": Case(spec("cut.jsonl.gz"), "InvalidJSON", ["cut.jsonl.gz", "gzip"]),
-    "list": Case(spec("list.jsonl"), "InvalidRow", ["line 1", "list"]),
+    "list": Case(spec("list.jsonl"), "InvalidRow", ["line 1", "str"]),
     "empty answer": Case(
         spec("no-answer.jsonl"), "MissingAnswer", [f"{ROOT}/data/no-answer.jsonl", "line 2", "answer"]
     ),
     "no answer": Case(spec("answer-gone.jsonl"), "MissingAnswer", ["line 4", "answer"]),
     "no assistant": Case(spec("no-assistant.jsonl"), "MissingAnswer", ["line 1", "assistant"]),
     "unknown fields": Case(spec("unknown.jsonl"), "InvalidRow", ["text", "columns"]),
-    "answer of another type": Case(spec("number.jsonl"), "InvalidRow", ["line 1", "answer", "int"]),
+    "answer of another type": Case(
+        spec(dataset=dataset(f"{ROOT}/data/number.jsonl", nonText="fail")), "InvalidRow", ["line 1", "answer", "int"]
+    ),
+    "bad rows": Case(
+        spec(dataset=dataset(f"{ROOT}/data/some-bad.jsonl", badRows={"maxFraction": 0.05})),
+        "MissingAnswer",
+        [
+            "line 41",
+            "line 42, byte 15",
+            "line 43",
+            "3 of 43 rows",
+            "dataset.clean.badRows.maxFraction",
+            "/dropped.jsonl",
+        ],
+    ),
+    "column": Case(
+        spec(dataset={"train": [{"uri": f"{ROOT}/data/good.jsonl", "columns": {"prompt": "nowhere"}}]}),
+        "InvalidSpec",
+        ["nowhere", "answer, question"],
+    ),
+    "page": Case(spec("page.jsonl"), "InvalidFile", ["page.jsonl", "web page"]),
+    "folder marker": Case(spec("only-marker/"), "DatasetNotFound", ["marks a folder"]),
+    "prefix with other files": Case(spec("archive"), "DatasetNotFound", ["rows.zip", ".parquet"]),
     "rows": Case(
         spec(dataset=dataset(f"{ROOT}/data/good.jsonl", minRows=41)),
         "TooFewRows",
@@ -314,6 +349,41 @@ def test_validation_source(server: Server, tmp_path: Path) -> None:
     train, validation = (set(texts(context, split)) for split in ("train", "validation"))
     assert (len(train), len(validation)) == (25, 15)
     assert not train & validation
+
+
+def test_own_names(server: Server, tmp_path: Path) -> None:
+    """Training and held-out rows with the same columns."""
+    columns = {"prompt": "frage", "completion": "antwort"}
+    given = {
+        "train": [{"uri": f"{ROOT}/data/own-names.jsonl", "columns": columns}],
+        "validation": {"uri": f"{ROOT}/data/own-names-held-out.jsonl", "columns": columns},
+        "clean": {"minRows": 1},
+    }
+    outcome, _ = prepare(spec(dataset=given), server.store(), tmp_path / "work")
+    assert report_of(outcome).dataset.rows_kept == 44
+
+
+def test_dropped_rows(server: Server, tmp_path: Path) -> None:
+    outcome, context = prepare(spec("some-bad.jsonl"), server.store(), tmp_path / "work")
+    report = report_of(outcome)
+    assert (report.dataset.rows_in, report.dataset.rows_kept) == (43, 40)
+    assert report.dataset.dropped == {"invalidJSON": 1, "invalidRow": 1, "missingAnswer": 1}
+    dropped = [json.loads(line) for line in texts(context, "dropped")]
+    assert [(row["line"], row["reason"]) for row in dropped] == [
+        (41, "missingAnswer"),
+        (42, "invalidJSON"),
+        (43, "invalidRow"),
+    ]
+    assert dropped[0]["row"] == {"question": "Why?"}
+    assert dropped[2]["row"] == {"question": "A tie?", "answer": "\ud800"}, "half a character is written as it was"
+    document = json.loads(context.store.read(context.uri("prepare", "report.json")))
+    assert [fault["rows"] for fault in document["reading"]["faults"]] == [1, 1, 1]
+
+
+def test_folder_marker(server: Server, tmp_path: Path) -> None:
+    for data in ("marked", "marked/"):
+        outcome, _ = prepare(spec(data), server.store(), tmp_path / f"work{len(data)}")
+        assert report_of(outcome).dataset.rows_kept == 40, outcome
 
 
 def texts(context: StageContext, split: str) -> list[str]:

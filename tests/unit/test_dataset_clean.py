@@ -1,6 +1,5 @@
 """Cleaning steps, the rows on disk between them and the tokenizer, and the split."""
 
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ from tuneyard_api.kinds.finetunejob import Cleaning
 from tuneyard_trainer.data.cleaning import ROW_STEPS, TOKEN_STEPS
 from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, length
+from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import Chat, Message, content_key
+from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.split import Split, held_out
 from tuneyard_trainer.data.spool import spool
@@ -24,29 +25,29 @@ KEYS = [bytes([number]) * 16 for number in range(100)]
 
 def row(answer: str, line: int = 1, split: Split = "train") -> SourceRow:
     example = Chat((Message("user", "Why?"), Message("assistant", answer)))
-    return SourceRow(example, f"s3://data/x.jsonl, line {line}", split, content_key(example))
+    return SourceRow(example, Place("s3://data/x.jsonl", line), split, content_key(example))
 
 
 def context(**settings: Any) -> CleaningContext:
-    return CleaningContext(Cleaning.model_validate(settings), max_length=4, dropped=Counter())
+    return CleaningContext(Cleaning.model_validate(settings), max_length=4, dropped=DroppedRows())
 
 
 def kept(rows: Iterable[SourceRow], cleaning: CleaningContext) -> list[str]:
     """The lines of the rows that are kept."""
-    return [item.where.rsplit(" ", 1)[1] for item in apply_steps(ROW_STEPS, rows, cleaning)]
+    return [str(item.where.number) for item in apply_steps(ROW_STEPS, rows, cleaning)]
 
 
 def test_exact_duplicates() -> None:
     rows = [row("a", 1), row("b", 2), row("a", 3), row("a ", 4)]
     cleaning = context()
     assert kept(rows, cleaning) == ["1", "2", "4"]
-    assert cleaning.dropped == {"duplicate": 1}
+    assert cleaning.dropped.counts == {"duplicate": 1}
 
 
 def test_keep_duplicates() -> None:
     cleaning = context(exactDuplicates="keep")
     assert kept([row("a", 1), row("a", 2)], cleaning) == ["1", "2"]
-    assert not cleaning.dropped
+    assert not cleaning.dropped.counts
 
 
 @pytest.mark.parametrize("duplicates", ["drop", "keep"])
@@ -54,7 +55,7 @@ def test_in_validation(duplicates: str) -> None:
     cleaning = context(exactDuplicates=duplicates)
     rows = [row("a", 1, "validation"), row("b", 2, "validation"), row("b", 3), row("c", 4), row("a", 5)]
     assert kept(rows, cleaning) == ["1", "2", "4"]
-    assert cleaning.dropped == {"inValidation": 2}
+    assert cleaning.dropped.counts == {"inValidation": 2}
 
 
 def tokenized(*labels: int) -> TokenizedExample:
@@ -74,7 +75,7 @@ def test_too_long(policy: str, lengths: list[int], dropped: dict[str, int]) -> N
     cleaning = context(maxLength=policy)
     rows = list(apply_steps(TOKEN_STEPS, [SHORT, LONG, LONG_PROMPT], cleaning))
     assert [length(item.tokens) for item in rows] == lengths
-    assert cleaning.dropped == dropped
+    assert cleaning.dropped.counts == dropped
 
 
 def test_too_long_fails() -> None:
@@ -85,7 +86,7 @@ def test_too_long_fails() -> None:
 def test_first_token_is_not_trained() -> None:
     cleaning = context()
     assert not list(apply_steps(TOKEN_STEPS, [tokenized(1, IGNORED)], cleaning))
-    assert cleaning.dropped == {"nothingToTrain": 1}
+    assert cleaning.dropped.counts == {"nothingToTrain": 1}
 
 
 def test_spool(tmp_path: Path) -> None:

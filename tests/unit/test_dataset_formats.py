@@ -7,13 +7,14 @@ import pytest
 from tuneyard_api.registry import DATA_FORMATS
 from tuneyard_trainer.data.examples import Example, RowError, content
 from tuneyard_trainer.data.formats import detect, load_format, renamed
+from tuneyard_trainer.data.formats.fields import Fields
 
 Row = dict[str, Any]
 ASKED = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
 
 
 def read(name: str, row: Row) -> Example:
-    return load_format(name).read(row)
+    return load_format(name).read(Fields(row))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_alpaca_input() -> None:
         ("prompt-completion", {"prompt": "Why?"}, "MissingAnswer", "completion"),
         ("prompt-completion", {"question": "Why?", "answer": None}, "MissingAnswer", "answer"),
         ("prompt-completion", {"question": "", "answer": "So."}, "InvalidRow", "question"),
-        ("prompt-completion", {"question": "Why?", "answer": 3}, "InvalidRow", "int"),
+        ("prompt-completion", {"question": 3, "answer": "So."}, "InvalidRow", "int"),
         ("prompt-completion", {"question": "Why?", "answer": "\ud800"}, "InvalidRow", "position 0"),
         ("alpaca", {"instruction": "Why?", "output": ""}, "MissingAnswer", "output"),
         ("alpaca", {"instruction": " ", "input": "x", "output": "So."}, "InvalidRow", "instruction"),

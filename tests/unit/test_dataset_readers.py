@@ -1,12 +1,14 @@
 """Data files: JSON Lines, compression, and messages that name the line."""
 
 import gzip
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tuneyard_trainer.data.readers import endings, read_rows
+from tuneyard_trainer.data.readers.row import BrokenRow, Row
 from tuneyard_trainer.runtime.errors import BadInput
 
 URI = "s3://data/x.jsonl"
@@ -15,7 +17,15 @@ URI = "s3://data/x.jsonl"
 def read(tmp_path: Path, content: bytes, uri: str = URI) -> list[tuple[int, Any]]:
     path = tmp_path / "file"
     path.write_bytes(content)
-    return [(row.number, row.fields) for row in read_rows(path, uri)]
+    return [(row.place.number, getattr(row, "fields", None)) for row in checked(read_rows(path, uri))]
+
+
+def checked(rows: Iterable[Row | BrokenRow]) -> Iterator[Row | BrokenRow]:
+    """The rows, up to the first that is broken, which is raised."""
+    for row in rows:
+        if isinstance(row, BrokenRow):
+            raise row.error.at(row.place)
+        yield row
 
 
 def test_line_numbers(tmp_path: Path) -> None:
@@ -34,7 +44,8 @@ def test_json_lines_by_default(tmp_path: Path, name: str) -> None:
 
 
 def test_endings() -> None:
-    assert endings() == (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+    assert endings()[:6] == (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+    assert endings()[6:] == tuple(name + packed for packed in (".gz", ".zst") for name in endings()[:6])
 
 
 @pytest.mark.parametrize(
@@ -44,7 +55,7 @@ def test_endings() -> None:
         (b'{"a": 1} {"b": 2}\n', "InvalidJSON", "line 1, column 10"),
         (b'{"a": "\xff"}\n', "InvalidJSON", "line 1, byte 8"),
         (b"[" * 200_000, "InvalidJSON", "nested too deeply"),
-        (b"[1]\n", "InvalidRow", "line 1: list"),
+        (b"[1]\n", "InvalidRow", "line 1: int"),
         (b"null\n", "InvalidRow", "line 1: NoneType"),
     ],
 )

@@ -9,6 +9,7 @@ from support.tokenizers_made import byte_level, write_tokenizer
 from tuneyard_api import reasons
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, supervised, truncated
 from tuneyard_trainer.data.examples import Chat, Message, Messages, content_key
+from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.template import ChatTemplate
 from tuneyard_trainer.data.tokenize import ExampleTokenizer, TokenizedExample, tokenize_rows
@@ -45,7 +46,7 @@ def example_tokenizer(tmp_path: Path, template: str, **config: str) -> ExampleTo
 
 
 def source(chat: Messages) -> SourceRow:
-    return SourceRow(Chat(chat), "s3://data/x.jsonl, line 3", "train", content_key(Chat(chat)))
+    return SourceRow(Chat(chat), Place("s3://data/x.jsonl", 3), "train", content_key(Chat(chat)))
 
 
 def trained(row: TokenizedExample) -> list[str]:

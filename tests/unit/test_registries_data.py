@@ -4,7 +4,6 @@ import csv
 import io
 import lzma
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -21,38 +20,41 @@ from tuneyard_trainer.data.cleaning import ROW_STEPS, TOKEN_STEPS
 from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
 from tuneyard_trainer.data.columns import INPUT_IDS, LABELS
 from tuneyard_trainer.data.compression import COMPRESSIONS
+from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import Chat, Message, Text, content, content_key
+from tuneyard_trainer.data.files import DataFile, find_objects
 from tuneyard_trainer.data.readers import READERS
-from tuneyard_trainer.data.readers.row import Row
-from tuneyard_trainer.data.source import DataFile, SourceRow, find_objects, read_source
+from tuneyard_trainer.data.readers.row import Place, Row
+from tuneyard_trainer.data.source import SourceRow, read_source
 from tuneyard_trainer.data.template import ChatTemplate
 from tuneyard_trainer.data.tokenize import TOKENIZERS, ExampleTokenizer, tokenize_rows
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
 from tuneyard_trainer.data.tokenize.tokens import TokenizeContext, Tokens
 from tuneyard_trainer.runtime.errors import BadInput
 
+PLACE = Place("s3://data/rows.jsonl", 1)
 EXPECTED = Chat((Message("user", "Why?"), Message("assistant", "So.")))
 
 
-def csv_reader() -> ModuleType:
+def psv_reader() -> ModuleType:
     def read(stream: IO[bytes], uri: str) -> Iterator[Row]:
         with io.TextIOWrapper(stream, "utf-8", newline="") as text:
-            for number, fields in enumerate(csv.DictReader(text), start=1):
-                yield Row(fields, uri, number, "row")
+            for number, fields in enumerate(csv.DictReader(text, delimiter="|"), start=1):
+                yield Row(fields, Place(uri, number, "row"))
 
-    return module("csv_reader", read=read)
+    return module("psv_reader", read=read)
 
 
-def sharegpt_format() -> ModuleType:
+def turns_format() -> ModuleType:
     roles = {"human": "user", "gpt": "assistant"}
 
     def matches(fields: Mapping[str, Any]) -> bool:
-        return "conversations" in fields
+        return "turns" in fields
 
     def read(fields: Mapping[str, Any]) -> Chat:
-        return Chat(tuple(Message(roles[turn["from"]], turn["value"]) for turn in fields["conversations"]))
+        return Chat(tuple(Message(roles[turn["from"]], turn["value"]) for turn in fields["turns"]))
 
-    return module("sharegpt", matches=matches, read=read, SHAPE='{"conversations"}')
+    return module("turns", matches=matches, read=read, SHAPE='{"turns"}')
 
 
 def module(name: str, **members: object) -> ModuleType:
@@ -82,18 +84,18 @@ def source(**given: Any) -> DataSource:
 
 
 def test_add_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(READERS, ".csv", csv_reader())
-    listing: Any = Listing("s3://data/rows.csv", "s3://data/rows.csv.gz", "s3://data/README.md")
-    assert [item.uri for item in find_objects(listing, "s3://data")] == ["s3://data/rows.csv", "s3://data/rows.csv.gz"]
-    file = data_file(tmp_path, "rows.csv", "prompt,completion\nWhy?,So.\n")
+    monkeypatch.setitem(READERS, ".psv", psv_reader())
+    listing: Any = Listing("s3://data/rows.psv", "s3://data/rows.psv.gz", "s3://data/README.md")
+    assert [item.uri for item in find_objects(listing, "s3://data")] == ["s3://data/rows.psv", "s3://data/rows.psv.gz"]
+    file = data_file(tmp_path, "rows.psv", "prompt|completion\nWhy?|So.\n")
     (row,) = read_source(source(), [file])
-    assert (row.example, row.where) == (EXPECTED, "s3://data/rows.csv, row 1")
+    assert (row.example, str(row.where)) == (EXPECTED, "s3://data/rows.psv, row 1")
 
 
 def test_errors_of_a_reader_name_its_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(READERS, ".csv", csv_reader())
-    file = data_file(tmp_path, "rows.csv", "prompt,completion\nWhy?,So.\nWhy?,\n")
-    with pytest.raises(BadInput, match=r"rows\.csv, row 2: the field completion is missing"):
+    monkeypatch.setitem(READERS, ".psv", psv_reader())
+    file = data_file(tmp_path, "rows.psv", "prompt|completion\nWhy?|So.\nWhy?|\n")
+    with pytest.raises(BadInput, match=r"rows\.psv, row 2: the field completion is missing"):
         list(read_source(source(), [file]))
 
 
@@ -108,13 +110,13 @@ def test_add_compression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         list(read_source(source(), [file]))
 
 
-@pytest.mark.parametrize("name", ["auto", "share-gpt"])
+@pytest.mark.parametrize("name", ["auto", "two-turns"])
 def test_add_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setitem(DATA_FORMATS, "share-gpt", DataFormat("conversations"))
-    monkeypatch.setitem(sys.modules, f"{formats.__name__}.share_gpt", sharegpt_format())
-    line = '{"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]}\n'
+    monkeypatch.setitem(DATA_FORMATS, "two-turns", DataFormat("turns"))
+    monkeypatch.setitem(sys.modules, f"{formats.__name__}.two_turns", turns_format())
+    line = '{"turns": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]}\n'
     (row,) = read_source(source(format=name), [data_file(tmp_path, "rows.jsonl", line)])
-    assert (row.example, row.where) == (EXPECTED, "s3://data/rows.jsonl, line 1")
+    assert (row.example, str(row.where)) == (EXPECTED, "s3://data/rows.jsonl, line 1")
 
 
 def test_each_name_has_a_module() -> None:
@@ -129,17 +131,17 @@ def test_add_cleaning_step() -> None:
     def apply(rows: Iterable[SourceRow], context: CleaningContext) -> Iterator[SourceRow]:
         for row in rows:
             if "secret" in str(content(row.example)):
-                context.dropped["secret"] += 1
+                context.drop(row, "secret")
             else:
                 yield row
 
     step: Any = module("no_secrets", apply=apply)
     texts = ("one", "a secret", "one", "two")
-    rows = [SourceRow(Text(text), "", "train", content_key(Text(text))) for text in texts]
-    context = CleaningContext(Cleaning(), max_length=10, dropped=Counter())
+    rows = [SourceRow(Text(text), PLACE, "train", content_key(Text(text))) for text in texts]
+    context = CleaningContext(Cleaning(), max_length=10, dropped=DroppedRows())
     kept = [row.example for row in apply_steps((*ROW_STEPS, step), rows, context)]
     assert kept == [Text("one"), Text("two")]
-    assert context.dropped == {"duplicate": 1, "secret": 1}
+    assert context.dropped.counts == {"duplicate": 1, "secret": 1}
 
 
 def test_add_kind_of_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +158,7 @@ def test_add_kind_of_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(TOKENIZERS, Text, kind)
     model = write_model(tmp_path / "model")
     tokenizer = ExampleTokenizer(ChatTemplate(TEMPLATE, {}), ModelTokenizer(model, "s3://models/tiny"), "the template")
-    row = SourceRow(Text("abc"), "", "train", b"")
-    (tokenized,) = apply_steps(TOKEN_STEPS, tokenize_rows([row], tokenizer), CleaningContext(Cleaning(), 10, Counter()))
+    row = SourceRow(Text("abc"), PLACE, "train", b"")
+    cleaning = CleaningContext(Cleaning(), 10, DroppedRows())
+    (tokenized,) = apply_steps(TOKEN_STEPS, tokenize_rows([row], tokenizer), cleaning)
     assert byte_tokenizer().decode(tokenized.tokens[LABELS]) == "abc"

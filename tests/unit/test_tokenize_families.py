@@ -14,6 +14,7 @@ from support.tokenizers_made import KINDS, write_tokenizer
 from tuneyard_trainer.data import template as templates
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS
 from tuneyard_trainer.data.examples import Chat, Messages
+from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.template import ChatTemplate
 from tuneyard_trainer.data.tokenize import ExampleTokenizer
@@ -47,7 +48,7 @@ def test_family(name: str, kind: str, tmp_path: Path) -> None:
     examples = ExampleTokenizer(ChatTemplate(source, tokenizer.special_tokens), tokenizer, "the template")
     chance = random.Random(f"{name}/{kind}")  # noqa: S311
     chats = [random_chat(chance, has_system=family.has_system) for _ in range(CHATS)]
-    rows = examples.tokenize([SourceRow(Chat(chat), "", "train", b"") for chat in chats])
+    rows = examples.tokenize([SourceRow(Chat(chat), Place("", 1), "train", b"") for chat in chats])
     for chat, row in zip(chats, rows, strict=True):
         pieces = family.pieces(chat)
         text = "".join(piece for piece, _ in pieces)

@@ -65,8 +65,9 @@ class GateBound(NamedTuple):
 
 
 DATA_FORMATS: Final[dict[str, DataFormat]] = {
-    "messages": DataFormat("OpenAI chat"),
-    "alpaca": DataFormat("instruction, input, output"),
+    "messages": DataFormat("OpenAI chat, with tools and tool calls"),
+    "sharegpt": DataFormat("conversations with from and value"),
+    "alpaca": DataFormat("instruction, input, output; also Dolly"),
     "prompt-completion": DataFormat("also question/answer"),
 }
 ARTIFACT_FORMATS: Final[dict[str, ArtifactFormat]] = {

@@ -10,8 +10,9 @@ from typing import Final, get_args
 from tuneyard_api.kinds.finetunejob import Dataset, DataSource
 from tuneyard_store.store import Store
 from tuneyard_trainer.data.examples import Key, to_json
+from tuneyard_trainer.data.files import DataFile, fetch
 from tuneyard_trainer.data.shards import ShardWriter
-from tuneyard_trainer.data.source import DataFile, SourceRow, fetch, read_source
+from tuneyard_trainer.data.source import Reading, SourceRow, read_source
 from tuneyard_trainer.data.split import TRAIN, VALIDATION, Split
 from tuneyard_trainer.data.tokenize import TokenizedExample
 
@@ -24,7 +25,7 @@ Files = dict[str, list[DataFile]]
 def sources(dataset: Dataset) -> dict[str, DataSource]:
     """The sources by name: train-0, train-1, ..., and validation where it has a URI."""
     named = {f"{TRAIN}-{number}": source for number, source in enumerate(dataset.train)}
-    return named | ({VALIDATION: DataSource(uri=dataset.validation.uri)} if dataset.validation.uri else {})
+    return named | ({VALIDATION: held_out} if (held_out := dataset.validation.source) else {})
 
 
 def fetch_dataset(store: Store, dataset: Dataset, directory: Path) -> Files:
@@ -46,11 +47,11 @@ def fetched_dataset(directory: Path) -> Files:
     return {name: [DataFile(uri, Path(path), sha256) for uri, path, sha256 in files] for name, files in index.items()}
 
 
-def read_dataset(dataset: Dataset, files: Files) -> Iterator[SourceRow]:
+def read_dataset(dataset: Dataset, files: Files, reading: Reading) -> Iterator[SourceRow]:
     """The rows of all sources. Those of the validation source come first, so that training rows can be compared."""
     named = sources(dataset)
     for name in sorted(named, key=lambda name: name != VALIDATION):
-        yield from read_source(named[name], files[name], VALIDATION if name == VALIDATION else TRAIN)
+        yield from read_source(named[name], files[name], VALIDATION if name == VALIDATION else TRAIN, reading)
 
 
 def write_splits(

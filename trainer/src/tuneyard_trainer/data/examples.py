@@ -111,12 +111,15 @@ def content_key(example: Example) -> Key:
 class RowError(Exception):
     """What is wrong with one row; `at` adds where the row is."""
 
-    def __init__(self, reason: str, message: str, advice: str) -> None:
+    def __init__(self, reason: str, message: str, advice: str, offset: str = "") -> None:
+        """`offset` says where in the row, for example "column 5"."""
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.advice = advice
+        self.offset = offset
 
-    def at(self, where: str) -> BadInput:
-        """The stage's error: `where` is the URI and the line."""
-        return BadInput(self.reason, f"{where}: {self.message}", sentence(self.advice))
+    def at(self, where: object) -> BadInput:
+        """The stage's error. `where` is the URI and the line."""
+        place = f"{where}, {self.offset}" if self.offset else str(where)
+        return BadInput(self.reason, f"{place}: {self.message}", sentence(self.advice))

@@ -1,108 +1,137 @@
-"""The files of a source, one object or all below a prefix, and their rows as examples."""
+"""The rows of a source as examples: files are read, fields get the format's names, and the format makes an example."""
 
-import hashlib
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from tuneyard_api import reasons
-from tuneyard_api.kinds.finetunejob import DataSource
-from tuneyard_store.store import ObjectInfo, Store
-from tuneyard_trainer.data.examples import Example, Key, RowError, content_key
-from tuneyard_trainer.data.formats import detect, load_format, renamed
-from tuneyard_trainer.data.readers import endings, read_rows
+from tuneyard_api.kinds.finetunejob import BadRowsPolicy, Cleaning, DataSource
+from tuneyard_trainer.data.bad_rows import BadRows
+from tuneyard_trainer.data.dropped import DroppedRows
+from tuneyard_trainer.data.examples import Chat, Example, Key, RowError, content_key
+from tuneyard_trainer.data.files import DataFile, no_rows
+from tuneyard_trainer.data.findings import Findings, SeenFormat
+from tuneyard_trainer.data.formats import detect, listed, load_format, renamed, require
+from tuneyard_trainer.data.formats.fields import FieldRules, Fields, shown
+from tuneyard_trainer.data.readers import read_rows
+from tuneyard_trainer.data.readers.row import BrokenRow, Place, Row
 from tuneyard_trainer.data.split import TRAIN, Split
 from tuneyard_trainer.runtime.errors import BadInput
 
-CHUNK_BYTES: Final = 2**20
-
-
-class DataFile(NamedTuple):
-    """One object of a source, downloaded."""
-
-    uri: str
-    path: Path
-    sha256: str
+UNTRAINED = "answers that are not trained (weight: 0)"
 
 
 class SourceRow(NamedTuple):
     """A row of a source, as the example that it stands for."""
 
     example: Example
-    where: str
-    """URI and line, for messages."""
+    where: Place
     split: Split
     key: Key
     """Equal for rows with the same content."""
 
 
-def find_objects(store: Store, uri: str) -> list[ObjectInfo]:
-    """The object at `uri`, or the data files below it.
+@dataclass
+class Reading:
+    """What the sources of a data set are read with, and what is found."""
+
+    settings: Cleaning = field(default_factory=Cleaning)
+    bad: BadRows = field(default_factory=lambda: BadRows(BadRowsPolicy(policy="fail"), DroppedRows()))
+    findings: Findings = field(default_factory=Findings)
+
+
+def read_source(
+    source: DataSource, files: list[DataFile], split: Split = TRAIN, reading: Reading | None = None
+) -> Iterator[SourceRow]:
+    """The rows of a source, in order. With the format `auto`, each row tells its own format.
 
     Raises:
-        BadInput: there are none.
+        BadInput: a file cannot be read; there are no rows; or `columns` names what no row and no format has.
     """
-    found = list(store.list(uri))
-    exact = [item for item in found if item.uri == uri]
-    if exact:
-        return exact
-    below = [item for item in found if item.uri.startswith(uri.rstrip("/") + "/") and item.uri.endswith(endings())]
-    if not below:
-        raise BadInput(
-            reasons.DATASET_NOT_FOUND,
-            f"There is no data at {uri} in {store.endpoint(uri)}",
-            f"Upload it there, or correct the uri: an object, or a prefix with files that end in "
-            f"{', '.join(endings())}.",
-        )
-    return below
-
-
-def fetch(store: Store, uri: str, directory: Path) -> list[DataFile]:
-    """Downloads the files of a source and computes their digests.
-
-    Raises:
-        BadInput: there are none, or all are empty.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    objects = find_objects(store, uri)
-    if not any(item.size for item in objects):
-        raise _empty(uri)
-    paths = [directory / f"{number:05d}" for number in range(len(objects))]
-    return [
-        DataFile(item.uri, path, _download(store, item.uri, path)) for item, path in zip(objects, paths, strict=True)
-    ]
-
-
-def _download(store: Store, uri: str, path: Path) -> str:
-    digest = hashlib.sha256()
-    with store.open(uri) as source, path.open("wb") as target:
-        while chunk := source.read(CHUNK_BYTES):
-            digest.update(chunk)
-            target.write(chunk)
-    return digest.hexdigest()
-
-
-def read_source(source: DataSource, files: list[DataFile], split: Split = TRAIN) -> Iterator[SourceRow]:
-    """The rows of a source, in order. With the format `auto`, the first row tells the format of all.
-
-    Raises:
-        BadInput: names the URI and the line of the first row that is wrong; or there are no rows.
-    """
-    form = None if source.format == "auto" else load_format(source.format)
-    empty = True
+    reading = reading or Reading()
+    rows = _SourceRows(source, reading)
+    before = reading.findings.rows
     for file in files:
         for row in read_rows(file.path, file.uri):
+            reading.findings.rows += 1
             try:
-                fields = renamed(row.fields, source.columns or {})
-                form = form or load_format(detect(fields))
-                example = form.read(fields)
+                example = rows.example(row)
             except RowError as error:
-                raise error.at(row.where) from error
-            empty = False
-            yield SourceRow(example, row.where, split, content_key(example))
-    if empty:
-        raise _empty(source.uri)
+                reading.bad.add(error, row.place, row.content if isinstance(row, BrokenRow) else row.fields)
+            else:
+                yield SourceRow(example, row.place, split, content_key(example))
+    if reading.findings.rows == before:
+        raise no_rows(source.uri)
+    rows.check_columns()
 
 
-def _empty(uri: str) -> BadInput:
-    return BadInput(reasons.DATASET_EMPTY, f"{uri} has no rows", "Upload rows there: one JSON object per line.")
+class _SourceRows:
+    """Makes examples of the rows of one source."""
+
+    def __init__(self, source: DataSource, reading: Reading) -> None:
+        self._source = source
+        self._columns = source.columns or {}
+        self._findings = reading.findings
+        self._rules = FieldRules(reading.settings.non_text, frozenset(source.ignore))
+        self._formats: dict[frozenset[str], str] = {}
+        self._there: set[str] = set()
+        self._asked: set[str] = set()
+
+    def example(self, row: Row | BrokenRow) -> Example:
+        """Raises RowError when the row cannot be used."""
+        if isinstance(row, BrokenRow):
+            raise row.error
+        self._there.update(row.fields)
+        fields = Fields(renamed(row.fields, self._columns), self._rules)
+        name = self._format(fields)
+        example = load_format(name).read(fields)
+        self._asked |= fields.asked
+        unread = [*fields.unread(), *self._hidden(row.fields)]
+        self._note(name, row.place, fields, unread, example)
+        return example
+
+    def _format(self, fields: Fields) -> str:
+        """The format of a row, by the names of its fields."""
+        names = frozenset(fields)
+        if (known := self._formats.get(names)) is None:
+            if self._source.format == "auto":
+                known = detect(fields)
+            else:
+                known = self._source.format
+                require(known, fields)
+            self._formats[names] = known
+        return known
+
+    def _hidden(self, fields: Mapping[str, Any]) -> list[str]:
+        """Fields of the row whose names `columns` gives to others."""
+        given = self._columns.items()
+        mapped = self._columns.values()
+        return [f"{name} (columns takes {column})" for name, column in given if name in fields and name not in mapped]
+
+    def _note(self, name: str, place: Place, fields: Fields, unread: list[str], example: Example) -> None:
+        seen = self._findings.formats.get((self._source.uri, name))
+        if seen is None:
+            seen = SeenFormat(self._source.uri, name, place, listed(fields))
+            self._findings.formats[self._source.uri, name] = seen
+        seen.rows += 1
+        self._findings.unread.update(set(unread))
+        self._findings.notes.update(fields.all_notes())
+        if isinstance(example, Chat) and (context := sum(not message.trained for message in example.messages)):
+            self._findings.notes[UNTRAINED] += context
+
+    def check_columns(self) -> None:
+        """Raises BadInput when `columns` names a column that no row has, or a field that no format reads."""
+        for name, column in self._columns.items():
+            if column not in self._there:
+                names = listed(dict.fromkeys(self._there))
+                raise BadInput(
+                    reasons.INVALID_SPEC,
+                    f"No row of {self._source.uri} has the column {shown(column)}, which columns gives to {name}",
+                    f"Correct columns. The rows have: {names}.",
+                )
+            if self._asked and name not in self._asked:
+                raise BadInput(
+                    reasons.INVALID_SPEC,
+                    f"columns of {self._source.uri} names the field {shown(name)}, which the format does not have",
+                    "Write the format's name first: {prompt: your_column}.",
+                )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard_trainer.data.examples import Key, from_json, to_json
+from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.split import VALIDATION
 
@@ -26,7 +27,7 @@ class Spooled:
         with self.path.open() as stream:
             for key, line in zip(self.keys, stream, strict=True):
                 example, where, split = json.loads(line)
-                yield SourceRow(from_json(example), where, split, key)
+                yield SourceRow(from_json(example), Place(*where), split, key)
 
 
 def spool(rows: Iterable[SourceRow], path: Path) -> Spooled:

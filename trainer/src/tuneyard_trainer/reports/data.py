@@ -16,6 +16,7 @@ from tuneyard_trainer.data.split import TRAIN, VALIDATION, Split
 from tuneyard_trainer.data.tokenize import TokenizedExample
 from tuneyard_trainer.data.tokenize.tokens import AnswerCounts, TextPart
 from tuneyard_trainer.reports.answers import answers_status
+from tuneyard_trainer.reports.reading import ReadingDocument
 from tuneyard_trainer.reports.render import render
 from tuneyard_trainer.runtime.errors import BadInput
 
@@ -44,6 +45,7 @@ class DataDocument(Contract):
     """The text of one row, in pieces that are trained and pieces that are not."""
     samples: list[Any]
     """Some rows: see tuneyard_trainer.data.examples.content."""
+    reading: ReadingDocument = ReadingDocument()
 
 
 @dataclass
@@ -80,14 +82,19 @@ class DataReport:
         """Raises BadInput when fewer rows are kept than dataset.clean.minRows, and says why rows were dropped."""
         if kept >= self.min_rows:
             return
-        dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items())) or "none"
         advice = "Add rows, or lower dataset.clean.minRows."
         if self.dropped[too_long.REASON] > kept:
             advice = "Most were too long: raise training.maxLength, or set dataset.clean.maxLength to truncate."
         raise BadInput(
             reasons.TOO_FEW_ROWS,
-            f"{kept} rows are left of {self.rows_in} (dropped: {dropped}); dataset.clean.minRows is {self.min_rows}",
+            f"{kept} rows are left of {self.rows_in} ({self._told_dropped()}); dataset.clean.minRows is "
+            f"{self.min_rows}",
             advice,
+        )
+
+    def _told_dropped(self) -> str:
+        return "dropped: " + (
+            ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items())) or "none"
         )
 
     def require_splits(self) -> None:
@@ -96,7 +103,8 @@ class DataReport:
         if min(self.rows[TRAIN], self.rows[VALIDATION]) == 0:
             raise BadInput(
                 reasons.TOO_FEW_ROWS,
-                f"Of {self.kept} rows {self.rows[TRAIN]} are for training and {self.rows[VALIDATION]} for validation",
+                f"Of {self.kept} rows {self.rows[TRAIN]} are for training and {self.rows[VALIDATION]} for validation "
+                f"({self._told_dropped()})",
                 "Add rows, change dataset.validation or raise training.maxLength.",
             )
 
@@ -111,7 +119,7 @@ class DataReport:
             digest=digest,
         )
 
-    def document(self, name: str, digest: str) -> DataDocument:
+    def document(self, name: str, digest: str, reading: ReadingDocument) -> DataDocument:
         """The report on all rows that were counted."""
         return DataDocument(
             name=name,
@@ -126,6 +134,7 @@ class DataReport:
             answers=answers_status(self.answers),
             trained_row=self.trained_row,
             samples=self.samples,
+            reading=reading,
         )
 
 

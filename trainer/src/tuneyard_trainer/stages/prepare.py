@@ -16,14 +16,18 @@ from tuneyard_store.errors import AccessDenied
 from tuneyard_store.store import Store
 from tuneyard_trainer.backends import check_training
 from tuneyard_trainer.backends.schedule import total_steps
+from tuneyard_trainer.data.bad_rows import BadRows
 from tuneyard_trainer.data.cleaning import ROW_STEPS, TOKEN_STEPS
 from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
 from tuneyard_trainer.data.columns import length
 from tuneyard_trainer.data.dataset import fetch_dataset, fetched_dataset, read_dataset, write_splits
-from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.dropped import DroppedRows
+from tuneyard_trainer.data.examples import RowError, content
+from tuneyard_trainer.data.source import Reading, SourceRow
 from tuneyard_trainer.data.split import TRAIN, Split, held_out
 from tuneyard_trainer.data.spool import Spooled, spool
 from tuneyard_trainer.data.template import TEMPLATE_FILE, ChatTemplate, require_template
+from tuneyard_trainer.data.template_fields import require_shown
 from tuneyard_trainer.data.tokenize import ExampleTokenizer, TokenizedExample, tokenize_rows
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer, write_served_tokenizer
 from tuneyard_trainer.data.tokenize.vocabulary import check_vocabulary, within
@@ -33,14 +37,16 @@ from tuneyard_trainer.model.check import check_model
 from tuneyard_trainer.model.checks.vocabulary import embedding_rows
 from tuneyard_trainer.reports.answers import answers_status, require_answers
 from tuneyard_trainer.reports.data import DataReport, render_markdown
+from tuneyard_trainer.reports.reading import reading_document
 from tuneyard_trainer.runtime.context import StageContext
-from tuneyard_trainer.runtime.errors import BadInput, preempted
+from tuneyard_trainer.runtime.errors import BadInput, preempted, sentence
 from tuneyard_trainer.runtime.stage_runner import StageProgram
 
 MODEL_DIR: Final = "model"
 DATA_DIR: Final = "data"
 TOKENIZER_DIR: Final = "tokenizer"
 SPOOL_FILE: Final = "clean"
+DROPPED_FILE: Final = "dropped.jsonl"
 EMBEDDING_FILE: Final = "embedding.json"
 PROGRESS_ROWS: Final = 500
 
@@ -85,24 +91,50 @@ def run(context: StageContext) -> PrepareResult:
         BadInput: a row is wrong (named by URI and line), or too few rows are kept.
         TryAgain: the pod was stopped.
     """
-    spec = context.spec
-    report = DataReport(min_rows=spec.dataset.clean.min_rows)
-    cleaning = CleaningContext(spec.dataset.clean, spec.training.max_length, report.dropped, report.answers)
+    settings = context.spec.dataset.clean
     tokenizer = example_tokenizer(context)
-    context.progress.update(percent=20, message="cleaning the rows")
-    spooled = clean(context, cleaning, report)
-    report.require_rows(len(spooled))
-    output = context.work / "output"
-    shutil.rmtree(output, ignore_errors=True)
-    tokenize(context, spooled, tokenizer, cleaning, report, output)
-    report.require_splits()
-    require_answers(report.answers, spec.dataset.clean.min_trained_answers)
+    with DroppedRows(context.work / DROPPED_FILE) as dropped:
+        reading = Reading(settings, BadRows(settings.bad_rows, dropped))
+        report = DataReport(min_rows=settings.min_rows, dropped=dropped.counts)
+        try:
+            output = make_rows(context, tokenizer, reading, report, dropped)
+        except BadInput as error:
+            raise with_dropped_rows(error, context, dropped) from error
     return PrepareResult(
-        dataset=publish(context, report, output),
+        dataset=publish(context, report, reading, output),
         tokenizer=publish_tokenizer(context),
         end_of_turn=report.answers.stop_tokens(tokenizer.context.turns.last_end),
-        total_steps=total_steps(spec.training, report.rows[TRAIN]),
+        total_steps=total_steps(context.spec.training, report.rows[TRAIN]),
     )
+
+
+def with_dropped_rows(error: BadInput, context: StageContext, dropped: DroppedRows) -> BadInput:
+    """The error; its advice says where the dropped rows are, which are uploaded."""
+    dropped.close()
+    if not dropped.counts or dropped.path is None:
+        return error
+    uri = context.uri("prepare", DROPPED_FILE)
+    context.store.upload(dropped.path, uri)
+    return BadInput(error.reason, error.message, f"{sentence(error.advice)} The dropped rows are in {uri}.")
+
+
+def make_rows(
+    context: StageContext, tokenizer: ExampleTokenizer, reading: Reading, report: DataReport, dropped: DroppedRows
+) -> Path:
+    """Cleans, splits and tokenizes all rows; returns the directory with the result."""
+    spec, output = context.spec, context.work / "output"
+    cleaning = CleaningContext(spec.dataset.clean, spec.training.max_length, dropped, report.answers)
+    context.progress.update(percent=20, message="cleaning the rows")
+    spooled = clean(context, cleaning, reading)
+    report.rows_in = reading.findings.rows
+    reading.bad.require(report.rows_in)
+    report.require_rows(len(spooled))
+    shutil.rmtree(output, ignore_errors=True)
+    tokenize(context, spooled, tokenizer, cleaning, reading.bad, report, output)
+    reading.bad.require(report.rows_in)
+    report.require_splits()
+    require_answers(report.answers, spec.dataset.clean.min_trained_answers)
+    return output
 
 
 def example_tokenizer(context: StageContext) -> ExampleTokenizer:
@@ -126,16 +158,10 @@ def embedding_size(context: StageContext) -> int:
     return sys.maxsize if rows is None else rows
 
 
-def clean(context: StageContext, cleaning: CleaningContext, report: DataReport) -> Spooled:
+def clean(context: StageContext, cleaning: CleaningContext, reading: Reading) -> Spooled:
     """Reads all sources, and writes the rows that are kept to disk."""
     directory = context.work / DATA_DIR
-
-    def counted(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
-        for row in rows:
-            report.rows_in += 1
-            yield row
-
-    rows = counted(read_dataset(context.spec.dataset, fetched_dataset(directory)))
+    rows = read_dataset(context.spec.dataset, fetched_dataset(directory), reading)
     return spool(apply_steps(ROW_STEPS, stoppable(rows, context), cleaning), directory / SPOOL_FILE)
 
 
@@ -144,6 +170,7 @@ def tokenize(
     spooled: Spooled,
     tokenizer: ExampleTokenizer,
     cleaning: CleaningContext,
+    bad: BadRows,
     report: DataReport,
     output: Path,
 ) -> None:
@@ -164,18 +191,24 @@ def tokenize(
         if split == TRAIN and not report.trained_row:
             report.trained_row = tokenizer.show(row.source, length(row.tokens))
 
-    tokenized = tokenize_rows(followed(stoppable(spooled.rows(), context)), tokenizer)
+    def drop(error: RowError, row: SourceRow) -> None:
+        bad.add(error, row.where, content(row.example))
+
+    rows = require_shown(followed(stoppable(spooled.rows(), context)), tokenizer.context.template, drop)
+    tokenized = tokenize_rows(rows, tokenizer, drop)
     tokenized = within(tokenized, embedding_size(context), tokenizer.context.tokenizer.name)
     write_splits(apply_steps(TOKEN_STEPS, tokenized, cleaning), validation, output, on_row)
 
 
-def publish(context: StageContext, report: DataReport, output: Path) -> DatasetSummary:
-    """Uploads the rows and the report."""
+def publish(context: StageContext, report: DataReport, reading: Reading, output: Path) -> DatasetSummary:
+    """Uploads the rows, the report and the dropped rows."""
     context.progress.update(percent=90, message="uploading")
     digest = describe_directory(output, "dataset").digest
-    document = report.document(context.name, digest)
+    document = report.document(context.name, digest, reading_document(reading.findings, reading.bad))
     (output / "report.json").write_text(json.dumps(document.wire(), indent=2, ensure_ascii=False))
     (output / REPORT_FILES["prepare"]).write_text(render_markdown(document))
+    if report.dropped:
+        shutil.move(context.work / DROPPED_FILE, output / DROPPED_FILE)
     files = [path for path in output.rglob("*") if path.is_file()]
     context.store.upload_all({context.uri("prepare", path.relative_to(output).as_posix()): path for path in files})
     context.log.info("%d of %d rows kept, %d tokens", report.kept, report.rows_in, report.tokens)

@@ -17,7 +17,7 @@ def apply(rows: Iterable[SourceRow], context: CleaningContext) -> Iterator[Sourc
     seen: set[Key] = set()
     for row in rows:
         if row.key in seen:
-            context.dropped[REASON] += 1
+            context.drop(row, REASON)
         else:
             seen.add(row.key)
             yield row

@@ -17,6 +17,6 @@ def apply(rows: Iterable[SourceRow], context: CleaningContext) -> Iterator[Sourc
         if row.split == VALIDATION:
             validation.add(row.key)
         elif row.key in validation:
-            context.dropped[REASON] += 1
+            context.drop(row, REASON)
             continue
         yield row

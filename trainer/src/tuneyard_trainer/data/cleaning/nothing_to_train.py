@@ -15,4 +15,4 @@ def apply(rows: Iterable[TokenizedExample], context: CleaningContext) -> Iterato
         if supervised(row.tokens):
             yield row
         else:
-            context.dropped[REASON] += 1
+            context.drop(row.source, REASON)

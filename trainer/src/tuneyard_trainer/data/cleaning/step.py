@@ -1,11 +1,13 @@
 """What a cleaning step is given, and what it looks like."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from tuneyard_api.kinds.finetunejob import Cleaning
+from tuneyard_trainer.data.dropped import DroppedRows
+from tuneyard_trainer.data.examples import content
+from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.tokenize.tokens import AnswerCounts
 
 Item = TypeVar("Item")
@@ -19,17 +21,21 @@ class CleaningContext:
     """spec.dataset.clean."""
     max_length: int
     """spec.training.maxLength, in tokens."""
-    dropped: Counter[str]
-    """Rows by reason; the report and the status show the reasons."""
+    dropped: DroppedRows
+    """The report and the status show the reasons."""
     answers: AnswerCounts = field(default_factory=AnswerCounts)
     """The answers of the rows that are neither too long nor duplicates."""
+
+    def drop(self, row: SourceRow, reason: str, message: str = "") -> None:
+        """Counts a row that is not kept. `reason` is a camelCase word; `message` says more of this row."""
+        self.dropped.add(row.where, reason, content(row.example), message)
 
 
 class Step(Protocol[Item]):
     """A module that lets rows pass, changes them or drops them, one after another."""
 
     def apply(self, rows: Iterable[Item], context: CleaningContext) -> Iterator[Item]:
-        """The rows that are kept; the others are counted in context.dropped.
+        """The rows that are kept; the others are given to context.drop.
 
         Raises:
             BadInput: the settings say that such a row fails the job.

@@ -25,6 +25,6 @@ def apply(rows: Iterable[TokenizedExample], context: CleaningContext) -> Iterato
                 "Raise training.maxLength, shorten the row, or set dataset.clean.maxLength to drop or truncate.",
             )
         elif policy == "drop":
-            context.dropped[REASON] += 1
+            context.drop(row.source, REASON)
         else:
             yield row._replace(tokens=truncated(row.tokens, limit))

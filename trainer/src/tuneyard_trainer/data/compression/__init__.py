@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import IO, Final, Protocol
 
-from tuneyard_trainer.data.compression import gz, uncompressed
+from tuneyard_trainer.data.compression import gz, uncompressed, zst
 
 
 class Compression(Protocol):
@@ -21,6 +21,7 @@ class Compression(Protocol):
 
 COMPRESSIONS: Final[dict[str, Compression]] = {
     ".gz": gz,
+    ".zst": zst,
 }
 
 

@@ -1,29 +1,31 @@
-"""prompt-completion: {"prompt": "...", "completion": "..."}, or other names for these two fields."""
+"""prompt-completion: {"prompt": "...", "completion": "..."}, or other names for these two fields.
+
+Both may be lists of messages, as TRL has them: those of the prompt are context, those of the completion are trained.
+"""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from tuneyard_trainer.data.examples import Chat, Message
-from tuneyard_trainer.data.formats.fields import question_and_answer, text_of
+from tuneyard_trainer.data.examples import Chat
+from tuneyard_trainer.data.formats.conversation import finished, read_exchange
+from tuneyard_trainer.data.formats.fields import Fields
+from tuneyard_trainer.data.formats.turns import read_turns
+from tuneyard_trainer.data.formats.vocabulary import COMPLETIONS, PROMPTS
 
-PROMPTS: Final = ("prompt", "question", "instruction", "input")
-COMPLETIONS: Final = ("completion", "answer", "response", "output")
-SYSTEM: Final = "system"
 SHAPE: Final = '{"prompt", "completion"} or {"question", "answer"}'
+PARTNERS: Final = dict(zip(PROMPTS, (*COMPLETIONS, "response"), strict=True))
+"""The answer that usually goes with a question, for the message about a missing one."""
 
 
 def matches(fields: Mapping[str, Any]) -> bool:
     return any(name in fields for name in PROMPTS)
 
 
-def read(fields: Mapping[str, Any]) -> Chat:
+def read(fields: Fields) -> Chat:
     prompt = next((name for name in PROMPTS if name in fields), PROMPTS[0])
-    completion = next((name for name in COMPLETIONS if name in fields), _partner(prompt))
-    messages = question_and_answer(text_of(fields, prompt), text_of(fields, completion), prompt, completion)
-    system = text_of(fields, SYSTEM)
-    return Chat((Message("system", system), *messages) if system.strip() else messages)
-
-
-def _partner(prompt: str) -> str:
-    """The field that usually goes with `prompt`, for the message about a missing answer."""
-    return COMPLETIONS[PROMPTS.index(prompt)]
+    completion = next((name for name in COMPLETIONS if name in fields), PARTNERS[prompt])
+    if isinstance(fields.get(prompt), list) and isinstance(fields.get(completion), list):
+        asked = [replace(message, trained=False) for message in read_turns(fields, prompt)]
+        return finished(fields, asked + read_turns(fields, completion))
+    return read_exchange(fields, prompt, fields.first(("context",)), completion)

@@ -6,37 +6,51 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from tuneyard_api import reasons
-from tuneyard_trainer.data.readers.row import Row
-from tuneyard_trainer.runtime.errors import BadInput
+from tuneyard_trainer.data.examples import RowError
+from tuneyard_trainer.data.readers.encodings import not_utf8
+from tuneyard_trainer.data.readers.json_objects import as_object, pairs
+from tuneyard_trainer.data.readers.row import BrokenRow, Place, Row
+from tuneyard_trainer.data.readers.values import ROW_BYTES, too_large
 
 
-def read(stream: IO[bytes], uri: str) -> Iterator[Row]:
-    for number, line in enumerate(stream, start=1):
-        if line.strip():
-            yield Row(parse(line.removeprefix(codecs.BOM_UTF8), uri, number), uri, number)
+def read(stream: IO[bytes], uri: str) -> Iterator[Row | BrokenRow]:
+    number = 0
+    while line := stream.readline(ROW_BYTES + 1):
+        number += 1
+        place = Place(uri, number)
+        if len(line) > ROW_BYTES:
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(ROW_BYTES)
+            yield BrokenRow("", place, too_large())
+        elif line.strip():
+            try:
+                yield Row(parse(line.removeprefix(codecs.BOM_UTF8)), place)
+            except RowError as error:
+                yield BrokenRow(line.decode(errors="backslashreplace").rstrip("\r\n"), place, error)
 
 
-def parse(line: bytes, uri: str, number: int) -> dict[str, Any]:
+def parse(line: bytes) -> dict[str, Any]:
     """One line as a JSON object.
 
     Raises:
-        BadInput: the line is something else; names line and column.
+        RowError: the line is something else; names the column.
     """
     try:
-        row = json.loads(line.decode())
+        return as_object(json.loads(line.decode(), object_pairs_hook=pairs))
     except UnicodeDecodeError as error:
-        where, what = f"line {number}, byte {error.start + 1}", "not UTF-8"
+        raise not_utf8(error, f"byte {error.start + 1}") from error
     except json.JSONDecodeError as error:
-        where, what = f"line {number}, column {error.colno}", f"not JSON: {error.msg.removesuffix(' at')}"
+        raise RowError(
+            reasons.INVALID_JSON, f"not JSON: {error.msg.removesuffix(' at')}", _advice(line), f"column {error.colno}"
+        ) from error
     except (RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
         what = "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
-        where = f"line {number}"
-    else:
-        if isinstance(row, dict):
-            return row
-        raise BadInput(
-            reasons.INVALID_ROW,
-            f"{uri}, line {number}: {type(row).__name__} instead of an object",
-            "Write one JSON object per line, in {...}.",
-        )
-    raise BadInput(reasons.INVALID_JSON, f"{uri}, {where}: {what}", "Write one JSON object per line, in UTF-8.")
+        raise RowError(reasons.INVALID_JSON, what, "Write one JSON object per line, in UTF-8.") from error
+
+
+def _advice(line: bytes) -> str:
+    if line.lstrip().startswith(b"{'"):
+        return "This is how Python prints a dict: write the rows with json.dumps."
+    if line.rstrip().endswith(b"},"):
+        return "Lines of JSON Lines have no comma between them: remove it, or put [ and ] around all rows."
+    return "Write one JSON object per line, in UTF-8."

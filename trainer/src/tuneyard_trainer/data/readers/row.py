@@ -3,18 +3,33 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from tuneyard_trainer.data.examples import RowError
 
-class Row(NamedTuple):
-    """The fields of a row, and where it is in its file."""
 
-    fields: Mapping[str, Any]
+class Place(NamedTuple):
+    """Where a row is."""
+
     uri: str
     number: int
     """From 1."""
     unit: str = "line"
     """What the number counts: lines of a text file, rows of a binary one."""
 
-    @property
-    def where(self) -> str:
-        """The place of the row, for messages."""
+    def __str__(self) -> str:
+        """For messages."""
         return f"{self.uri}, {self.unit} {self.number}"
+
+
+class Row(NamedTuple):
+    """The fields of a row, and where it is in its file."""
+
+    fields: Mapping[str, Any]
+    place: Place
+
+
+class BrokenRow(NamedTuple):
+    """A row without fields: what stands there instead, and why it is no row. Those after it can be read."""
+
+    content: Any
+    place: Place
+    error: RowError

@@ -1,6 +1,6 @@
 """Examples to tokens: a new kind of example is one module with `render` and `label`, and one line here."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +18,13 @@ TOKENIZERS: Final[dict[type[Example], Kind]] = {
 }
 
 BATCH_ROWS: Final = 256
+
+OnError = Callable[[RowError, SourceRow], None]
+
+
+def refuse(error: RowError, row: SourceRow) -> None:
+    """Raises BadInput, which names the URI and the line of a row that cannot be trained."""
+    raise error.at(row.where) from error
 
 
 class TokenizedExample(NamedTuple):
@@ -42,19 +49,20 @@ class ExampleTokenizer:
     def __init__(self, template: ChatTemplate, tokenizer: ModelTokenizer, where: str) -> None:
         self.context = TokenizeContext(template, tokenizer, find_format(template, tokenizer, where))
 
-    def tokenize(self, rows: Sequence[SourceRow]) -> list[TokenizedExample]:
-        """The rows with their tokens.
-
-        Raises:
-            BadInput: names the URI and the line of the first row that cannot be trained.
-        """
-        rendered = [self._render(row) for row in rows]
-        encodings = iter(self.context.tokenizer.encode([text for item in rendered for text in item.texts]))
+    def tokenize(self, rows: Sequence[SourceRow], on_error: OnError = refuse) -> list[TokenizedExample]:
+        """The rows with their tokens; those that cannot be trained are given to `on_error`."""
+        rendered: list[tuple[SourceRow, Any]] = []
+        for row in rows:
+            try:
+                rendered.append((row, self._render(row)))
+            except RowError as error:
+                on_error(error, row)
+        encodings = iter(self.context.tokenizer.encode([text for _, item in rendered for text in item.texts]))
         tokens = [
             TOKENIZERS[type(row.example)].label(item, list(islice(encodings, len(item.texts))), self.context)
-            for row, item in zip(rows, rendered, strict=True)
+            for row, item in rendered
         ]
-        return [TokenizedExample(row, *item) for row, item in zip(rows, tokens, strict=True)]
+        return [TokenizedExample(row, *item) for (row, _), item in zip(rendered, tokens, strict=True)]
 
     def show(self, row: SourceRow, length: int) -> list[TextPart]:
         """The text of the row's first `length` tokens, in pieces that are trained and pieces that are not."""
@@ -72,13 +80,12 @@ class ExampleTokenizer:
         return [part for part in (*parts, TextPart(text=text[position:end], is_trained=False)) if part.text]
 
     def _render(self, row: SourceRow) -> Any:
-        try:
-            return TOKENIZERS[type(row.example)].render(row.example, self.context)
-        except RowError as error:
-            raise error.at(row.where) from error
+        return TOKENIZERS[type(row.example)].render(row.example, self.context)
 
 
-def tokenize_rows(rows: Iterable[SourceRow], tokenizer: ExampleTokenizer) -> Iterator[TokenizedExample]:
+def tokenize_rows(
+    rows: Iterable[SourceRow], tokenizer: ExampleTokenizer, on_error: OnError = refuse
+) -> Iterator[TokenizedExample]:
     """The rows with their tokens, some hundred at once: the tokenizers library works on them with all CPUs.
 
     Raises:
@@ -86,4 +93,4 @@ def tokenize_rows(rows: Iterable[SourceRow], tokenizer: ExampleTokenizer) -> Ite
     """
     remaining = iter(rows)
     while batch := list(islice(remaining, BATCH_ROWS)):
-        yield from tokenizer.tokenize(batch)
+        yield from tokenizer.tokenize(batch, on_error)

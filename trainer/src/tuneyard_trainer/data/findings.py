@@ -1,0 +1,32 @@
+"""What was seen in the rows of all sources while they were read; the data report shows it."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tuneyard_trainer.data.readers.row import Place
+
+
+@dataclass
+class SeenFormat:
+    """Rows of one format in one source."""
+
+    source: str
+    """Its URI."""
+    format: str
+    first: Place
+    fields: str
+    """The names of the first row's fields, by which the format was found."""
+    rows: int = 0
+
+
+@dataclass
+class Findings:
+    """Counts that grow while rows are read."""
+
+    rows: int = 0
+    """Good and bad ones."""
+    formats: dict[tuple[str, str], SeenFormat] = field(default_factory=dict)
+    unread: Counter[str] = field(default_factory=Counter)
+    """Rows by the path of a field that has a value and was not read."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """How often something was done to a row that is worth telling."""
