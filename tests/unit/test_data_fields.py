@@ -170,7 +170,10 @@ REFUSED: dict[str, tuple[Json, str]] = {
     "another weight": ({"messages": [WHY, SO | {"weight": 0.5}]}, "message 2: the weight is 0.5"),
     "nothing is trained": ({"messages": [WHY, SO | {"weight": 0}]}, "all answers have the weight 0"),
     "weight of a row": ({"prompt": "Why?", "completion": "So.", "weight": 3}, "the field weight is not read"),
-    "two system texts": ({"system": "x", "messages": [system("y"), WHY, SO]}, "two system texts"),
+    "two system texts": (
+        {"system": "x", "messages": [system("y"), WHY, SO]},
+        "the field system and the first message are two",
+    ),
     "two names of the system text": (
         {"system": "x", "system_prompt": "y", "messages": [WHY, SO]},
         "the field system_prompt is not read",
@@ -202,8 +205,8 @@ REFUSED: dict[str, tuple[Json, str]] = {
     ),
     "a call without name": ({"messages": [WHY, calling(tool_calls=[{"id": 1}])]}, "message 2: a tool call has no func"),
     "tools": ({"messages": [WHY, SO], "tools": "now"}, "the field tools is no list"),
-    "preference": ({"prompt": "Why?", "chosen": "So.", "rejected": "No."}, "completion is missing"),
-    "preference alone": ({"chosen": [WHY, SO], "rejected": [WHY]}, "chosen, rejected are of no known format"),
+    "preference": ({"prompt": "Why?", "chosen": "So.", "rejected": "No."}, "the fields chosen and rejected are a pair"),
+    "preference alone": ({"chosen": [WHY, SO], "rejected": [WHY]}, "the fields chosen and rejected are a pair"),
     "history": ({"prompt": "Why?", "completion": "So.", "history": ["x"]}, "entry 1 of history is no pair"),
     "history without answer": (
         {"prompt": "Why?", "completion": "So.", "history": [["x", ""]]},
@@ -269,7 +272,7 @@ def test_ignored_fields(tmp_path: Path) -> None:
             {"contxt": "x"},
             "names the field contxt, which the format",
         ),
-        ({"messages": [WHY, SO], "x": "y"}, {"prompt": "x"}, "the field prompt is not read"),
+        ({"messages": [WHY, SO], "x": "y"}, {"prompt": "x"}, "names the field prompt, which"),
     ],
 )
 def test_wrong_columns(tmp_path: Path, row: Json, columns: Json, message: str) -> None:
