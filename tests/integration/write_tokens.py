@@ -17,6 +17,7 @@ from support.tokenizers_made import KINDS, write_tokenizer
 from tuneyard_api.contracts.requests import TokenizerRequest
 from tuneyard_trainer.data.columns import INPUT_IDS
 from tuneyard_trainer.data.examples import Chat, Messages
+from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.template import TEMPLATE_FILE, TODAY, ChatTemplate, require_template
 from tuneyard_trainer.data.tokenize import ExampleTokenizer
@@ -57,7 +58,7 @@ def write_rows(directory: Path, chats: list[Messages]) -> None:
     (published / TEMPLATE_FILE).write_text(template.source)
     (published / "config.json").write_bytes((model / "config.json").read_bytes())
     rows = ExampleTokenizer(template, tokenizer, "the template").tokenize(
-        [SourceRow(Chat(chat), "", "train", b"") for chat in chats]
+        [SourceRow(Chat(chat), Place("", 1), "train", b"") for chat in chats]
     )
     written = [
         [[message.to_json() for message in chat], row.tokens[INPUT_IDS]] for chat, row in zip(chats, rows, strict=True)

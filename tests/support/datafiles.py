@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tuneyard_api.kinds.finetunejob import BadRowsPolicy, Cleaning, DataSource
+from tuneyard_api.kinds.dataset import BadRowsPolicy, Cleaning, DataSource
 from tuneyard_trainer.data.bad_rows import BadRows
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import to_json

@@ -64,6 +64,7 @@ NOT_AN_ORIGIN: Final = "not an origin: write '*' for all"
 NOT_S3: Final = "not a URI of an S3 bucket: write s3://bucket/path"
 NOT_A_DIGEST: Final = "not a digest: write sha256:"
 ONE_SOURCE: Final = "validation takes exactly one of uri and fraction"
+HELD_OUT_ROWS: Final = "format, columns and ignore say how the rows of validation.uri are read: write a uri too"
 ONE_LENGTH: Final = "training takes epochs or maxSteps, not both"
 ONE_BOUND: Final = "a gate takes exactly one of maxRatio"
 ONE_MODEL: Final = "model takes exactly one of fineTuneJobRef and uri"
@@ -91,9 +92,13 @@ VERDICTS: Final = [
     Verdict("FineTuneJob", {"output": {"uri": "http://artifacts/a"}}, NOT_S3),
     Verdict("FineTuneJob", {"dataset": {"train": [{"uri": "/data"}]}}, NOT_S3),
     Verdict("FineTuneJob", _validation(uri="s3://data/v")),
+    Verdict("FineTuneJob", _validation(uri="s3://data/v", format="alpaca", columns={"output": "a"}, ignore=["b"])),
     Verdict("FineTuneJob", _validation(fraction=0.1)),
     Verdict("FineTuneJob", _validation(uri="data/v"), NOT_S3),
     Verdict("FineTuneJob", _validation(), ONE_SOURCE),
+    Verdict("FineTuneJob", _validation(fraction=0.1, format="alpaca"), HELD_OUT_ROWS),
+    Verdict("FineTuneJob", _validation(fraction=0.1, columns={"prompt": "q"}), HELD_OUT_ROWS),
+    Verdict("FineTuneJob", _validation(fraction=0.1, ignore=["context"]), HELD_OUT_ROWS),
     Verdict("FineTuneJob", _validation(uri="s3://data/v", fraction=0.1), ONE_SOURCE),
     Verdict("FineTuneJob", {"training": {"epochs": 1}}),
     Verdict("FineTuneJob", {"training": {"maxSteps": 5}}),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tuneyard_api.kinds.finetunejob import Cleaning
+from tuneyard_api.kinds.dataset import Cleaning
 from tuneyard_trainer.data.cleaning import ROW_STEPS, TOKEN_STEPS
 from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, length

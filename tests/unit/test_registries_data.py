@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 import pytest
 
 from support.tinymodel import TEMPLATE, byte_tokenizer, write_model
-from tuneyard_api.kinds.finetunejob import Cleaning, DataSource
+from tuneyard_api.kinds.dataset import Cleaning, DataSource
 from tuneyard_api.registry import DATA_FORMATS, DataFormat
 from tuneyard_store.store import ObjectInfo
 from tuneyard_trainer.data import formats

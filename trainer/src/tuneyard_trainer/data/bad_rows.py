@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tuneyard_api import reasons
-from tuneyard_api.kinds.finetunejob import BadRowsPolicy
+from tuneyard_api.kinds.dataset import BadRowsPolicy
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import RowError
 from tuneyard_trainer.data.readers.row import Place

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, get_args
 
-from tuneyard_api.kinds.finetunejob import Dataset, DataSource
+from tuneyard_api.kinds.dataset import Dataset, DataSource
 from tuneyard_store.store import Store
 from tuneyard_trainer.data.examples import Key, to_json
 from tuneyard_trainer.data.files import DataFile, fetch

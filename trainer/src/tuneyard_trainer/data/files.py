@@ -28,28 +28,30 @@ def find_objects(store: Store, uri: str) -> list[ObjectInfo]:
         BadInput: there are none.
     """
     found = list(store.list(uri))
+    folder = uri.rstrip("/") + "/"
     exact = [item for item in found if item.uri == uri]
-    below = [item for item in found if item.uri.startswith(uri.rstrip("/") + "/") and item.uri != uri]
-    # Consoles and file systems mark a folder with an empty object of its name.
-    is_marker = bool(exact) and not exact[0].size and (uri.endswith("/") or bool(below))
-    if exact and not is_marker:
+    below = [item for item in found if item.uri.startswith(folder) and not item.uri.endswith("/")]
+    if exact and not _is_marker(exact[0], below):
         return exact
-    data = [item for item in below if item.size and item.uri.endswith(endings())]
+    data = [item for item in below if item.uri.endswith(endings())]
     if not data:
-        raise _no_data(store, uri, [item for item in below if not item.uri.endswith("/")], is_marker)
-    return data
+        others = [item.uri.removeprefix(folder) for item in below]
+        raise _no_data(uri, store.endpoint(uri), others, is_marked=bool(exact))
+    return [item for item in data if item.size] or data
 
 
-def _no_data(store: Store, uri: str, below: list[ObjectInfo], is_marker: bool) -> BadInput:
-    what = "only the empty object that marks a folder" if is_marker else "no data"
-    others = [item.uri.removeprefix(uri.rstrip("/") + "/") for item in below]
+def _is_marker(item: ObjectInfo, below: list[ObjectInfo]) -> bool:
+    """Consoles and file systems mark a folder with an empty object of its name."""
+    return not item.size and (item.uri.endswith("/") or bool(below))
+
+
+def _no_data(uri: str, endpoint: str, others: list[str], is_marked: bool) -> BadInput:
+    what = "only the empty object that marks a folder" if is_marked else "no data"
     if others:
         what = f"no data, but {len(others)} other objects ({', '.join(others[:OTHERS_SHOWN])})"
-        if any(item.uri.endswith(endings()) for item in below):
-            return no_rows(uri)
     return BadInput(
         reasons.DATASET_NOT_FOUND,
-        f"There is {what} at {uri} in {store.endpoint(uri)}",
+        f"There is {what} at {uri} in {endpoint}",
         f"Upload it there, or correct the uri: an object, or a prefix with files that end in {', '.join(endings())}.",
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tuneyard_api import reasons
-from tuneyard_api.kinds.finetunejob import BadRowsPolicy, Cleaning, DataSource
+from tuneyard_api.kinds.dataset import BadRowsPolicy, Cleaning, DataSource
 from tuneyard_trainer.data.bad_rows import BadRows
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import Chat, Example, Key, RowError, content_key

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from tuneyard_api.kinds.finetunejob import Cleaning
+from tuneyard_api.kinds.dataset import Cleaning
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import content
 from tuneyard_trainer.data.source import SourceRow

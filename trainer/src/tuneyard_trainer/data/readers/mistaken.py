@@ -1,5 +1,7 @@
 """Files that are something else than their name says: told by their first bytes, with what to do."""
 
+import codecs
+import re
 from typing import Final
 
 from tuneyard_trainer.runtime.userfiles import Mistaken, mistaken
@@ -8,6 +10,7 @@ HEAD_BYTES: Final = 4096
 """So many bytes of a file tell what it is."""
 
 PARQUET: Final = b"PAR1"
+TABLES: Final = (".csv", ".tsv")
 _AS_UTF8: Final = "Write it as UTF-8, for example with iconv -f UTF-16 -t UTF-8."
 _UNPACK: Final = "Unpack it, and upload the data files that are in it."
 _NOT_DATA: Final = "Upload the rows as JSON Lines, JSON, CSV or Parquet."
@@ -65,12 +68,18 @@ def _binary(head: bytes) -> Mistaken | None:
 
 def _other_text(head: bytes, ending: str) -> Mistaken | None:
     """JSON in a .csv file, and tables in others."""
-    lines = [line for line in head.lstrip(b"\xef\xbb\xbf \t\r\n").splitlines()[:5] if line.strip()]
-    has_json = any(line.lstrip()[:1] in (b"{", b"[") for line in lines)
-    if ending in (".csv", ".tsv"):
-        if lines and lines[0].startswith((b'{"', b"[{", b"{'")):
-            return Mistaken("is JSON, not CSV", "Give its name the ending .jsonl.")
+    lines = [line.strip() for line in head.removeprefix(codecs.BOM_UTF8).splitlines()[:5] if line.strip()]
+    if not lines:
         return None
-    if len(lines) > 1 and not has_json and all(b"," in line or b"\t" in line or b";" in line for line in lines[:2]):
-        return Mistaken("looks like a table, not JSON", "Give its name the ending .csv or .tsv.")
-    return None
+    if ending in TABLES:
+        is_json = lines[0].startswith((b'{"', b"[{", b"{'"))
+        return Mistaken("is JSON, not CSV", "Give its name the ending .jsonl.") if is_json else None
+    return (
+        Mistaken("looks like a table, not JSON", "Give its name the ending .csv or .tsv.") if _is_table(lines) else None
+    )
+
+
+def _is_table(lines: list[bytes]) -> bool:
+    """Whether the lines have cells, and none begins as JSON does."""
+    has_json = any(line.startswith((b"{", b"[")) for line in lines)
+    return len(lines) > 1 and not has_json and all(re.search(rb"[,;\t]", line) for line in lines[:2])
