@@ -19,6 +19,7 @@ from tuneyard_store.store import Store
 from tuneyard_trainer.data.examples import RowError
 from tuneyard_trainer.data.formats import detect
 from tuneyard_trainer.data.readers import endings, read_rows
+from tuneyard_trainer.data.readers.row import BrokenRow
 from tuneyard_trainer.model.check import CONFIG
 from tuneyard_trainer.model.layout import INDEX, config_files, weight_files
 from tuneyard_trainer.runtime.errors import BadInput, from_store
@@ -146,9 +147,11 @@ def _check_rows(path: Path) -> None:
     """Raises BadInput where one of the first rows is broken, or of no known format."""
     for row in islice(read_rows(path, str(path)), CHECKED_ROWS):
         try:
+            if isinstance(row, BrokenRow):
+                raise row.error
             detect(row.fields)
         except RowError as error:
-            raise BadInput(error.reason, f"{row.where}: {error}", error.advice) from error
+            raise error.at(row.place) from error
 
 
 def _sha256(path: Path) -> bytes:
