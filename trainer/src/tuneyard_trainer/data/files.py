@@ -28,16 +28,15 @@ def find_objects(store: Store, uri: str) -> list[ObjectInfo]:
         BadInput: there are none.
     """
     found = list(store.list(uri))
+    exact = next((item for item in found if item.uri == uri), None)
     folder = uri.rstrip("/") + "/"
-    exact = [item for item in found if item.uri == uri]
     below = [item for item in found if item.uri.startswith(folder) and not item.uri.endswith("/")]
-    if exact and not _is_marker(exact[0], below):
-        return exact
-    data = [item for item in below if item.uri.endswith(endings())]
-    if not data:
-        others = [item.uri.removeprefix(folder) for item in below]
-        raise _no_data(uri, store.endpoint(uri), others, is_marked=bool(exact))
-    return [item for item in data if item.size] or data
+    if exact and not _is_marker(exact, below):
+        return [exact]
+    if data := [item for item in below if item.uri.endswith(endings())]:
+        return data
+    others = [item.uri.removeprefix(folder) for item in below]
+    raise _no_data(uri, store.endpoint(uri), others, is_marked=exact is not None)
 
 
 def _is_marker(item: ObjectInfo, below: list[ObjectInfo]) -> bool:
@@ -64,7 +63,8 @@ def fetch(store: Store, uri: str, directory: Path) -> list[DataFile]:
     """
     directory.mkdir(parents=True, exist_ok=True)
     objects = find_objects(store, uri)
-    if not any(item.size for item in objects):
+    objects = [item for item in objects if item.size]
+    if not objects:
         raise no_rows(uri)
     paths = [directory / f"{number:05d}" for number in range(len(objects))]
     return [
