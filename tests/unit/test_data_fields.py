@@ -9,6 +9,7 @@ import pytest
 from support.datafiles import Json, lines, read
 from tuneyard_trainer.runtime.errors import BadInput
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "data" / "formats"
 WHY: Json = {"role": "user", "content": "Why?"}
 SO: Json = {"role": "assistant", "content": "So."}
 TOOL: Json = {"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}}
@@ -304,3 +305,12 @@ def test_formats_are_told(tmp_path: Path) -> None:
 def test_other_format_than_said(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="line 1: the fields messages are of the format messages, not alpaca"):
         read(tmp_path / "x", lines({"messages": [WHY, SO]}), format="alpaca")
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: path.name)
+def test_examples_are_read_whole(tmp_path: Path, path: Path) -> None:
+    examples, reading = read(tmp_path / "x", path.read_bytes(), path.name)
+    assert len(examples) == reading.findings.rows > 0
+    assert not reading.findings.unread
+    (seen,) = reading.findings.formats.values()
+    assert seen.format == {"tools": "messages", "dolly": "alpaca"}.get(path.stem, path.stem)
