@@ -47,15 +47,7 @@ def made(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(directory: Path) -> Any:
-    return (
-        llmcompressor_worker.load(directory)
-        if not quantized(directory)
-        else AutoModelForCausalLM.from_pretrained(directory)
-    )
-
-
-def quantized(directory: Path) -> bool:
-    return "quantization_config" in json.loads((directory / "config.json").read_text())
+    return AutoModelForCausalLM.from_pretrained(directory, dtype="auto")
 
 
 def rounded(model: Any, name: str) -> Any:
