@@ -30,7 +30,7 @@ def push(server: Server, *words: str | Path, code: int = 0, environment: Mapping
     """What the program printed; with the keys in its environment, or what is given instead."""
     keys = environment or {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     place = {"AWS_ENDPOINT_URL": server.endpoint, "AWS_CA_BUNDLE": str(server.folder / "ca.pem")}
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")} | place | keys
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")} | place | dict(keys)
     command = [sys.executable, "-m", "tuneyard_trainer.commands.cli", "push", *map(str, words)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == code, done.stdout + done.stderr

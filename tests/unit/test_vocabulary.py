@@ -8,6 +8,7 @@ import pytest
 from support.tinymodel import TEMPLATE, TURN_END, byte_tokenizer
 from tuneyard_trainer.data.columns import INPUT_IDS
 from tuneyard_trainer.data.examples import Chat
+from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.template import ChatTemplate
 from tuneyard_trainer.data.tokenize import TokenizedExample
@@ -58,7 +59,7 @@ def test_a_token_that_chats_use(template: str, tmp_path: Path) -> None:
 
 def test_a_token_of_a_row() -> None:
     rows = [
-        TokenizedExample(SourceRow(Chat(()), f"s3://data/d.jsonl, line {number}", "train", b""), {INPUT_IDS: ids})
+        TokenizedExample(SourceRow(Chat(()), Place("s3://data/d.jsonl", number), "train", b""), {INPUT_IDS: ids})
         for number, ids in enumerate(([], [0, 257], [3, 258]), start=1)
     ]
     checked = within(rows, 258, "tokenizer.json")

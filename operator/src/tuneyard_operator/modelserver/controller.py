@@ -104,7 +104,12 @@ CONTROLLER: Final[Controller[World, Settings]] = Controller(
         Watches(SERVICE, waiting_for_name, trim=trim_service),
         Watches(RESOURCE_QUOTA, partial(quotas.waiting_objects, KIND), trim=quotas.trim),
     ),
-    indexes=(Index(KIND, followed_jobs), Index(KIND, quotas.waits_for_quota), quotas.QUOTAS, turns.index(KIND)),
+    indexes=(
+        Index(KIND, followed_jobs),
+        Index(KIND, quotas.waits_for_quota),
+        quotas.QUOTAS,
+        Index(KIND, turns.upgrade),
+    ),
     state=StateGauge("tuneyard_modelservers", "ModelServers that serve", "available", available),
     observe=observe,
     plan=plan,

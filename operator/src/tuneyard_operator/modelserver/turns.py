@@ -7,9 +7,7 @@ from typing import Final
 
 from tuneyard_api import reasons
 from tuneyard_operator.machinery.cache import Reader
-from tuneyard_operator.machinery.controller import Index
 from tuneyard_operator.machinery.objects import Json, Key, condition, key_of
-from tuneyard_operator.machinery.resources import Resource
 from tuneyard_operator.modelserver.artifact import Waiting
 
 # Under which servers are found, in all namespaces.
@@ -17,11 +15,8 @@ ROLLING: Final = Key("Upgrade", "", "rolling")
 WAITING: Final = Key("Upgrade", "", "waiting")
 
 
-def index(kind: Resource) -> Index:
-    return Index(kind, _upgrade)
-
-
-def _upgrade(server: Json) -> list[Key]:
+def upgrade(server: Json) -> list[Key]:
+    """Under which of the keys above the cache finds the server."""
     reason = condition(server, "Progressing").get("reason")
     if reason == reasons.WAITING_FOR_TURN:
         return [WAITING]
