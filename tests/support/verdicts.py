@@ -145,7 +145,11 @@ VERDICTS: Final = [
     Verdict("ModelServer", _engine("vllm", llamacpp={}), OTHER_ENGINE.format("llamacpp")),
     Verdict("ModelServer", _engine("llamacpp", model=_follows("gguf-q5_k_m"))),
     Verdict("ModelServer", _engine("llamacpp", model=_follows("recommended"))),
-    Verdict("ModelServer", _engine("llamacpp", model=_follows("int8")), "the engine llamacpp cannot load bf16, int8"),
+    Verdict(
+        "ModelServer",
+        _engine("llamacpp", model=_follows("int8")),
+        "the engine llamacpp cannot load bf16, fp16, int8, fp8, gptq, awq",
+    ),
     Verdict("ModelServer", _engine("vllm", model=_follows("gguf-q8_0")), "the engine vllm cannot load gguf-q4_k_m"),
     Verdict("ModelServer", _engine("auto", model=_follows("gguf-q8_0"))),
     Verdict("ModelServer", _cors("*")),

@@ -1,6 +1,6 @@
 """Whatever spec the API server stores, the operator answers with a condition or a child, and never with an exception.
 
-TUNEYARD_EXAMPLES=5000 draws that many specs of each kind; without it the same sixty are drawn every time.
+TUNEYARD_EXAMPLES=5000 draws that many specs of each kind; without it the same twenty-five are drawn every time.
 """
 
 import json
@@ -23,7 +23,7 @@ from tuneyard_operator.machinery.objects import condition_in
 Json = dict[str, Any]
 SLOW: Final = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 PROFILE: Final = settings(
-    max_examples=EXAMPLES or 60, derandomize=not EXAMPLES, deadline=None, database=None, suppress_health_check=SLOW
+    max_examples=EXAMPLES or 25, derandomize=not EXAMPLES, deadline=None, database=None, suppress_health_check=SLOW
 )
 # The conditions that say that a spec is wrong.
 TOLD_BY: Final = {"FineTuneJob": "Failed", "ModelServer": "Progressing"}

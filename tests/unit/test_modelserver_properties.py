@@ -192,7 +192,7 @@ class ModelServerLife(RuleBasedStateMachine):
         second = self.cluster.plan()
         assert (second.apply, second.delete) == ([], [])
         # The status of a plan describes the Deployments before its own writes.
-        if all(item["kind"] != "Deployment" for item in first.apply):
+        if all(item["kind"] != "Deployment" for item in [*first.apply, *first.delete]):
             assert second.events == []
             assert second.status == first.status
 

@@ -6,6 +6,7 @@ The webhook, the conditions of the operator and `tuneyard validate` say it with 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -66,7 +67,13 @@ def _object_problems(kind: Kind, document: Mapping[str, Any]) -> list[Problem]:
 
 def _problem(kind: Kind, error: ErrorDetails) -> Problem:
     path = error["loc"]
-    return Problem(_written(path), _message(error, model_schema(kind.spec), path))
+    return Problem(_written(path), _message(error, _schema(kind.spec), path))
+
+
+@cache
+def _schema(model: type[Model]) -> Json:
+    """The schema of a model, which takes tens of milliseconds to make."""
+    return model_schema(model)
 
 
 def _message(error: ErrorDetails, schema: Json, path: Path) -> str:
