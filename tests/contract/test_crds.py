@@ -104,7 +104,7 @@ def test_invalid_job_is_rejected(part: Json, says: str) -> None:
     ("spec", "says"),
     [
         (SERVER | {"replicas": -1}, "spec.replicas"),
-        (SERVER | {"engine": "magic"}, 'supported values: "vllm"'),
+        (SERVER | {"engine": "magic"}, 'supported values: "auto", "vllm", "llamacpp"'),
     ],
 )
 def test_invalid_server_is_rejected(spec: Json, says: str) -> None:
@@ -228,7 +228,8 @@ def test_kubectl_get_answers_where_it_is_and_how_far() -> None:
     apply(thing("FineTuneJob", "shown", JOB))
     progress = {"percent": 42, "loss": 1.25, "eta": "4m10s"}
     failed = [said("Failed", reason="DatasetEmpty")]
-    set_status("FineTuneJob", "shown", {"phase": "Training", "progress": progress, "conditions": failed})
+    shown = {"phase": "Training", "reason": "DatasetEmpty", "progress": progress, "conditions": failed}
+    set_status("FineTuneJob", "shown", shown)
     header, row = kubectl("get", resource("FineTuneJob"), "shown", "-n", NAMESPACE).splitlines()
     assert header.split() == ["NAME", "PHASE", "PERCENT", "LOSS", "ETA", "RECOMMENDED", "REASON", "AGE"]
     assert row.split()[:5] == ["shown", "Training", "42", "1.25", "4m10s"]
