@@ -88,6 +88,11 @@ class Training(Model):
     seed: int = Field(default=42, ge=0, le=4294967295, description="Default: 42.")
     checkpoints: Checkpoints = Checkpoints()
 
+    @property
+    def patience(self) -> int | None:
+        """Validations without a lower loss after which the run ends; None: it does not end early."""
+        return self.early_stopping.patience if self.early_stopping else None
+
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
         return (

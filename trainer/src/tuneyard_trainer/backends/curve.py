@@ -5,7 +5,9 @@ A log has an entry for each step, {"step": 3, "loss": 1.2}, and one for each val
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Final
 
 from tuneyard_api.kinds.finetunejob_status import CurvePoint
@@ -46,16 +48,18 @@ def mean_loss(log: Log) -> float | None:
 
 def curve(log: Log) -> list[CurvePoint]:
     """A point for each validation, with the mean training loss of the steps since the one before it."""
+    trained = [entry for entry in log if "loss" in entry]
     points: list[CurvePoint] = []
-    since = 0
+    begin = 0
     for entry in log:
         if "validation_loss" not in entry:
             continue
         step = int(entry["step"])
-        losses = [item["loss"] for item in log if "loss" in item and since < item["step"] <= step]
+        end = bisect_right(trained, step, key=itemgetter("step"))
+        losses = [item["loss"] for item in trained[begin:end]]
         loss = sum(losses) / len(losses) if losses else None
         points.append(CurvePoint(step=step, loss=loss, validation_loss=entry["validation_loss"]))
-        since = step
+        begin = end
     return points
 
 

@@ -34,8 +34,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         self.validation = validation
         self.autocast: Callable[[], AbstractContextManager[object]] = nullcontext
         self.save_every = request.training.checkpoints.every_minutes * 60
-        early = request.training.early_stopping
-        self.patience = early.patience if early else None
+        self.patience = request.training.patience
         self.saved_at = self.reported_at = self.step_started_at = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -52,7 +51,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
             self._validate(state)
         if is_last:
             return
-        if curve.has_stalled(curve.curve(state.log_history), self.patience):
+        if self.patience is not None and curve.has_stalled(curve.curve(state.log_history), self.patience):
             control.should_training_stop = True
             return
         stop = any_process(self.request.stop_file.exists())
@@ -66,7 +65,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         loss = self.validation.loss(self.autocast)
         state.log_history.append({"step": state.global_step, "validation_loss": loss})
         points = curve.curve(state.log_history)
-        if curve.best(points) is points[-1]:
+        if self.request.training.keep == "best" and curve.best(points) is points[-1]:
             self.validation.keep()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

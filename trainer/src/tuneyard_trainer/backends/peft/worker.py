@@ -102,8 +102,7 @@ def _finish(request: PeftRequest, trainer: AdapterTrainer) -> TrainOutcome:
     """Writes the adapter when the run is at its end."""
     state, training = trainer.state, request.training
     points = curve.curve(state.log_history)
-    patience = training.early_stopping.patience if training.early_stopping else None
-    stopped_early = state.global_step < request.steps and curve.has_stalled(points, patience)
+    stopped_early = state.global_step < request.steps and curve.has_stalled(points, training.patience)
     finished = stopped_early or state.global_step == request.steps
     kept = state.global_step
     if finished and training.keep == "best" and (found := curve.best(points)):
