@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow
+from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow, length
 from tuneyard_trainer.data.shards import ShardWriter, read_rows
 
 ids = st.lists(st.integers(0, 2**31 - 1))
@@ -30,6 +30,7 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[Tokeniz
     assert len(read) == len(rows)
     assert list(read) == rows == read[:]
     assert read[::-2] == rows[::-2]
+    assert read.lengths == [length(row) for row in rows]
     with pytest.raises(IndexError):
         read[len(rows)]
     if rows:

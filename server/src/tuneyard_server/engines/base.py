@@ -1,5 +1,6 @@
 """What the server needs to know about an engine. Each module of this package exposes an Engine as ENGINE."""
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -33,6 +34,14 @@ class Cause(NamedTuple):
     message: str
     reason: str = reasons.ENGINE_CRASHED
     advice: str = "See the engine's log."
+
+
+def with_remedy(message: str, remedies: Iterable[tuple[re.Pattern[str], str, str]]) -> Cause:
+    """The cause with the reason and the advice of the first pattern that is found in its message."""
+    for pattern, reason, advice in remedies:
+        if pattern.search(message):
+            return Cause(message, reason, advice)
+    return Cause(message)
 
 
 class Work(NamedTuple):

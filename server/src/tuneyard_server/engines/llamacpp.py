@@ -11,7 +11,7 @@ from typing import Final
 from tuneyard_api import reasons
 from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_api.kinds.llamacpp import LlamaCpp
-from tuneyard_server.engines.base import Cause, Command, Engine, Route, Work
+from tuneyard_server.engines.base import Cause, Command, Engine, Route, Work, with_remedy
 
 ROUTES: Final = (
     Route("/v1/models", "GET"),
@@ -101,10 +101,7 @@ def explain(lines: Iterable[str]) -> Cause:
     errors = [found[1].strip() for line in lines if (found := ERROR_LINE.match(line))]
     causes = [error for error in errors if not any(words in error for words in CONSEQUENCES)]
     message = next(iter(causes or errors), "no error in its log")
-    for pattern, reason, advice in REMEDIES:
-        if pattern.search(message):
-            return Cause(message, reason, advice)
-    return Cause(message)
+    return with_remedy(message, REMEDIES)
 
 
 def work(metrics: str) -> Work | None:

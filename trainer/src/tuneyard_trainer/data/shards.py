@@ -33,6 +33,14 @@ class TokenizedRows(Sequence[TokenizedRow]):
     def columns(self) -> frozenset[str]:
         return frozenset(self._columns)
 
+    @property
+    def lengths(self) -> list[int]:
+        """The tokens of each row's longest column, without reading the rows."""
+        if not self._columns:
+            return []
+        lengths: list[int] = np.maximum.reduce([np.diff(offsets) for _, offsets in self._columns.values()]).tolist()
+        return lengths
+
     def __len__(self) -> int:
         return self._rows
 

@@ -11,7 +11,6 @@ from tuneyard_api.kinds.training import Training
 from tuneyard_store.artifact import publish_directory
 from tuneyard_trainer.backends import backend_of, check_training, curve
 from tuneyard_trainer.backends.schedule import total_steps
-from tuneyard_trainer.data.columns import length
 from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.model.layout import download_model, fresh
@@ -100,10 +99,8 @@ def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
 
 def _validation_steps(training: Training, steps: int, rows: Path, validation_rows: Path) -> int:
     trained, held_out = read_rows(rows), read_rows(validation_rows)
-    batch_tokens = sum(map(length, trained)) / len(trained) * training.effective_batch_size
-    return curve.validation_steps(
-        training.eval_steps, steps, batch_tokens, sum(map(length, held_out[:VALIDATION_ROWS]))
-    )
+    batch_tokens = sum(trained.lengths) / len(trained) * training.effective_batch_size
+    return curve.validation_steps(training.eval_steps, steps, batch_tokens, sum(held_out.lengths[:VALIDATION_ROWS]))
 
 
 def _agree_on_checkpoint(context: StageContext, rendezvous: Rendezvous, checkpoints: Checkpoints) -> Checkpoint | None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Final
 
 from tuneyard_api import reasons
-from tuneyard_server.engines.base import Cause
+from tuneyard_server.engines.base import Cause, with_remedy
 
 # The last line of a Python traceback: `ValueError: …`, `torch.OutOfMemoryError: …`.
 ERROR_LINE: Final = re.compile(r"(?:^|\s)([\w.]*(?:Error|Exception)): (.+)")
@@ -52,14 +52,7 @@ def explain(lines: Iterable[str]) -> Cause:
     found, after = (causes or errors)[-1]
     # pydantic writes what is wrong into the next line, followed by the whole input.
     text = after.partition(" [type=")[0] if "validation error" in found[2] else found[2]
-    return with_remedy(f"{found[1]}: {text.strip()}")
-
-
-def with_remedy(message: str) -> Cause:
-    for pattern, reason, advice in REMEDIES:
-        if pattern.search(message):
-            return Cause(message, reason, advice)
-    return Cause(message)
+    return with_remedy(f"{found[1]}: {text.strip()}", REMEDIES)
 
 
 def _wrong_option(lines: list[str]) -> str:

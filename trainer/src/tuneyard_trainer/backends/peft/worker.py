@@ -20,12 +20,12 @@ from tuneyard_api.contracts.requests import TrainOutcome
 from tuneyard_trainer.backends import curve
 from tuneyard_trainer.backends.peft.backend import PeftRequest
 from tuneyard_trainer.backends.peft.batches import on_device, summed_loss
-from tuneyard_trainer.backends.peft.batching import Batching
+from tuneyard_trainer.backends.peft.batching import PROBE_ROWS, Batching
 from tuneyard_trainer.backends.peft.callback import StageCallback
 from tuneyard_trainer.backends.peft.model import adapted_model, save_adapter
 from tuneyard_trainer.backends.peft.validation import Validation
 from tuneyard_trainer.backends.schedule import row_order
-from tuneyard_trainer.data.columns import TokenizedRow, length
+from tuneyard_trainer.data.columns import TokenizedRow
 from tuneyard_trainer.data.shards import TokenizedRows, read_rows
 from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, TryAgain
 from tuneyard_trainer.runtime.rendezvous import RESTART_ADVICE
@@ -46,7 +46,9 @@ def fine_tune(request: PeftRequest) -> TrainOutcome | None:
 
     rows = read_rows(request.rows)
     model = adapted_model(request)
-    batching = Batching.of(model, rows, training.packing and training.attention != "eager")
+    shortest = sorted(range(len(rows)), key=rows.lengths.__getitem__)[:PROBE_ROWS]
+    packing = training.packing and training.attention != "eager"
+    batching = Batching.of(model, [rows[index] for index in shortest], packing)
     trainer = _trainer(request, model, rows, batching)
     _train(trainer, request.resume)
     if not trainer.is_local_process_zero():
@@ -76,7 +78,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
 
 def _trainer(request: PeftRequest, model: PeftModel, rows: TokenizedRows, batching: Batching) -> AdapterTrainer:
     training, arguments = request.training, training_arguments(request)
-    lengths = [length(row) for row in rows]
+    lengths = rows.lengths
     batch, micro = training.effective_batch_size, arguments.per_device_train_batch_size
     order = row_order(lengths, request.steps, batch, training.seed, batch // micro if batching.is_packed else None)
     held_out = read_rows(request.validation_rows)[: request.validation_count] if request.validation_rows else []
