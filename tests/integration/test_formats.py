@@ -14,6 +14,7 @@ from integration.architectures import ARCHITECTURES, VOCABULARY, write_tiny
 from tuneyard_api import reasons
 from tuneyard_trainer.exporters import format_of
 from tuneyard_trainer.exporters.fidelity import ROUNDING
+from tuneyard_trainer.exporters.formats.gptq import READ_UNPACKED
 from tuneyard_trainer.exporters.smoothing import PAIRS
 from tuneyard_trainer.model.layout import weight_files
 from tuneyard_trainer.model.shape import local_shape
@@ -33,6 +34,8 @@ def refusal(model_type: str, name: str) -> str | None:
         return None
     if name == "awq" and model_type not in PAIRS:
         return "not known to be right"
+    if name == "gptq" and model_type in READ_UNPACKED:
+        return "cannot be read by transformers"
     return NOT_QUANTIZED.get(model_type)
 
 

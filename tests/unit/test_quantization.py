@@ -53,6 +53,12 @@ def test_why_transposed_layers_do_not_fit() -> None:
     assert "Conv1D" in str(format_of("int8").misfit(ModelShape({"model_type": "gpt2"}, GPT2)))
 
 
+def test_packed_weights_that_cannot_be_read_back() -> None:
+    shape = ModelShape({"model_type": "gpt_bigcode"}, llama_shapes(SHAPES))
+    assert format_of("gptq").misfit(shape) == "packed 4-bit weights of gpt_bigcode cannot be read by transformers"
+    assert format_of("int8").misfit(shape) is None
+
+
 @pytest.mark.parametrize("experts", [JOINT, SINGLE])
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_experts(name: str, experts: dict[str, tuple[int, ...]]) -> None:

@@ -18,6 +18,7 @@ from loguru import logger
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM
 
+from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import ItemsDone, QuantizeOutcome, QuantizeRequest
 from tuneyard_api.kinds.finetunejob_status import Fidelity
 from tuneyard_trainer.exporters import fidelity, format_of
@@ -25,6 +26,7 @@ from tuneyard_trainer.exporters.base import Recipe
 from tuneyard_trainer.exporters.logits import Reference
 from tuneyard_trainer.model.layout import copy_config_files, weight_files
 from tuneyard_trainer.model.shape import kind, local_shape
+from tuneyard_trainer.runtime.errors import blamed_on
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 
@@ -71,13 +73,24 @@ def make(
     # config.json has the quantization; recipe.yaml would repeat it.
     (output / "recipe.yaml").unlink(missing_ok=True)
     copy_config_files(source, output, but=("config.json",))
-    found = reference.compare(AutoModelForCausalLM.from_pretrained(output, dtype="auto", local_files_only=True))
+    found = reference.compare(read_back(name, output))
     fidelity.check(name, found, nearest)
     return found
 
 
 def load(directory: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16, local_files_only=True)
+
+
+def read_back(name: str, directory: Path) -> Any:
+    """The artifact as those read it who download it.
+
+    Raises:
+        BadInput: transformers cannot read it.
+    """
+    what = f"transformers cannot read what {name} makes of this model"
+    with blamed_on(what, reasons.QUANTIZATION_DIVERGED, f"Remove {name} from export.formats."):
+        return AutoModelForCausalLM.from_pretrained(directory, dtype="auto", local_files_only=True)
 
 
 def recipe_of(name: str, source: Path, ignored: list[str]) -> Recipe:

@@ -18,6 +18,9 @@ BLOCK_SIZE: Final = 32
 OBSERVER: Final = "memoryless_mse"
 # Layers of the same shape that are quantized together, such as gate and up, or key and value.
 BATCH: Final = 8
+# Architectures whose code in transformers asks for the weight of a linear layer while the model is read, and packed
+# layers have none (found in `_init_weights` of transformers 5).
+READ_UNPACKED: Final = frozenset({"gpt_bigcode", "falcon_mamba", "mamba", "mamba2", "nanochat", "recurrent_gemma"})
 
 
 def group_size(columns: Iterable[int]) -> int | None:
@@ -27,6 +30,8 @@ def group_size(columns: Iterable[int]) -> int | None:
 
 
 def misfit(shape: ModelShape) -> str | None:
+    if shape.model_type in READ_UNPACKED:
+        return f"packed 4-bit weights of {shape.model_type} cannot be read by transformers"
     return llmcompressor.misfit(shape) or ungrouped("gptq", shape)
 
 
