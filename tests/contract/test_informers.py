@@ -331,4 +331,5 @@ async def until_async(check: Callable[[], object], seconds: float = 30.0) -> Non
 def test_kinds_of_observations_are_watched() -> None:
     assert {each.kind for each in SOURCES} == {
         "FineTuneJob", "ModelServer", "Job", "Pod", "Deployment", "Service", "Event",
+        "PodDisruptionBudget", "ResourceQuota",
     }  # fmt: skip

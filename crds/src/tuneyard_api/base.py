@@ -237,7 +237,7 @@ class Resources(ContainerResources):
     requests: Amounts | None = Field(
         default=None,
         description="cpu, memory, ephemeral-storage requests. Default, where there is no limit either: cpu 500m, "
-        "memory 1Gi, ephemeral-storage 256Mi.",
+        "memory 1Gi.",
     )
     limits: Amounts | None = Field(
         default=None,

@@ -129,7 +129,7 @@ class Containers(Model):
     fetch: ContainerResources = Field(
         default=ContainerResources(),
         description="Downloads and verifies the artifact before the engine starts. Defaults, each where neither "
-        "request nor limit is given: requests cpu 100m, memory 256Mi, ephemeral-storage 64Mi; limit memory 1Gi.",
+        "request nor limit is given: requests cpu 100m, memory 256Mi, ephemeral-storage 64Mi; limit memory 2Gi.",
     )
     proxy: ContainerResources = Field(
         default=ContainerResources(),

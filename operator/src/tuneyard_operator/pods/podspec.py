@@ -89,8 +89,9 @@ def placement(resources: Resources, priority_class: str | None, spread: Mapping[
 
 
 # What a container that works with a model requests, where nothing is given: enough for the scheduler to spread pods,
-# and for a namespace whose quota wants requests. What a model really needs depends on its size.
-WORK_DEFAULTS: Final = ContainerResources(requests={"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "256Mi"})
+# and for a namespace whose quota wants requests. What a model really needs depends on its size. No ephemeral-storage: a
+# queue of Kueue that has no quota for a resource never admits a Job that requests it.
+WORK_DEFAULTS: Final = ContainerResources(requests={"cpu": "500m", "memory": "1Gi"})
 
 
 def container_resources(resources: ContainerResources, defaults: ContainerResources = WORK_DEFAULTS) -> Json:
