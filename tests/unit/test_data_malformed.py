@@ -115,7 +115,7 @@ REFUSED: dict[str, Refused] = {
     "a role that is a number": Refused(lines({"messages": [{"role": 7}]}), "InvalidRow", "message 1: the role is 7"),
     "a chat that is text": Refused(lines({"messages": "Why? So."}), "InvalidRow", "the field messages is no list"),
     "no messages": Refused(lines({"messages": []}), "InvalidRow", "the field messages is not a list with messages"),
-    "text": Refused(lines({"text": "Why? So."}), "InvalidRow", "Plain text is not trained"),
+    "text": Refused(lines({"text": " "}), "MissingAnswer", "the field text is missing or empty"),
     "a hundred fields": Refused(lines({f"x{n:03}": 1 for n in range(100)}), "InvalidRow", "x019 and 80 more are of no"),
     # Files that are something else.
     "a page": Refused(b"\n<!DOCTYPE html>\n<html>Log in", "InvalidFile", "x.jsonl is a web page"),
@@ -287,13 +287,13 @@ def test_dropped_rows_can_be_repaired(tmp_path: Path) -> None:
 
 def test_too_many_bad_rows(tmp_path: Path) -> None:
     """The three commonest faults are told, each with an example."""
-    rows = lines(*[ROW] * 20, *[{"question": "Why?"}] * 3, *[{"text": "x"}] * 2, {}, {"messages": []})
+    rows = lines(*[ROW] * 20, *[{"question": "Why?"}] * 3, *[{"txt": "x"}] * 2, {}, {"messages": []})
     with pytest.raises(BadInput) as raised:
         read(tmp_path / "x", rows)
     assert raised.value.reason == "MissingAnswer"
     assert raised.value.message == (
         "3 rows such as s3://data/x.jsonl, line 21: the field answer is missing or empty; "
-        "2 rows such as s3://data/x.jsonl, line 24: the fields text are of no known format; "
+        "2 rows such as s3://data/x.jsonl, line 24: the fields txt are of no known format; "
         "s3://data/x.jsonl, line 26: the fields (none) are of no known format; and 1 other faults. "
         "7 of 27 rows cannot be used; dataset.clean.badRows.maxFraction is 0.1"
     )

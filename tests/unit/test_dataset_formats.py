@@ -72,8 +72,8 @@ def test_invalid_row(name: str, row: Row, reason: str, expected: str) -> None:
 
 
 def test_unknown_format() -> None:
-    with pytest.raises(RowError, match="text, title") as raised:
-        detect({"title": "a", "text": "b"})
+    with pytest.raises(RowError, match="title, txt") as raised:
+        detect({"title": "a", "txt": "b"})
     for name in DATA_FORMATS:
         assert load_format(name).SHAPE in raised.value.advice
 

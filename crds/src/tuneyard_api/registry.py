@@ -33,6 +33,8 @@ class Backend(NamedTuple):
     description: str
     methods: tuple[str, ...]
     """The values of training.method that it implements."""
+    rows: tuple[str, ...] = ("chat", "text")
+    """The kinds of rows that it trains: chat, text, preference; see tuneyard_trainer.data.columns."""
     image: str = "trainer"
     """The role of its image in the operator's settings."""
 
@@ -65,10 +67,12 @@ class GateBound(NamedTuple):
 
 
 DATA_FORMATS: Final[dict[str, DataFormat]] = {
+    "preference": DataFormat("prompt, chosen, rejected"),
     "messages": DataFormat("OpenAI chat, with tools and tool calls"),
     "sharegpt": DataFormat("conversations with from and value"),
     "alpaca": DataFormat("instruction, input, output; also Dolly"),
     "prompt-completion": DataFormat("also question/answer"),
+    "text": DataFormat("plain text, all of which is trained"),
 }
 ARTIFACT_FORMATS: Final[dict[str, ArtifactFormat]] = {
     "bf16": ArtifactFormat("the merged model", engines=("vllm",)),

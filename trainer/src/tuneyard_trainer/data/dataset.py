@@ -73,7 +73,8 @@ def write_splits(
         for row in rows:
             split: Split = VALIDATION if row.source.key in validation else TRAIN
             writers[split].add(row.tokens)
-            texts[split].write(json.dumps(to_json(row.source.example), ensure_ascii=False) + "\n")
+            if not row.piece:
+                texts[split].write(json.dumps(to_json(row.source.example), ensure_ascii=False) + "\n")
             on_row(split, row)
     for split, writer in writers.items():
         writer.write(directory / split)

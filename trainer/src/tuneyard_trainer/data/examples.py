@@ -57,6 +57,10 @@ class Preference:
     chosen: Messages
     rejected: Messages
 
+    def chats(self) -> tuple[Chat, Chat]:
+        """The prompt with the chosen answer, and with the rejected one."""
+        return Chat((*self.prompt, *self.chosen)), Chat((*self.prompt, *self.rejected))
+
 
 Example = Chat | Text | Preference
 

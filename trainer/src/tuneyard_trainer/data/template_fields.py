@@ -7,7 +7,7 @@ from typing import Any, Final
 from jinja2 import TemplateError
 
 from tuneyard_api import reasons
-from tuneyard_trainer.data.examples import Chat, Message, RowError
+from tuneyard_trainer.data.examples import Chat, Example, Message, Preference, RowError
 from tuneyard_trainer.data.formats.turns import THOUGHT
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.template import ChatTemplate
@@ -73,12 +73,18 @@ def require_shown(
     fields = TemplateFields(template)
     for row in rows:
         try:
-            if isinstance(row.example, Chat):
-                fields.require(row.example)
+            for chat in _chats(row.example):
+                fields.require(chat)
         except RowError as error:
             on_error(error, row)
         else:
             yield row
+
+
+def _chats(example: Example) -> tuple[Chat, ...]:
+    if isinstance(example, Preference):
+        return example.chats()
+    return (example,) if isinstance(example, Chat) else ()
 
 
 def _fields(chat: Chat) -> Iterator[str]:

@@ -56,6 +56,7 @@ class DataReport:
     rows_in: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)  # by split
+    sequences: Counter[str] = field(default_factory=Counter)  # by split; long texts are cut into several
     supervised: int = 0
     lengths: "array[int]" = field(default_factory=lambda: array("i"))  # tokens of each kept row
     answers: AnswerCounts = field(default_factory=AnswerCounts)
@@ -72,10 +73,11 @@ class DataReport:
 
     def add(self, split: Split, row: TokenizedExample) -> None:
         """Counts a row that is kept."""
-        self.rows[split] += 1
+        self.sequences[split] += 1
+        self.rows[split] += not row.piece
         self.supervised += supervised(row.tokens)
         self.lengths.append(length(row.tokens))
-        if len(self.samples) < SAMPLES:
+        if len(self.samples) < SAMPLES and not row.piece:
             self.samples.append(content(row.source.example))
 
     def require_rows(self, kept: int) -> None:

@@ -31,6 +31,7 @@ from tuneyard_trainer.data.template_fields import require_shown
 from tuneyard_trainer.data.tokenize import ExampleTokenizer, TokenizedExample, tokenize_rows
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer, write_served_tokenizer
 from tuneyard_trainer.data.tokenize.vocabulary import check_vocabulary, within
+from tuneyard_trainer.data.trainable import require_trainable
 from tuneyard_trainer.exporters import check_formats
 from tuneyard_trainer.model.adaptable import check_target_modules
 from tuneyard_trainer.model.check import check_model
@@ -104,7 +105,7 @@ def run(context: StageContext) -> PrepareResult:
         dataset=publish(context, report, reading, output),
         tokenizer=publish_tokenizer(context),
         end_of_turn=report.answers.stop_tokens(tokenizer.context.turns.last_end),
-        total_steps=total_steps(context.spec.training, report.rows[TRAIN]),
+        total_steps=total_steps(context.spec.training, report.sequences[TRAIN]),
     )
 
 
@@ -194,7 +195,8 @@ def tokenize(
     def drop(error: RowError, row: SourceRow) -> None:
         bad.add(error, row.where, content(row.example))
 
-    rows = require_shown(followed(stoppable(spooled.rows(), context)), tokenizer.context.template, drop)
+    rows = require_trainable(followed(stoppable(spooled.rows(), context)), spec.training.backend, drop)
+    rows = require_shown(rows, tokenizer.context.template, drop)
     tokenized = tokenize_rows(rows, tokenizer, drop)
     tokenized = within(tokenized, embedding_size(context), tokenizer.context.tokenizer.name)
     write_splits(apply_steps(TOKEN_STEPS, tokenized, cleaning), validation, output, on_row)

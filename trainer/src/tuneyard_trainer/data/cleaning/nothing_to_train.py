@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from tuneyard_trainer.data.cleaning.step import CleaningContext
-from tuneyard_trainer.data.columns import supervised
+from tuneyard_trainer.data.columns import is_trainable
 from tuneyard_trainer.data.tokenize import TokenizedExample
 
 REASON: Final = "nothingToTrain"
@@ -12,7 +12,7 @@ REASON: Final = "nothingToTrain"
 
 def apply(rows: Iterable[TokenizedExample], context: CleaningContext) -> Iterator[TokenizedExample]:
     for row in rows:
-        if supervised(row.tokens):
+        if is_trainable(row.tokens):
             yield row
         else:
             context.drop(row.source, REASON)

@@ -12,9 +12,7 @@ from tuneyard_trainer.data.formats.fields import Fields, shown
 SHOWN_FIELDS: Final = 20
 
 # Rows that cannot be trained, by fields that they have, with what to do.
-PREFERENCE: Final = frozenset({"chosen", "rejected"})
 HINTS: Final[tuple[tuple[frozenset[str], str], ...]] = (
-    (frozenset({"text"}), "Plain text is not trained: split it into prompt and completion, or into messages. "),
     (frozenset({"error"}), "This looks like the error message of a service: download the data again. "),
 )
 
@@ -50,12 +48,6 @@ def detect(fields: Mapping[str, Any]) -> str:
         RowError: no format matches.
     """
     formats = {name: load_format(name) for name in DATA_FORMATS}
-    if fields.keys() >= PREFERENCE:
-        raise RowError(
-            reasons.INVALID_ROW,
-            "the fields chosen and rejected are a pair of answers, which cannot be trained yet",
-            "Write the chosen one as completion, and remove the other",
-        )
     for name, form in formats.items():
         if form.matches(fields):
             return name

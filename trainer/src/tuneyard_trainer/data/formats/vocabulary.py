@@ -21,7 +21,7 @@ HARMLESS: Final = frozenset(_HARMLESS.split())
 
 _OTHER_ANSWER: Final = "the row has an answer already: keep one of the two"
 _OTHER_QUESTION: Final = "the row has a question already: keep one of the two"
-_PREFERENCE: Final = "pairs of answers are not trained: keep the chosen one as the answer"
+_PREFERENCE: Final = "pairs of answers have both chosen and rejected, and a prompt: add what is missing"
 _MEDIA: Final = "only text is trained"
 _PASSAGES: Final = "write it into the field context, if the format has one, or into the question"
 _THOUGHT: Final = "name it reasoning_content"

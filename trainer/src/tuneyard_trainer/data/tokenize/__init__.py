@@ -1,20 +1,22 @@
 """Examples to tokens: a new kind of example is one module with `render` and `label`, and one line here."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Final, NamedTuple
 
-from tuneyard_trainer.data.columns import TokenizedRow
-from tuneyard_trainer.data.examples import Chat, Example, RowError
+from tuneyard_trainer.data.columns import IGNORED, LABELS, TokenizedRow
+from tuneyard_trainer.data.examples import Chat, Example, Preference, RowError, Text
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.template import ChatTemplate
-from tuneyard_trainer.data.tokenize import chat
+from tuneyard_trainer.data.tokenize import chat, preference, text
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
 from tuneyard_trainer.data.tokenize.tokens import Answer, Kind, TextPart, TokenizeContext
 from tuneyard_trainer.data.tokenize.turns import find_format
 
 TOKENIZERS: Final[dict[type[Example], Kind]] = {
     Chat: chat,
+    Text: text,
+    Preference: preference,
 }
 
 BATCH_ROWS: Final = 256
@@ -34,6 +36,8 @@ class TokenizedExample(NamedTuple):
     tokens: TokenizedRow
     answers: tuple[Answer, ...] = ()
     """Where the assistant's answers are among the tokens."""
+    piece: int = 0
+    """Which one, of plain text that is longer than training.maxLength and is cut."""
 
 
 class ExampleTokenizer:
@@ -68,16 +72,17 @@ class ExampleTokenizer:
         """The text of the row's first `length` tokens, in pieces that are trained and pieces that are not."""
         rendered = self._render(row)
         encodings = self.context.tokenizer.encode(rendered.texts)
-        answers = TOKENIZERS[type(row.example)].label(rendered, encodings, self.context).answers
-        text, places = rendered.texts[0], encodings[0].offsets[:length]
+        labels = TOKENIZERS[type(row.example)].label(rendered, encodings, self.context).columns[LABELS][:length]
+        shown, places = rendered.texts[0], encodings[0].offsets[:length]
         parts, position = [], 0
-        for begin, end in [(answer.begin, min(answer.end, length)) for answer in answers if answer.begin < answer.end]:
-            if begin < end:
-                parts += [TextPart(text=text[position : places[begin][0]], is_trained=False)]
-                position = places[end - 1][1]
-                parts += [TextPart(text=text[places[begin][0] : position], is_trained=True)]
+        for is_trained, group in groupby(enumerate(labels), lambda item: item[1] != IGNORED):
+            tokens = [number for number, _ in group]
+            if is_trained:
+                parts += [TextPart(text=shown[position : places[tokens[0]][0]], is_trained=False)]
+                position = places[tokens[-1]][1]
+                parts += [TextPart(text=shown[places[tokens[0]][0] : position], is_trained=True)]
         end = places[-1][1] if places else 0
-        return [part for part in (*parts, TextPart(text=text[position:end], is_trained=False)) if part.text]
+        return [part for part in (*parts, TextPart(text=shown[position:end], is_trained=False)) if part.text]
 
     def _render(self, row: SourceRow) -> Any:
         return TOKENIZERS[type(row.example)].render(row.example, self.context)

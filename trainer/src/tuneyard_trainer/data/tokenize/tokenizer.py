@@ -118,6 +118,17 @@ class ModelTokenizer:
         return {name: value for name, value in texts.items() if isinstance(value, str)}
 
     @cached_property
+    def text_start(self) -> str:
+        """The text of the tokens that the tokenizer puts before every text, such as <s>; empty where it has none."""
+        # Here, so that importing this module stays cheap.
+        from tokenizers import Tokenizer  # noqa: PLC0415
+
+        whole = Tokenizer.from_str(read_text(self.directory / TOKENIZER_FILE, self.name))
+        ids, bare = whole.encode("a").ids, whole.encode("a", add_special_tokens=False).ids
+        before = ids[: max(0, len(ids) - len(bare))] if ids[len(ids) - len(bare) :] == bare else []
+        return "".join(self.added_tokens.get(number, "") for number in before)
+
+    @cached_property
     def size(self) -> int:
         """The tokens of the model, without those that were added."""
         return int(self._tokenizer.get_vocab_size(with_added_tokens=False))

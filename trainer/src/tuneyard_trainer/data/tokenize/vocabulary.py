@@ -47,7 +47,9 @@ def within(rows: Iterable[TokenizedExample], limit: int, name: str) -> Iterator[
         BadInput: names the first row with another token.
     """
     for row in rows:
-        largest = max(row.tokens.get(INPUT_IDS, ()), default=0)
+        largest = max(
+            (max(values, default=0) for name, values in row.tokens.items() if name.endswith(INPUT_IDS)), default=0
+        )
         if largest >= limit:
             raise BadInput(
                 reasons.INVALID_MODEL,
