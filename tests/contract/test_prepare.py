@@ -240,9 +240,9 @@ def test_tokenized_rows(server: Server, tmp_path: Path) -> None:
         trained = [token for token in labels if token != IGNORED]
         assert 0 < len(trained) < len(ids)
         assert trained == ids[len(ids) - 1 - len(trained) : -1], "the answer, up to its end-of-turn token"
-    text = context.store.read(context.uri("prepare", "report.md")).decode()
-    assert "# Data of contract" in text
-    assert re.search(r"<\|im_start\|>assistant\n    ⟦A number, \d+\.<\|im_end\|>⟧", text)
+    text = context.store.read(context.uri("prepare", "report.html")).decode()
+    assert "<h1>Data of contract</h1>" in text
+    assert re.search(r"&lt;\|im_start\|&gt;assistant\n<mark>A number, \d+\.&lt;\|im_end\|&gt;</mark>", text)
     assert report.dataset.answers == AnswersStatus(given=40, trained=40)
 
 
@@ -264,8 +264,8 @@ def test_a_few_answers_may_be_left_out(server: Server, tmp_path: Path) -> None:
     outcome, context = prepare(spec(model=model, dataset=given), server.store(), tmp_path / "work")
     answers = report_of(outcome).dataset.answers
     assert answers == AnswersStatus(given=80, trained=40, left_out={"notShown": 40})
-    text = context.store.read(context.uri("prepare", "report.md")).decode()
-    assert "**Not every answer is trained.**" in text
+    text = context.store.read(context.uri("prepare", "report.html")).decode()
+    assert "Not every answer is trained." in text
 
 
 def test_validation_source(server: Server, tmp_path: Path) -> None:

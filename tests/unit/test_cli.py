@@ -250,9 +250,11 @@ def test_unavailable_server() -> None:
 def test_table() -> None:
     servers = [model_server(), model_server(conditions=[AVAILABLE, AT_REST], **READY)]
     text = shown(render_list([training(), failed(), published()], servers, NOW))
-    assert line(text, "Training") == "team x Training 4m00s 43 %, step 17/40, loss 1.2346, 1200 tokens/s, 4m10s left"
+    assert (
+        line(text, "Training") == "team x Training 9/10 4m00s 43 %, step 17/40, loss 1.2346, 1200 tokens/s, 4m10s left"
+    )
     assert line(text, "Failed") == "team x Failed 4m00s InvalidJSON"
-    assert line(text, "Succeeded") == "team x Succeeded bf16 4m00s"
+    assert line(text, "Succeeded") == "team x Succeeded 9/10 bf16 4m00s"
     assert line(text, "Available") == "team bot Available bf16 2/2 4m00s"
     assert line(text, "Pending").startswith("team bot Pending 4m00s The operator has not observed it yet.")
 

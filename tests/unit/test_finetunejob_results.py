@@ -124,7 +124,7 @@ def test_uris_follow_from_the_digests() -> None:
     cluster = FineTuning().at("publish")
     cluster.finish("publish")
     status = cluster.status
-    assert status["dataset"]["reportURI"] == f"s3://out/runs/{DIGESTS['prepare']}/prepare/report.md"
+    assert status["dataset"]["reportURI"] == f"s3://out/runs/{DIGESTS['prepare']}/prepare/report.html"
     assert status["evaluation"]["reportURI"] == f"s3://out/runs/{DIGESTS['evaluate']}/evaluate/report.html"
     assert status["artifacts"][0]["uri"] == f"s3://out/runs/{DIGESTS['export']}/export/bf16"
     assert status["recommended"]["uri"] == status["artifacts"][0]["uri"]

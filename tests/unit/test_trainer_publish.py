@@ -101,7 +101,7 @@ def test_model_card(release: Release) -> None:
         "Trained 40 steps; the adapter is that of step 30. Overfitting after step 30.",
         "**int8**",
         "| gptq | perplexity |",
-        f"s3://out/runs/{'d' * 64}/prepare/report.md",
+        f"s3://out/runs/{'d' * 64}/prepare/report.html",
     ):
         assert words in card
     example = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])

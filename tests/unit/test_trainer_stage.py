@@ -109,7 +109,7 @@ def test_committed_result_is_found_by_its_type(committed: tuple[StageContext, Me
                     "dropped": {"duplicate": 1},
                     "tokens": 99,
                     "digest": DIGEST,
-                    "reportURI": "s3://a/report.md",
+                    "reportURI": "s3://a/report.html",
                 },
                 "totalSteps": 12,
             },

@@ -113,6 +113,8 @@ def _facts(job: Json) -> Iterator[tuple[str, RenderableType]]:
     yield from zip(_labels("Restarts"), filter(None, restarts), strict=False)
     if dataset := here.get("dataset"):
         yield "Dataset", dataset_text(dataset)
+        if report := dataset.get("reportURI"):
+            yield "", report
     evaluation = here.get("evaluation", {})
     for metric, values in by_metric(evaluation).items():
         yield f"{metric[0].upper()}{metric[1:]}", values_text(values)

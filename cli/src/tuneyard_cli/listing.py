@@ -23,12 +23,18 @@ def render_list(jobs: Sequence[Json], servers: Sequence[Json], now: datetime) ->
 
 
 def _jobs(jobs: Sequence[Json], now: datetime) -> Table:
-    table = screen.table("NAMESPACE", "FINETUNEJOB", "PHASE", "RECOMMENDED", "AGE", "")
+    table = screen.table("NAMESPACE", "FINETUNEJOB", "PHASE", "ROWS KEPT", "RECOMMENDED", "AGE", "")
     for job in sorted(jobs, key=_place):
         phase = status(job).get("phase", "Pending")
         recommended = status(job).get("recommended", {}).get("format", "")
-        table.add_row(*_place(job), screen.state(phase), recommended, _age(job, now), note(job))
+        table.add_row(*_place(job), screen.state(phase), rows_kept(job), recommended, _age(job, now), note(job))
     return table
+
+
+def rows_kept(job: Json) -> str:
+    """Of the rows that were read, for example 1845/2149."""
+    dataset = status(job).get("dataset")
+    return f"{dataset['rowsKept']}/{dataset['rowsIn']}" if dataset else ""
 
 
 def note(job: Json) -> str:

@@ -12,7 +12,7 @@ from tuneyard_api.names import Stage
 
 STAGE_MARK: Final = "stage.json"
 RELEASE_FILE: Final = "release.json"
-REPORT_FILES: Final[dict[Stage, str]] = {"prepare": "report.md", "evaluate": "report.html", "publish": RELEASE_FILE}
+REPORT_FILES: Final[dict[Stage, str]] = {"prepare": "report.html", "evaluate": "report.html", "publish": RELEASE_FILE}
 
 
 def stage_uri(output_uri: str, digest: str, stage: Stage, *parts: str) -> str:

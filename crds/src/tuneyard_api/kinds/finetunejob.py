@@ -272,6 +272,8 @@ FINE_TUNE_JOB: Final = Kind(
         Column("ETA", ".status.progress.eta"),
         Column("Recommended", ".status.recommended.format"),
         Column("Model", ".status.recommended.uri", priority=1),
+        Column("Rows", ".status.dataset.rowsIn", "integer", priority=1),
+        Column("Kept", ".status.dataset.rowsKept", "integer", priority=1),
         Column("Reason", ".status.reason"),
         AGE,
     ],

@@ -13,10 +13,12 @@ from types import FrameType
 
 from tuneyard_api import names
 from tuneyard_api.contracts.termination import termination_message, write_termination_message
+from tuneyard_api.registry import DATA_FORMATS
 from tuneyard_api.stages import STAGES
 from tuneyard_store.credentials import Credentials, from_environment, load_credentials
 from tuneyard_store.errors import StoreError
 from tuneyard_store.schemes import open_store
+from tuneyard_trainer.commands.data_check import Check, check_and_print, default_spec
 from tuneyard_trainer.commands.jobfile import read_job_json, read_job_yaml
 from tuneyard_trainer.commands.local_run import run_locally
 from tuneyard_trainer.commands.push import print_pushed, push
@@ -67,7 +69,32 @@ def _parser() -> argparse.ArgumentParser:
     validate = commands.add_parser("validate", help="check a file with a FineTuneJob")
     validate.add_argument("file", type=Path)
     validate.set_defaults(command=_validate)
+    _add_data(
+        commands.add_parser("data", help="look at training data").add_subparsers(required=True, metavar="COMMAND")
+    )
     return parser
+
+
+def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    check = commands.add_parser("check", help="do what prepare does with data, on this machine, and write its report")
+    check.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a data file, or a directory with some")
+    check.add_argument("--model", type=Path, help="a directory with a tokenizer and a chat template, to count tokens")
+    check.add_argument("--job", type=Path, help="a YAML file with a FineTuneJob, for its settings")
+    check.add_argument("--format", choices=["auto", *DATA_FORMATS], help="of the rows; default: the job's, or auto")
+    check.add_argument(
+        "--columns", metavar="FIELD=COLUMN,...", type=_pairs, help="your names of fields, as in prompt=question"
+    )
+    check.add_argument("--ignore", metavar="FIELD", action="append", help="a field that is not read; may be repeated")
+    check.add_argument("--max-length", type=int, help="tokens per row; default: the job's, or 1024")
+    check.add_argument("--output", type=Path, default=Path("data-report"), help="a directory; default: %(default)s")
+    check.set_defaults(command=_check)
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs = dict(pair.partition("=")[::2] for pair in text.split(","))
+    if not all(pairs.values()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=COLUMN,...")
+    return pairs
 
 
 def _stage(options: argparse.Namespace) -> int:
@@ -146,6 +173,19 @@ def _validate(options: argparse.Namespace) -> int:
         return _reject(error)
     sys.stdout.write(f"{options.file}: FineTuneJob {job.name} is valid.\n")
     return names.EXIT_DONE
+
+
+def _check(options: argparse.Namespace) -> int:
+    try:
+        spec = read_job_yaml(options.job).spec if options.job else default_spec()
+    except StageError as error:
+        return _reject(error)
+    if options.max_length:
+        spec = spec.model_copy(update={"training": spec.training.model_copy(update={"max_length": options.max_length})})
+    given = {"format": options.format, "columns": options.columns, "ignore": options.ignore}
+    source = {name: value for name, value in given.items() if value is not None}
+    check = Check(options.files, spec, options.model, source, options.output)
+    return check_and_print(check, _stop_on(signal.SIGINT, signal.SIGTERM))
 
 
 def _reject(error: StageError) -> int:

@@ -9,16 +9,15 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from tuneyard_api import names, reasons
-from tuneyard_api.contracts.progress import ProgressReport, progress_details
 from tuneyard_api.contracts.results import RELEASE_FILE, PublishResult, stage_uri
 from tuneyard_api.names import Stage
 from tuneyard_api.quantity import cpu_threads
 from tuneyard_api.stages import chain
 from tuneyard_store.store import Store
+from tuneyard_trainer.commands.bars import progress_bars, show
 from tuneyard_trainer.commands.jobfile import FineTuneJob
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.progress import Progress
@@ -36,15 +35,7 @@ def run_locally(job: FineTuneJob, store: Store, work: Path, stopping: threading.
     )
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     logging.getLogger("botocore").setLevel(logging.WARNING)
-    with Bars(
-        TextColumn("{task.description:<9}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}"),
-        console=console,
-        disable=not console.is_terminal,
-    ) as bars:
+    with progress_bars(console) as bars:
         digests, outcome = _run_stages(job, store, work, stopping, bars)
     if not outcome.succeeded:
         _explain(console, outcome, work)
@@ -72,7 +63,7 @@ def _run_stages(
             work=work / stage.name,
             digests=digests,
             threads=threads,
-            progress=Progress(stage.name, partial(_show, bars, bar)),
+            progress=Progress(stage.name, partial(show, bars, bar)),
             stopping=stopping,
             log=log,
         )
@@ -85,10 +76,6 @@ def _run_stages(
         shutil.rmtree(context.work)
         digests = context.digests
     return digests, outcome
-
-
-def _show(bars: Bars, bar: TaskID, report: ProgressReport) -> None:
-    bars.update(bar, completed=report.percent, detail=progress_details(report.status()))
 
 
 def _explain(console: Console, outcome: Outcome, work: Path) -> None:

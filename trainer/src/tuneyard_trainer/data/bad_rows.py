@@ -69,20 +69,23 @@ class BadRows:
         """The commonest first."""
         return sorted(self._faults.values(), key=lambda fault: -fault.rows)
 
-    def require(self, rows: int) -> None:
-        """Raises BadInput when more of the rows are bad than dataset.clean.badRows.maxFraction.
+    def require(self, rows: int, policy: BadRowsPolicy | None = None) -> None:
+        """Raises BadInput when more of the rows are bad than dataset.clean.badRows allows.
 
         Args:
             rows: how many there were, good and bad.
+            policy: another one than the rows were read with.
         """
-        if self.count <= self._policy.max_fraction * rows:
+        policy = policy or self._policy
+        allowed = policy.max_fraction * rows if policy.policy == "drop" else 0
+        if self.count <= allowed:
             return
         faults = self.faults()
         told = "; ".join(map(str, faults[:TOLD]))
         more = f"; and {len(faults) - TOLD} other faults" if len(faults) > TOLD else ""
+        limit = f"maxFraction is {policy.max_fraction:g}" if policy.policy == "drop" else "policy is fail"
         raise BadInput(
             faults[0].error.reason,
-            f"{told}{more}. {self.count} of {rows} rows cannot be used; dataset.clean.badRows.maxFraction is "
-            f"{self._policy.max_fraction:g}",
+            f"{told}{more}. {self.count} of {rows} rows cannot be used; dataset.clean.badRows.{limit}",
             sentence(faults[0].error.advice),
         )

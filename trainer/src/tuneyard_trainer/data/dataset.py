@@ -36,9 +36,14 @@ def fetch_dataset(store: Store, dataset: Dataset, directory: Path) -> Files:
     """
     shutil.rmtree(directory, ignore_errors=True)
     files = {name: fetch(store, source.uri, directory / name) for name, source in sources(dataset).items()}
+    write_index(directory, files)
+    return files
+
+
+def write_index(directory: Path, files: Files) -> None:
+    """Leaves in `directory` what fetched_dataset reads."""
     index = {name: [(file.uri, str(file.path), file.sha256) for file in found] for name, found in files.items()}
     (directory / INDEX_FILE).write_text(json.dumps(index))
-    return files
 
 
 def fetched_dataset(directory: Path) -> Files:

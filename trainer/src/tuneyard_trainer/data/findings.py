@@ -2,8 +2,20 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from tuneyard_trainer.data.readers.row import Place
+
+ORIGINALS: Final = 20
+"""So many rows of each format are remembered as they were read."""
+
+
+class Original(NamedTuple):
+    """A row as it was read."""
+
+    format: str
+    text: str
+    """The beginning of it, as JSON."""
 
 
 @dataclass
@@ -28,5 +40,7 @@ class Findings:
     formats: dict[tuple[str, str], SeenFormat] = field(default_factory=dict)
     unread: Counter[str] = field(default_factory=Counter)
     """Rows by the path of a field that has a value and was not read."""
+    originals: dict[Place, Original] = field(default_factory=dict)
+    """Some rows as they were read; the report shows what became of them."""
     notes: Counter[str] = field(default_factory=Counter)
     """How often something was done to a row that is worth telling."""

@@ -9,8 +9,9 @@ from tuneyard_api.kinds.dataset import BadRowsPolicy, Cleaning, DataSource
 from tuneyard_trainer.data.bad_rows import BadRows
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import Chat, Example, Key, RowError, content_key
+from tuneyard_trainer.data.excerpt import excerpt
 from tuneyard_trainer.data.files import DataFile, no_rows
-from tuneyard_trainer.data.findings import Findings, SeenFormat
+from tuneyard_trainer.data.findings import ORIGINALS, Findings, Original, SeenFormat
 from tuneyard_trainer.data.formats import detect, listed, load_format, renamed, require
 from tuneyard_trainer.data.formats.fields import FieldRules, Fields, shown
 from tuneyard_trainer.data.readers import read_rows
@@ -88,6 +89,8 @@ class _SourceRows:
         self._asked |= fields.asked
         unread = [*fields.unread(), *self._hidden(row.fields)]
         self._note(name, row.place, fields, unread, example)
+        if self._findings.formats[self._source.uri, name].rows <= ORIGINALS:
+            self._findings.originals[row.place] = Original(name, excerpt(row.fields))
         return example
 
     def _format(self, fields: Fields) -> str:

@@ -1,51 +1,36 @@
-"""The data report: counts, lengths and two sample rows."""
+"""The data report: what was read, what was kept and why the rest was not, and some rows before and after."""
 
 from array import array
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
+
+import numpy as np
 
 from tuneyard_api import reasons
-from tuneyard_api.contracts.base import Contract
 from tuneyard_api.contracts.results import DatasetSummary
-from tuneyard_api.kinds.finetunejob_status import AnswersStatus
 from tuneyard_trainer.data.cleaning import too_long
 from tuneyard_trainer.data.columns import length, supervised
-from tuneyard_trainer.data.examples import content
+from tuneyard_trainer.data.dropped import DroppedRows
+from tuneyard_trainer.data.examples import Example, content
+from tuneyard_trainer.data.excerpt import excerpt
+from tuneyard_trainer.data.findings import Original
+from tuneyard_trainer.data.readers.row import Place
+from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.split import TRAIN, VALIDATION, Split
 from tuneyard_trainer.data.tokenize import TokenizedExample
 from tuneyard_trainer.data.tokenize.tokens import AnswerCounts, TextPart
 from tuneyard_trainer.reports.answers import answers_status
+from tuneyard_trainer.reports.data_document import Cluster, DataDocument, DroppedReason, LengthBin, Said, Sample
 from tuneyard_trainer.reports.reading import ReadingDocument
-from tuneyard_trainer.reports.render import render
 from tuneyard_trainer.runtime.errors import BadInput
 
 PERCENTILES: Final = (50, 90, 99, 100)
 SAMPLES: Final = 2
-
-
-class DataDocument(Contract):
-    """report.json"""
-
-    name: str
-    """Of the FineTuneJob."""
-    digest: str
-    rows_in: int
-    rows_kept: int
-    rows: dict[str, int]
-    """Kept rows by split."""
-    dropped: dict[str, int]
-    """Dropped rows by reason."""
-    tokens: int
-    supervised_tokens: int
-    length_percentiles: dict[str, int]
-    """Tokens per row."""
-    answers: AnswersStatus
-    trained_row: list[TextPart]
-    """The text of one row, in pieces that are trained and pieces that are not."""
-    samples: list[Any]
-    """Some rows: see tuneyard_trainer.data.examples.content."""
-    reading: ReadingDocument = ReadingDocument()
+"""Rows of each format that are shown."""
+CLUSTERS: Final = 10
+BINS: Final = 20
 
 
 @dataclass
@@ -53,15 +38,17 @@ class DataReport:
     """Counts that grow while the rows are read, cleaned and tokenized."""
 
     min_rows: int
+    dropped: DroppedRows = field(default_factory=DroppedRows)
+    originals: Mapping[Place, Original] = field(default_factory=dict)
+    """Some rows as they were read."""
     rows_in: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)  # by split
     sequences: Counter[str] = field(default_factory=Counter)  # by split; long texts are cut into several
     supervised: int = 0
     lengths: "array[int]" = field(default_factory=lambda: array("i"))  # tokens of each kept row
     answers: AnswerCounts = field(default_factory=AnswerCounts)
     trained_row: list[TextPart] = field(default_factory=list)
-    samples: list[Any] = field(default_factory=list)  # see examples.content
+    samples: list[Sample] = field(default_factory=list)
 
     @property
     def kept(self) -> int:
@@ -74,18 +61,28 @@ class DataReport:
     def add(self, split: Split, row: TokenizedExample) -> None:
         """Counts a row that is kept."""
         self.sequences[split] += 1
-        self.rows[split] += not row.piece
+        if not row.piece:
+            self.add_row(split, row.source)
         self.supervised += supervised(row.tokens)
         self.lengths.append(length(row.tokens))
-        if len(self.samples) < SAMPLES and not row.piece:
-            self.samples.append(content(row.source.example))
+
+    def add_row(self, split: Split, row: SourceRow) -> None:
+        """Counts a row that is kept, without tokens."""
+        self.rows[split] += 1
+        original = self.originals.get(row.where)
+        if original and sum(sample.format == original.format for sample in self.samples) < SAMPLES:
+            self.samples.append(
+                Sample(
+                    where=str(row.where), format=original.format, before=original.text, after=list(said(row.example))
+                )
+            )
 
     def require_rows(self, kept: int) -> None:
         """Raises BadInput when fewer rows are kept than dataset.clean.minRows, and says why rows were dropped."""
         if kept >= self.min_rows:
             return
         advice = "Add rows, or lower dataset.clean.minRows."
-        if self.dropped[too_long.REASON] > kept:
+        if self.dropped.counts[too_long.REASON] > kept:
             advice = "Most were too long: raise training.maxLength, or set dataset.clean.maxLength to truncate."
         raise BadInput(
             reasons.TOO_FEW_ROWS,
@@ -96,7 +93,7 @@ class DataReport:
 
     def _told_dropped(self) -> str:
         return "dropped: " + (
-            ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items())) or "none"
+            ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.counts.items())) or "none"
         )
 
     def require_splits(self) -> None:
@@ -115,7 +112,7 @@ class DataReport:
         return DatasetSummary(
             rows_in=self.rows_in,
             rows_kept=self.kept,
-            dropped=dict(sorted(self.dropped.items())),
+            dropped=dict(sorted(self.dropped.counts.items())),
             tokens=self.tokens,
             answers=answers_status(self.answers),
             digest=digest,
@@ -129,15 +126,30 @@ class DataReport:
             rows_in=self.rows_in,
             rows_kept=self.kept,
             rows=dict(sorted(self.rows.items())),
-            dropped=dict(sorted(self.dropped.items())),
+            dropped=dict(sorted(self.dropped.counts.items())),
+            reasons=self._reasons(),
             tokens=self.tokens,
             supervised_tokens=self.supervised,
-            length_percentiles={str(percent): percentile(self.lengths, percent) for percent in PERCENTILES},
+            length_percentiles=self._percentiles(),
+            lengths=length_bins(self.lengths),
             answers=answers_status(self.answers),
             trained_row=self.trained_row,
             samples=self.samples,
+            clusters=[
+                Cluster(where=str(place), repeats=count) for place, count in self.dropped.repeated.most_common(CLUSTERS)
+            ],
             reading=reading,
         )
+
+    def _percentiles(self) -> dict[str, int]:
+        return {str(percent): percentile(self.lengths, percent) for percent in PERCENTILES} if self.lengths else {}
+
+    def _reasons(self) -> list[DroppedReason]:
+        return [
+            DroppedReason(reason=reason, rows=rows, where=str(first.place), message=first.message, row=first.row)
+            for reason, rows in self.dropped.counts.most_common()
+            if (first := self.dropped.examples[reason])
+        ]
 
 
 def percentile(values: "array[int]", percent: int) -> int:
@@ -146,6 +158,22 @@ def percentile(values: "array[int]", percent: int) -> int:
     return ranked[max(0, -(-percent * len(ranked) // 100) - 1)]
 
 
-def render_markdown(data: DataDocument) -> str:
-    """report.md"""
-    return render("data.md", data=data)
+def length_bins(lengths: "array[int]") -> list[LengthBin]:
+    """The lengths in at most BINS bins of the same width, one of 1, 2, 5, 10, 20, 50, ... tokens."""
+    if not lengths:
+        return []
+    widths = (step * 10**power for power in range(9) for step in (1, 2, 5))
+    longest = max(lengths)
+    width = next(width for width in widths if width * BINS > longest)
+    counts = np.bincount(np.asarray(lengths) // width).tolist()
+    return [LengthBin(begin=width * at, end=width * (at + 1), rows=rows) for at, rows in enumerate(counts)]
+
+
+def said(example: Example) -> Iterator[Said]:
+    """The messages of a chat, or the fields of another example."""
+    given = content(example)
+    if isinstance(given, list):
+        yield from (Said(speaker=message["role"], text=excerpt(message["content"])) for message in given)
+    else:
+        for name, value in given.items():
+            yield Said(speaker=name, text=excerpt(value))

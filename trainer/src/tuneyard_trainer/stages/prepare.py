@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tuneyard_api import reasons
-from tuneyard_api.contracts.results import REPORT_FILES, ArtifactRef, DatasetSummary, PrepareResult
+from tuneyard_api.contracts.results import ArtifactRef, DatasetSummary, PrepareResult
 from tuneyard_api.names import Stage
 from tuneyard_api.stages import stage_digests
 from tuneyard_store.artifact import describe_directory, publish_directory
@@ -22,7 +22,7 @@ from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
 from tuneyard_trainer.data.columns import length
 from tuneyard_trainer.data.dataset import fetch_dataset, fetched_dataset, read_dataset, write_splits
 from tuneyard_trainer.data.dropped import DroppedRows
-from tuneyard_trainer.data.examples import RowError, content
+from tuneyard_trainer.data.examples import Key, RowError, content
 from tuneyard_trainer.data.source import Reading, SourceRow
 from tuneyard_trainer.data.split import TRAIN, Split, held_out
 from tuneyard_trainer.data.spool import Spooled, spool
@@ -37,7 +37,8 @@ from tuneyard_trainer.model.adaptable import check_target_modules
 from tuneyard_trainer.model.check import check_model
 from tuneyard_trainer.model.checks.vocabulary import embedding_rows
 from tuneyard_trainer.reports.answers import answers_status, require_answers
-from tuneyard_trainer.reports.data import DataReport, render_markdown
+from tuneyard_trainer.reports.data import DataReport
+from tuneyard_trainer.reports.data_page import write_report
 from tuneyard_trainer.reports.reading import reading_document
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, preempted, sentence
@@ -96,7 +97,7 @@ def run(context: StageContext) -> PrepareResult:
     tokenizer = example_tokenizer(context)
     with DroppedRows(context.work / DROPPED_FILE) as dropped:
         reading = Reading(settings, BadRows(settings.bad_rows, dropped))
-        report = DataReport(min_rows=settings.min_rows, dropped=dropped.counts)
+        report = DataReport(settings.min_rows, dropped, reading.findings.originals)
         try:
             output = make_rows(context, tokenizer, reading, report, dropped)
         except BadInput as error:
@@ -163,7 +164,22 @@ def clean(context: StageContext, cleaning: CleaningContext, reading: Reading) ->
     """Reads all sources, and writes the rows that are kept to disk."""
     directory = context.work / DATA_DIR
     rows = read_dataset(context.spec.dataset, fetched_dataset(directory), reading)
-    return spool(apply_steps(ROW_STEPS, stoppable(rows, context), cleaning), directory / SPOOL_FILE)
+
+    def followed(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
+        for number, row in enumerate(rows):
+            if number % PROGRESS_ROWS == 0:
+                context.progress.update(message=f"cleaning the rows: {number:,}")
+            yield row
+
+    return spool(apply_steps(ROW_STEPS, followed(stoppable(rows, context)), cleaning), directory / SPOOL_FILE)
+
+
+def held_out_keys(context: StageContext, spooled: Spooled) -> set[Key]:
+    """The keys of the rows for validation: those of the validation source, or a share of all."""
+    validation = context.spec.dataset.validation
+    if validation.uri:
+        return spooled.validation
+    return held_out(spooled.keys, validation.fraction, context.spec.training.seed)
 
 
 def tokenize(
@@ -176,10 +192,7 @@ def tokenize(
     output: Path,
 ) -> None:
     """Writes the tokenized rows of both splits into `output`."""
-    spec = context.spec
-    validation = spooled.validation
-    if not spec.dataset.validation.uri:
-        validation = held_out(spooled.keys, spec.dataset.validation.fraction, spec.training.seed)
+    validation = held_out_keys(context, spooled)
 
     def followed(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
         for number, row in enumerate(rows):
@@ -195,7 +208,7 @@ def tokenize(
     def drop(error: RowError, row: SourceRow) -> None:
         bad.add(error, row.where, content(row.example))
 
-    rows = require_trainable(followed(stoppable(spooled.rows(), context)), spec.training.backend, drop)
+    rows = require_trainable(followed(stoppable(spooled.rows(), context)), context.spec.training.backend, drop)
     rows = require_shown(rows, tokenizer.context.template, drop)
     tokenized = tokenize_rows(rows, tokenizer, drop)
     tokenized = within(tokenized, embedding_size(context), tokenizer.context.tokenizer.name)
@@ -207,9 +220,8 @@ def publish(context: StageContext, report: DataReport, reading: Reading, output:
     context.progress.update(percent=90, message="uploading")
     digest = describe_directory(output, "dataset").digest
     document = report.document(context.name, digest, reading_document(reading.findings, reading.bad))
-    (output / "report.json").write_text(json.dumps(document.wire(), indent=2, ensure_ascii=False))
-    (output / REPORT_FILES["prepare"]).write_text(render_markdown(document))
-    if report.dropped:
+    write_report(output, document)
+    if report.dropped.counts:
         shutil.move(context.work / DROPPED_FILE, output / DROPPED_FILE)
     files = [path for path in output.rglob("*") if path.is_file()]
     context.store.upload_all({context.uri("prepare", path.relative_to(output).as_posix()): path for path in files})

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 from tuneyard_api.kinds.dataset import Cleaning
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import content
+from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.tokenize.tokens import AnswerCounts
 
@@ -26,9 +27,9 @@ class CleaningContext:
     answers: AnswerCounts = field(default_factory=AnswerCounts)
     """The answers of the rows that are neither too long nor duplicates."""
 
-    def drop(self, row: SourceRow, reason: str, message: str = "") -> None:
-        """Counts a row that is not kept. `reason` is a camelCase word; `message` says more of this row."""
-        self.dropped.add(row.where, reason, content(row.example), message)
+    def drop(self, row: SourceRow, reason: str, message: str = "", repeats: Place | None = None) -> None:
+        """Counts a row that is not kept; see DroppedRows.add."""
+        self.dropped.add(row.where, reason, content(row.example), message, repeats)
 
 
 class Step(Protocol[Item]):

@@ -66,7 +66,8 @@ def write_served_tokenizer(context: StageContext, model: Path, output: Path) -> 
 
 def uses_tokenizer_as_it_is(model: Path, uri: str) -> bool:
     """See is_plain; false where other files beside tokenizer.json tell of the tokenizer."""
-    if any((model / name).exists() for name in OTHER_FILES) or not (model / TOKENIZER_CONFIG).is_file():
+    needed = (TOKENIZER_CONFIG, CONFIG)
+    if any((model / name).exists() for name in OTHER_FILES) or not all((model / name).is_file() for name in needed):
         return False
     bare, config = ModelTokenizer(model, uri), read_object(model / TOKENIZER_CONFIG, f"{uri}/{TOKENIZER_CONFIG}")
     text = read_text(model / TOKENIZER_FILE, bare.name)
