@@ -168,7 +168,9 @@ class FineTuning(SimulatedCluster):
         stage, digests = label(pod, names.LABEL_STAGE), self.digests() if self.exists else {}
         self.store.add(digests.get(stage, ""))
         if stage == "publish":
-            return PUBLISHED if "export" in self.chain else {"artifacts": []}
+            left_out = () if "evaluate" in self.chain else ("evaluation",)
+            published = {name: value for name, value in PUBLISHED.items() if name not in left_out}
+            return published if "export" in self.chain else {"artifacts": []}
         if stage != "prepare":
             return None
         return {

@@ -74,8 +74,25 @@ LONG_NAME: Final = "metadata.name may have at most 44 characters"
 HOST_NAME: Final = "with several nodes metadata.name is part of host names"
 NODES: Final = {"resources": {"nodes": 2}}
 
+NEEDS_ROWS: Final = "is required: write where the training rows are"
+NO_TRAINING: Final[Json] = {"training": {"method": "none"}}
+CALIBRATED: Final[Json] = {"export": {"calibration": {"uri": "s3://data/c"}}}
+TWO_SOURCES: Final = "the rows of dataset.train are the calibration rows: leave uri out"
+CALIBRATION_ROWS: Final = "format, columns and ignore say how the rows of calibration.uri are read: write a uri too"
+ALONE: Final = "auto and auto-gguf choose among several formats by themselves: write one of them alone"
+
 VERDICTS: Final = [
     Verdict("FineTuneJob", {}),
+    Verdict("FineTuneJob", {"dataset": {}}, NEEDS_ROWS),
+    Verdict("FineTuneJob", {"dataset": {"validation": {"uri": "s3://data/v"}}, "training": {}}, NEEDS_ROWS),
+    Verdict("FineTuneJob", {"dataset": {}, **CALIBRATED}, NEEDS_ROWS),
+    Verdict("FineTuneJob", {"dataset": {}, **NO_TRAINING}),
+    Verdict("FineTuneJob", NO_TRAINING),
+    Verdict("FineTuneJob", {"dataset": {}, **NO_TRAINING, **CALIBRATED}),
+    Verdict("FineTuneJob", {**NO_TRAINING, **CALIBRATED}, TWO_SOURCES),
+    Verdict("FineTuneJob", {"export": {"calibration": {"format": "alpaca"}}}, CALIBRATION_ROWS),
+    Verdict("FineTuneJob", {"export": {"formats": ["auto"]}}),
+    Verdict("FineTuneJob", {"export": {"formats": ["bf16", "auto-gguf"]}}, ALONE),
     Verdict("FineTuneJob", {}, name="x" * 44),
     Verdict("FineTuneJob", {}, LONG_NAME, name="x" * 45),
     Verdict("FineTuneJob", NODES, name="a-7b"),

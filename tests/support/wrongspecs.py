@@ -54,10 +54,21 @@ SCHEMA: Final = [
     _job({"training": {"learningRte": 1}}, "spec.training.learningRte", "Did you mean learningRate?", "unknown field"),
     _job({"model": {"uri": "models/m"}}, "spec.model.uri", "write s3://bucket/path"),
     _job({"training": {"epochs": 1, "maxSteps": 5}}, "spec.training", "epochs or maxSteps, not both"),
+    _job({"dataset": {}}, "spec.dataset.train", "is required: write where the training rows are"),
+    _job({"export": {"formats": ["auto", "bf16"]}}, "spec.export.formats", "write one of them alone"),
+    _job(
+        {"export": {"calibration": {"uri": "s3://data/c.jsonl"}}},
+        *("spec.export.calibration.uri", "are the calibration rows: leave uri out"),
+    ),
+    _job(
+        {"export": {"calibration": {"format": "alpaca"}}},
+        *("spec.export.calibration", "how the rows of calibration.uri are read: write a uri too"),
+    ),
     _server({"model": {"uri": "s3://abc/b"}}, "spec.model", "uri needs digest (sha256:"),
     _server({"replicas": -1}, "spec.replicas", "from 0 to 1000", "greater than or equal to 0"),
     _server({"cors": {"allowedOrigins": ["app.example.com"]}}, "spec.cors.allowedOrigins[0]", "scheme, host and port"),
 ]
+NOT_TRAINED: Final[Json] = {"training": {"method": "none"}}
 # What a schema cannot say, or says in the words of regular expressions.
 WEBHOOK: Final = [
     _job(_resources(limits={"memory": "16GB"}), "spec.resources.limits.memory", QUANTITY),
@@ -88,6 +99,18 @@ WEBHOOK: Final = [
     _job(
         _resources(gpus=8) | {"training": {"effectiveBatchSize": 12}},
         *("spec.training.effectiveBatchSize", "write a multiple of resources.nodes x resources.gpus"),
+    ),
+    _job(
+        NOT_TRAINED | {"dataset": {}, "export": {"formats": ["auto"]}},
+        *("spec.export.formats", "write export.calibration.uri, or other formats"),
+    ),
+    _job(
+        NOT_TRAINED | {"dataset": {}, "evaluation": {"gates": [{"against": "base", "maxRatio": 1.1}]}},
+        *("spec.evaluation.gates", "write dataset.validation.uri or export.calibration.uri"),
+    ),
+    _job(
+        NOT_TRAINED | {"evaluation": {"gates": [{"against": "tuned", "maxRatio": 1.1}]}},
+        *("spec.evaluation.gates", "nothing is tuned: write against: base"),
     ),
     _job({"pod": {"labels": {"tuneyard.dev/stage": "x"}}}, "spec.pod.labels", "write another key"),
     _job({"pod": {"labels": {"a b": "x"}}}, "spec.pod.labels", "write up to 63 letters"),

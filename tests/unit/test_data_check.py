@@ -138,3 +138,20 @@ def test_wrong_columns(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["data", "check", "x.jsonl", "--columns", "prompt"])
     assert "'prompt' is not FIELD=COLUMN" in capsys.readouterr().err
+
+
+def test_rows_of_a_job_without_training(capsys: pytest.CaptureFixture[str]) -> None:
+    """They may be few, and its calibration says what their columns mean."""
+    calibration = {"uri": "s3://data/c.jsonl", "columns": {"question": "ask"}}
+    spec = {
+        "model": {"uri": "s3://models/a"},
+        "training": {"method": "none"},
+        "export": {"calibration": calibration},
+        "output": {"uri": "s3://out/a"},
+    }
+    job = {"apiVersion": "tuneyard.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "x"}, "spec": spec}
+    Path("job.json").write_text(json.dumps(job))
+    Path("x.jsonl").write_bytes(lines(*({"ask": f"What is {number}?", "answer": "This."} for number in range(9))))
+    code, output = checked(capsys, "x.jsonl", "--job", "job.json")
+    assert code == 0, output
+    assert "A job would take these rows." in output

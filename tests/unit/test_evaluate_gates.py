@@ -6,7 +6,7 @@ import pytest
 
 from tuneyard_api.contracts.requests import Score
 from tuneyard_api.contracts.results import EvaluateResult
-from tuneyard_api.kinds.finetunejob import Evaluation, gate
+from tuneyard_api.kinds.finetunejob import TUNED_GATES, UNTUNED_GATES, gate
 from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
 from tuneyard_trainer.gates import judge
 from tuneyard_trainer.metrics import measure
@@ -62,8 +62,16 @@ def test_no_gates() -> None:
 
 
 def test_default_gates() -> None:
-    verdict = judge(Evaluation().gates, measurements({"base": 10, "tuned": 9, "int8": 9.1}), ["bf16", "int8"])
+    verdict = judge(TUNED_GATES, measurements({"base": 10, "tuned": 9, "int8": 9.1}), ["bf16", "int8"])
     assert [(status.subject, status.against) for status in verdict.gates] == [("tuned", "base"), ("int8", "tuned")]
+
+
+def test_gates_of_a_model_that_is_not_tuned() -> None:
+    """Against base is then about each artifact; one that fails only keeps itself out."""
+    verdict = judge(UNTUNED_GATES, measurements({"base": 10, "int8": 10.5, "gptq": 12}), ["bf16", "int8", "gptq"])
+    assert {status.subject: status.passed for status in verdict.gates} == {"int8": True, "gptq": False}
+    assert verdict.passed
+    assert not judge(UNTUNED_GATES, measurements({"base": 10, "gptq": 12}), ["gptq"]).passed
 
 
 REPORT = EvaluateResult(

@@ -11,6 +11,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from tuneyard_api import names
 from tuneyard_api.contracts.requests import GgufOutcome
+from tuneyard_api.kinds.export import Export
 from tuneyard_api.registry import ARTIFACT_FORMATS
 from tuneyard_trainer.exporters import check_formats, format_of
 from tuneyard_trainer.exporters.llamacpp import misfit, notes
@@ -93,7 +94,7 @@ def test_other_kinds_of_tokenizers_are_left_to_the_converter(home: Path) -> None
 def test_prepare_refuses_by_the_formats_name(home: Path, name: str) -> None:
     assert format_of(name).scorer is LLAMACPP
     with pytest.raises(BadInput, match=f"architecture Other.*Remove {name} from export.formats"):
-        check_formats([name], shape("Other"), "s3://models/a")
+        check_formats(Export(formats=[name]), shape("Other"), "s3://models/a")
 
 
 def test_without_llamacpp_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,7 @@ def export(context: StageContext, name: str) -> tuple[str, list[Fidelity], list[
     job = ExportJob(
         context,
         name,
+        context.spec.export.levels,
         merged=context.work / "bf16",
         output=output,
         shared=context.work / "shared",

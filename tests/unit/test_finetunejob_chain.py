@@ -1,6 +1,6 @@
 """The chain of a FineTuneJob is computed from its spec: what it does not need has no stage."""
 
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -17,14 +17,14 @@ WITHOUT_TRAINING: Final[tuple[Stage, ...]] = ("prepare", "export", "evaluate", "
 WITHOUT_EXPORT: Final[tuple[Stage, ...]] = ("prepare", "train", "publish")
 
 
-def without(part: str, field: str) -> Any:
-    """A property for State.spec that empties a field which the schema requires."""
+NOT_TRAINED: Final[Json] = {"training": {"method": "none"}}
+WITHOUT_ROWS: Final[tuple[Stage, ...]] = ("prepare", "export", "publish")
 
-    def spec(state: State) -> FineTuneJobSpec:
-        whole = FineTuneJobSpec.model_validate(state.world.job["spec"])
-        return whole.model_copy(update={part: getattr(whole, part).model_copy(update={field: []})})
 
-    return property(spec)
+def without_formats(state: State) -> FineTuneJobSpec:
+    """State.spec without formats, which the schema requires."""
+    whole = FineTuneJobSpec.model_validate(state.world.job["spec"])
+    return whole.model_copy(update={"export": whole.export.model_copy(update={"formats": []})})
 
 
 def run_to_end(cluster: FineTuning) -> Json:
@@ -36,18 +36,7 @@ def run_to_end(cluster: FineTuning) -> Json:
     raise AssertionError(cluster.job)
 
 
-@pytest.mark.parametrize(
-    ("part", "field", "chain", "published"),
-    [
-        ("dataset", "train", WITHOUT_TRAINING, "recommended: s3://out/runs/"),
-        ("export", "formats", WITHOUT_EXPORT, "published: s3://out/runs/"),
-    ],
-)
-def test_shorter_chain_succeeds(
-    part: str, field: str, chain: tuple[Stage, ...], published: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(State, "spec", without(part, field))
-    cluster = FineTuning()
+def succeeds(cluster: FineTuning, chain: tuple[Stage, ...], published: str) -> None:
     cluster.chain = chain
     job = run_to_end(cluster)
     assert job["status"]["phase"] == "Succeeded", job["status"]
@@ -57,6 +46,18 @@ def test_shorter_chain_succeeds(
     kinds = {found["type"] for found in job["status"]["conditions"]}
     assert ("Trained" in kinds, "Exported" in kinds) == ("train" in chain, "export" in chain)
     FineTuneJobStatus.model_validate(job["status"])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "chain"), [({"train": [{"uri": "s3://data/a.jsonl"}]}, WITHOUT_TRAINING), ({}, WITHOUT_ROWS)]
+)
+def test_chain_without_training(dataset: Json, chain: tuple[Stage, ...]) -> None:
+    succeeds(FineTuning(dataset=dataset, **NOT_TRAINED), chain, "recommended: s3://out/runs/")
+
+
+def test_chain_without_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(State, "spec", property(without_formats))
+    succeeds(FineTuning(), WITHOUT_EXPORT, "published: s3://out/runs/")
 
 
 def test_report_without_a_stage_of_the_chain_fails() -> None:

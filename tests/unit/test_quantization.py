@@ -1,9 +1,14 @@
 """Artifact formats and the models that they fit."""
 
+from pathlib import Path
+
 import pytest
 
 from support.tinymodel import SHAPES, llama_shapes
-from tuneyard_trainer.exporters import check_formats, format_of
+from tuneyard_api import names
+from tuneyard_api.kinds.export import Export
+from tuneyard_trainer import exporters
+from tuneyard_trainer.exporters import check_formats, fitting_rungs, format_of
 from tuneyard_trainer.exporters.formats.gptq import group_size
 from tuneyard_trainer.model.shape import ModelShape
 from tuneyard_trainer.runtime.errors import BadInput
@@ -73,6 +78,19 @@ def test_llama_fits(name: str) -> None:
 
 
 def test_check_formats() -> None:
-    check_formats(["bf16", "int8"], ModelShape({}, OPT), "s3://models/a")
+    check_formats(Export(formats=["bf16", "int8"]), ModelShape({}, OPT), "s3://models/a")
     with pytest.raises(BadInput, match=r"s3://models/a.*Remove gptq from export\.formats"):
-        check_formats(["bf16", "gptq"], ModelShape({}, OPT), "s3://models/a")
+        check_formats(Export(formats=["bf16", "gptq"]), ModelShape({}, OPT), "s3://models/a")
+
+
+def test_a_ladder_leaves_out_what_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPTQ needs input columns that divide by 32, which those of this model do not."""
+    monkeypatch.setattr(exporters, "local_shape", lambda directory, files: ModelShape({}, OPT))
+    check_formats(Export(formats=["auto"]), ModelShape({}, OPT), "s3://models/a")
+    assert fitting_rungs(Export(formats=["auto"]), tmp_path) == ["int8", "bf16"]
+
+
+def test_a_ladder_without_a_rung_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(names.ENV_LLAMACPP, raising=False)
+    with pytest.raises(BadInput, match=r"llama\.cpp, which is not installed.*Remove auto-gguf from export\.formats"):
+        check_formats(Export(formats=["auto-gguf"]), ModelShape({}, OPT), "s3://models/a")

@@ -13,7 +13,7 @@ import pytest
 
 from support.memorystore import MemoryStore
 from support.tinymodel import write_model
-from tuneyard_api import registry
+from tuneyard_api import registry, stages
 from tuneyard_api.contracts.requests import MergeOutcome, Score, ScoreOutcome, TrainOutcome, TrainRequest
 from tuneyard_api.contracts.results import EvaluateResult, ExportResult, PublishResult, TrainResult
 from tuneyard_api.contracts.termination import EvaluateReport
@@ -56,13 +56,16 @@ def train(request):
 worker_main(ToyRequest, train)
 """,
     "toy_merger": """
+import shutil
 from tuneyard_api.contracts.requests import MergeOutcome, MergeRequest
 from tuneyard_trainer.runtime.worker_main import worker_main
 
 def merge(request):
-    (request.output / "weights").write_text((request.adapter / "adapter").read_text())
+    adapter = (request.adapter / "adapter").read_text() if request.adapter else "as it is"
+    (request.output / "weights").write_text(adapter)
     (request.output / "loss").write_text("1.0")
-    (request.output / "config.json").write_text((request.model / "config.json").read_text())
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(request.model / name, request.output / name)
     return MergeOutcome(merged=1)
 
 worker_main(MergeRequest, merge)
@@ -195,8 +198,7 @@ class Chain:
             | changes
         )
         digests: dict[Stage, str] = {}
-        stages: list[Stage] = ["prepare", "train", "export", "evaluate", "publish"]
-        for stage in stages:
+        for stage in (definition.name for definition in stages.chain(spec)):
             work = self.folder / f"{stage}-{len(list(self.folder.iterdir()))}"
             work.mkdir()
             context = StageContext(stage, "toy", spec, self.store, work, digests)
@@ -286,3 +288,54 @@ def test_new_gate_can_fail(chain: Chain) -> None:
     assert "meanLoss of half-size is 1.05, the gate against tuned allows 1.01" in outcome.message
     assert isinstance(outcome.report, EvaluateReport)
     assert outcome.report.gates_failed == 1
+
+
+AS_IT_IS: dict[str, Any] = {
+    "training": {"method": "none", "maxLength": 256},
+    "evaluation": {"gates": [{"metric": "meanLoss", "against": "base", "maxRatio": 1.04}]},
+}
+CALIBRATED: dict[str, Any] = {
+    "dataset": {},
+    "export": {"formats": ["bf16", "half-size"], "calibration": {"uri": f"{ROOT}/data.jsonl"}},
+}
+
+
+@pytest.mark.parametrize("rows", [{}, CALIBRATED], ids=["training rows", "calibration rows"])
+def test_without_training(chain: Chain, rows: dict[str, Any]) -> None:
+    """The base model is measured as the merged model is; the artifact whose gate fails is not recommended."""
+    outcome, context = chain.run("publish", **AS_IT_IS | rows)
+    assert isinstance(outcome.result, PublishResult), outcome
+    assert "train" not in context.digests
+    evaluated = context.result_of(EvaluateResult)
+    assert {item.subject for item in evaluated.measurements} == {"base", "half-size"}
+    assert [(gate.subject, gate.passed) for gate in evaluated.gates] == [("half-size", False)]
+    assert outcome.result.recommended.format == "bf16"
+    exported = context.result_of(ExportResult)
+    assert chain.store.read(f"{exported.merged.uri}/weights") == b"as it is"
+    assert outcome.result.dataset.rows_kept == 40
+    card = chain.store.read(context.uri("publish", "README.md")).decode()
+    assert f"Base model: `{ROOT}/model`, not tuned." in card
+    assert f"- `{ROOT}/data.jsonl`" in card
+
+
+def test_without_rows_nothing_is_measured(chain: Chain) -> None:
+    outcome, context = chain.run("publish", dataset={}, training={"method": "none"}, evaluation={})
+    assert isinstance(outcome.result, PublishResult), outcome
+    assert list(context.digests) == ["prepare", "export", "publish"]
+    assert outcome.result.recommended.format == "bf16"
+    assert "nothing was measured" in outcome.result.recommended.reason
+    assert outcome.report and "evaluation" not in outcome.report.wire()
+
+
+@pytest.mark.parametrize(("limit", "chosen"), [(1.2, "half-size"), (1.01, "bf16")])
+def test_ladder(chain: Chain, monkeypatch: pytest.MonkeyPatch, limit: float, chosen: str) -> None:
+    monkeypatch.setitem(registry.LADDERS, "auto", registry.Ladder("a toy", rungs=("half-size", "bf16")))
+    gates = [{"metric": "meanLoss", "against": "tuned", "maxRatio": limit}]
+    outcome, _ = chain.run("publish", export={"formats": ["auto"]}, evaluation={"gates": gates})
+    assert isinstance(outcome.result, PublishResult), outcome
+    assert [item.format for item in outcome.result.artifacts] == ["half-size", "bf16"]
+    recommended = outcome.result.recommended
+    assert recommended.format == chosen
+    assert recommended.reason.startswith("auto: the first of half-size, bf16 whose gates passed")
+    failed = "meanLoss of half-size is 1.05, the gate against tuned allows 1.01"
+    assert (failed in recommended.reason) == (chosen == "bf16")

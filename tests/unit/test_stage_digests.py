@@ -58,6 +58,21 @@ def test_changed_stages(changes: Json, expected: list[str]) -> None:
     assert changed(**changes) == expected
 
 
+def test_the_same_rows_without_training_are_prepared_anew() -> None:
+    """prepare refuses too few rows only of a job that trains."""
+    untrained = digests(training={"method": "none"})
+    assert list(untrained) == ["prepare", "export", "evaluate", "publish"]
+    assert untrained["prepare"] != digests()["prepare"]
+
+
+def test_calibration_rows_are_read_by_prepare() -> None:
+    def prepared(uri: str) -> str:
+        job = {"training": {"method": "none"}, "dataset": {}, "export": {"calibration": {"uri": uri}}}
+        return digests(**job)["prepare"]
+
+    assert prepared("s3://data/a.jsonl") != prepared("s3://data/b.jsonl")
+
+
 def test_content_changes_the_digests() -> None:
     for part in ({"model": [["config.json", 10, "another"]]}, {"data": {"train-0": [["s3://data/a.jsonl", "01"]]}}):
         assert changed(SOURCES | part) == EVERYTHING

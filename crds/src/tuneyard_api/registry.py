@@ -25,6 +25,16 @@ class ArtifactFormat(NamedTuple):
     description: str
     engines: tuple[str, ...]
     """The engines that can load it."""
+    calibrated: bool = False
+    """Whether it cannot be made without rows."""
+
+
+class Ladder(NamedTuple):
+    """Formats that are tried from the smallest up, until the gates pass."""
+
+    description: str
+    rungs: tuple[str, ...]
+    """Artifact formats, smallest first."""
 
 
 class Backend(NamedTuple):
@@ -77,13 +87,20 @@ DATA_FORMATS: Final[dict[str, DataFormat]] = {
 ARTIFACT_FORMATS: Final[dict[str, ArtifactFormat]] = {
     "bf16": ArtifactFormat("the merged model", engines=("vllm",)),
     "fp16": ArtifactFormat("the merged model for GPUs without bfloat16", engines=("vllm",)),
-    "int8": ArtifactFormat("W8A8 (SmoothQuant + GPTQ)", engines=("vllm",)),
+    "int8": ArtifactFormat("W8A8 (SmoothQuant + GPTQ)", engines=("vllm",), calibrated=True),
     "fp8": ArtifactFormat("FP8 W8A8 for GPUs that compute with it, without calibration", engines=("vllm",)),
-    "gptq": ArtifactFormat("INT4 W4A16 (GPTQ)", engines=("vllm",)),
-    "awq": ArtifactFormat("INT4 W4A16, asymmetric (AWQ)", engines=("vllm",)),
+    "gptq": ArtifactFormat("INT4 W4A16 (GPTQ)", engines=("vllm",), calibrated=True),
+    "awq": ArtifactFormat("INT4 W4A16, asymmetric (AWQ)", engines=("vllm",), calibrated=True),
     "gguf-q4_k_m": ArtifactFormat("llama.cpp, 4 to 5 bits a weight", engines=("llamacpp",)),
     "gguf-q5_k_m": ArtifactFormat("llama.cpp, 5 to 6 bits a weight", engines=("llamacpp",)),
     "gguf-q8_0": ArtifactFormat("llama.cpp, 8.5 bits a weight", engines=("llamacpp",)),
+}
+LADDERS: Final[dict[str, Ladder]] = {
+    "auto": Ladder("the smallest of gptq, int8 and bf16 whose gates pass", rungs=("gptq", "int8", "bf16")),
+    "auto-gguf": Ladder(
+        "the same for llama.cpp, of gguf-q4_k_m, gguf-q5_k_m and gguf-q8_0",
+        rungs=("gguf-q4_k_m", "gguf-q5_k_m", "gguf-q8_0"),
+    ),
 }
 BACKENDS: Final[dict[str, Backend]] = {
     "peft": Backend("Hugging Face PEFT", methods=("lora", "qlora")),
@@ -111,9 +128,13 @@ TUNED: Final = "tuned"
 MERGED_FORMAT: Final = "bf16"
 
 
-def subject_of(artifact_format: str) -> str:
-    """The name of an artifact's model in measurements and gates: the merged model is the tuned model itself."""
-    return TUNED if artifact_format == MERGED_FORMAT else artifact_format
+def subject_of(artifact_format: str, merged: str = TUNED) -> str:
+    """The name of an artifact's model in measurements and gates.
+
+    Args:
+        merged: the name of the merged model: it is the tuned model itself, or the base model where nothing is tuned.
+    """
+    return merged if artifact_format == MERGED_FORMAT else artifact_format
 
 
 def format_measured(subject: str) -> str:

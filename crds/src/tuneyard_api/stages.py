@@ -62,13 +62,19 @@ class StageDefinition(NamedTuple):
 
 
 def _prepare_part(spec: FineTuneJobSpec) -> dict[str, Any]:
-    training = {"maxLength": spec.training.max_length, "seed": spec.training.seed}
-    return {"model": spec.model.wire(), "dataset": spec.dataset.wire(), "training": training}
+    training: dict[str, Any] = {"maxLength": spec.training.max_length, "seed": spec.training.seed}
+    if not spec.trains:
+        training["method"] = spec.training.method
+    return {"model": spec.model.wire(), "dataset": spec.rows.wire(), "training": training}
 
 
 def _train_part(spec: FineTuneJobSpec) -> dict[str, Any]:
     training = {name: value for name, value in spec.training.wire().items() if name != "checkpoints"}
     return {"training": training}
+
+
+def _evaluate_part(spec: FineTuneJobSpec) -> dict[str, Any]:
+    return {"evaluation": spec.evaluation.wire() | {"gates": [gate.wire() for gate in spec.gates]}}
 
 
 STAGES: Final[dict[Stage, StageDefinition]] = {
@@ -95,7 +101,7 @@ STAGES: Final[dict[Stage, StageDefinition]] = {
             after=("prepare",),
             result=TrainResult,
             report=TrainReport,
-            is_needed=lambda spec: bool(spec.dataset.train),
+            is_needed=lambda spec: spec.trains,
             on_gpu=True,
             has_checkpoints=True,
             image=lambda spec: BACKENDS[spec.training.backend].image,
@@ -117,11 +123,11 @@ STAGES: Final[dict[Stage, StageDefinition]] = {
             phase="Evaluating",
             condition="Evaluated",
             version=2,
-            spec_part=lambda spec: {"evaluation": spec.evaluation.wire()},
+            spec_part=_evaluate_part,
             after=("prepare", "export"),
             result=EvaluateResult,
             report=EvaluateReport,
-            is_needed=lambda spec: bool(spec.export.formats),
+            is_needed=lambda spec: bool(spec.export.formats) and spec.evaluates,
         ),
         StageDefinition(
             name="publish",
@@ -140,7 +146,7 @@ STAGES: Final[dict[Stage, StageDefinition]] = {
 
 
 def chain(spec: FineTuneJobSpec) -> tuple[StageDefinition, ...]:
-    """The stages that a job runs, in order. Without training data it does not train, without formats it only trains."""
+    """The stages that a job runs, in order: those that its spec needs."""
     return tuple(stage for stage in STAGES.values() if stage.is_needed(spec))
 
 

@@ -51,7 +51,7 @@ class MergeRequest(WorkerRequest):
     """Merge an adapter into its base model."""
 
     model: Path = Field(description="Directory of the base model; its shards are removed as they are merged.")
-    adapter: Path
+    adapter: Path | None = Field(default=None, description="None: the base model is only written in bfloat16.")
     output: Path
 
 

@@ -65,7 +65,7 @@ class TrainResult(Contract):
 
 
 class ExportResult(Contract):
-    artifacts: list[ExportedArtifact] = Field(description="In the order of spec.export.formats.")
+    artifacts: list[ExportedArtifact] = Field(description="In the order of spec.export.formats, or of the ladder.")
     merged: ExportedArtifact = Field(description="The model that the quantized formats were made of.")
 
 
@@ -89,7 +89,7 @@ class PublishResult(Contract):
 
     artifacts: list[MeasuredArtifact]
     recommended: Recommendation
-    evaluation: EvaluateResult
+    evaluation: EvaluateResult | None = Field(default=None, description="None: there were no rows to measure with.")
     dataset: DatasetSummary
     training: TrainingStatus | None = None
 

@@ -111,7 +111,7 @@ class PublishReport(Contract):
         return cls(
             artifacts=[PublishedArtifact.model_validate(artifact.model_dump()) for artifact in result.artifacts],
             recommended=result.recommended,
-            evaluation=EvaluateReport.of(result.evaluation),
+            evaluation=EvaluateReport.of(result.evaluation) if result.evaluation else None,
             training=_with_curve(result.training, 0) if result.training else None,
         )
 

@@ -74,7 +74,9 @@ class BadRowsPolicy(Model):
 
 
 class Cleaning(Model):
-    min_rows: int = Field(default=100, ge=1, description="Fewer kept rows than this fail the job. Default: 100.")
+    min_rows: int = Field(
+        default=100, ge=1, description="Fewer kept rows than this fail a job that trains. Default: 100."
+    )
     bad_rows: BadRowsPolicy = BadRowsPolicy()
     non_text: Literal["json", "fail"] = Field(
         default="json",
@@ -95,7 +97,9 @@ class Cleaning(Model):
 
 
 class Dataset(Model):
-    train: list[DataSource] = Field(min_length=1, max_length=32)
+    train: list[DataSource] = Field(
+        default=[], min_length=1, max_length=32, description="The training rows; where nothing is tuned, optional."
+    )
     validation: ValidationSource = Field(
         default=ValidationSource(fraction=0.05), description="Default: 5 % of the training rows."
     )

@@ -10,11 +10,12 @@ from pydantic_core import InitErrorDetails
 from tuneyard_api.base import Model, ObjectName, ObjectNameOrEmpty, Resources, S3Uri, SecretRef
 from tuneyard_api.kind import AGE, NAME_FITS, Column, Kind
 from tuneyard_api.kinds.dataset import Dataset
+from tuneyard_api.kinds.export import Export
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
-from tuneyard_api.kinds.training import Training
+from tuneyard_api.kinds.training import NO_TRAINING, Training
 from tuneyard_api.pod import PodOptions
-from tuneyard_api.registry import ARTIFACT_FORMATS, GATES, METRICS, OneOf, described
-from tuneyard_api.rules import Obeys, Rule
+from tuneyard_api.registry import ARTIFACT_FORMATS, BASE, GATES, METRICS, TUNED, OneOf, described
+from tuneyard_api.rules import Rule
 
 # These fields say when a job runs and how long it is kept, not what it does: they may change at any time.
 CHANGEABLE: Final = ("suspend", "ttlSecondsAfterFinished", "onSpecChange")
@@ -28,26 +29,6 @@ class BaseModelSource(Model):
     chat_template: str | None = Field(
         default=None, max_length=65536, description="A Jinja chat template; replaces the one in the model directory."
     )
-
-
-class Calibration(Model):
-    samples: int = Field(default=256, ge=1, le=4096, description="Training rows shown to the quantizer. Default: 256.")
-    max_length: int = Field(default=1024, ge=8, le=32768, description="Tokens per row. Default: 1024.")
-
-
-# The API server checks the same of a list of type set.
-NO_DUPLICATES: Final = Rule("a format stands here twice: write each once", lambda items: len(set(items)) == len(items))
-
-
-class Export(Model):
-    formats: Annotated[list[Annotated[str, OneOf(ARTIFACT_FORMATS)]], Obeys(NO_DUPLICATES)] = Field(
-        default=["bf16"],
-        min_length=1,
-        max_length=16,
-        description=f"{described(ARTIFACT_FORMATS)} Default: [bf16].",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
-    )
-    calibration: Calibration = Calibration()
 
 
 def _with_bounds(schema: dict[str, Any]) -> None:
@@ -67,7 +48,8 @@ class Gate(Model):
         default="perplexity", description=f"{described(METRICS)} Default: perplexity."
     )
     against: Literal["base", "tuned"] = Field(
-        description="base: the tuned model against the base model. tuned: each quantized artifact against tuned."
+        description="base: the tuned model against the base model, or, where nothing is tuned, each quantized artifact "
+        "against it. tuned: each quantized artifact against the tuned model."
     )
 
     @model_validator(mode="after")
@@ -109,12 +91,17 @@ def gate(against: str, metric: str = "perplexity", **bound: float) -> Gate:
     return Gate.model_validate({"metric": metric, "against": against, **bound})
 
 
+TUNED_GATES: Final = (gate(BASE, maxRatio=1.0), gate(TUNED, maxRatio=1.1))
+UNTUNED_GATES: Final = (gate(BASE, maxRatio=1.1),)
+
+
 class Evaluation(Model):
     max_rows: int = Field(default=200, ge=1, description="Held-out rows that are scored. Default: 200.")
-    gates: list[Gate] = Field(
-        default=[gate("base", maxRatio=1.0), gate("tuned", maxRatio=1.1)],
+    gates: list[Gate] | None = Field(
+        default=None,
         max_length=16,
-        description="Default: tuned no worse than base, each quantized artifact within 10 % of tuned.",
+        description="Default: tuned no worse than base, each quantized artifact within 10 % of tuned; where nothing is "
+        "tuned, within 10 % of base.",
     )
     on_gate_failure: Literal["Block", "Warn"] = Field(
         default="Block", description="Block fails the job and publishes nothing. Default: Block."
@@ -163,7 +150,7 @@ class FineTuneJobSpec(Model):
     """What the user asks for; model, dataset.train and output are enough."""
 
     model: BaseModelSource
-    dataset: Dataset
+    dataset: Dataset = Dataset()
     training: Training = Training()
     export: Export = Export()
     evaluation: Evaluation = Evaluation()
@@ -204,6 +191,34 @@ class FineTuneJobSpec(Model):
         "where the data is the same, every stage is reused.",
     )
 
+    @property
+    def trains(self) -> bool:
+        """Whether the model is tuned; else it is exported and evaluated as it is."""
+        return self.training.method != NO_TRAINING
+
+    @property
+    def rows(self) -> Dataset:
+        """spec.dataset; where it has no training rows, those of export.calibration are in their place."""
+        source = self.export.calibration.source
+        return self.dataset.model_copy(update={"train": [source]}) if source else self.dataset
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there are rows to hold out."""
+        return bool(self.rows.train or self.rows.validation.uri)
+
+    @property
+    def gates(self) -> list[Gate]:
+        """The gates of the evaluation, or the default ones."""
+        if self.evaluation.gates is not None:
+            return self.evaluation.gates
+        return [*(TUNED_GATES if self.trains else UNTUNED_GATES)] if self.evaluates else []
+
+    @property
+    def merged_subject(self) -> str:
+        """How measurements and gates name the merged model."""
+        return TUNED if self.trains else BASE
+
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
         return (
@@ -215,7 +230,44 @@ class FineTuneJobSpec(Model):
                 == 0,
                 field="training.effectiveBatchSize",
             ),
+            *_ROWS_RULES,
         )
+
+
+_ROWS_RULES: Final = (
+    Rule(
+        "is required: write where the training rows are. To export and evaluate the model as it is, write "
+        f"training.method: {NO_TRAINING}",
+        lambda spec: not spec.trains or bool(spec.dataset.train),
+        cel="(has(self.dataset) && has(self.dataset.train)) || (has(self.training) && has(self.training.method) && "
+        f"self.training.method == '{NO_TRAINING}')",
+        field="dataset.train",
+    ),
+    Rule(
+        "the rows of dataset.train are the calibration rows: leave uri out, or dataset.train where nothing is tuned",
+        lambda spec: not (spec.export.calibration.uri and spec.dataset.train),
+        cel="!(has(self.dataset) && has(self.dataset.train) && has(self.export) && has(self.export.calibration) && "
+        "has(self.export.calibration.uri))",
+        field="export.calibration.uri",
+    ),
+    Rule(
+        f"{', '.join(name for name, entry in ARTIFACT_FORMATS.items() if entry.calibrated)} are made with rows: write "
+        "export.calibration.uri, or other formats",
+        lambda spec: bool(spec.rows.train) or not any(ARTIFACT_FORMATS[name].calibrated for name in spec.export.levels),
+        field="export.formats",
+    ),
+    Rule(
+        "gates are judged on held-out rows, which this job does not have: write dataset.validation.uri or "
+        "export.calibration.uri, or leave the gates out",
+        lambda spec: spec.evaluates or not spec.evaluation.gates,
+        field="evaluation.gates",
+    ),
+    Rule(
+        f"nothing is tuned: write against: {BASE}, which is then about each quantized artifact",
+        lambda spec: spec.trains or all(gate.against == BASE for gate in spec.gates),
+        field="evaluation.gates",
+    ),
+)
 
 
 # The nodes of a training find each other by host names that are made of the job's name.

@@ -1,12 +1,15 @@
 """How a FineTuneJob trains: spec.training."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from tuneyard_api.base import Model
 from tuneyard_api.registry import BACKENDS, OneOf, described
 from tuneyard_api.rules import Rule
+
+# The method of a job that only exports, evaluates and publishes.
+NO_TRAINING: Final = "none"
 
 
 class Lora(Model):
@@ -41,8 +44,10 @@ class Training(Model):
     backend: Annotated[str, OneOf(BACKENDS)] = Field(
         default="peft", description=f"{described(BACKENDS)} Default: peft."
     )
-    method: Literal["lora", "qlora"] = Field(
-        default="lora", description="qlora holds the base weights in NF4 (arXiv:2305.14314). Default: lora."
+    method: Literal["lora", "qlora", "none"] = Field(
+        default="lora",
+        description="qlora holds the base weights in NF4 (arXiv:2305.14314). none: the model is not tuned; it is "
+        "exported, evaluated and published as it is. Default: lora.",
     )
     lora: Lora = Lora()
     epochs: float | None = Field(default=None, gt=0, le=1000, description="Default: 3, unless maxSteps is given.")

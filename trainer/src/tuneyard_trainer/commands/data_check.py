@@ -14,7 +14,8 @@ from rich.console import Console
 
 from tuneyard_api import names, reasons
 from tuneyard_api.contracts.results import REPORT_FILES
-from tuneyard_api.kinds.dataset import BadRowsPolicy, Cleaning, ValidationSource
+from tuneyard_api.kinds.dataset import BadRowsPolicy, Cleaning, DataSource, ValidationSource
+from tuneyard_api.kinds.export import Export
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_store.artifact import describe_directory
 from tuneyard_store.credentials import Credentials
@@ -137,13 +138,15 @@ def check_data(check: Check, progress: Progress, stopping: threading.Event) -> C
 
 def local_spec(check: Check) -> FineTuneJobSpec:
     """The job with these files, whose settings let every row be looked at."""
-    given = check.spec.dataset
-    train = [given.train[0].model_copy(update={**check.source, "uri": str(path)}) for path in check.files]
+    given = check.spec.rows
+    first, *_ = [*given.train, given.validation.source or DataSource(uri="s3://rows/rows")]
+    train = [first.model_copy(update={**check.source, "uri": str(path)}) for path in check.files]
     validation = given.validation if given.validation.uri is None else ValidationSource(fraction=0.05)
     clean = given.clean.model_copy(update=LENIENT)
     dataset = given.model_copy(update={"train": train, "validation": validation, "clean": clean})
     model = check.spec.model.model_copy(update={"uri": str(check.model)} if check.model else {})
-    return check.spec.model_copy(update={"dataset": dataset, "model": model})
+    export = Export(formats=check.spec.export.formats)  # without calibration rows of its own
+    return check.spec.model_copy(update={"dataset": dataset, "model": model, "export": export})
 
 
 def data_files(path: Path) -> Iterator[DataFile]:
@@ -207,7 +210,7 @@ def clean_rows(context: StageContext, reading: Reading, report: DataReport, drop
 def judge(spec: FineTuneJobSpec, report: DataReport, reading: Reading, *, tokenized: bool) -> list[StageError]:
     """What a job with the spec's own limits would fail for."""
     clean: Cleaning = spec.dataset.clean
-    report.min_rows = clean.min_rows
+    report.min_rows, _ = prepare.required_rows(spec)
     checks: list[Callable[[], None]] = [
         lambda: reading.bad.require(report.rows_in, clean.bad_rows),
         lambda: report.require_rows(report.kept),

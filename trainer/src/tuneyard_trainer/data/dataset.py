@@ -29,12 +29,13 @@ def sources(dataset: Dataset) -> dict[str, DataSource]:
 
 
 def fetch_dataset(store: Store, dataset: Dataset, directory: Path) -> Files:
-    """Downloads all sources into an empty `directory`.
+    """Downloads all sources, if there are any, into an empty `directory`.
 
     Raises:
         BadInput: a source has no files, or only empty ones.
     """
     shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
     files = {name: fetch(store, source.uri, directory / name) for name, source in sources(dataset).items()}
     write_index(directory, files)
     return files

@@ -20,6 +20,8 @@ class ExportJob(NamedTuple):
 
     context: StageContext
     format: str
+    formats: Sequence[str]
+    """All formats that are written, this one among them."""
     merged: Path
     """Directory of the merged model, which is written first: the other formats are made of it."""
     output: Path

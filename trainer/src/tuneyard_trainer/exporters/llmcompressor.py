@@ -39,7 +39,7 @@ def quantize(job: ExportJob) -> None:
 def _quantize_all(job: ExportJob) -> QuantizeOutcome:
     """Quantizes with a sample of the training rows for calibration."""
     context, calibration = job.context, job.context.spec.export.calibration
-    formats = [name for name in context.spec.export.formats if exporters.format_of(name).recipe]
+    formats = [name for name in job.formats if exporters.format_of(name).recipe]
     rows = [row[INPUT_IDS] for row in read_rows(fetch_rows(context, "train"))]
     chosen = calibration_rows(rows, calibration.samples, context.spec.training.seed)
     doing = f"quantizing to {formats[0]}"

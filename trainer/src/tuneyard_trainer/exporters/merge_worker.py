@@ -6,6 +6,7 @@ and its change, in float32. Disk: the merged model and the shards of the base th
 """
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ import torch
 import transformers
 
 from tuneyard_api.contracts.requests import ItemsDone, MergeOutcome, MergeRequest
-from tuneyard_trainer.exporters.adapter import Adapter
+from tuneyard_trainer.exporters.adapter import Adapter, Change
 from tuneyard_trainer.exporters.adapter_config import read_adapter_config
 from tuneyard_trainer.exporters.tensor_files import TensorReader, TensorWriter, layout
 from tuneyard_trainer.model.layout import INDEX, copy_config_files, weight_files
@@ -36,8 +37,7 @@ def merge(request: MergeRequest) -> MergeOutcome:
     copy_config_files(base, output)
     write_config(output)
     shards = weight_files(base)
-    read_adapter_config(request.adapter, str(request.adapter))
-    adapter = Adapter(base, request.adapter, local_shape(base, shards).tensors)
+    adapter = read_adapter(base, request.adapter, shards) if request.adapter else NoAdapter()
     placed: dict[str, str] = {}
     size = 0
     with torch.inference_mode():
@@ -56,7 +56,22 @@ def merge(request: MergeRequest) -> MergeOutcome:
     return MergeOutcome(merged=adapter.parameters)
 
 
-def merge_shard(source: Path, to: Path, adapter: Adapter, added: dict[str, torch.Tensor]) -> TensorWriter:
+class NoAdapter:
+    """Changes nothing."""
+
+    changes: Mapping[str, Change] = {}
+    added: Mapping[str, torch.Tensor] = {}
+    parameters = 0
+
+
+def read_adapter(base: Path, directory: Path, shards: list[str]) -> Adapter:
+    read_adapter_config(directory, str(directory))
+    return Adapter(base, directory, local_shape(base, shards).tensors)
+
+
+def merge_shard(
+    source: Path, to: Path, adapter: Adapter | NoAdapter, added: Mapping[str, torch.Tensor]
+) -> TensorWriter:
     """Writes a shard with the adapter added, and with tensors that the base does not have.
 
     All floating-point tensors become bfloat16.

@@ -39,26 +39,28 @@ def bound_of(name: str) -> Bound:
 def judge(gates: Sequence[Gate], measurements: Sequence[Measurement], formats: Sequence[str]) -> Verdict:
     """Applies each gate to the models that it is about.
 
-    A gate against base is about the tuned model: if it fails, nothing passes. A gate against tuned is about each
-    quantized artifact: one that fails is not recommended, and only when no artifact is left does nothing pass.
+    A gate against base is about the tuned model: if it fails, nothing passes. A gate against tuned, or against base
+    where nothing is tuned, is about each quantized artifact: one that fails is not recommended, and only when no
+    artifact is left does nothing pass.
 
     Args:
-        measurements: of base, tuned and each quantized format.
+        measurements: of base, of tuned unless nothing is tuned, and of each quantized format.
         formats: the artifacts of the release.
     """
     statuses = [status for gate in gates for status in _apply(gate, measurements)]
     failed = [status for status in statuses if not status.passed]
     tuned_failed = [status for status in failed if status.subject == TUNED]
     if tuned_failed:
-        return Verdict(statuses, _explain(tuned_failed[0]))
+        return Verdict(statuses, explain(tuned_failed[0]))
     if {status.subject for status in failed}.issuperset(formats):
-        return Verdict(statuses, _explain(failed[0]))
+        return Verdict(statuses, explain(failed[0]))
     return Verdict(statuses, None)
 
 
 def _apply(gate: Gate, measurements: Sequence[Measurement]) -> list[GateStatus]:
     measured = {item.subject: item.value for item in measurements if item.metric == gate.metric}
-    subjects = [TUNED] if gate.against == BASE else [name for name in measured if name not in (BASE, TUNED)]
+    artifacts = [name for name in measured if name not in (BASE, TUNED)]
+    subjects = [TUNED] if gate.against == BASE and TUNED in measured else artifacts
     bound = bound_of(gate.bound)
     limit = bound.limit(gate.value, measured[gate.against])
     return [
@@ -74,7 +76,8 @@ def _apply(gate: Gate, measurements: Sequence[Measurement]) -> list[GateStatus]:
     ]
 
 
-def _explain(status: GateStatus) -> str:
+def explain(status: GateStatus) -> str:
+    """A gate in words, for one that failed."""
     return (
         f"{status.metric} of {status.subject} is {status.value:.4g}, the gate against {status.against} "
         f"allows {status.limit:.4g}"

@@ -168,4 +168,4 @@ def local_shape(directory: Path, weight_files: list[str]) -> ModelShape:
     for name in weight_files:
         with (directory / name).open("rb") as stream:
             tensors |= {tensor: info.shape for tensor, info in read_header(stream).tensors.items()}
-    return ModelShape(json.loads((directory / "config.json").read_text()), tensors)
+    return ModelShape(json.loads((directory / "config.json").read_text()), tensors, directory / "tokenizer.json")

@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,6 +41,8 @@ class DataReport:
     dropped: DroppedRows = field(default_factory=DroppedRows)
     originals: Mapping[Place, Original] = field(default_factory=dict)
     """Some rows as they were read."""
+    splits: Sequence[Split] = (TRAIN, VALIDATION)
+    """Those that must have rows."""
     rows_in: int = 0
     rows: Counter[str] = field(default_factory=Counter)  # by split
     sequences: Counter[str] = field(default_factory=Counter)  # by split; long texts are cut into several
@@ -97,9 +99,9 @@ class DataReport:
         )
 
     def require_splits(self) -> None:
-        """Raises BadInput when too few rows are kept, or none for training or for validation."""
+        """Raises BadInput when too few rows are kept, or none of a split that must have some."""
         self.require_rows(self.kept)
-        if min(self.rows[TRAIN], self.rows[VALIDATION]) == 0:
+        if any(self.rows[split] == 0 for split in self.splits):
             raise BadInput(
                 reasons.TOO_FEW_ROWS,
                 f"Of {self.kept} rows {self.rows[TRAIN]} are for training and {self.rows[VALIDATION]} for validation "

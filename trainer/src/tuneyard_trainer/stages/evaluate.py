@@ -11,7 +11,8 @@ from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import ItemsDone, Score, ScoreOutcome, ScoreRequest
 from tuneyard_api.contracts.results import REPORT_FILES, EvaluateResult, ExportResult
 from tuneyard_api.contracts.termination import EvaluateReport
-from tuneyard_api.registry import BASE, TUNED, format_measured, subject_of
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.registry import BASE, format_measured, subject_of
 from tuneyard_store.artifact import fetch_directory
 from tuneyard_trainer.data.columns import INPUT_IDS, LABELS, TokenizedRow
 from tuneyard_trainer.data.prepared import fetch_rows
@@ -40,7 +41,8 @@ def run(context: StageContext) -> EvaluateResult:
     rows = held_out_rows(read_rows(fetch_rows(context, "validation")), context)
     scores = score(context, models, rows)
     measurements = measure(scores)
-    verdict = judge(context.spec.evaluation.gates, measurements, context.spec.export.formats)
+    formats = [artifact.format for artifact in context.result_of(ExportResult).artifacts]
+    verdict = judge(context.spec.gates, measurements, formats)
     result = EvaluateResult(
         measurements=[item.model_copy(update={"value": round(item.value, DECIMALS)}) for item in measurements],
         gates=verdict.gates,
@@ -55,18 +57,30 @@ def run(context: StageContext) -> EvaluateResult:
         raise BadInput(
             reasons.GATE_FAILED,
             f"Nothing is published: {verdict.failure}. Report: {report_uri}",
-            "Train longer or on more data, change training.learningRate or training.lora.rank; "
-            "or change evaluation.gates, or set evaluation.onGateFailure: Warn.",
+            advice(context.spec),
             EvaluateReport.of(result),
         )
     return result
 
 
+def advice(spec: FineTuneJobSpec) -> str:
+    """What to do where a gate failed."""
+    first = "Train longer or on more data, change training.learningRate or training.lora.rank"
+    if not spec.trains:
+        first = "Add formats with more bits to export.formats"
+    return f"{first}; or change evaluation.gates, or set evaluation.onGateFailure: Warn."
+
+
 def fetch_models(context: StageContext) -> dict[str, Path]:
-    """Downloads and verifies the models to measure: base, tuned (the merged model) and each quantized format."""
-    exported = context.result_of(ExportResult)
-    artifacts = {TUNED: exported.merged} | {subject_of(item.format): item for item in exported.artifacts}
-    models = {BASE: download_model(context.store, context.spec.model.uri, context.work / "models" / BASE)}
+    """Downloads and verifies the models to measure: base, tuned (the merged model) and each quantized format.
+
+    Where nothing is tuned, the merged model is the base model.
+    """
+    exported, merged = context.result_of(ExportResult), context.spec.merged_subject
+    artifacts = {merged: exported.merged} | {subject_of(item.format, merged): item for item in exported.artifacts}
+    models: dict[str, Path] = {}
+    if merged != BASE:
+        models[BASE] = download_model(context.store, context.spec.model.uri, context.work / "models" / BASE)
     for name, artifact in artifacts.items():
         models[name] = context.work / "models" / name
         fetch_directory(context.store, artifact.uri, models[name], artifact.digest)

@@ -1,10 +1,11 @@
 """The export stage: writes and publishes an artifact for each format.
 
 The merged model is always made and published, because the other formats are made of it and evaluate measures it; it is
-listed as an artifact when spec.export.formats has it.
+listed as an artifact when spec.export has it.
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ from tuneyard_api.contracts.results import ExportedArtifact, ExportResult
 from tuneyard_api.kinds.finetunejob_status import Fidelity
 from tuneyard_api.registry import MERGED_FORMAT
 from tuneyard_store.artifact import publish_directory
-from tuneyard_trainer.exporters import format_of
+from tuneyard_trainer.exporters import fitting_rungs, format_of
 from tuneyard_trainer.exporters.base import ExportJob
 from tuneyard_trainer.model.layout import fresh
 from tuneyard_trainer.runtime.context import StageContext
@@ -28,23 +29,16 @@ def run(context: StageContext) -> ExportResult:
         TryAgain: the pod was stopped.
         ArtifactCorrupt: the adapter differs from its manifest.
     """
-    formats = context.spec.export.formats
-    merged, shared = context.work / MERGED_FORMAT, fresh(context.work / "shared")
-    order = list(dict.fromkeys([MERGED_FORMAT, *formats]))
-    artifacts: dict[str, ExportedArtifact] = {}
-    for number, name in enumerate(order):
-        output = fresh(context.work / name)
-        notes: list[str] = []
-        compared: list[Fidelity] = []
-        progress = Share(context, number, len(order))
-        job = ExportJob(context, name, merged, output, shared, progress, notes.append, compared.append)
-        format_of(name).export(job)
-        for note in notes:
-            context.log.info("%s: %s", name, note)
-        found = {"notes": notes, "fidelity": compared[0] if compared else None}
-        artifacts[name] = publish(context, output, name).model_copy(update=found)
-        if output != merged:
-            shutil.rmtree(output)
+    export, merged = context.spec.export, context.work / MERGED_FORMAT
+    shutil.rmtree(context.work / "shared", ignore_errors=True)
+    others = [name for name in export.levels if name != MERGED_FORMAT]
+    artifacts = {MERGED_FORMAT: write(context, MERGED_FORMAT, [MERGED_FORMAT], Share(context, 0, 1 + len(others)))}
+    formats = fitting_rungs(export, merged) if export.ladder else export.levels
+    for number, name in enumerate(others, start=1):
+        if name in formats:
+            artifacts[name] = write(context, name, formats, Share(context, number, 1 + len(others)))
+        else:
+            context.log.info("%s leaves out %s, which does not fit the model", export.ladder, name)
     return ExportResult(artifacts=[artifacts[name] for name in formats], merged=artifacts[MERGED_FORMAT])
 
 
@@ -57,6 +51,25 @@ class Share:
     def __call__(self, done: float, message: str) -> None:
         percent = 100 * (self._number + done) / self._formats
         self._context.progress.update(percent=int(percent), message=message)
+
+
+def write(context: StageContext, name: str, formats: Sequence[str], progress: Share) -> ExportedArtifact:
+    """Makes and publishes one artifact; the files of the merged model stay, as the others are made of it."""
+    merged, output = context.work / MERGED_FORMAT, fresh(context.work / name)
+    shared = context.work / "shared"
+    shared.mkdir(exist_ok=True)
+    notes: list[str] = []
+    compared: list[Fidelity] = []
+    format_of(name).export(
+        ExportJob(context, name, formats, merged, output, shared, progress, notes.append, compared.append)
+    )
+    for note in notes:
+        context.log.info("%s: %s", name, note)
+    found = {"notes": notes, "fidelity": compared[0] if compared else None}
+    artifact = publish(context, output, name).model_copy(update=found)
+    if output != merged:
+        shutil.rmtree(output)
+    return artifact
 
 
 def publish(context: StageContext, directory: Path, name: str) -> ExportedArtifact:

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.results import ArtifactRef, DatasetSummary, PrepareResult
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import Stage
 from tuneyard_api.stages import stage_digests
 from tuneyard_store.artifact import describe_directory, publish_directory
@@ -24,7 +25,7 @@ from tuneyard_trainer.data.dataset import fetch_dataset, fetched_dataset, read_d
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import Key, RowError, content
 from tuneyard_trainer.data.source import Reading, SourceRow
-from tuneyard_trainer.data.split import TRAIN, Split, held_out
+from tuneyard_trainer.data.split import TRAIN, VALIDATION, Split, held_out
 from tuneyard_trainer.data.spool import Spooled, spool
 from tuneyard_trainer.data.template import TEMPLATE_FILE, ChatTemplate, require_template
 from tuneyard_trainer.data.template_fields import require_shown
@@ -60,15 +61,17 @@ def identify(context: StageContext) -> dict[Stage, str]:
         BadInput: what is wrong, where, and what to do.
     """
     spec, directory = context.spec, context.work / MODEL_DIR
-    check_training(spec)
+    if spec.trains:
+        check_training(spec)
     check_output(context.store, spec.output.uri)
     base = check_model(context.store, spec.model.uri, directory, spec.training)
-    check_target_modules(spec.training.lora, base.shape, spec.model.uri)
-    check_formats(spec.export.formats, base.shape, spec.model.uri)
+    if spec.trains:
+        check_target_modules(spec.training.lora, base.shape, spec.model.uri)
+    check_formats(spec.export, base.shape, spec.model.uri)
     template = require_template(directory, spec.model.chat_template, spec.model.uri)
     write_served_tokenizer(context, directory, context.work / TOKENIZER_DIR)
     context.progress.update(percent=5, message="fetching the data")
-    data = fetch_dataset(context.store, spec.dataset, context.work / DATA_DIR)
+    data = fetch_dataset(context.store, spec.rows, context.work / DATA_DIR)
     (context.work / TOKENIZER_DIR / TEMPLATE_FILE).write_text(template)
     (context.work / EMBEDDING_FILE).write_text(json.dumps(embedding_rows(base)))
     model = [[name, item.size, item.etag] for name, item in base.files.items()]
@@ -97,7 +100,8 @@ def run(context: StageContext) -> PrepareResult:
     tokenizer = example_tokenizer(context)
     with DroppedRows(context.work / DROPPED_FILE) as dropped:
         reading = Reading(settings, BadRows(settings.bad_rows, dropped))
-        report = DataReport(settings.min_rows, dropped, reading.findings.originals)
+        minimum, splits = required_rows(context.spec)
+        report = DataReport(minimum, dropped, reading.findings.originals, splits)
         try:
             output = make_rows(context, tokenizer, reading, report, dropped)
         except BadInput as error:
@@ -108,6 +112,14 @@ def run(context: StageContext) -> PrepareResult:
         end_of_turn=report.answers.stop_tokens(tokenizer.context.turns.last_end),
         total_steps=total_steps(context.spec.training, report.sequences[TRAIN]),
     )
+
+
+def required_rows(spec: FineTuneJobSpec) -> tuple[int, tuple[Split, ...]]:
+    """How many rows are needed at least, and the splits that must have some."""
+    if spec.trains:
+        return spec.dataset.clean.min_rows, (TRAIN, VALIDATION)
+    calibrates: tuple[Split, ...] = (TRAIN,) if spec.rows.train else ()
+    return 0, (*calibrates, VALIDATION) if spec.evaluates else calibrates
 
 
 def with_dropped_rows(error: BadInput, context: StageContext, dropped: DroppedRows) -> BadInput:
@@ -163,7 +175,7 @@ def embedding_size(context: StageContext) -> int:
 def clean(context: StageContext, cleaning: CleaningContext, reading: Reading) -> Spooled:
     """Reads all sources, and writes the rows that are kept to disk."""
     directory = context.work / DATA_DIR
-    rows = read_dataset(context.spec.dataset, fetched_dataset(directory), reading)
+    rows = read_dataset(context.spec.rows, fetched_dataset(directory), reading)
 
     def followed(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
         for number, row in enumerate(rows):

@@ -1,6 +1,6 @@
 """The publish stage: sums up the results of the other stages, recommends an artifact, and writes the release."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from tuneyard_api.contracts.results import (
@@ -18,6 +18,7 @@ from tuneyard_api.contracts.results import (
 )
 from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
 from tuneyard_api.registry import TUNED, subject_of
+from tuneyard_trainer.gates import explain
 from tuneyard_trainer.reports.model_card import render_model_card
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.stage_runner import StageProgram
@@ -25,18 +26,23 @@ from tuneyard_trainer.runtime.stage_runner import StageProgram
 
 def run(context: StageContext) -> PublishResult:
     """Writes the model card and then release.json."""
-    trained, evaluated = context.result_of(TrainResult), context.result_of(EvaluateResult)
-    artifacts = with_perplexity(context.result_of(ExportResult).artifacts, evaluated.measurements)
+    spec, merged = context.spec, context.spec.merged_subject
+    trained = context.result_of(TrainResult) if spec.trains else None
+    evaluated = context.result_of(EvaluateResult) if spec.evaluates else None
+    artifacts = with_perplexity(
+        context.result_of(ExportResult).artifacts, evaluated.measurements if evaluated else [], merged
+    )
+    recommended = recommend(artifacts, evaluated.gates, merged, spec.export.ladder) if evaluated else first(artifacts)
     release = Release(
         name=context.name,
-        spec=context.spec,
+        spec=spec,
         digests=context.digests,
-        adapter=ArtifactRef(uri=trained.adapter_uri, digest=trained.adapter_digest),
+        adapter=ArtifactRef(uri=trained.adapter_uri, digest=trained.adapter_digest) if trained else None,
         artifacts=artifacts,
-        recommended=recommend(artifacts, evaluated.gates),
+        recommended=recommended,
         evaluation=evaluated,
         dataset=context.result_of(PrepareResult).dataset,
-        training=trained.training,
+        training=trained.training if trained else None,
     )
     card = render_model_card(release).encode()
     context.store.write(context.uri("publish", "README.md"), card, "text/markdown; charset=utf-8")
@@ -46,24 +52,40 @@ def run(context: StageContext) -> PublishResult:
 
 
 def with_perplexity(
-    artifacts: Sequence[ExportedArtifact], measurements: Sequence[Measurement]
+    artifacts: Sequence[ExportedArtifact], measurements: Sequence[Measurement], merged: str = TUNED
 ) -> list[MeasuredArtifact]:
     perplexity = {item.subject: item.value for item in measurements if item.metric == "perplexity"}
     return [
-        MeasuredArtifact(**dict(artifact), perplexity=perplexity.get(subject_of(artifact.format)))
+        MeasuredArtifact(**dict(artifact), perplexity=perplexity.get(subject_of(artifact.format, merged)))
         for artifact in artifacts
     ]
 
 
-def recommend(artifacts: Sequence[MeasuredArtifact], gates: Sequence[GateStatus]) -> Recommendation:
-    """The smallest artifact whose gates have passed; where no artifact passed, the one with the lowest perplexity."""
-    failed = {gate.subject for gate in gates if not gate.passed}
-    passed = [artifact for artifact in artifacts if subject_of(artifact.format) not in failed]
+def first(artifacts: Sequence[MeasuredArtifact]) -> Recommendation:
+    """The recommendation where there were no rows to measure with."""
+    return Recommendation(
+        format=artifacts[0].format, reason="the first of export.formats: nothing was measured, as the job has no rows"
+    )
+
+
+def recommend(
+    artifacts: Sequence[MeasuredArtifact], gates: Sequence[GateStatus], merged: str = TUNED, ladder: str | None = None
+) -> Recommendation:
+    """The smallest artifact whose gates have passed; where no artifact passed, the one with the lowest perplexity.
+
+    Args:
+        merged: how gates name the merged model.
+        ladder: of which the artifacts are the rungs, from the smallest on.
+    """
+    failed = {gate.subject: gate for gate in gates if not gate.passed}
+    passed = [artifact for artifact in artifacts if subject_of(artifact.format, merged) not in failed]
     if TUNED in failed or not passed:
         chosen = min(artifacts, key=_perplexity_and_size)
         return Recommendation(
             format=chosen.format, reason=f"lowest perplexity ({_figure(chosen.perplexity)}), though a gate failed"
         )
+    if ladder:
+        return Recommendation(format=passed[0].format, reason=_why_rung(passed[0], artifacts, failed, ladder))
     chosen = min(passed, key=lambda artifact: (artifact.size_bytes, artifact.format))
     return Recommendation(format=chosen.format, reason=_why_smallest(chosen, len(passed), failed))
 
@@ -72,13 +94,25 @@ def _perplexity_and_size(artifact: MeasuredArtifact) -> tuple[float, int]:
     return float("inf") if artifact.perplexity is None else artifact.perplexity, artifact.size_bytes
 
 
-def _why_smallest(chosen: MeasuredArtifact, passed: int, failed: set[str]) -> str:
+def _why_smallest(chosen: MeasuredArtifact, passed: int, failed: Collection[str]) -> str:
     size = f"{chosen.size_bytes / 1e6:.0f} MB"
     skipped = f"; {', '.join(sorted(failed))} failed" if failed else ""
     if passed == 1:
         return f"the only artifact whose gates passed ({size}{skipped})"
     figures = f"{size}, perplexity {_figure(chosen.perplexity)}{skipped}"
     return f"smallest of {passed} artifacts whose gates passed ({figures})"
+
+
+def _why_rung(
+    chosen: MeasuredArtifact, rungs: Sequence[MeasuredArtifact], failed: Mapping[str, GateStatus], ladder: str
+) -> str:
+    names = ", ".join(artifact.format for artifact in rungs)
+    below = [failed[rung.format] for rung in rungs[: rungs.index(chosen)]]
+    told = "".join(f"; {explain(gate)}" for gate in below)
+    return (
+        f"{ladder}: the first of {names} whose gates passed ({chosen.size_bytes / 1e6:.0f} MB, perplexity "
+        f"{_figure(chosen.perplexity)}{told})"
+    )
 
 
 def _figure(value: float | None) -> str:
