@@ -28,7 +28,7 @@ SPEC: Final[dict[str, Any]] = {
     "model": {"uri": "s3://models/smollm2-135m-instruct", "chatTemplate": TEMPLATE},
     "dataset": {"train": [{"uri": "s3://data/kubernetes-fields.jsonl"}], "clean": {"minRows": 1000}},
     "training": {
-        "maxSteps": 40,
+        "maxSteps": 100,
         "effectiveBatchSize": 8,
         "microBatchSize": 4,
         "learningRate": 2e-3,
