@@ -1,6 +1,8 @@
 """What was trained as the end of a turn stops the server, also where the base model has another end of its own."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +28,7 @@ SPEC: Final[dict[str, Any]] = {
     "model": {"uri": "s3://models/smollm2-135m-instruct", "chatTemplate": TEMPLATE},
     "dataset": {"train": [{"uri": "s3://data/kubernetes-fields.jsonl"}], "clean": {"minRows": 1000}},
     "training": {
-        "maxSteps": 40,
+        "maxSteps": 100,
         "effectiveBatchSize": 8,
         "microBatchSize": 4,
         "learningRate": 2e-3,
@@ -60,7 +62,8 @@ def test_no_answer_runs_to_the_limit(namespace: str, store: ObjectStore) -> None
     questions = [json.loads(line)["question"] for line in DATA.read_text().splitlines()[:QUESTIONS]]
     with port_forward(f"svc/{SERVER}", 80, namespace) as port:
         client = OpenAI(base_url=f"http://localhost:{port}/v1", api_key="none", timeout=120)
-        reasons = {question: finish_reason(client, question) for question in questions}
+        with ThreadPoolExecutor(8) as pool:
+            reasons = dict(zip(questions, pool.map(partial(finish_reason, client), questions), strict=True))
     assert {question: reason for question, reason in reasons.items() if reason != "stop"} == {}
 
 

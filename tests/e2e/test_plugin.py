@@ -87,7 +87,7 @@ def test_status_of_a_waiting_job(new_namespace: NamespaceFactory) -> None:
     apply(fine_tune_job("waits", full))
     wait_until(lambda: "exceeded quota" in plugin("status", "waits", "-n", full), "status shows why the job waits", 120)
     printed = plugin("status", "waits", "-n", full)
-    assert "prepare waits: FailedCreate: " in printed
+    assert "prepare waits: QuotaExceeded: " in printed
     assert "ResourceQuota is used up" in printed, "the remedy"
 
 

@@ -4,6 +4,7 @@ A line of standard output that holds a record separator (as in RFC 7464) is an e
 is the worker's log. This works through torchrun, and between Python environments.
 """
 
+import logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -31,6 +32,8 @@ def worker_main(request: type[Request], work: Callable[[Request], Contract | Non
 
     The outcome that `work` returns is sent as the result; of several processes only one returns an outcome.
     """
+    # It advises to install kernels that it would download from the internet.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         outcome = work(request.model_validate_json(Path(sys.argv[1]).read_bytes()))
     except Exception as error:

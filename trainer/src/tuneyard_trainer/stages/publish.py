@@ -48,6 +48,7 @@ def run(context: StageContext) -> PublishResult:
     context.store.write(context.uri("publish", "README.md"), card, "text/markdown; charset=utf-8")
     text = release.model_dump_json(by_alias=True, exclude_none=True, indent=2).encode()
     context.store.write(context.uri("publish", RELEASE_FILE), text, "application/json")
+    context.log.info("published %s, recommended: %s", context.uri("publish", RELEASE_FILE), release.recommended.format)
     return PublishResult.model_validate(dict(release))
 
 
