@@ -18,6 +18,7 @@ from tuneyard_api.contracts.results import EvaluateResult, ExportResult
 from tuneyard_api.kinds.llamacpp_options import OPTIONS
 from tuneyard_store.artifact import fetch_directory
 from tuneyard_trainer.exporters.llamacpp_worker import chunk_size, convert, export, matrices
+from tuneyard_trainer.metrics.llamacpp_binding import loaded
 from tuneyard_trainer.metrics.llamacpp_worker import score as score_gguf
 from tuneyard_trainer.metrics.score_worker import score as score_transformers
 from tuneyard_trainer.stages import run_stage
@@ -55,6 +56,12 @@ def test_the_chain(new_context: ContextFactory, exported: ExportResult, tmp_path
     perplexity = {item.subject: item.value for item in outcome.result.measurements if item.metric == "perplexity"}
     assert perplexity["gguf-q8_0"] == pytest.approx(perplexity["tuned"], rel=0.02)
     assert perplexity["gguf-q4_k_m"] == pytest.approx(perplexity["tuned"], rel=0.2)
+    levels = {level.subject: level for level in outcome.result.levels}
+    small, large = levels["gguf-q4_k_m"], levels["gguf-q8_0"]
+    assert (small.engine, levels["tuned"].engine[:12]) == ("llama.cpp", "transformers")
+    assert 0 < (large.kl or 0) < (small.kl or 0) < 0.5
+    assert 0 < (small.memory_bytes or 0) < (large.memory_bytes or 0) < large.size_bytes
+    assert (small.tokens_per_second or 0) > 0
 
 
 def request(model: Path, folder: Path, rows: list[list[int]] | None, quantization: str = "Q8_0") -> GgufRequest:
@@ -85,6 +92,35 @@ def test_figures_can_be_compared_with_those_of_transformers(model: Path, tmp_pat
     theirs = score_transformers(ScoreRequest(models={"x": model}, rows=row_file)).scores["x"]
     assert ours.tokens == theirs.tokens == 6
     assert ours.nll == pytest.approx(theirs.nll, rel=0.005)
+
+
+def test_logits_are_compared_with_those_of_transformers(model: Path, tmp_path: Path) -> None:
+    """The same weights in full precision predict the same, so that what a quantized file differs by is its own."""
+    wanted = request(model, tmp_path, None)
+    convert(wanted)
+    (tmp_path / "held-out.json").write_text(json.dumps([([3, 40, 41, 42], [-100, 40, 41, 42])] * 2))
+    asked = ScoreRequest(
+        models={"tuned": model},
+        rows=tmp_path / "held-out.json",
+        end_tokens=[42],
+        reference="tuned",
+        compared=[1],
+        logits=tmp_path / "logits",
+    )
+    theirs = score_transformers(asked).scores["tuned"]
+    ours = score_gguf(asked.model_copy(update={"models": {"x": wanted.shared}})).scores["x"]
+    assert theirs.kl is None
+    assert ours.kl == pytest.approx(0, abs=1e-3)
+    assert ours.end_probability == pytest.approx(theirs.end_probability, rel=0.05)
+
+
+def test_generates_as_its_logits_say(model: Path, tmp_path: Path) -> None:
+    wanted = request(model, tmp_path, None)
+    convert(wanted)
+    with loaded(next(wanted.shared.glob("*.gguf")), 64, 2) as gguf:
+        tokens = gguf.generate([3, 40, 41], 8)
+        ((_, logits),) = gguf.logits([3, 40, 41, *tokens], list(range(2, 10)))
+        assert logits.argmax(axis=1).tolist() == tokens
 
 
 def test_importance_of_the_rows_is_in_the_file(model: Path, tmp_path: Path) -> None:

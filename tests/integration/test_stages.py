@@ -87,9 +87,33 @@ def test_the_chain(chain: ContextFactory, tmp_path: Path, method: str, formats: 
     assert set(perplexity) == {"base", "tuned", *formats} - {"bf16"}
     assert perplexity["tuned"] < 0.9 * perplexity["base"]
     assert {gate.subject for gate in result.gates} == {"tuned", *formats} - {"bf16"}
+    levels = {level.subject: level for level in result.levels}
+    assert set(levels) == set(perplexity)
+    assert levels["tuned"].kl is None, "it is what the others are compared with"
+    assert all(level.engine.startswith("transformers ") and level.tokens_per_second for level in result.levels)
+    assert levels["tuned"].memory_bytes == levels["base"].memory_bytes
+    for name in set(formats) - {"bf16"}:
+        assert levels[name].perplexity == perplexity[name]
+        assert 0 < (levels[name].kl or 0) < (levels["base"].kl or 0), "quantizing changes less than tuning"
+        assert levels[name].size_bytes == next(item.size_bytes for item in exported.artifacts if item.format == name)
     report = json.loads(store.read(context.uri("evaluate", "report.json")))
     assert report["measurements"] == [item.wire() for item in result.measurements]
     assert b"<svg" in store.read(context.uri("evaluate", "report.html"))
+
+
+def test_without_training(new_context: ContextFactory, tmp_path: Path, model: Path) -> None:
+    """The base model's weights are published as they are, and measured as base."""
+    changes: dict[str, Any] = {"training": {"method": "none"}, "export": {"formats": ["bf16", "int8"]}}
+    context = new_context("export", **changes)
+    exported = export(context)
+    merged = tmp_path / "merged"
+    fetch_directory(context.store, exported.merged.uri, merged)
+    expected = AutoModelForCausalLM.from_pretrained(model).state_dict()
+    for name, tensor in AutoModelForCausalLM.from_pretrained(merged).state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    result = evaluate(new_context("evaluate", **changes))
+    assert {item.subject for item in result.measurements} == {"base", "int8"}
+    assert {(gate.subject, gate.against, gate.passed) for gate in result.gates} == {("int8", "base", True)}
 
 
 def test_the_merged_model_is_base_plus_adapter(chain: ContextFactory, model: Path, tmp_path: Path) -> None:

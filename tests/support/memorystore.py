@@ -16,6 +16,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.modified: dict[str, float] = {}
+        """When an object was written, for those where it matters."""
 
     def endpoint(self, uri: str) -> str:
         return "memory"
@@ -24,7 +26,9 @@ class MemoryStore:
         for name in sorted(self.objects):
             if name.startswith(uri):
                 data = self.objects[name]
-                yield ObjectInfo(name, name.split("/", 3)[3], len(data), sha256(data).hexdigest())
+                yield ObjectInfo(
+                    name, name.split("/", 3)[3], len(data), sha256(data).hexdigest(), self.modified.get(name, 0.0)
+                )
 
     def exists(self, uri: str) -> bool:
         return uri in self.objects

@@ -15,7 +15,7 @@ from tuneyard_api.kinds.export import Export
 from tuneyard_api.registry import ARTIFACT_FORMATS
 from tuneyard_trainer.exporters import check_formats, format_of
 from tuneyard_trainer.exporters.llamacpp import misfit, notes
-from tuneyard_trainer.metrics.llamacpp_worker import summed_nll
+from tuneyard_trainer.metrics.llamacpp_worker import token_nll
 from tuneyard_trainer.metrics.scorers import LLAMACPP
 from tuneyard_trainer.model.llamacpp import known_splits
 from tuneyard_trainer.model.shape import ModelShape
@@ -117,8 +117,8 @@ def test_notes() -> None:
     assert "2 of 5 calibration rows" in note
 
 
-def test_summed_nll() -> None:
+def test_token_nll() -> None:
     logits = np.array([[1.0, 2.0, 3.0], [0.0, 1000.0, 0.0]], dtype=np.float32)
     first = math.log(sum(math.exp(value) for value in (1, 2, 3))) - 1
-    assert summed_nll(logits, [0, 1]) == pytest.approx(first)
-    assert summed_nll(logits, [0, 2]) == pytest.approx(first + 1000)
+    assert token_nll(logits, [0, 1]) == pytest.approx([first, 0])
+    assert token_nll(logits, [0, 2]) == pytest.approx([first, 1000])

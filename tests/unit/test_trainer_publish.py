@@ -7,6 +7,7 @@ from tuneyard_api.contracts.results import (
     DatasetSummary,
     EvaluateResult,
     ExportedArtifact,
+    Level,
     MeasuredArtifact,
     Release,
 )
@@ -17,10 +18,24 @@ from tuneyard_api.kinds.modelserver import ModelServerSpec
 from tuneyard_api.stages import STAGES
 from tuneyard_trainer.commands.local_run import summary
 from tuneyard_trainer.reports.model_card import render_model_card
-from tuneyard_trainer.stages.publish import recommend, with_perplexity
+from tuneyard_trainer.stages.publish import measured, recommend
 
 PERPLEXITY = {"base": 20.0, "tuned": 5.0, "int8": 5.1, "gptq": 5.4}
 MEASUREMENTS = [Measurement(subject=name, metric="perplexity", value=value) for name, value in PERPLEXITY.items()]
+LEVELS = [
+    Level(
+        subject=name,
+        size_bytes=1000,
+        perplexity=value,
+        memory_bytes=900,
+        tokens_per_second=12.5,
+        engine="toy 1.0",
+        kl=None if name == "tuned" else 0.01,
+        changed_top1=None if name == "tuned" else 0.02,
+        end_probability=0.75,
+    )
+    for name, value in PERPLEXITY.items()
+]
 SIZES = {"bf16": 300_000_000, "int8": 170_000_000, "gptq": 100_000_000}
 DIGEST = "sha256:" + "a" * 64
 
@@ -29,7 +44,7 @@ def artifacts(*formats: str) -> list[MeasuredArtifact]:
     exported = [
         ExportedArtifact(format=name, uri=f"s3://out/{name}", digest=DIGEST, size_bytes=SIZES[name]) for name in formats
     ]
-    return with_perplexity(exported, MEASUREMENTS)
+    return measured(exported, LEVELS)
 
 
 def gate(subject: str, passed: bool) -> GateStatus:
@@ -78,7 +93,9 @@ def release() -> Release:
         digests=dict.fromkeys(STAGES, "d" * 64),
         artifacts=artifacts(*ALL),
         recommended=recommend(artifacts(*ALL), gates),
-        evaluation=EvaluateResult(measurements=MEASUREMENTS, gates=gates, passed=True, rows=50, tokens=500),
+        evaluation=EvaluateResult(
+            measurements=MEASUREMENTS, levels=LEVELS, gates=gates, passed=True, rows=50, tokens=500
+        ),
         dataset=DatasetSummary(rows_in=1200, rows_kept=1150, dropped={"duplicate": 50}, tokens=98765, digest=DIGEST),
         training=TrainingStatus(
             steps=40,
@@ -112,6 +129,9 @@ def test_model_card(release: Release) -> None:
 
 def test_report_of_a_release(release: Release) -> None:
     report = PublishReport.of(release)
+    merged, _, gptq = report.artifacts
+    assert (merged.perplexity, merged.memory_bytes, merged.tokens_per_second, merged.kl) == (5.0, 900, 12.5, None)
+    assert (gptq.kl, gptq.changed_top1) == (0.01, 0.02)
     assert [item.format for item in report.artifacts] == list(ALL)
     assert report.recommended and report.evaluation
     assert (report.recommended.format, report.evaluation.gates_failed) == ("int8", 1)

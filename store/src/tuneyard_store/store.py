@@ -16,6 +16,8 @@ class ObjectInfo(NamedTuple):
     """Bytes."""
     etag: str
     """Changes when the content changes."""
+    modified: float = 0.0
+    """When it was written, in seconds since 1970."""
 
 
 class Store(Protocol):

@@ -83,6 +83,10 @@ class ScoreRequest(WorkerRequest):
 
     models: dict[str, Path] = Field(description="Directory of each model, by subject.")
     rows: Path = Field(description="JSON file: [[input_ids, labels], ...].")
+    end_tokens: list[int] = Field(default=[], description="Tokens that end an answer.")
+    reference: str = Field(default="", description="The subject with whose logits those of the others are compared.")
+    compared: list[int] = Field(default=[], description="The numbers of the rows whose logits are compared.")
+    logits: Path = Field(default=Path(), description="Directory for the logits of the reference, which are kept.")
 
 
 class TokenizerOutcome(Contract):
@@ -118,10 +122,22 @@ class GgufOutcome(Contract):
 
 
 class Score(Contract):
-    """The loss of one model over all held-out rows."""
+    """What is measured of one model, over all held-out rows unless it says otherwise; None: not measured."""
 
     nll: float = Field(description="Summed negative log-likelihood of the supervised tokens, in nats.")
     tokens: int = Field(description="Supervised tokens.")
+    kl: float | None = Field(
+        default=None, description="Mean KL divergence from the reference over the compared rows, in nats per token."
+    )
+    changed_top1: float | None = Field(
+        default=None, alias="changedTop1", description="Share of tokens there whose most likely token is another one."
+    )
+    end_probability: float | None = Field(
+        default=None, description="Mean probability of the token that ends the answer, at the answer's end."
+    )
+    memory_bytes: int | None = Field(default=None, description="The weights in memory after loading.")
+    tokens_per_second: float | None = Field(default=None, description="Of one request alone.")
+    engine: str = Field(default="", description="What measured the memory and the speed.")
 
 
 class ScoreOutcome(Contract):

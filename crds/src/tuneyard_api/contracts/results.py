@@ -45,7 +45,16 @@ class ExportedArtifact(ArtifactRef):
     fidelity: Fidelity | None = Field(default=None, description="None: not compared with the merged model.")
 
 
-class MeasuredArtifact(ExportedArtifact):
+class Measured(Contract):
+    """What evaluate measures of a model beside its metrics; None: not measured."""
+
+    memory_bytes: int | None = None
+    tokens_per_second: float | None = None
+    kl: float | None = Field(default=None, description="From the merged model, in nats per token.")
+    changed_top1: float | None = Field(default=None, alias="changedTop1")
+
+
+class MeasuredArtifact(ExportedArtifact, Measured):
     perplexity: float | None = None
 
 
@@ -69,8 +78,21 @@ class ExportResult(Contract):
     merged: ExportedArtifact = Field(description="The model that the quantized formats were made of.")
 
 
+class Level(Measured):
+    """What one model costs, and how good it is: a row of the table of levels."""
+
+    subject: str = Field(description="base, tuned, or an artifact's format.")
+    size_bytes: int = Field(description="On disk.")
+    perplexity: float
+    end_probability: float | None = Field(
+        default=None, description="Mean probability of the token that ends the answer, at the answer's end."
+    )
+    engine: str = Field(default="", description="What measured memory and speed: the library, and its version.")
+
+
 class EvaluateResult(Contract):
     measurements: list[Measurement]
+    levels: list[Level] = Field(default=[], description="Of every model, in the order of the measurements.")
     gates: list[GateStatus]
     passed: bool = Field(description="Whether the gates allow the release.")
     rows: int = Field(description="Held-out rows that were scored.")

@@ -13,7 +13,14 @@ from pydantic import Field, ValidationError
 from tuneyard_api import names, reasons
 from tuneyard_api.base import Digest
 from tuneyard_api.contracts.base import Contract
-from tuneyard_api.contracts.results import DatasetSummary, EvaluateResult, PublishResult, Recommendation, TrainResult
+from tuneyard_api.contracts.results import (
+    DatasetSummary,
+    EvaluateResult,
+    Measured,
+    PublishResult,
+    Recommendation,
+    TrainResult,
+)
 from tuneyard_api.kinds.finetunejob_status import Fidelity, GateStatus, Measurement, TrainingStatus
 from tuneyard_api.names import Stage
 
@@ -88,7 +95,7 @@ class EvaluateReport(Contract):
             yield self.model_copy(update={"gates": self.gates[:1], "measurements": measurements})
 
 
-class PublishedArtifact(Contract):
+class PublishedArtifact(Measured):
     """An artifact of a release; its URI follows from export's digest and the format."""
 
     format: str

@@ -110,6 +110,13 @@ class Evaluation(Model):
 
 class Output(Model):
     uri: S3Uri
+    keep: int | None = Field(
+        default=None,
+        ge=1,
+        le=10000,
+        description="Newest releases below uri that `tuneyard gc` keeps, beside those in use. It deletes nothing by "
+        "itself. Default: all.",
+    )
     secret_ref: SecretRef | None = Field(
         default=None,
         description="Secret with the store's access: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if needed, "

@@ -119,6 +119,16 @@ class Artifact(Model):
     digest: Digest
     size_bytes: int
     perplexity: float | None = None
+    memory_bytes: int | None = Field(default=None, description="The weights in memory after loading.")
+    tokens_per_second: float | None = Field(default=None, description="Of one request alone, in the evaluate stage.")
+    kl: float | None = Field(
+        default=None, description="Mean KL divergence from the merged model on held-out answers, in nats per token."
+    )
+    changed_top1: float | None = Field(
+        default=None,
+        alias="changedTop1",
+        description="Share of the tokens of held-out answers whose most likely token is not the merged model's.",
+    )
     fidelity: Fidelity | None = Field(default=None, description="Absent: the artifact is the merged model.")
 
 

@@ -121,7 +121,8 @@ class S3Store:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 for found in page.get("Contents", []):
                     key = found["Key"]
-                    yield ObjectInfo(f"s3://{bucket}/{key}", key, found["Size"], found["ETag"].strip('"'))
+                    written = found["LastModified"].timestamp()
+                    yield ObjectInfo(f"s3://{bucket}/{key}", key, found["Size"], found["ETag"].strip('"'), written)
 
     def exists(self, uri: str) -> bool:
         bucket, key = Location.parse(uri)

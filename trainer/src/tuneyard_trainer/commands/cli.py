@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
-from tuneyard_api import names
+from tuneyard_api import names, reasons
 from tuneyard_api.contracts.termination import termination_message, write_termination_message
 from tuneyard_api.registry import DATA_FORMATS
 from tuneyard_api.stages import STAGES
@@ -22,8 +22,9 @@ from tuneyard_trainer.commands.data_check import Check, check_and_print, default
 from tuneyard_trainer.commands.jobfile import read_job_json, read_job_yaml
 from tuneyard_trainer.commands.local_run import run_locally
 from tuneyard_trainer.commands.push import print_pushed, push
+from tuneyard_trainer.commands.retention import collect
 from tuneyard_trainer.runtime.context import StageContext
-from tuneyard_trainer.runtime.errors import StageError, from_store
+from tuneyard_trainer.runtime.errors import BadInput, StageError, from_store
 from tuneyard_trainer.runtime.progress import Progress, serve_progress
 from tuneyard_trainer.runtime.rendezvous import group_from
 from tuneyard_trainer.runtime.stage_runner import Outcome, digests_from, failure
@@ -65,6 +66,18 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--credentials", type=Path, help="a directory with the Secret's files; default: AWS_* variables")
     push.add_argument("-o", "--output", choices=["yaml", "json"], default="yaml", help="default: %(default)s")
     push.set_defaults(command=_push)
+
+    gc = commands.add_parser("gc", help="delete releases that are neither among the newest nor in use")
+    gc.add_argument("file", type=Path, help="a YAML file with a FineTuneJob: its output.uri, and output.keep")
+    gc.add_argument("--keep", type=int, help="releases that stay in any case; default: output.keep")
+    gc.add_argument(
+        "--in-use",
+        metavar="FILE",
+        help="what the cluster uses: the output of `kubectl get finetunejobs,modelservers -A -o json`; - is stdin",
+    )
+    gc.add_argument("--delete", action="store_true", help="delete; default: only say what would be deleted")
+    gc.add_argument("--credentials", type=Path, help="a directory with the Secret's files; default: AWS_* variables")
+    gc.set_defaults(command=_gc)
 
     validate = commands.add_parser("validate", help="check a file with a FineTuneJob")
     validate.add_argument("file", type=Path)
@@ -164,6 +177,29 @@ def _push(options: argparse.Namespace) -> int:
         return _reject(error)
     print_pushed(pushed, options.output)
     return names.EXIT_DONE
+
+
+def _gc(options: argparse.Namespace) -> int:
+    try:
+        lines = collect(
+            open_store(_credentials(options.credentials)),
+            read_job_yaml(options.file).spec.output,
+            options.keep,
+            _text(options.in_use) if options.in_use else None,
+            deletes=options.delete,
+        )
+    except StageError as error:
+        return _reject(error)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    return names.EXIT_DONE
+
+
+def _text(name: str) -> str:
+    """Of a file, or with - of stdin; raises BadInput where it cannot be read."""
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text()
+    except OSError as error:
+        raise BadInput(reasons.INVALID_SPEC, f"{name} cannot be read: {error.strerror}", "Correct --in-use.") from error
 
 
 def _validate(options: argparse.Namespace) -> int:

@@ -54,6 +54,8 @@ class GgufModel:
         self._api, self._model, self._context, self._batch_tokens = api, model, context, batch_tokens
         self._vocabulary: int = api.llama_vocab_n_tokens(api.llama_model_get_vocab(model))
         self._batch = api.llama_batch_init(batch_tokens, 0, 1)
+        self.size_bytes: int = api.llama_model_size(model)
+        """Of all tensors."""
 
     def logits(self, ids: Sequence[int], wanted: Sequence[int]) -> Iterator[tuple[list[int], Logits]]:
         """The logits of the wanted positions, in pieces: (positions, [positions, vocabulary]).
@@ -70,6 +72,20 @@ class GgufModel:
             if outputs := [position for position in positions if position in chosen]:
                 pointer = api.llama_get_logits(self._context)
                 yield outputs, np.ctypeslib.as_array(pointer, shape=(len(outputs), self._vocabulary))
+
+    def generate(self, ids: Sequence[int], tokens: int) -> list[int]:
+        """So many tokens after `ids`, each the most likely one; no token ends it."""
+        generated = list(ids)
+        for _, logits in self.logits(ids, [len(ids) - 1]):
+            generated.append(int(logits[0].argmax()))
+        while len(generated) < len(ids) + tokens:
+            position = len(generated) - 1
+            self._fill(generated, range(position, position + 1), {position})
+            if code := self._api.llama_decode(self._context, self._batch):
+                raise ValueError(f"llama_decode answered {code} for token {position}")
+            pointer = self._api.llama_get_logits(self._context)
+            generated.append(int(np.ctypeslib.as_array(pointer, shape=(self._vocabulary,)).argmax()))
+        return generated[len(ids) :]
 
     def _fill(self, ids: Sequence[int], positions: range, chosen: set[int]) -> None:
         self._batch.n_tokens = len(positions)

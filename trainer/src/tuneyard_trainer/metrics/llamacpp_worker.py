@@ -1,48 +1,60 @@
-"""The worker that computes the held-out loss of GGUF models with llama.cpp.
+"""The worker that measures GGUF models on held-out rows with llama.cpp, the engine that serves them.
 
 It is given tokens, as the worker of the other formats is: the figures can be compared.
 """
 
 import json
+import time
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuneyard_api.contracts.requests import ItemsDone, Score, ScoreOutcome, ScoreRequest
-from tuneyard_trainer.data.columns import IGNORED
-from tuneyard_trainer.metrics.llamacpp_binding import GgufModel, Logits, loaded
+from tuneyard_trainer.metrics.comparison import Logits, log_softmax
+from tuneyard_trainer.metrics.llamacpp_binding import GgufModel, loaded
+from tuneyard_trainer.metrics.tally import GENERATED_TOKENS, PROMPT_TOKENS, Row, Tally, predicted, prompt
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
-
-Row = tuple[list[int], list[int]]
 
 
 def score(request: ScoreRequest) -> ScoreOutcome:
     rows: list[Row] = json.loads(request.rows.read_text())
-    longest = max(len(ids) for ids, _ in rows)
+    longest = max(PROMPT_TOKENS + GENERATED_TOKENS, *(len(ids) for ids, _ in rows))
     scores: dict[str, Score] = {}
     for number, (subject, directory) in enumerate(request.models.items()):
         emit(ItemsDone(done=number, total=len(request.models), item=subject))
         with loaded(next(directory.glob("*.gguf")), longest, request.threads) as model:
-            scores[subject] = score_model(model, rows)
+            scores[subject] = score_model(model, rows, Tally.of(request, subject))
     return ScoreOutcome(scores=scores)
 
 
-def score_model(model: GgufModel, rows: Sequence[Row]) -> Score:
-    nll, tokens = 0.0, 0
-    for ids, labels in rows:
+def score_model(model: GgufModel, rows: Sequence[Row], tally: Tally) -> Score:
+    for number, (ids, labels) in enumerate(rows):
         # The logits of a position are those of the next token.
-        wanted = [position - 1 for position in range(1, len(labels)) if labels[position] != IGNORED]
+        wanted = [position - 1 for position in predicted(labels)]
+        kept: list[Logits] = []
         for positions, logits in model.logits(ids, wanted):
-            nll += summed_nll(logits, [labels[position + 1] for position in positions])
-        tokens += len(wanted)
-    return Score(nll=nll, tokens=tokens)
+            tokens = [position + 1 for position in positions]
+            tally.add(labels, token_nll(logits, [labels[position] for position in tokens]), tokens)
+            if number in tally.compared:
+                kept.append(logits.copy())
+        if kept:
+            tally.compare(number, np.concatenate(kept))
+    speed = tokens_per_second(model, prompt(rows))
+    return tally.score(memory_bytes=model.size_bytes, tokens_per_second=speed, engine="llama.cpp")
 
 
-def summed_nll(logits: Logits, targets: Sequence[int]) -> float:
-    """Summed negative log-likelihood of the targets, in nats. logits: [tokens, vocabulary]."""
-    largest = logits.max(axis=1)
-    normalizers = np.log(np.exp(logits - largest[:, None]).sum(axis=1, dtype=np.float64)) + largest
-    return float((normalizers - logits[np.arange(len(targets)), list(targets)]).sum())
+def token_nll(logits: Logits, targets: Sequence[int]) -> NDArray[np.floating]:
+    """Negative log-likelihood of each target, in nats. logits: [tokens, vocabulary]."""
+    return -log_softmax(logits)[np.arange(len(targets)), list(targets)]
+
+
+def tokens_per_second(model: GgufModel, ids: Sequence[int]) -> float:
+    """Of one request alone, from its prompt to its last token."""
+    model.generate(ids, 1)  # what is set up once is not measured
+    begin = time.perf_counter()
+    model.generate(ids, GENERATED_TOKENS)
+    return GENERATED_TOKENS / (time.perf_counter() - begin)
 
 
 if __name__ == "__main__":

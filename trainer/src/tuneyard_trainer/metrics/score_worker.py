@@ -1,73 +1,108 @@
-"""The worker that computes the held-out loss of several models with transformers.
+"""The worker that measures several models on held-out rows with transformers.
 
 It runs in the quantizer's environment, which reads every format.
 """
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM
 
 from tuneyard_api.contracts.requests import ItemsDone, Score, ScoreOutcome, ScoreRequest
-from tuneyard_trainer.data.columns import IGNORED
+from tuneyard_trainer.metrics.tally import GENERATED_TOKENS, Row, Tally, predicted, prompt
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
-
-Row = tuple[list[int], list[int]]
 
 BATCH_TOKENS = 1024  # padded tokens per forward pass
 
 
 def score(request: ScoreRequest) -> ScoreOutcome:
+    """The reference comes first, as the others are compared with its logits."""
     torch.set_num_threads(request.threads or torch.get_num_threads())
-    rows = json.loads(request.rows.read_text())
+    transformers.logging.set_verbosity_error()
+    rows: list[Row] = json.loads(request.rows.read_text())
     scores: dict[str, Score] = {}
-    for number, (subject, directory) in enumerate(request.models.items()):
-        emit(ItemsDone(done=number, total=len(request.models), item=subject))
-        scores[subject] = score_model(directory, rows)
+    for subject in sorted(request.models, key=lambda subject: subject != request.reference):
+        emit(ItemsDone(done=len(scores), total=len(request.models), item=subject))
+        scores[subject] = score_model(request.models[subject], rows, Tally.of(request, subject))
     return ScoreOutcome(scores=scores)
 
 
-def score_model(directory: Path, rows: Sequence[Row]) -> Score:
+def score_model(directory: Path, rows: Sequence[Row], tally: Tally) -> Score:
     model = AutoModelForCausalLM.from_pretrained(
         directory,
         dtype=torch.bfloat16,
         local_files_only=True,
         device_map={"": 0} if torch.cuda.is_available() else None,
     ).eval()
-    nll, tokens = 0.0, 0
+    memory = memory_bytes(model)
     with torch.inference_mode():
         for batch in batches(rows):
-            batch_nll, batch_tokens = score_batch(model, batch)
-            nll, tokens = nll + batch_nll, tokens + batch_tokens
-    return Score(nll=nll, tokens=tokens)
+            score_batch(model, [(number, *rows[number]) for number in batch], tally)
+        speed = tokens_per_second(model, prompt(rows))
+    return tally.score(memory_bytes=memory, tokens_per_second=speed, engine=f"transformers {transformers.__version__}")
 
 
-def score_batch(model: torch.nn.Module, batch: Sequence[Row]) -> tuple[float, int]:
-    """Summed negative log-likelihood of the supervised tokens, and their number."""
-    width = max(len(ids) for ids, _ in batch)
+def score_batch(model: torch.nn.Module, batch: Sequence[tuple[int, list[int], list[int]]], tally: Tally) -> None:
+    """Adds the answer tokens of some rows to the tally."""
+    width = max(len(ids) for _, ids, _ in batch)
     device = next(model.parameters()).device
-    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row, _ in batch], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row, _ in batch], device=device)
-    labels = torch.tensor([[*row, *[IGNORED] * (width - len(row))] for _, row in batch], device=device)
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-    targets = labels[:, 1:]
-    kept = targets != IGNORED
-    nll = torch.nn.functional.cross_entropy(logits[kept].to(torch.float32), targets[kept], reduction="sum")
-    return float(nll), int(kept.sum())
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for _, row, _ in batch], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for _, row, _ in batch], device=device)
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    for index, (number, _, labels) in enumerate(batch):
+        if not (positions := predicted(labels)):
+            continue
+        # The logits of a position are those of the next token.
+        found = logits[index, [position - 1 for position in positions]].to(torch.float32)
+        targets = torch.tensor([labels[position] for position in positions], device=device)
+        nll = torch.nn.functional.cross_entropy(found, targets, reduction="none")
+        tally.add(labels, nll.cpu().numpy(), positions)
+        if number in tally.compared:
+            tally.compare(number, found.cpu().numpy())
 
 
-def batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """Batches of rows of similar length, with at most BATCH_TOKENS padded tokens unless a single row has more."""
-    batch: list[Row] = []
-    for row in sorted(rows, key=lambda row: len(row[0])):
-        if batch and len(row[0]) * (len(batch) + 1) > BATCH_TOKENS:
+def batches(rows: Sequence[Row]) -> Iterator[list[int]]:
+    """The numbers of rows of similar length, with at most BATCH_TOKENS padded tokens unless a single row has more."""
+    batch: list[int] = []
+    for number in sorted(range(len(rows)), key=lambda number: len(rows[number][0])):
+        if batch and len(rows[number][0]) * (len(batch) + 1) > BATCH_TOKENS:
             yield batch
             batch = []
-        batch.append(row)
+        batch.append(number)
     if batch:
         yield batch
+
+
+def memory_bytes(model: torch.nn.Module) -> int:
+    """The weights as they are in memory, shared ones once."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
+
+
+def tokens_per_second(model: Any, ids: list[int]) -> float:
+    """Of one request alone, from its prompt to its last token."""
+    given = torch.tensor([ids], device=next(model.parameters()).device)
+
+    def generate(tokens: int) -> None:
+        model.generate(
+            given,
+            attention_mask=torch.ones_like(given),
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    generate(1)  # what is set up once is not measured
+    begin = time.perf_counter()
+    generate(GENERATED_TOKENS)
+    return GENERATED_TOKENS / (time.perf_counter() - begin)
 
 
 if __name__ == "__main__":

@@ -2,30 +2,35 @@
 
 import json
 import random
+import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import ItemsDone, Score, ScoreOutcome, ScoreRequest
-from tuneyard_api.contracts.results import REPORT_FILES, EvaluateResult, ExportResult
+from tuneyard_api.contracts.results import REPORT_FILES, EvaluateResult, ExportResult, Level, PrepareResult
 from tuneyard_api.contracts.termination import EvaluateReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.registry import BASE, format_measured, subject_of
 from tuneyard_store.artifact import fetch_directory
-from tuneyard_trainer.data.columns import INPUT_IDS, LABELS, TokenizedRow
+from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow
 from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.exporters import format_of
 from tuneyard_trainer.gates import DECIMALS, judge
-from tuneyard_trainer.metrics import measure
+from tuneyard_trainer.metrics import measure, perplexity
 from tuneyard_trainer.model.layout import download_model
 from tuneyard_trainer.reports.evaluation import render_html
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput
 from tuneyard_trainer.runtime.stage_runner import StageProgram
 from tuneyard_trainer.runtime.worker import Program, ProgressEvent, run_worker
+
+LOGITS_DIR: Final = "logits"
+# Of the reference, in float32 on disk: 1.2 GB for a vocabulary of 150,000 tokens.
+COMPARED_TOKENS: Final = 2048
 
 
 def run(context: StageContext) -> EvaluateResult:
@@ -40,11 +45,13 @@ def run(context: StageContext) -> EvaluateResult:
     models = fetch_models(context)
     rows = held_out_rows(read_rows(fetch_rows(context, "validation")), context)
     scores = score(context, models, rows)
+    shutil.rmtree(context.work / LOGITS_DIR, ignore_errors=True)
     measurements = measure(scores)
     formats = [artifact.format for artifact in context.result_of(ExportResult).artifacts]
     verdict = judge(context.spec.gates, measurements, formats)
     result = EvaluateResult(
         measurements=[item.model_copy(update={"value": round(item.value, DECIMALS)}) for item in measurements],
+        levels=levels(scores, models),
         gates=verdict.gates,
         passed=verdict.passed,
         rows=len(rows),
@@ -97,9 +104,17 @@ def held_out_rows(rows: Sequence[TokenizedRow], context: StageContext) -> list[t
 def score(
     context: StageContext, models: dict[str, Path], rows: Sequence[tuple[list[int], list[int]]]
 ) -> dict[str, Score]:
-    """The summed loss of each model over the rows, by the scorer of its format."""
+    """What the scorer of its format measures of each model; first that of the reference, whose logits it writes."""
     row_file = context.work / "held-out.json"
     row_file.write_text(json.dumps(rows))
+    asked = ScoreRequest(
+        models={},
+        rows=row_file,
+        end_tokens=context.result_of(PrepareResult).end_of_turn,
+        reference=context.spec.merged_subject,
+        compared=compared_rows(rows, context.spec.training.seed),
+        logits=context.work / LOGITS_DIR,
+    )
     by_scorer: dict[Program[ScoreOutcome], dict[str, Path]] = defaultdict(dict)
     for subject, directory in models.items():
         by_scorer[format_of(format_measured(subject)).scorer][subject] = directory
@@ -111,9 +126,45 @@ def score(
             context.progress.update(percent=percent, message=f"scoring {event.item}")
             context.log.info("scoring %s", event.item)
 
-    for scorer, scored in by_scorer.items():
-        scores |= run_worker(context, scorer, ScoreRequest(models=scored, rows=row_file), on_event=on_event).scores
+    for scorer in sorted(by_scorer, key=lambda scorer: asked.reference not in by_scorer[scorer]):
+        request = asked.model_copy(update={"models": by_scorer[scorer]})
+        scores |= run_worker(context, scorer, request, on_event=on_event).scores
     return {subject: scores[subject] for subject in models}
+
+
+def compared_rows(rows: Sequence[tuple[list[int], list[int]]], seed: int) -> list[int]:
+    """The numbers of a sample of rows with COMPARED_TOKENS answer tokens in all, the same for the same seed."""
+    chosen: list[int] = []
+    tokens = 0
+    for number in random.Random(f"compared/{seed}").sample(range(len(rows)), len(rows)):  # noqa: S311
+        if tokens >= COMPARED_TOKENS:
+            break
+        chosen.append(number)
+        tokens += sum(label != IGNORED for label in rows[number][1][1:])
+    return chosen
+
+
+def levels(scores: Mapping[str, Score], models: Mapping[str, Path]) -> list[Level]:
+    """The table of levels: a row for each model."""
+    return [
+        Level(
+            subject=subject,
+            size_bytes=sum(path.stat().st_size for path in models[subject].rglob("*") if path.is_file()),
+            memory_bytes=score.memory_bytes,
+            tokens_per_second=rounded(score.tokens_per_second),
+            engine=score.engine,
+            perplexity=round(perplexity.value(score), DECIMALS),
+            kl=rounded(score.kl),
+            changed_top1=rounded(score.changed_top1),
+            end_probability=rounded(score.end_probability),
+        )
+        for subject, score in scores.items()
+    ]
+
+
+def rounded(value: float | None) -> float | None:
+    """Four significant digits."""
+    return None if value is None else float(f"{value:.4g}")
 
 
 def write_report(context: StageContext, result: EvaluateResult) -> str:

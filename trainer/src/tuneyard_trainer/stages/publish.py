@@ -9,6 +9,8 @@ from tuneyard_api.contracts.results import (
     EvaluateResult,
     ExportedArtifact,
     ExportResult,
+    Level,
+    Measured,
     MeasuredArtifact,
     PrepareResult,
     PublishResult,
@@ -16,12 +18,14 @@ from tuneyard_api.contracts.results import (
     Release,
     TrainResult,
 )
-from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
+from tuneyard_api.kinds.finetunejob_status import GateStatus
 from tuneyard_api.registry import TUNED, subject_of
 from tuneyard_trainer.gates import explain
 from tuneyard_trainer.reports.model_card import render_model_card
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.stage_runner import StageProgram
+
+MEASURED: Final = {"perplexity", *Measured.model_fields}
 
 
 def run(context: StageContext) -> PublishResult:
@@ -29,9 +33,7 @@ def run(context: StageContext) -> PublishResult:
     spec, merged = context.spec, context.spec.merged_subject
     trained = context.result_of(TrainResult) if spec.trains else None
     evaluated = context.result_of(EvaluateResult) if spec.evaluates else None
-    artifacts = with_perplexity(
-        context.result_of(ExportResult).artifacts, evaluated.measurements if evaluated else [], merged
-    )
+    artifacts = measured(context.result_of(ExportResult).artifacts, evaluated.levels if evaluated else [], merged)
     recommended = recommend(artifacts, evaluated.gates, merged, spec.export.ladder) if evaluated else first(artifacts)
     release = Release(
         name=context.name,
@@ -52,12 +54,13 @@ def run(context: StageContext) -> PublishResult:
     return PublishResult.model_validate(dict(release))
 
 
-def with_perplexity(
-    artifacts: Sequence[ExportedArtifact], measurements: Sequence[Measurement], merged: str = TUNED
+def measured(
+    artifacts: Sequence[ExportedArtifact], levels: Sequence[Level], merged: str = TUNED
 ) -> list[MeasuredArtifact]:
-    perplexity = {item.subject: item.value for item in measurements if item.metric == "perplexity"}
+    """The artifacts with what evaluate has measured of them."""
+    found = {level.subject: level.model_dump(include=MEASURED) for level in levels}
     return [
-        MeasuredArtifact(**dict(artifact), perplexity=perplexity.get(subject_of(artifact.format, merged)))
+        MeasuredArtifact(**dict(artifact), **found.get(subject_of(artifact.format, merged), {}))
         for artifact in artifacts
     ]
 

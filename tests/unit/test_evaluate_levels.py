@@ -1,0 +1,120 @@
+"""The table of levels: what is summed up over the held-out rows of each model, and how models are compared."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tuneyard_api.contracts.requests import Score, ScoreRequest
+from tuneyard_api.contracts.results import EvaluateResult, Level
+from tuneyard_trainer.data.columns import IGNORED
+from tuneyard_trainer.metrics.comparison import Comparison, Logits
+from tuneyard_trainer.metrics.tally import PROMPT_TOKENS, Tally, predicted, prompt
+from tuneyard_trainer.reports.evaluation import render_html
+from tuneyard_trainer.stages.evaluate import COMPARED_TOKENS, compared_rows, levels
+
+END = 9
+# Two answers, of which the second was cut off before its end.
+LABELS = [IGNORED, IGNORED, 5, END, IGNORED, 6, 7]
+
+
+def logits(*probabilities: list[float]) -> Logits:
+    return np.log(np.array(probabilities, dtype=np.float32)) + 3  # logits count up to a constant
+
+
+def compare(folder: Path, row: Logits, other: Logits) -> Comparison:
+    Comparison(folder / "logits", is_reference=True).add(4, row)
+    comparison = Comparison(folder / "logits", is_reference=False)
+    comparison.add(4, other)
+    return comparison
+
+
+def test_comparison(tmp_path: Path) -> None:
+    found = compare(tmp_path, logits([0.5, 0.5], [0.9, 0.1]), logits([0.25, 0.75], [0.9, 0.1]))
+    # The first of two equal ones is the most likely one.
+    assert found.changed_top1 == 0.5
+    assert found.kl == pytest.approx((0.5 * math.log(2) + 0.5 * math.log(2 / 3)) / 2, rel=1e-5)
+
+
+def test_comparison_of_another_width(tmp_path: Path) -> None:
+    padded = np.concatenate([logits([0.5, 0.5]), [[-1e9]]], axis=1).astype(np.float32)
+    assert compare(tmp_path, logits([0.5, 0.5]), padded).kl == pytest.approx(0, abs=1e-6)
+
+
+def test_the_reference_is_compared_with_nothing(tmp_path: Path) -> None:
+    reference = Comparison(tmp_path, is_reference=True)
+    reference.add(0, logits([0.5, 0.5]))
+    assert (reference.kl, reference.changed_top1) == (None, None)
+
+
+def test_ends_of_answers(tmp_path: Path) -> None:
+    """Only an answer that has its end counts, and also when a row comes in pieces."""
+    request = ScoreRequest(models={}, rows=tmp_path, end_tokens=[END], compared=[1])
+    tally = Tally.of(request, "int8")
+    positions = predicted(LABELS)
+    assert positions == [2, 3, 5, 6]
+    nll = -np.log(np.array([0.5, 0.25, 0.5, 0.125]))
+    for part in ([0], [1, 2], [3]):
+        tally.add(LABELS, nll[part], [positions[index] for index in part])
+    score = tally.score(memory_bytes=7, tokens_per_second=3.0, engine="toy 1.0")
+    assert score.nll == pytest.approx(-math.log(0.5 * 0.25 * 0.5 * 0.125))
+    assert (score.tokens, score.kl) == (4, None)
+    assert score.end_probability == pytest.approx(0.25)
+    assert tally.compared == {1}
+
+
+def test_prompt_has_no_answer() -> None:
+    assert prompt([([1, 2, 5, END, 3, 6, 7], LABELS)]) == [1, 2]
+    assert prompt([([5, 6], [5, 6])]) == [5]
+    assert len(prompt([([1] * 500, [IGNORED] * 499 + [1])])) == PROMPT_TOKENS
+
+
+def test_compared_rows() -> None:
+    """A sample, not the first rows; as many as give enough tokens."""
+    rows = [([1] * 101, [IGNORED] + [1] * 100)] * 50
+    chosen = compared_rows(rows, seed=1)
+    assert len(chosen) == math.ceil(COMPARED_TOKENS / 100)
+    assert chosen == compared_rows(rows, seed=1) != compared_rows(rows, seed=2)
+    assert sorted(compared_rows(rows[:3], seed=1)) == [0, 1, 2]
+
+
+def test_levels(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_bytes(b"12345")
+    score = Score(nll=10.0, tokens=10, kl=0.0123456, memory_bytes=4, tokens_per_second=12.3456, engine="llama.cpp")
+    (level,) = levels({"gguf-q8_0": score}, {"gguf-q8_0": tmp_path / "model"})
+    assert level.wire() == {
+        "subject": "gguf-q8_0",
+        "sizeBytes": 5,
+        "memoryBytes": 4,
+        "tokensPerSecond": 12.35,
+        "engine": "llama.cpp",
+        "perplexity": 2.7183,
+        "kl": 0.01235,
+    }
+
+
+def test_table() -> None:
+    """A figure that was not measured is an empty cell."""
+    rows = [
+        Level(subject="base", size_bytes=270_000_000, perplexity=9.0),
+        Level(
+            subject="gguf-q4_k_m",
+            size_bytes=105_000_000,
+            memory_bytes=101_500_000,
+            tokens_per_second=31.25,
+            engine="llama.cpp",
+            perplexity=9.5,
+            kl=0.0123456,
+            changed_top1=0.081,
+            end_probability=0.9871,
+        ),
+    ]
+    result = EvaluateResult(measurements=[], levels=rows, gates=[], passed=True, rows=5, tokens=50)
+    page = render_html("bot", "d" * 64, result)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", page)
+    assert cells[:9] == ["base", "270.0", "", "", "9.0000", "", "", "", ""]
+    expected = ["gguf-q4_k_m", "105.0", "101.5", "31.2", "9.5000", "0.01235", "8.1 %", "0.987", "llama.cpp"]
+    assert cells[9:18] == expected

@@ -1,0 +1,82 @@
+"""What the score workers sum up over the held-out rows of one model, whatever computes its logits."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneyard_api.contracts.requests import Score, ScoreRequest
+from tuneyard_trainer.data.columns import IGNORED
+from tuneyard_trainer.metrics.comparison import Comparison, Logits
+
+Row = tuple[list[int], list[int]]
+"""The tokens of a row and, as long, their labels."""
+
+# What is generated to measure the speed, alone: a prompt of the first held-out row, and then so many tokens.
+PROMPT_TOKENS = 64
+GENERATED_TOKENS = 32
+
+
+def predicted(labels: Sequence[int]) -> list[int]:
+    """The positions of the answer tokens. The logits of a position are those of the next token."""
+    return [position for position in range(1, len(labels)) if labels[position] != IGNORED]
+
+
+def prompt(rows: Sequence[Row]) -> list[int]:
+    """The beginning of the first row, without its answer; at least one token."""
+    ids, labels = rows[0]
+    answer = next(iter(predicted(labels)), len(ids))
+    return ids[: max(1, min(answer, PROMPT_TOKENS))]
+
+
+@dataclass
+class Tally:
+    """The sums of one model."""
+
+    end_tokens: frozenset[int]
+    """Those that end an answer."""
+    compared: frozenset[int]
+    """The numbers of the rows whose logits are compared."""
+    comparison: Comparison
+    nll: float = 0.0
+    tokens: int = 0
+    ends: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, request: ScoreRequest, subject: str) -> "Tally":
+        comparison = Comparison(request.logits, is_reference=subject == request.reference)
+        return cls(frozenset(request.end_tokens), frozenset(request.compared), comparison)
+
+    def add(self, labels: Sequence[int], nll: NDArray[np.floating], positions: Sequence[int]) -> None:
+        """Some answer tokens of a row.
+
+        Args:
+            nll: negative log-likelihood of the tokens at `positions`, in nats.
+        """
+        self.nll += float(nll.sum(dtype=np.float64))
+        self.tokens += len(positions)
+        self.ends += [float(np.exp(-nll[index])) for index in self._ends(labels, positions)]
+
+    def _ends(self, labels: Sequence[int], positions: Sequence[int]) -> Iterator[int]:
+        for index, position in enumerate(positions):
+            is_last = position + 1 == len(labels) or labels[position + 1] == IGNORED
+            if is_last and labels[position] in self.end_tokens:
+                yield index
+
+    def compare(self, row: int, logits: Logits) -> None:
+        """The logits of all answer tokens of a row whose number is in `compared`."""
+        self.comparison.add(row, logits)
+
+    def score(self, *, memory_bytes: int, tokens_per_second: float, engine: str) -> Score:
+        """The sums, and what the worker has measured of the model itself."""
+        return Score(
+            nll=self.nll,
+            tokens=self.tokens,
+            kl=self.comparison.kl,
+            changed_top1=self.comparison.changed_top1,
+            end_probability=sum(self.ends) / len(self.ends) if self.ends else None,
+            memory_bytes=memory_bytes,
+            tokens_per_second=tokens_per_second,
+            engine=engine,
+        )
