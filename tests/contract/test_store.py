@@ -8,14 +8,17 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
+from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from contract import s3_servers
 from contract.s3_servers import BUCKET, MANY, Server
 from tuneyard_api.contracts.artifact import MANIFEST
 from tuneyard_store import errors
 from tuneyard_store.artifact import describe_directory, fetch_directory, publish_directory, read_manifest
+from tuneyard_store.schemes import s3_upload
 from tuneyard_store.schemes.s3 import MULTIPART_BYTES, S3Store
 
 ROOT = f"s3://{BUCKET}"
@@ -81,6 +84,67 @@ def test_multipart_upload(store: S3Store, tmp_path: Path) -> None:
     downloaded, uploaded = describe_directory(tmp_path, "x").files
     assert (downloaded.size_bytes, downloaded.sha256) == (uploaded.size_bytes, uploaded.sha256)
     store.delete_prefix(f"{ROOT}/big/")
+
+
+class Watched:
+    """A client of boto3 that counts the parts it sends, and fails from one of them on."""
+
+    def __init__(self, client: Any, fails_at: int = 1000) -> None:
+        self._client, self._fails_at = client, fails_at
+        self.parts: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def upload_part(self, **given: Any) -> Any:
+        if given["PartNumber"] >= self._fails_at:
+            raise EndpointConnectionError(endpoint_url="https://localhost")
+        self.parts.append(given["PartNumber"])
+        return self._client.upload_part(**given)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a file of four parts, of the smallest size that S3 takes."""
+    monkeypatch.setattr(s3_upload, "PART_BYTES", 5 * 2**20)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "model.safetensors").write_bytes(os.urandom(18 * 2**20))
+    (tmp_path / "weights" / "config.json").write_text("{}")
+    return tmp_path / "weights"
+
+
+def test_digests_are_of_what_was_sent(store: S3Store, weights: Path, tmp_path: Path) -> None:
+    manifest = publish_directory(store, weights, f"{ROOT}/hashed", "bf16")
+    assert manifest == describe_directory(weights, "bf16")
+    fetch_directory(store, f"{ROOT}/hashed", tmp_path / "back", manifest.digest)
+    assert contents(tmp_path / "back") == contents(weights)
+
+
+def test_an_upload_is_resumed(versitygw: Server, weights: Path, tmp_path: Path) -> None:
+    """Nothing is there before the whole is; of what broke off only the missing parts are sent."""
+    store, file = versitygw.store(), weights / "model.safetensors"
+    client = vars(store)["_client"] = Watched(store._client, fails_at=3)
+    with pytest.raises(errors.StorageUnavailable):
+        store.upload(file, f"{ROOT}/resumed/file")
+    assert not store.exists(f"{ROOT}/resumed/file")
+    sent = set(client.parts)
+    assert sent <= {1, 2}
+    again = vars(store)["_client"] = Watched(client._client)
+    store.upload(file, f"{ROOT}/resumed/file")
+    assert set(again.parts) == {1, 2, 3, 4} - sent != {1, 2, 3, 4}
+    store.download(f"{ROOT}/resumed/file", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == file.read_bytes()
+
+
+def test_parts_of_other_content_are_sent_again(versitygw: Server, weights: Path) -> None:
+    store, file = versitygw.store(), weights / "model.safetensors"
+    client = vars(store)["_client"] = Watched(store._client, fails_at=4)
+    with pytest.raises(errors.StorageUnavailable):
+        store.upload(file, f"{ROOT}/changed/file")
+    file.write_bytes(os.urandom(18 * 2**20))
+    vars(store)["_client"] = client._client
+    store.upload(file, f"{ROOT}/changed/file")
+    assert store.read(f"{ROOT}/changed/file") == file.read_bytes()
 
 
 def test_list_pages(store: S3Store) -> None:

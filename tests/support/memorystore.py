@@ -50,9 +50,10 @@ class MemoryStore:
     def upload(self, path: Path, uri: str) -> None:
         self.objects[uri] = path.read_bytes()
 
-    def upload_all(self, files: Mapping[str, Path]) -> None:
+    def upload_all(self, files: Mapping[str, Path]) -> dict[str, str]:
         for uri, path in files.items():
             self.upload(path, uri)
+        return {uri: sha256(self.objects[uri]).hexdigest() for uri in files}
 
     def download(self, uri: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tuneyard_store.artifact import describe_directory, parse_manifest
 from tuneyard_store.credentials import Credentials, from_environment, load_credentials
 from tuneyard_store.schemes import SCHEMES, open_store
 from tuneyard_store.schemes.s3 import Location, named_error
+from tuneyard_store.schemes.s3_upload import part_bytes
 
 SECRET = "the-secret-key"
 CREDENTIALS = Credentials("the-access-key", SECRET, endpoint_url="https://store.example:9000")
@@ -288,8 +290,9 @@ class MemoryStore:
     def write(self, uri: str, data: bytes, content_type: str = "") -> None:
         self.objects[uri] = data
 
-    def upload_all(self, files: dict[str, Path]) -> None:
+    def upload_all(self, files: dict[str, Path]) -> dict[str, str]:
         self.objects |= {uri: path.read_bytes() for uri, path in files.items()}
+        return dict.fromkeys(files, type(self).__name__)
 
     def read(self, uri: str) -> bytes:
         return self.objects[uri]
@@ -301,7 +304,8 @@ def test_scheme_chooses_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     store = open_store(CREDENTIALS)
     (tmp_path / "file").write_bytes(b"uploaded")
     store.write("one://bucket/a", b"written")
-    store.upload_all({"one://bucket/b": tmp_path / "file", "two://bucket/c": tmp_path / "file"})
+    sent = store.upload_all({"one://bucket/b": tmp_path / "file", "two://bucket/c": tmp_path / "file"})
+    assert sent == {"one://bucket/b": "MemoryStore", "two://bucket/c": "MemoryStore"}
     assert store.read("one://bucket/a") == b"written"
     assert store.read("one://bucket/b") == store.read("two://bucket/c") == b"uploaded"
     assert (store.endpoint("one://bucket/a"), store.endpoint(URI)) == ("memory", "https://store.example:9000")
@@ -311,3 +315,11 @@ def test_unknown_scheme() -> None:
     with pytest.raises(errors.StorageMisconfigured, match="begins with s3://") as raised:
         open_store(CREDENTIALS).read("ftp://bucket/file")
     assert "ftp://bucket/file" in raised.value.message
+
+
+@pytest.mark.parametrize(("size", "part"), [(1, 16), (160_000, 16), (160_001, 32), (5_000_000, 512)])
+def test_parts_of_an_upload(size: int, part: int) -> None:
+    """At most 10,000, of a multiple of 16 MiB, in MiB."""
+    found = part_bytes(size * 2**20)
+    assert found == part * 2**20
+    assert math.ceil(size * 2**20 / found) <= 10_000

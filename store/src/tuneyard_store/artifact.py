@@ -1,7 +1,7 @@
 """Artifacts: directories in a store whose manifest, written last, has the size and SHA-256 of every file."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,29 +19,45 @@ OnBytes = Callable[[int], None]
 
 def describe_directory(directory: Path, form: str) -> Manifest:
     """The manifest of all files below `directory`, except a manifest of an earlier run."""
+    return describe_files(directory, files_below(directory), form)
+
+
+def files_below(directory: Path) -> list[str]:
+    """The paths of all files, except a manifest of an earlier run."""
     paths = [path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()]
-    return describe_files(directory, (path for path in paths if path != MANIFEST), form)
+    return [path for path in paths if path != MANIFEST]
 
 
 def describe_files(directory: Path, paths: Iterable[str], form: str) -> Manifest:
     """The manifest of some files below `directory`."""
-    return Manifest(format=form, files=tuple(_describe(directory / path, directory) for path in sorted(paths)))
+    return _manifest(directory, form, {path: _sha256(directory / path) for path in sorted(paths)})
 
 
-def _describe(path: Path, directory: Path) -> ManifestFile:
+def _manifest(directory: Path, form: str, digests: Mapping[str, str]) -> Manifest:
+    files = [
+        ManifestFile(path=path, size_bytes=(directory / path).stat().st_size, sha256=sha256)
+        for path, sha256 in sorted(digests.items())
+    ]
+    return Manifest(format=form, files=tuple(files))
+
+
+def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
-    return ManifestFile(
-        path=path.relative_to(directory).as_posix(), size_bytes=path.stat().st_size, sha256=digest.hexdigest()
-    )
+    return digest.hexdigest()
 
 
 def publish_directory(store: Store, directory: Path, uri: str, form: str) -> Manifest:
-    """Uploads the files and, as the last object, the manifest: an artifact without a manifest is incomplete."""
-    manifest = describe_directory(directory, form)
-    publish_files(store, directory, uri, manifest)
+    """Uploads the files and, as the last object, the manifest: an artifact without a manifest is incomplete.
+
+    A file is read once: its digest is that of the bytes that were sent.
+    """
+    root = uri.rstrip("/")
+    sent = store.upload_all({f"{root}/{path}": directory / path for path in files_below(directory)})
+    manifest = _manifest(directory, form, {name.removeprefix(f"{root}/"): sha256 for name, sha256 in sent.items()})
+    store.write(f"{root}/{MANIFEST}", manifest.to_json(), "application/json")
     return manifest
 
 

@@ -47,8 +47,8 @@ class Store(Protocol):
 
     def upload(self, path: Path, uri: str) -> None: ...
 
-    def upload_all(self, files: Mapping[str, Path]) -> None:
-        """Uploads several files in parallel; the keys are URIs."""
+    def upload_all(self, files: Mapping[str, Path]) -> dict[str, str]:
+        """Uploads several files in parallel; the keys are URIs. Returns the SHA-256 of each, as it was read."""
         ...
 
     def download(self, uri: str, path: Path) -> None:

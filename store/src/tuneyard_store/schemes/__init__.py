@@ -61,12 +61,14 @@ class _AnyScheme:
     def upload(self, path: Path, uri: str) -> None:
         self._store(uri).upload(path, uri)
 
-    def upload_all(self, files: Mapping[str, Path]) -> None:
+    def upload_all(self, files: Mapping[str, Path]) -> dict[str, str]:
         by_store: dict[Store, dict[str, Path]] = defaultdict(dict)
         for uri, path in files.items():
             by_store[self._store(uri)][uri] = path
+        digests: dict[str, str] = {}
         for store, of_store in by_store.items():
-            store.upload_all(of_store)
+            digests |= store.upload_all(of_store)
+        return digests
 
     def download(self, uri: str, path: Path) -> None:
         self._store(uri).download(uri, path)

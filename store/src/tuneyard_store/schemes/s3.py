@@ -31,12 +31,14 @@ from urllib3.exceptions import HTTPError  # botocore does not wrap it when a con
 
 from tuneyard_store import errors
 from tuneyard_store.credentials import Credentials
+from tuneyard_store.schemes.s3_upload import Sender, sending, upload_file
 from tuneyard_store.store import ObjectInfo
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-MULTIPART_BYTES: Final = 64 * 2**20
+MULTIPART_BYTES: Final = 64 * 2**20  # of a download
+FILES_AT_ONCE: Final = 4
 CONNECT_SECONDS: Final = 4
 READ_SECONDS: Final = 60
 ATTEMPTS: Final = 3
@@ -159,14 +161,17 @@ class S3Store:
             self._client.put_object(Bucket=bucket, Key=key, Body=data, ContentType=content_type)
 
     def upload(self, path: Path, uri: str) -> None:
+        self.upload_all({uri: path})
+
+    def upload_all(self, files: Mapping[str, Path]) -> dict[str, str]:
+        with sending() as sender, ThreadPoolExecutor(max_workers=FILES_AT_ONCE) as pool:
+            running = {uri: pool.submit(self._upload, path, uri, sender) for uri, path in files.items()}
+            return {uri: done.result() for uri, done in running.items()}
+
+    def _upload(self, path: Path, uri: str, sender: Sender) -> str:
         bucket, key = Location.parse(uri)
         with self._named_errors(uri):
-            self._client.upload_file(str(path), bucket, key, Config=_transfer())
-
-    def upload_all(self, files: Mapping[str, Path]) -> None:
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            for done in [pool.submit(self.upload, path, uri) for uri, path in files.items()]:
-                done.result()
+            return upload_file(self._client, path, bucket, key, sender)
 
     def download(self, uri: str, path: Path) -> None:
         bucket, key = Location.parse(uri)
@@ -315,6 +320,6 @@ def _response_error(error: ClientError, uri: str, endpoint: str) -> errors.Store
 
 def _action(operation: str) -> str:
     """The IAM action of an operation: ListObjectsV2 needs s3:ListBucket, HeadObject needs s3:GetObject."""
-    return {"ListObjectsV2": "ListBucket", "HeadObject": "GetObject", "CreateMultipartUpload": "PutObject"}.get(
-        operation, operation
-    )
+    if operation in ("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"):
+        return "PutObject"
+    return {"ListObjectsV2": "ListBucket", "HeadObject": "GetObject"}.get(operation, operation)
