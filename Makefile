@@ -98,7 +98,7 @@ else
 images: cluster
 	images/build --variant $(VARIANT) --demo-model
 	images/build --variant $(VARIANT) --print-tags > $(TAGS)
-	$(CLUSTER) load $(foreach image,operator trainer server llamacpp s3 kueue,$(call tag,$(image)))
+	$(CLUSTER) load $(foreach image,operator trainer axolotl server llamacpp s3 kueue,$(call tag,$(image)))
 endif
 
 .PHONY: chart
@@ -112,12 +112,13 @@ install: setup images ## Install the Helm chart into the cluster
 	kubectl apply --server-side --force-conflicts -f charts/tuneyard/crds
 	$(HELM) upgrade --install tuneyard charts/tuneyard --namespace tuneyard-system --create-namespace --wait \
 	  --set images.operator=$(call tag,operator) --set images.trainer=$(call tag,trainer) --set images.server=$(call tag,server) \
-	  --set images.llamacpp=$(call tag,llamacpp) \
+	  --set images.axolotl=$(call tag,axolotl) --set images.llamacpp=$(call tag,llamacpp) \
 	  --set webhook.checkSecrets=true
 
 .PHONY: integration
-integration: images ## The ML stages, in the trainer image; the tokens, in the server image too
+integration: images ## The ML stages, in the trainer image; Axolotl in its own; the tokens, in the server image too
 	tests/integration/run $(call tag,trainer)
+	tests/integration/run $(call tag,axolotl) integration_axolotl
 	tests/integration/tokens $(call tag,trainer) $(call tag,server)
 	tests/integration/run $(call tag,server) engines -m "not slow"
 

@@ -5,7 +5,7 @@ the chart's values `images.<role>`.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,24 @@ IMAGES = (
         {"TORCH_IMAGE": "torch", **_WITH_LLAMACPP},
     ),
     _code("trainer", "trainer-deps", "crds", "store", "trainer"),
+    Image(
+        "axolotl-deps",
+        "images/axolotl/Dockerfile",
+        (
+            "images/trainer/triton.lock",
+            *(f"images/axolotl/{name}" for name in ("axolotl.lock", "backend.lock", "contribs.lock", "contribs")),
+        ),
+        _ON_TORCH,
+    ),
+    _code("axolotl", "axolotl-deps", "crds", "store", "trainer"),
+    Image(
+        "unsloth-deps",
+        "images/unsloth/Dockerfile",
+        ("images/trainer/triton.lock", "images/unsloth/unsloth.lock"),
+        _ON_TORCH,
+    ),
+    # For GPUs alone, so that nothing runs it here: it is built where it is pushed.
+    replace(_code("unsloth", "unsloth-deps", "crds", "store", "trainer"), shipped=False),
     Image(
         "server-deps",
         "images/server/Dockerfile",

@@ -325,8 +325,8 @@ class TestSettings:
             assert f"  TUNEYARD_{field.upper()}  " in text
 
     def test_every_role_has_an_image(self, environment: Callable[..., Settings]) -> None:
-        settings = environment(**IMAGES, IMAGES='{"axolotl": "a", "llamacpp": "l"}')
+        settings = environment(**IMAGES, IMAGES='{"axolotl": "a", "unsloth": "u", "llamacpp": "l"}')
         assert [image(settings, role) for role in ("trainer", "server", "axolotl")] == ["t", "s", "a"]
         assert all(image(settings, role) for role in ROLES), "a role of the registry needs a setting of its own"
-        with pytest.raises(NoImageError, match="no image for unsloth: add it to TUNEYARD_IMAGES"):
-            image(settings, "unsloth")
+        with pytest.raises(NoImageError, match="no image for nothing: add it to TUNEYARD_IMAGES"):
+            image(settings, "nothing")

@@ -38,7 +38,7 @@ class Ladder(NamedTuple):
 
 
 class Backend(NamedTuple):
-    """A library that trains."""
+    """A library that trains, and what it can do: prepare refuses a job that asks for more."""
 
     description: str
     methods: tuple[str, ...]
@@ -47,6 +47,13 @@ class Backend(NamedTuple):
     """The kinds of rows that it trains: chat, text, preference; see tuneyard_trainer.data.columns."""
     image: str = "trainer"
     """The role of its image in the operator's settings."""
+    variants: tuple[str, ...] = ("lora", "rslora", "dora")
+    """The values of training.lora.variant that it implements."""
+    takes_overrides: bool = False
+    """Whether training.overrides has settings of the library."""
+    needs_gpu: bool = False
+    max_devices: int | None = None
+    """GPUs of all nodes that can train together; None: any number."""
 
 
 class Engine(NamedTuple):
@@ -104,6 +111,17 @@ LADDERS: Final[dict[str, Ladder]] = {
 }
 BACKENDS: Final[dict[str, Backend]] = {
     "peft": Backend("Hugging Face PEFT", methods=("lora", "qlora")),
+    "axolotl": Backend(
+        "Axolotl", methods=("lora", "qlora"), image="axolotl", variants=("lora", "rslora"), takes_overrides=True
+    ),
+    "unsloth": Backend(
+        "Unsloth, on one GPU",
+        methods=("lora", "qlora"),
+        image="unsloth",
+        variants=("lora", "rslora"),
+        needs_gpu=True,
+        max_devices=1,
+    ),
 }
 ENGINES: Final[dict[str, Engine]] = {
     "vllm": Engine("vLLM"),

@@ -44,6 +44,10 @@ class TrainRequest(WorkerRequest):
     resume: Path | None = Field(default=None, description="Checkpoint directory to resume from.")
     checkpoints: Path = Field(description="Directory for new checkpoints.")
     output: Path = Field(description="Directory for the adapter.")
+    native: Path = Field(
+        default=Path("native"),
+        description="Directory for files with which the backend's library trains the same by itself.",
+    )
     stop_file: Path = Field(description="When this file appears, write a checkpoint and stop.")
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from tuneyard_api.base import Model
+from tuneyard_api.base import Model, Passed
 from tuneyard_api.registry import BACKENDS, OneOf, described
 from tuneyard_api.rules import Rule
 
@@ -92,6 +92,11 @@ class Training(Model):
     early_stopping: EarlyStopping | None = Field(default=None, description="Default: every step is trained.")
     seed: int = Field(default=42, ge=0, le=4294967295, description="Default: 42.")
     checkpoints: Checkpoints = Checkpoints()
+    overrides: Passed | None = Field(
+        default=None,
+        description="More settings of the backend, by its own names: for axolotl those of its config.yaml. What other "
+        "fields set is refused here.",
+    )
 
     @property
     def patience(self) -> int | None:

@@ -17,12 +17,42 @@ def backend_of(name: str) -> Backend:
 
 def check_training(spec: FineTuneJobSpec) -> None:
     """Raises BadInput when the backend cannot train this spec."""
-    name, method = spec.training.backend, spec.training.method
-    methods = BACKENDS[name].methods
-    if method not in methods:
+    check_capabilities(spec)
+    backend_of(spec.training.backend).check(spec)
+
+
+def check_capabilities(spec: FineTuneJobSpec) -> None:
+    """Raises BadInput when the spec asks for more than the backend's line in the registry has."""
+    training, resources = spec.training, spec.resources
+    name, can = training.backend, BACKENDS[training.backend]
+    another = "or choose another training.backend."
+    if training.method not in can.methods:
         raise BadInput(
             reasons.INVALID_SPEC,
-            f"training.backend {name} has no method {method}",
-            f"Set training.method to {' or '.join(methods)}, or choose another training.backend.",
+            f"training.backend {name} has no method {training.method}",
+            f"Set training.method to {' or '.join(can.methods)}, {another}",
         )
-    backend_of(name).check(spec)
+    if training.lora.variant not in can.variants:
+        raise BadInput(
+            reasons.INVALID_SPEC,
+            f"training.backend {name} has no variant {training.lora.variant} of LoRA",
+            f"Set training.lora.variant to {' or '.join(can.variants)}, {another}",
+        )
+    if training.overrides and not can.takes_overrides:
+        raise BadInput(
+            reasons.INVALID_SPEC,
+            f"training.backend {name} takes no training.overrides, got {', '.join(sorted(training.overrides))}",
+            f"Leave training.overrides out, {another}",
+        )
+    if can.needs_gpu and not resources.gpus:
+        raise BadInput(
+            reasons.INVALID_SPEC,
+            f"training.backend {name} needs a GPU, and resources.gpus is 0",
+            f"Set resources.gpus: 1, {another}",
+        )
+    if can.max_devices is not None and resources.devices > can.max_devices:
+        raise BadInput(
+            reasons.INVALID_SPEC,
+            f"training.backend {name} trains on {can.max_devices} GPU, and resources ask for {resources.devices}",
+            f"Set resources.gpus: {can.max_devices} and resources.nodes: 1, {another}",
+        )

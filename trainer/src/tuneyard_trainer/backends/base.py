@@ -25,4 +25,7 @@ class Backend(NamedTuple):
     check: Callable[[FineTuneJobSpec], None]
     """Raises BadInput for a spec that the backend cannot train; prepare calls it, before a GPU is asked for."""
     native_config: Callable[[TrainRequest], TrainRequest]
-    """The request in the backend's own words: a subclass of TrainRequest with the settings of its library."""
+    """The request in the backend's own words: a subclass of TrainRequest with the settings of its library.
+
+    What it writes into request.native is published beside the adapter.
+    """

@@ -75,8 +75,13 @@ def _dealt(rows: Sequence[int], lengths: Sequence[int], micro_batches: int) -> I
 def _epochs(rows: int, seed: int) -> Iterator[int]:
     epoch = 0
     while True:
-        shuffled = list(range(rows))
-        # A string seed is hashed with SHA-512, so the order is the same on every machine and Python version.
-        random.Random(f"{seed}/{epoch}").shuffle(shuffled)  # noqa: S311 - an order, not a secret
-        yield from shuffled
+        yield from epoch_order(rows, seed, epoch)
         epoch += 1
+
+
+def epoch_order(rows: int, seed: int, epoch: int = 0) -> list[int]:
+    """The rows of one epoch, shuffled."""
+    shuffled = list(range(rows))
+    # A string seed is hashed with SHA-512, so the order is the same on every machine and Python version.
+    random.Random(f"{seed}/{epoch}").shuffle(shuffled)  # noqa: S311 - an order, not a secret
+    return shuffled

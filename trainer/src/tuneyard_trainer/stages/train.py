@@ -66,6 +66,7 @@ def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
         resume=checkpoint.directory if checkpoint else None,
         checkpoints=context.work / "checkpoints",
         output=fresh(context.work / "adapter"),
+        native=fresh(context.work / "native"),
         stop_file=stop_file,
     )
 
@@ -94,6 +95,8 @@ def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
         )
     if not context.group.is_leader:
         return _wait_for_commit(context, rendezvous)
+    if any(request.native.iterdir()):
+        publish_directory(context.store, request.native, context.uri("train", "native"), training.backend)
     return _publish(context, request.output, outcome)
 
 

@@ -11,9 +11,8 @@ import torch
 from transformers import TrainerCallback
 
 from tuneyard_api import reasons
-from tuneyard_api.contracts.requests import CheckpointWritten, TrainingProgress
+from tuneyard_api.contracts.requests import CheckpointWritten, TrainingProgress, TrainRequest
 from tuneyard_trainer.backends import curve
-from tuneyard_trainer.backends.peft.backend import PeftRequest
 from tuneyard_trainer.backends.peft.validation import Validation
 from tuneyard_trainer.runtime.errors import BadInput
 from tuneyard_trainer.runtime.worker_main import emit
@@ -27,7 +26,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
     A run ends early after the step at which the stop file exists, or the validation loss has stalled.
     """
 
-    def __init__(self, row_tokens: list[int], request: PeftRequest, validation: Validation) -> None:
+    def __init__(self, row_tokens: list[int], request: TrainRequest, validation: Validation) -> None:
         self.request = request
         self.batch = request.training.effective_batch_size
         self.row_tokens = row_tokens
