@@ -98,7 +98,9 @@ def test_the_chain(chain: ContextFactory, tmp_path: Path, method: str, formats: 
         assert levels[name].size_bytes == next(item.size_bytes for item in exported.artifacts if item.format == name)
     report = json.loads(store.read(context.uri("evaluate", "report.json")))
     assert report["measurements"] == [item.wire() for item in result.measurements]
-    assert b"<svg" in store.read(context.uri("evaluate", "report.html"))
+    page = store.read(context.uri("evaluate", "report.html")).decode()
+    assert "<h2>Training</h2>" in page
+    assert [item["format"] for item in report["artifacts"]] == formats
 
 
 def test_without_training(new_context: ContextFactory, tmp_path: Path, model: Path) -> None:

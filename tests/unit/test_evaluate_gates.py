@@ -1,16 +1,12 @@
 """Metrics, gates and the evaluation report."""
 
-from xml.etree import ElementTree
-
 import pytest
 
 from tuneyard_api.contracts.requests import Score
-from tuneyard_api.contracts.results import EvaluateResult
 from tuneyard_api.kinds.finetunejob import TUNED_GATES, UNTUNED_GATES, gate
-from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement
+from tuneyard_api.kinds.finetunejob_status import Measurement
 from tuneyard_trainer.gates import judge
 from tuneyard_trainer.metrics import measure
-from tuneyard_trainer.reports.evaluation import render_html
 
 BETTER = gate("base", maxRatio=0.7)
 CLOSE = gate("tuned", maxRatio=1.1)
@@ -72,34 +68,3 @@ def test_gates_of_a_model_that_is_not_tuned() -> None:
     assert {status.subject: status.passed for status in verdict.gates} == {"int8": True, "gptq": False}
     assert verdict.passed
     assert not judge(UNTUNED_GATES, measurements({"base": 10, "gptq": 12}), ["gptq"]).passed
-
-
-REPORT = EvaluateResult(
-    measurements=measurements({"base": 20.0, "tuned": 5.0, "int8": 5.1}),
-    gates=[
-        GateStatus(metric="perplexity", against="base", subject="tuned", value=5.0, limit=14.0, passed=True),
-        GateStatus(metric="perplexity", against="tuned", subject="int8", value=5.1, limit=5.0, passed=False),
-    ],
-    passed=True,
-    rows=64,
-    tokens=4321,
-)
-
-
-def test_report() -> None:
-    page = render_html("a<b", "0123", REPORT)
-    for text in ("a&lt;b", "20.0000", "-75.0 %", "14.0000", "4321", 'class="failed">failed', "0123", "Lower is better"):
-        assert text in page
-    assert "http" not in page.replace("<!doctype html>", "")
-    assert "a<b" not in page
-
-
-def test_report_without_gates() -> None:
-    assert "No gates are set" in render_html("a", "0", REPORT.model_copy(update={"gates": []}))
-
-
-def test_bars_are_drawn_to_scale() -> None:
-    page = render_html("a", "0", REPORT)
-    drawing = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])  # noqa: S314 - our own text
-    widths = [float(bar.attrib["width"]) for bar in drawing.findall("rect")]
-    assert widths == [520.0, 130.0, 132.6]

@@ -278,7 +278,7 @@ def test_metric_and_gate(chain: Chain) -> None:
         ("half-size", 1.1, True),
     ]
     page = chain.store.read(context.uri("evaluate", "report.html")).decode()
-    assert ">meanLoss<" in page
+    assert "<h2>meanLoss</h2>" in page
 
 
 def test_new_gate_can_fail(chain: Chain) -> None:

@@ -10,7 +10,14 @@ from typing import Final
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import ItemsDone, Score, ScoreOutcome, ScoreRequest
-from tuneyard_api.contracts.results import REPORT_FILES, EvaluateResult, ExportResult, Level, PrepareResult
+from tuneyard_api.contracts.results import (
+    REPORT_FILES,
+    EvaluateResult,
+    ExportResult,
+    Level,
+    PrepareResult,
+    TrainResult,
+)
 from tuneyard_api.contracts.termination import EvaluateReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.registry import BASE, format_measured, subject_of
@@ -22,7 +29,7 @@ from tuneyard_trainer.exporters import format_of
 from tuneyard_trainer.gates import DECIMALS, judge
 from tuneyard_trainer.metrics import measure, perplexity
 from tuneyard_trainer.model.layout import download_model
-from tuneyard_trainer.reports.evaluation import render_html
+from tuneyard_trainer.reports.evaluation import EvaluationDocument, render_html
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput
 from tuneyard_trainer.runtime.stage_runner import StageProgram
@@ -169,12 +176,18 @@ def rounded(value: float | None) -> float | None:
 
 def write_report(context: StageContext, result: EvaluateResult) -> str:
     """Uploads report.json and report.html; returns the URI of the latter."""
-    digest, uri = context.digests["evaluate"], context.uri("evaluate", REPORT_FILES["evaluate"])
-    document = {"name": context.name, "digest": digest} | result.wire()
-    text = json.dumps(document, indent=2).encode()
+    uri = context.uri("evaluate", REPORT_FILES["evaluate"])
+    trained = context.find_result(TrainResult) if "train" in context.digests else None
+    document = EvaluationDocument.of(
+        context.name,
+        context.digests["evaluate"],
+        result,
+        context.result_of(ExportResult).artifacts,
+        trained.training if trained else None,
+    )
+    text = json.dumps(document.wire(), indent=2).encode()
     context.store.write(context.uri("evaluate", "report.json"), text, "application/json")
-    page = render_html(context.name, digest, result).encode()
-    context.store.write(uri, page, "text/html; charset=utf-8")
+    context.store.write(uri, render_html(document).encode(), "text/html; charset=utf-8")
     return uri
 
 
