@@ -94,10 +94,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of tokenized rows, as prepare writes it, with `train` and `validation`."""
     directory = tmp_path_factory.mktemp("rows")
     for split, count, seed in (("train", 40, 1), ("validation", 12, 2)):
-        writer = ShardWriter()
+        writer = ShardWriter(directory / split)
         for row in token_rows(count, seed):
             writer.add(row)
-        writer.write(directory / split)
+        writer.finish()
     return directory
 
 

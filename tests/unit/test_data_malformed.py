@@ -106,6 +106,33 @@ REFUSED: dict[str, Refused] = {
     "null everywhere": Refused(
         b'{"question": null, "answer": null}', "InvalidRow", "the fields (none) are of no known"
     ),
+    "a number beyond all": Refused(b'{"question": "Why?", "answer": 1e400}', "InvalidRow", "cannot be written as JSON"),
+    "half a character deep inside": Refused(
+        b'{"question": "Why?", "answer": {"a": ["\\ud800"]}}', "InvalidRow", "cannot be written as JSON"
+    ),
+    "a tool call that is null": Refused(
+        lines({"messages": [{"role": "assistant", "content": None, "tool_calls": [None]}]}),
+        "InvalidRow",
+        "message 1: a tool call has no function",
+    ),
+    "a weight that is no number": Refused(
+        lines({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": "0"}]}),
+        "InvalidRow",
+        "message 2: the weight is '0'",
+    ),
+    "content in lists of lists": Refused(
+        lines({"messages": [{"role": "user", "content": [[["a"]]]}]}), "InvalidRow", "field content is list, not text"
+    ),
+    "half a pair of history": Refused(
+        lines({"instruction": "a", "output": "b", "history": [["x"]]}), "InvalidRow", "entry 1 of history is no pair"
+    ),
+    "deep nesting in a field": Refused(
+        b'{"question": "q", "answer": ' + b"[" * 5000 + b"]" * 5000 + b"}", "InvalidJSON", "line 1: nested too deeply"
+    ),
+    "two marks of UTF-8": Refused(b"\xef\xbb\xbf" * 2 + GOOD, "InvalidJSON", "line 1, column 1: not JSON"),
+    "half a character in UTF-8": Refused(b'{"question": "\xed\xa0\x80"}', "InvalidJSON", "line 1, byte 15: not UTF-8"),
+    "an overlong character": Refused(b'{"question": "\xc0\x80"}', "InvalidJSON", "line 1, byte 15: not UTF-8"),
+    "lines that end with CR": Refused(GOOD.replace(b"\n", b"\r") * 2, "InvalidJSON", "line 1, column 3"),
     "an empty object": Refused(b"{}\n", "InvalidRow", "the fields (none) are of no known format"),
     "no answer": Refused(b'{"question": "Why?", "answer": " \\n"}', "MissingAnswer", "line 1: the field answer is"),
     "no question": Refused(b'{"question": "", "answer": "So."}', "InvalidRow", "line 1: the field question is missing"),
@@ -147,6 +174,16 @@ REFUSED: dict[str, Refused] = {
     "cut gzip": Refused(gzip.compress(GOOD * 9)[:-9], "InvalidJSON", "not a whole gzip file", "x.jsonl.gz"),
     "no gzip": Refused(GOOD, "InvalidJSON", "after line 0: not a whole gzip file", "x.jsonl.gz"),
     "cut zstd": Refused(zstd.compress(GOOD * 9)[:-5], "InvalidJSON", "not a whole zstd file", "x.jsonl.zst"),
+    "a bomb of white space": Refused(
+        gzip.compress(b" \n" * 2**20), "InvalidFile", "decompresses to more", "x.jsonl.gz"
+    ),
+    "a bomb of rows": Refused(
+        zstd.compress(GOOD * 2**16), "InvalidFile", "to more than 1 MiB, 200 times", "x.jsonl.zst"
+    ),
+    "something after gzip": Refused(gzip.compress(GOOD) + b"more", "InvalidJSON", "after line 1: not a", "x.jsonl.gz"),
+    "a wrong checksum": Refused(gzip.compress(GOOD)[:-8] + bytes(8), "InvalidJSON", "CRC check failed", "x.jsonl.gz"),
+    "gzip in gzip": Refused(gzip.compress(gzip.compress(GOOD)), "InvalidFile", "compressed with gzip", "x.jsonl.gz"),
+    "nothing but NUL": Refused(bytes(100), "InvalidFile", "has nothing but NUL bytes"),
     "no zstd": Refused(GOOD, "InvalidJSON", "not a whole zstd file", "x.jsonl.zst"),
     "cut Parquet": Refused(as_parquet(ROW)[:-20], "InvalidFile", "is not a whole Parquet file", "x.parquet"),
     "an array without end": Refused(b'[{"question": "a", "answer": "b"}\n', "InvalidJSON", "has no end", "x.json"),
@@ -162,6 +199,12 @@ REFUSED: dict[str, Refused] = {
     "a column twice": Refused(
         b"answer,answer\r\na,b\r\n", "InvalidRow", "the column answer stands there twice", "x.csv"
     ),
+    "50,000 columns": Refused(
+        b",".join(b"c%d" % number for number in range(50_000)) + b"\n" + b"," * 49_999,
+        "InvalidRow",
+        "x.csv, line 2: the fields",
+        "x.csv",
+    ),
     "a column without name": Refused(b"answer,\r\na,b\r\n", "InvalidRow", "line 1: a column has no name", "x.csv"),
     "an empty cell": Refused(CSV + b"Why?,\r\n", "MissingAnswer", "x.csv, line 2: the field answer is", "x.csv"),
     "blank lines": Refused(b"\n \n", "DatasetEmpty", "has no rows"),
@@ -169,6 +212,11 @@ REFUSED: dict[str, Refused] = {
     "a header alone": Refused(CSV, "DatasetEmpty", "has no rows", "x.csv"),
     "no rows in Parquet": Refused(CSV + b"\r\n \r\n"[:2], "DatasetEmpty", "has no rows", "x.csv"),
 }
+
+
+@pytest.fixture(autouse=True)
+def small_bombs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuneyard_trainer.data.compression.bounded.ALWAYS", 2**20)
 
 
 @pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
@@ -260,6 +308,7 @@ def test_huge_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert values.ROW_BYTES == 64 * 2**20
     huge = lines(ROW | {"answer": "x" * 2**22})
     assert answers(tmp_path / "x", huge + GOOD, "x.jsonl") == ["So."]
+    monkeypatch.setattr("tuneyard_trainer.data.compression.bounded.ALWAYS", 2**28)
     bomb = gzip.compress(b"{" + b" " * 2**26)
     with pytest.raises(BadInput, match="line 1: larger than 64 MiB"):
         read(tmp_path / "x", bomb, "x.jsonl.gz")

@@ -16,11 +16,11 @@ preferences = st.lists(st.fixed_dictionaries({"chosen_ids": ids, "rejected_ids":
 
 
 def write(directory: Path, rows: list[TokenizedRow]) -> Path:
-    writer = ShardWriter()
+    writer = ShardWriter(directory)
     for row in rows:
         writer.add(row)
     assert len(writer) == len(rows)
-    writer.write(directory)
+    writer.finish()
     return directory
 
 
@@ -56,8 +56,18 @@ def test_files_of_other_lengths(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_other_columns() -> None:
-    writer = ShardWriter()
+def test_files_are_those_of_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Byte for byte, although the values are not in memory at once."""
+    monkeypatch.setattr("tuneyard_trainer.data.shards.PENDING", 10)
+    rows = [{INPUT_IDS: list(range(number)), LABELS: [IGNORED] * number} for number in range(40)]
+    write(tmp_path / "rows", rows)
+    np.save(tmp_path / "expected.npy", np.concatenate([np.asarray(row[INPUT_IDS], dtype=np.int32) for row in rows]))
+    assert (tmp_path / "rows" / "input_ids.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"rows", "expected.npy"}
+
+
+def test_other_columns(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path)
     writer.add({INPUT_IDS: [1], LABELS: [1]})
     with pytest.raises(ValueError, match="chosen"):
         writer.add({"chosen": [1]})

@@ -60,10 +60,10 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
     )
     (tmp_path / "work").mkdir()
     context = StageContext("export", "x", spec, MemoryStore(), tmp_path / "work", stage_digests(spec, {}))
-    writer = ShardWriter()
+    writer = ShardWriter(tmp_path / "train")
     for number in range(5):
         writer.add({INPUT_IDS: [number, 7], LABELS: [7, 7]})
-    writer.write(tmp_path / "train")
+    writer.finish()
     for path in (tmp_path / "train").iterdir():
         context.store.upload(path, context.uri("prepare", "train", path.name))
     return context

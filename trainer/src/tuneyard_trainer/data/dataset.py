@@ -73,7 +73,7 @@ def write_splits(
         on_row: called for each row that is written.
     """
     directory.mkdir()
-    writers = {split: ShardWriter() for split in get_args(Split)}
+    writers = {split: ShardWriter(directory / split) for split in get_args(Split)}
     with ExitStack() as stack:
         texts = {split: stack.enter_context((directory / f"{split}.jsonl").open("w")) for split in writers}
         for row in rows:
@@ -82,5 +82,5 @@ def write_splits(
             if not row.piece:
                 texts[split].write(json.dumps(to_json(row.source.example), ensure_ascii=False) + "\n")
             on_row(split, row)
-    for split, writer in writers.items():
-        writer.write(directory / split)
+    for writer in writers.values():
+        writer.finish()

@@ -4,6 +4,7 @@
 each row begin, and where those of the last row end. A column with other lengths has its own `<column>.offsets.npy`.
 """
 
+import io
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from tuneyard_trainer.data.columns import TokenizedRow
 
 OFFSETS: Final = "offsets"
+PENDING: Final = 2**16  # values of a column in memory
 
 
 class TokenizedRows(Sequence[TokenizedRow]):
@@ -64,11 +66,11 @@ def read_rows(directory: Path) -> TokenizedRows:
 
 
 class ShardWriter:
-    """Collects rows, 4 bytes for each value of a column and 8 for each offset, and writes them at the end."""
+    """Appends rows to the files of a directory, so that only offsets stay in memory: 8 bytes for a row and column."""
 
-    def __init__(self) -> None:
-        self._values: dict[str, array[int]] = {}
-        self._offsets: dict[str, array[int]] = {}
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._columns: dict[str, _Column] = {}
         self._rows = 0
 
     def __len__(self) -> int:
@@ -77,20 +79,54 @@ class ShardWriter:
     def add(self, row: TokenizedRow) -> None:
         """Raises ValueError when the row has other columns than the rows before it."""
         if not self._rows:
-            self._values = {name: array("i") for name in row}
-            self._offsets = {name: array("q", [0]) for name in row}
-        if row.keys() != self._values.keys():
-            raise ValueError(f"a row has the columns {sorted(row)}, the rows before it {sorted(self._values)}")
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._columns = {name: _Column(self._directory / f"{name}.npy") for name in row}
+        if row.keys() != self._columns.keys():
+            raise ValueError(f"a row has the columns {sorted(row)}, the rows before it {sorted(self._columns)}")
         self._rows += 1
         for name, values in row.items():
-            self._values[name].extend(values)
-            self._offsets[name].append(len(self._values[name]))
+            self._columns[name].add(values)
 
-    def write(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        shared = next(iter(self._offsets.values()), array("q", [0]))
-        np.save(directory / f"{OFFSETS}.npy", np.asarray(shared, dtype=np.int64))
-        for name, values in self._values.items():
-            np.save(directory / f"{name}.npy", np.asarray(values, dtype=np.int32))
-            if self._offsets[name] != shared:
-                np.save(directory / f"{name}.{OFFSETS}.npy", np.asarray(self._offsets[name], dtype=np.int64))
+    def finish(self) -> None:
+        """Makes the files whole."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        shared = next((column.offsets for column in self._columns.values()), array("q", [0]))
+        np.save(self._directory / f"{OFFSETS}.npy", np.asarray(shared, dtype=np.int64))
+        for name, column in self._columns.items():
+            column.finish()
+            if column.offsets != shared:
+                np.save(self._directory / f"{name}.{OFFSETS}.npy", np.asarray(column.offsets, dtype=np.int64))
+
+
+class _Column:
+    """The file of one column; its bytes are those that numpy.save would write."""
+
+    def __init__(self, path: Path) -> None:
+        self.offsets = array("q", [0])
+        self._pending = array("i")
+        self._path = path
+        self._path.write_bytes(_header(0))
+
+    def add(self, values: Sequence[int]) -> None:
+        self._pending.extend(values)
+        self.offsets.append(self.offsets[-1] + len(values))
+        if len(self._pending) >= PENDING:
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._path.open("ab") as stream:
+            stream.write(self._pending.tobytes())
+        self._pending = array("i")
+
+    def finish(self) -> None:
+        self._flush()
+        with self._path.open("r+b") as stream:
+            stream.write(_header(self.offsets[-1]))
+
+
+def _header(values: int) -> bytes:
+    """Of a file with so many int32 values. NumPy leaves space in it for the number to grow (numpy.lib.format)."""
+    target = io.BytesIO()
+    shape = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.int32)), "fortran_order": False, "shape": (values,)}
+    np.lib.format.write_array_header_1_0(target, shape)
+    return target.getvalue()

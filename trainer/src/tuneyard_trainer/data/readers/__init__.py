@@ -7,6 +7,7 @@ from typing import IO, Final, Protocol, cast
 
 from tuneyard_api import reasons
 from tuneyard_trainer.data.compression import COMPRESSIONS, compression_of
+from tuneyard_trainer.data.compression.bounded import bounded
 from tuneyard_trainer.data.readers import delimited, json_lines, json_values, parquet
 from tuneyard_trainer.data.readers.mistaken import HEAD_BYTES, other_file
 from tuneyard_trainer.data.readers.row import BrokenRow, Place, Row
@@ -51,7 +52,8 @@ def read_rows(path: Path, uri: str) -> Iterator[Row | BrokenRow]:
     ending = PurePosixPath(name.stem).suffix if name.suffix in COMPRESSIONS else name.suffix
     last = Place(uri, 0)
     try:
-        with compression.open_file(path) as stream:
+        with compression.open_file(path) as content:
+            stream = bounded(content, path, uri) if compression.NAME else content
             for row in _reader(stream, ending, uri).read(stream, uri):
                 yield row
                 last = row.place

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from typing import IO, Final
@@ -63,7 +64,7 @@ def _names(header: list[str], uri: str) -> list[str]:
         BadInput: one is empty, or stands there twice.
     """
     names = [name.strip() for name in header]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = next((name for name, times in Counter(names).items() if times > 1), None)
     if twice is not None or "" in names:
         what = f"the column {twice} stands there twice" if twice else "a column has no name"
         raise BadInput(

@@ -61,6 +61,8 @@ def _binary(head: bytes) -> Mistaken | None:
     """Text has no NUL bytes, but for UTF-16 without a mark."""
     if b"\0" not in head:
         return None
+    if not any(head):
+        return Mistaken("has nothing but NUL bytes", "Its content was lost: upload it again from where it comes from.")
     if not any(head[1:64:2]) or not any(head[0:64:2]):
         return Mistaken("is UTF-16, not UTF-8", _AS_UTF8)
     return Mistaken("is a binary file", _NOT_DATA)
