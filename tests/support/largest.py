@@ -9,7 +9,14 @@ from tuneyard_api.contracts.results import (
     PublishResult,
     Recommendation,
 )
-from tuneyard_api.kinds.finetunejob_status import CurvePoint, Fidelity, GateStatus, Measurement, TrainingStatus
+from tuneyard_api.kinds.finetunejob_status import (
+    CurvePoint,
+    Fidelity,
+    FitStatus,
+    GateStatus,
+    Measurement,
+    TrainingStatus,
+)
 from tuneyard_api.registry import ARTIFACT_FORMATS
 
 DIGEST: Final = "sha256:" + "f" * 64
@@ -60,6 +67,19 @@ def training(points: int) -> TrainingStatus:
 def dataset() -> DatasetSummary:
     dropped = {f"reasonOfThirtyCharacters{number:06}": 10**9 for number in range(20)}
     return DatasetSummary(rows_in=10**9, rows_kept=10**9, dropped=dropped, tokens=10**12, digest=DIGEST)
+
+
+def fit(advice: str | None) -> FitStatus:
+    """Without advice it has no parts either."""
+    names = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "reserve") if advice else ()
+    return FitStatus(
+        verdict="DoesNotFit",
+        required_gib=12345.6,
+        available_gib=12345.6,
+        device="the pod's limit of memory",
+        parts=dict.fromkeys(names, 12345.67),
+        advice=advice,
+    )
 
 
 GATE: Final[dict[str, Any]] = {"against": "tuned", "maxRatio": 1.05}

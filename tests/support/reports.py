@@ -11,6 +11,14 @@ CHAIN: tuple[Stage, ...] = tuple(STAGES)
 DIGESTS: dict[str, str] = {stage: f"{index}" * 64 for index, stage in enumerate(CHAIN)}
 DATASET = {"rowsIn": 10, "rowsKept": 9, "dropped": {"duplicate": 1}, "tokens": 90, "digest": "d" * 64}
 BUILT = {"format": "bf16", "digest": f"sha256:{'a' * 64}", "sizeBytes": 7, "perplexity": 3.5}
+FIT = {
+    "verdict": "DoesNotFit",
+    "requiredGiB": 30.5,
+    "availableGiB": 22.5,
+    "device": "NVIDIA-L4",
+    "parts": {"weights": 15.3, "logits": 15.2},
+    "advice": "Set training.microBatchSize: 1 (12.0 GiB).",
+}
 # The same artifact in the status.
 ARTIFACT = BUILT | {"uri": f"s3://out/runs/{DIGESTS['export']}/export/bf16"}
 

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from support.builders import NOW
 from support.finetuning import FineTuning
 from support.podstatus import termination
-from support.reports import ARTIFACT, BUILT, DATASET, PREPARED, PUBLISHED, evaluated, measurements
+from support.reports import ARTIFACT, BUILT, DATASET, FIT, PREPARED, PUBLISHED, evaluated, measurements
 from tuneyard_api.durations import duration
 from tuneyard_api.kinds.modelserver import ModelServerStatus
 from tuneyard_cli import screen
@@ -99,6 +99,16 @@ def test_running_job() -> None:
     assert line(text, "Restarts") == "Restarts 1 crashed"
     assert line(text, "train: ").startswith("train: StageCrashed: Container stage of pod x-train-")
     assert line(text, "Dataset") == "Dataset 9 of 10 rows kept, 90 tokens; dropped: 1 duplicate"
+
+
+def test_the_fit_of_the_training() -> None:
+    cluster = new_job()
+    cluster.step()
+    cluster.complete("prepare", PREPARED | {"fit": FIT}).step()
+    text = shown(render_job(cluster.job, NOW))
+    assert line(text, "GPU fit") == "GPU fit 30.5 of 22.5 GiB (NVIDIA-L4): DoesNotFit"
+    assert line(text, "Set training") == FIT["advice"]
+    assert line(text, "s3://out/runs").endswith("/prepare/report.html")
 
 
 def test_answers_that_are_left_out() -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from support.largest import FORMATS, GATE, LONG_URI, dataset, evaluation, largest_spec, published
+from support.largest import FORMATS, GATE, LONG_URI, dataset, evaluation, fit, largest_spec, published
 from tuneyard_api import reasons
 from tuneyard_api.contracts.termination import (
     TERMINATION_BYTES,
@@ -31,8 +31,10 @@ def sent(report: StageReport) -> Termination:
 
 def test_prepare_names_every_digest() -> None:
     digests = dict.fromkeys(STAGES, "0" * 64)
-    report = PrepareReport(digests=digests, done=list(STAGES), dataset=dataset())
+    report = PrepareReport(digests=digests, done=list(STAGES), dataset=dataset(), fit=fit("x" * 300))
     assert PrepareReport.model_validate(sent(report).result) == report
+    longer = report.model_copy(update={"fit": fit("x" * 3000)})
+    assert PrepareReport.model_validate(sent(longer).result).fit == fit(None)
 
 
 @pytest.mark.parametrize("failing", [None, FORMATS[-1]])

@@ -4,7 +4,7 @@ import pytest
 
 from support.finetuning import FineTuning, stages_of
 from support.podstatus import termination
-from support.reports import CHAIN, DATASET, DIGESTS, PREPARED, PUBLISHED
+from support.reports import CHAIN, DATASET, DIGESTS, FIT, PREPARED, PUBLISHED
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.names import EXIT_BAD_INPUT, Stage
 from tuneyard_operator.finetunejob.policies import LOST_WITH_POD, RERUNS
@@ -118,6 +118,17 @@ def test_unreadable_gates_leave_the_reason_of_the_failure() -> None:
     cluster.run("evaluate").exit("evaluate", EXIT_BAD_INPUT, termination("GateFailed", "9 > 7", result={"x": 1}))
     cluster.fail_job("evaluate").step()
     assert cluster.condition("Failed")["reason"] == "GateFailed"
+
+
+def test_the_fit_of_the_training() -> None:
+    cluster = FineTuning()
+    cluster.step()
+    cluster.complete("prepare", PREPARED | {"fit": FIT}).step()
+    assert cluster.status["fit"] == FIT
+    told = [event for event in cluster.events if event.startswith("Unfit")]
+    assert told == ["Unfit: 30.5 of 22.5 GiB (NVIDIA-L4): DoesNotFit. Set training.microBatchSize: 1 (12.0 GiB)."]
+    cluster.step()
+    assert cluster.status["fit"] == FIT, "it stays while the job goes on"
 
 
 def test_uris_follow_from_the_digests() -> None:

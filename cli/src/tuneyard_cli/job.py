@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tuneyard_api.contracts.progress import progress_text
 from tuneyard_api.durations import duration
-from tuneyard_api.kinds.finetunejob_status import AnswersStatus, Progress
+from tuneyard_api.kinds.finetunejob_status import AnswersStatus, FitStatus, Progress
 from tuneyard_cli import screen
 from tuneyard_cli.advice import APPLY_AGAIN, OUTDATED, UNOBSERVED, advice_on
 from tuneyard_cli.durations import since
@@ -115,6 +115,9 @@ def _facts(job: Json) -> Iterator[tuple[str, RenderableType]]:
         yield "Dataset", dataset_text(dataset)
         if report := dataset.get("reportURI"):
             yield "", report
+    if fit := here.get("fit"):
+        status_of_fit = FitStatus.model_validate(fit, extra="ignore")
+        yield from zip(_labels("GPU fit"), filter(None, (status_of_fit.text, status_of_fit.advice)), strict=False)
     evaluation = here.get("evaluation", {})
     for metric, values in by_metric(evaluation).items():
         yield f"{metric[0].upper()}{metric[1:]}", values_text(values)

@@ -21,7 +21,7 @@ from tuneyard_api.contracts.results import (
     Recommendation,
     TrainResult,
 )
-from tuneyard_api.kinds.finetunejob_status import Fidelity, GateStatus, Measurement, TrainingStatus
+from tuneyard_api.kinds.finetunejob_status import Fidelity, FitStatus, GateStatus, Measurement, TrainingStatus
 from tuneyard_api.names import Stage
 
 TERMINATION_BYTES: Final = 4096  # what the kubelet keeps of a container's termination message
@@ -37,10 +37,12 @@ class PrepareReport(Contract):
     digests: dict[Stage, str]
     done: list[Stage] = Field(default=[], description="Stages after prepare whose commit mark exists.")
     dataset: DatasetSummary
+    fit: FitStatus | None = None
 
     def reduced(self) -> Iterator[Self]:
-        """Smaller versions of the report: there are none."""
-        return iter(())
+        """A version without the advice and the parts of the fit, of which the log tells too."""
+        if self.fit:
+            yield self.model_copy(update={"fit": self.fit.model_copy(update={"parts": {}, "advice": None})})
 
 
 def _with_curve(training: TrainingStatus, count: int) -> TrainingStatus:

@@ -153,6 +153,22 @@ class TrainingResources(Resources):
         return self.nodes * max(1, self.gpus)
 
 
+class Fit(Model):
+    """What happens when the training needs more memory than a GPU has, by the estimate of prepare (status.fit)."""
+
+    policy: Literal["Warn", "Enforce"] = Field(
+        default="Warn", description="Enforce fails the job before a GPU is queued (Unfit). Default: Warn."
+    )
+    gpu_memory_gib: float | None = Field(
+        default=None,
+        alias="gpuMemoryGiB",
+        gt=0,
+        le=4096,
+        description="Memory of one GPU. Default: that of the GPU that resources.gpuResourceName or "
+        "resources.nodeSelector names.",
+    )
+
+
 class FineTuneJobSpec(Model):
     """What the user asks for; model, dataset.train and output are enough."""
 
@@ -166,6 +182,7 @@ class FineTuneJobSpec(Model):
         default=TrainingResources(),
         description="Of the pods of the train stage. All other stages run on the CPU, in one pod.",
     )
+    fit: Fit = Fit()
     pod: PodOptions = Field(default=PodOptions(), description="Of the pods of all stages.")
     queue_name: Annotated[ObjectName, Field(max_length=63)] | None = Field(
         default=None,

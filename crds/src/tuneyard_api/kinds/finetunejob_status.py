@@ -86,6 +86,25 @@ class DatasetStatus(Model):
     report_uri: str | None = Field(default=None, alias="reportURI")
 
 
+class FitStatus(Model):
+    """GPU memory that the training needs, estimated by formula before a GPU is queued. See docs/sizing.md."""
+
+    verdict: Literal["Fits", "Tight", "DoesNotFit", "Unknown"] = Field(
+        description="Tight: less than a tenth is left. Unknown: it is not known how much memory a GPU has."
+    )
+    required_gib: float = Field(alias="requiredGiB", description="Of each GPU, or of the pod where there is none.")
+    available_gib: float | None = Field(default=None, alias="availableGiB")
+    device: str = Field(description="What the memory is compared with, for example nvidia-l4.")
+    parts: dict[str, float] = Field(description="GiB of each part: weights, adapter, gradients, optimizer, ...")
+    advice: str | None = None
+
+    @property
+    def text(self) -> str:
+        """For example: 14.2 of 22.5 GiB (nvidia-l4): Fits."""
+        available = f" of {self.available_gib:g}" if self.available_gib is not None else ""
+        return f"{self.required_gib:g}{available} GiB ({self.device}): {self.verdict}"
+
+
 class CurvePoint(Model):
     """One validation of a training run. Losses are in nats per trained token."""
 
@@ -191,6 +210,7 @@ class FineTuneJobStatus(Model):
     ] = []
     progress: Progress | None = None
     dataset: DatasetStatus | None = None
+    fit: FitStatus | None = None
     training: TrainingStatus | None = None
     artifacts: list[Artifact] | None = None
     recommended: Recommended | None = None

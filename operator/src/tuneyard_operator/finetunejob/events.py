@@ -21,7 +21,7 @@ def events(before: Run, after: Run) -> list[Event]:
         for index, record in enumerate(after.stages.values())
         for event in _stage(before.stages[record.name], record, index * PER_STAGE)
     ]
-    return [*_suspension(before, after), *stages, *_dataset(before, after), *_end(after)]
+    return [*_suspension(before, after), *stages, *_dataset(before, after), *_fit(before, after), *_end(after)]
 
 
 def _suspension(before: Run, after: Run) -> Iterator[Event]:
@@ -69,6 +69,11 @@ def _dataset(before: Run, after: Run) -> Iterator[Event]:
         yield Event(reasons.DATASET_READY, kept, 8)
         if (answers := dataset.answers) and answers.trained < answers.given:
             yield Event(reasons.ANSWERS_NOT_TRAINED, f"{answers.text}; see {dataset.report_uri}", 9, True)
+
+
+def _fit(before: Run, after: Run) -> Iterator[Event]:
+    if (fit := after.fit) and not before.fit and fit.verdict == "DoesNotFit":
+        yield Event(reasons.UNFIT, " ".join(filter(None, (f"{fit.text}.", fit.advice))), 9, True)
 
 
 def _elapsed(record: StageRecord) -> str:

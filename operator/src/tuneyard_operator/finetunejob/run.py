@@ -26,6 +26,7 @@ from tuneyard_api.kinds.finetunejob_status import (
     Artifact,
     DatasetStatus,
     EvaluationStatus,
+    FitStatus,
     Progress,
     Recommended,
     Restarts,
@@ -196,6 +197,7 @@ class Run:
     suspended: bool = False
     restarts: Restarts = field(default_factory=Restarts)
     dataset: DatasetStatus | None = None
+    fit: FitStatus | None = None
     training: TrainingStatus | None = None
     evaluation: EvaluationStatus | None = None
     artifacts: tuple[Artifact, ...] | None = None
@@ -271,7 +273,7 @@ class Run:
         ]
         run = self.with_stage(*records).with_stage(*reused)
         dataset = DatasetStatus(**dict(report.dataset), report_uri=run._report_uri("prepare"))
-        return replace(run, dataset=dataset)
+        return replace(run, dataset=dataset, fit=report.fit)
 
     def _evaluated(self, report: EvaluateReport) -> Self:
         uri = self._report_uri("evaluate")

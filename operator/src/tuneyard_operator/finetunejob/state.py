@@ -83,6 +83,7 @@ def read_run(world: World, spec: FineTuneJobSpec) -> Run:
         suspended=suspended,
         restarts=status.restarts or Restarts(),
         dataset=status.dataset,
+        fit=status.fit,
         training=status.training,
         evaluation=status.evaluation,
     )

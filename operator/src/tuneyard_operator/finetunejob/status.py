@@ -28,6 +28,7 @@ def write_status(world: World, run: Run, now: datetime) -> Json:
         "stages": [record.status() for record in run.stages.values()],
         "restarts": run.restarts,
         "dataset": run.dataset,
+        "fit": run.fit,
         "training": run.training,
         "evaluation": run.evaluation,
         "artifacts": run.artifacts,

@@ -10,6 +10,7 @@ from tuneyard_api import reasons
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.contracts.results import STAGE_MARK, StageMark, StageResult, stage_uri
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.finetunejob_status import FitStatus
 from tuneyard_api.names import Stage
 from tuneyard_api.stages import STAGES
 from tuneyard_store.errors import ObjectNotFound
@@ -35,6 +36,8 @@ class StageContext:
     digests: dict[Stage, str] = field(default_factory=dict)
     """Of all stages of the chain; prepare computes them."""
     threads: int | None = None
+    fit: FitStatus | None = None
+    """The memory that the training needs; prepare estimates it."""
     group: Group = SINGLE_NODE
     """The pods that run this stage together."""
     progress: Progress = field(default_factory=lambda: Progress(""))

@@ -76,7 +76,8 @@ def _run(context: StageContext, program: StageProgram) -> Outcome:
 def _report(context: StageContext, result: StageResult) -> StageReport | None:
     match result:
         case PrepareResult():
-            return PrepareReport(digests=context.digests, done=committed_stages(context), dataset=result.dataset)
+            done = committed_stages(context)
+            return PrepareReport(digests=context.digests, done=done, dataset=result.dataset, fit=context.fit)
         case TrainResult():
             return TrainReport.of(result)
         case EvaluateResult():

@@ -16,7 +16,7 @@ from tuneyard_store.artifact import describe_directory, publish_directory
 from tuneyard_store.errors import AccessDenied
 from tuneyard_store.store import Store
 from tuneyard_trainer.backends import check_training
-from tuneyard_trainer.backends.schedule import total_steps
+from tuneyard_trainer.backends.schedule import micro_batch_size, total_steps
 from tuneyard_trainer.data.bad_rows import BadRows
 from tuneyard_trainer.data.cleaning import ROW_STEPS, TOKEN_STEPS
 from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
@@ -37,12 +37,14 @@ from tuneyard_trainer.exporters import check_formats
 from tuneyard_trainer.model.adaptable import check_target_modules
 from tuneyard_trainer.model.check import check_model
 from tuneyard_trainer.model.checks.vocabulary import embedding_rows
+from tuneyard_trainer.model.fit import estimate_fit
+from tuneyard_trainer.model.shape import ModelShape
 from tuneyard_trainer.reports.answers import answers_status, require_answers
 from tuneyard_trainer.reports.data import DataReport
 from tuneyard_trainer.reports.data_page import write_report
 from tuneyard_trainer.reports.reading import reading_document
 from tuneyard_trainer.runtime.context import StageContext
-from tuneyard_trainer.runtime.errors import BadInput, preempted, sentence
+from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, preempted, sentence
 from tuneyard_trainer.runtime.stage_runner import StageProgram
 
 MODEL_DIR: Final = "model"
@@ -67,6 +69,7 @@ def identify(context: StageContext) -> dict[Stage, str]:
     base = check_model(context.store, spec.model.uri, directory, spec.training)
     if spec.trains:
         check_target_modules(spec.training.lora, base.shape, spec.model.uri)
+        check_fit(context, base.shape)
     check_formats(spec.export, base.shape, spec.model.uri)
     template = require_template(directory, spec.model.chat_template, spec.model.uri)
     write_served_tokenizer(context, directory, context.work / TOKENIZER_DIR)
@@ -77,6 +80,23 @@ def identify(context: StageContext) -> dict[Stage, str]:
     model = [[name, item.size, item.etag] for name, item in base.files.items()]
     hashes = {name: [[file.uri, file.sha256] for file in found] for name, found in data.items()}
     return stage_digests(spec, {"model": model, "data": hashes})
+
+
+def check_fit(context: StageContext, shape: ModelShape) -> None:
+    """Leaves the estimate of the memory that the training needs in the context.
+
+    Raises:
+        DoesNotFit: it needs more than there is, and spec.fit.policy is Enforce.
+    """
+    spec = context.spec
+    fit = context.fit = estimate_fit(spec, shape, micro_batch_size(spec.training, spec.resources.devices))
+    if fit is None:
+        context.log.info("the memory of the training is not estimated: the sizes of the model are not known")
+        return
+    parts = ", ".join(f"{name} {gib:g}" for name, gib in fit.parts.items())
+    context.log.info("GPU memory: %s. %s", fit.text, parts)
+    if fit.verdict == "DoesNotFit" and spec.fit.policy == "Enforce":
+        raise DoesNotFit(reasons.UNFIT, f"The training does not fit: {fit.text}; {parts}", fit.advice or "")
 
 
 def check_output(store: Store, uri: str) -> None:
