@@ -172,7 +172,9 @@ def test_network_policies() -> None:
     policies = of_kind("NetworkPolicy", template(*ALL))
     assert set(policies) == {"tuneyard", "tuneyard-stages", "tuneyard-servers"}
     servers = policies["tuneyard-servers"]["spec"]
-    (http, metrics) = servers["ingress"]
+    (operator, http, metrics) = servers["ingress"]
+    assert operator["ports"] == [{"port": "probes"}]
+    assert [port["port"] for rule in policies["tuneyard"]["spec"]["egress"] for port in rule["ports"]][-1] == 8083
     assert http == {"ports": [{"port": "http"}], "from": [{"podSelector": {"matchLabels": {"app": "web"}}}]}
     assert metrics["from"] == [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]
     assert servers["policyTypes"] == ["Ingress", "Egress"]

@@ -1,14 +1,19 @@
 """When an engine hangs, whether a draft model has the model's vocabulary, and what the metrics say."""
 
 import json
+import threading
+from http.server import HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from tuneyard_api.contracts.serving import Speculation
 from tuneyard_server.engines.base import Work
-from tuneyard_server.engines.vllm.metrics import work
+from tuneyard_server.engines.vllm.metrics import speculation, work
 from tuneyard_server.memory import OutOfMemoryCount
+from tuneyard_server.probes import handler
 from tuneyard_server.vocabulary import difference
 from tuneyard_server.watchdog import Limits, Watchdog, start_seconds
 
@@ -67,6 +72,34 @@ vllm:iteration_tokens_total_count{engine="1",model_name="bot"} 5.0
 """
     assert work(text) == Work(7, 11.0)
     assert work("nothing") is None
+
+
+def test_speculation_is_summed_over_engines() -> None:
+    text = """
+# TYPE vllm:spec_decode_num_draft_tokens_total counter
+vllm:spec_decode_num_draft_tokens_total{engine="0",model_name="bot"} 40.0
+vllm:spec_decode_num_draft_tokens_total{engine="1",model_name="bot"} 10.0
+vllm:spec_decode_num_accepted_tokens_total{engine="0",model_name="bot"} 30.0
+vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="0",model_name="bot",position="0"} 30.0
+"""
+    assert speculation(text) == Speculation(drafted=50, accepted=30)
+    assert speculation("vllm:num_requests_running 2.0") is None
+
+
+def test_probes_and_documents() -> None:
+    """200 or 503 for the kubelet, JSON for the operator, 404 for what is not there."""
+    report = Speculation(drafted=5, accepted=4)
+    probes = {"/startupz": lambda: True, "/livez": lambda: False}
+    server = HTTPServer(("127.0.0.1", 0), handler(probes, {"/speculation": lambda: report, "/none": lambda: None}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        statuses = {path: httpx.get(url + path).status_code for path in ("/startupz", "/livez", "/none", "/other")}
+        assert statuses == {"/startupz": 200, "/livez": 503, "/none": 404, "/other": 404}
+        assert httpx.get(f"{url}/speculation").json() == {"drafted": 5, "accepted": 4}
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_kernel_counts_killed_processes(tmp_path: Path) -> None:

@@ -9,15 +9,17 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tuneyard_api import reasons
+from tuneyard_api.contracts.serving import Speculation
 from tuneyard_api.contracts.termination import termination_message, write_termination_message
 from tuneyard_server.engines.base import Cause, Command, Engine
 from tuneyard_server.memory import OutOfMemoryCount
 from tuneyard_server.probes import serve_probes
-from tuneyard_server.watchdog import Limits, Watchdog, observed
+from tuneyard_server.watchdog import Limits, Watchdog, ask, observed
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,8 @@ class Supervisor:
         forwarding.start()
         threading.Thread(target=self._watch, daemon=True).start()
         if probes_port is not None:
-            serve_probes(probes_port, lambda: self.watchdog.has_answered, lambda: self.hung is None)
+            probes = {"/startupz": lambda: self.watchdog.has_answered, "/livez": lambda: self.hung is None}
+            serve_probes(probes_port, probes, {"/speculation": self._speculation})
         code = self.process.wait()
         self._kill()  # what it has started and left behind, which also holds the pipe of its log
         forwarding.join(timeout=5)
@@ -94,6 +97,10 @@ class Supervisor:
             return Cause(message, reasons.OUT_OF_MEMORY, advice)
         ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         return found._replace(message=f"The engine {ended}: {found.message}")
+
+    def _speculation(self) -> Speculation | None:
+        status, metrics = ask(self.socket, "/metrics")
+        return self.engine.speculation(metrics) if status == HTTPStatus.OK else None
 
     def _on_signal(self, *_: object) -> None:
         if not self.stopping.is_set():

@@ -206,6 +206,14 @@ class RolloutStatus(Model):
     since: str | None = Field(default=None, description="When the phase or step began.")
 
 
+class SpeculativeStatus(Model):
+    """How speculative decoding goes."""
+
+    acceptance: float = Field(
+        description="Share of the guessed tokens that the model has verified, since its pods have started."
+    )
+
+
 class ModelServerStatus(Model):
     """What is served, and where the rollout is."""
 
@@ -231,6 +239,9 @@ class ModelServerStatus(Model):
     )
     rollout: RolloutStatus | None = Field(
         default=None, description="Where the rollout is, for a strategy that has several phases."
+    )
+    speculative: SpeculativeStatus | None = Field(
+        default=None, description="With vllm.speculative, once tokens were guessed. Read every minute."
     )
     replicas: int = 0
     ready_replicas: int = 0

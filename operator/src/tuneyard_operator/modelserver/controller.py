@@ -1,15 +1,20 @@
 """Observes a ModelServer: its Deployments, their pods, its Service, and the FineTuneJob that it follows."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from typing import Final
 
+from pydantic import ValidationError
+
 from tuneyard_api import names, reasons
+from tuneyard_api.contracts.serving import Speculation
 from tuneyard_api.kinds.finetunejob import FINE_TUNE_JOB
 from tuneyard_api.kinds.modelserver import MODEL_SERVER
 from tuneyard_operator.machinery.cache import Reader, identity_only
 from tuneyard_operator.machinery.conditions import Condition, defect_message, parse_time, with_condition
 from tuneyard_operator.machinery.controller import Context, Controller, Index, Owns, StateGauge, Watches
+from tuneyard_operator.machinery.http import JsonReader
 from tuneyard_operator.machinery.objects import Json, Key, is_condition_true, key_of, label, name, namespace, uid
 from tuneyard_operator.machinery.resources import (
     DEPLOYMENT,
@@ -22,9 +27,11 @@ from tuneyard_operator.machinery.resources import (
 from tuneyard_operator.modelserver import turns
 from tuneyard_operator.modelserver.observe import World
 from tuneyard_operator.modelserver.plan import plan
+from tuneyard_operator.modelserver.speculation import guesses
 from tuneyard_operator.pods import quotas
 from tuneyard_operator.settings import Settings
 
+ASKED_PODS: Final = 4  # how their guesses go, one after the other: all serve the same model to the same clients
 POD_SECONDS: Final = 10  # a pod that has not started by then is asked why
 
 
@@ -40,10 +47,34 @@ async def observe(server: Json, context: Context) -> World:
         budget=next(iter(cluster.children("PodDisruptionBudget", key)), None),
         job=cluster.get(*followed[0]) if followed else None,
         warnings={uid(pod): cluster.warning(uid(pod)) for pod in pods if _hangs(pod, context.now)},
+        speculation=await _speculation(context.http, server, pods),
         seconds_since_last_event=cluster.seconds_since_last_event(key),
         quotas=quotas.fingerprint(server, cluster),
         turn=turns.turn(server, cluster),
     )
+
+
+async def _speculation(http: JsonReader, server: Json, pods: Sequence[Json]) -> Speculation | None:
+    """The sum over some pods that are ready; None where none answers, or the server does not guess."""
+    ready = [pod for pod in pods if guesses(server) and is_condition_true(pod, "Ready")]
+    addresses = [address for pod in ready if (address := pod["status"].get("podIP"))]
+    answers = [await http.get_json(_url(address)) for address in addresses[:ASKED_PODS]]
+    found = [report for answer in answers if (report := _report(answer))]
+    if not found:
+        return None
+    return Speculation(drafted=sum(each.drafted for each in found), accepted=sum(each.accepted for each in found))
+
+
+def _url(address: str) -> str:
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}:{names.ENGINE_PORT}/speculation"
+
+
+def _report(answer: Json | None) -> Speculation | None:
+    try:
+        return Speculation.model_validate(answer) if answer else None
+    except ValidationError:  # an image of another version
+        return None
 
 
 def _hangs(pod: Json, now: datetime) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tuneyard_api.contracts.serving import Speculation
 from tuneyard_operator.machinery.objects import Json
 from tuneyard_operator.machinery.plan import Rejection
 
@@ -19,5 +20,6 @@ class World(NamedTuple):
     warnings: Mapping[str, str] = {}  # by uid, the last warning event about each pod that does not start
     quotas: str = ""  # a hash of what the namespace's ResourceQuotas allow and what is used of it
     turn: int | None = None  # how many ModelServers come before this one in an upgrade; None: it is not in line
+    speculation: Speculation | None = None  # what the pods have guessed; None: not known
     seconds_since_last_event: float = 0.0  # about the server, its children or their warnings
     rejection: Rejection | None = None  # the API server rejected an object of the previous plan

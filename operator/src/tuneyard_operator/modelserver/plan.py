@@ -15,6 +15,8 @@ from tuneyard_operator.modelserver.events import events
 from tuneyard_operator.modelserver.observe import World
 from tuneyard_operator.modelserver.revisions import Revisions, belongs_to_server, read_revisions
 from tuneyard_operator.modelserver.rollout import Asked, Rollout, Target, attempt_of, decide, serving_revision, stay
+from tuneyard_operator.modelserver.speculation import REQUEUE_SECONDS as SPECULATION_SECONDS
+from tuneyard_operator.modelserver.speculation import guesses
 from tuneyard_operator.modelserver.status import write_status
 from tuneyard_operator.modelserver.turns import waiting
 from tuneyard_operator.pods.images import NoImageError
@@ -32,7 +34,7 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
     spec, invalid = read_spec(MODEL_SERVER, ModelServerSpec, server)
     if spec is None or invalid:
         message = f"{explain(invalid)}. Change the spec and apply it again."
-        return _plan(server, revisions, stay(Waiting(reasons.INVALID_SPEC, message), revisions, status), None, now)
+        return _plan(world, revisions, stay(Waiting(reasons.INVALID_SPEC, message), revisions, status), None, now)
     is_name_taken = world.service is not None and not belongs_to_server(world.service, world)
     rejection = Rejection(f"Service {name(server)}", NAME_TAKEN, final=True) if is_name_taken else world.rejection
     target, waiting_for = _target(world, revisions, spec, settings)
@@ -41,7 +43,7 @@ def plan(world: World, settings: Settings, now: datetime) -> Plan:
     needed = changes(world, revisions, rollout, spec, settings.retire, now)
     if is_name_taken:
         needed = needed._replace(apply=[], delete=[])
-    return _plan(server, revisions, rollout, needed, now)
+    return _plan(world, revisions, rollout, needed, now)
 
 
 def _target(
@@ -85,8 +87,9 @@ def _target_of(server: Json, spec: ModelServerSpec, release: Release, settings: 
     return Target(revision_of(pod, spec.pod), release, pod)
 
 
-def _plan(server: Json, revisions: Revisions, rollout: Rollout, needed: Changes | None, now: datetime) -> Plan:
-    status = write_status(server, revisions, rollout, now)
+def _plan(world: World, revisions: Revisions, rollout: Rollout, needed: Changes | None, now: datetime) -> Plan:
+    server = world.server
+    status = write_status(world, revisions, rollout, now)
     emitted = events(server.get("status", {}), status, rollout)
     if needed is None:
         return Plan(status, events=emitted)
@@ -95,13 +98,18 @@ def _plan(server: Json, revisions: Revisions, rollout: Rollout, needed: Changes 
         delete=needed.delete,
         apply=needed.apply,
         events=emitted,
-        requeue_after=_requeue_after(revisions, rollout, needed),
+        requeue_after=_requeue_after(world, revisions, rollout, needed),
     )
 
 
-def _requeue_after(revisions: Revisions, rollout: Rollout, needed: Changes) -> float | None:
+def _requeue_after(world: World, revisions: Revisions, rollout: Rollout, needed: Changes) -> float | None:
     decided = (revisions.get(revision) for revision in rollout.decision.replicas)
     is_in_line = rollout.waiting_for is not None and rollout.waiting_for.reason == reasons.WAITING_FOR_TURN
     is_waiting = is_in_line or rollout.is_progressing or any(revision and lacks_pods(revision) for revision in decided)
-    times = (needed.requeue_after, rollout.decision.requeue_after, REQUEUE_SECONDS if is_waiting else None)
+    times = (
+        needed.requeue_after,
+        rollout.decision.requeue_after,
+        REQUEUE_SECONDS if is_waiting else None,
+        SPECULATION_SECONDS if guesses(world.server) else None,
+    )
     return min((seconds for seconds in times if seconds is not None), default=None)

@@ -9,14 +9,17 @@ from tuneyard_operator.machinery.conditions import Condition, conditions
 from tuneyard_operator.machinery.objects import Json, condition_in, generation, name, namespace
 from tuneyard_operator.modelserver.artifact import release_of
 from tuneyard_operator.modelserver.children import selector
+from tuneyard_operator.modelserver.observe import World
 from tuneyard_operator.modelserver.revisions import Revision, Revisions
 from tuneyard_operator.modelserver.rollout import Failure, Rollout
+from tuneyard_operator.modelserver.speculation import speculative_status
 
 BAD_ARTIFACT: Final = (reasons.ARTIFACT_CORRUPT, reasons.ARTIFACT_NOT_FOUND)
 
 
-def write_status(server: Json, revisions: Revisions, rollout: Rollout, now: datetime) -> Json:
+def write_status(world: World, revisions: Revisions, rollout: Rollout, now: datetime) -> Json:
     """The whole status."""
+    server = world.server
     before = server.get("status", {})
     described = rollout.serving or rollout.target_revision
     revision = revisions.get(described)
@@ -37,6 +40,7 @@ def write_status(server: Json, revisions: Revisions, rollout: Rollout, now: date
         "failed": rollout.rolled_back.wire() if rollout.rolled_back else None,
         "attempt": rollout.attempt,
         "reason": _reason(current, revisions, rollout),
+        "speculative": speculative_status(server, world.speculation),
         "rollout": rollout.decision.state.wire() if rollout.decision.state else None,
         "selector": _selector(server, described) if described else None,
     }

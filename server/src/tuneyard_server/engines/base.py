@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from tuneyard_api import reasons
 from tuneyard_api.base import Model
-from tuneyard_api.contracts.serving import EngineRequest
+from tuneyard_api.contracts.serving import EngineRequest, Speculation
 
 Options = TypeVar("Options", bound=Model)
 
@@ -66,5 +66,7 @@ class Engine(NamedTuple, Generic[Options]):
     """The cause of a crash, found in the last lines of the engine's log."""
     work: Callable[[str], Work | None]
     """What the engine does, read from its /metrics; None where they do not say."""
+    speculation: Callable[[str], Speculation | None] = lambda metrics: None
+    """How its speculative decoding goes, read from its /metrics; None where it guesses nothing."""
     check: Callable[[EngineRequest, Options], Cause | None] = lambda request, options: None
     """What is wrong with the options, found before the engine's container starts. It may take seconds."""

@@ -10,7 +10,7 @@ from tuneyard_server.engines.base import Engine, Route
 from tuneyard_server.engines.vllm.causes import explain
 from tuneyard_server.engines.vllm.check import check
 from tuneyard_server.engines.vllm.command import command
-from tuneyard_server.engines.vllm.metrics import work
+from tuneyard_server.engines.vllm.metrics import speculation, work
 
 ROUTES: Final = (
     Route("/v1/models", "GET"),
@@ -22,4 +22,6 @@ ROUTES: Final = (
     Route("/detokenize", "POST"),
 )
 
-ENGINE: Final = Engine(options=Vllm, command=command, routes=ROUTES, explain=explain, work=work, check=check)
+ENGINE: Final = Engine(
+    options=Vllm, command=command, routes=ROUTES, explain=explain, work=work, speculation=speculation, check=check
+)

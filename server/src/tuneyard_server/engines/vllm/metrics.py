@@ -3,9 +3,12 @@
 import re
 from typing import Final
 
+from tuneyard_api.contracts.serving import Speculation
 from tuneyard_server.engines.base import Work
 
 REQUESTS: Final = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+DRAFTED: Final = "vllm:spec_decode_num_draft_tokens_total"
+ACCEPTED: Final = "vllm:spec_decode_num_accepted_tokens_total"
 STEPS: Final = "vllm:iteration_tokens_total_count"  # one observation for each step of the engine
 
 
@@ -14,6 +17,13 @@ def work(metrics: str) -> Work | None:
     if STEPS not in metrics:
         return None
     return Work(int(sum(total(metrics, name) for name in REQUESTS)), total(metrics, STEPS))
+
+
+def speculation(metrics: str) -> Speculation | None:
+    """How many tokens were guessed, and how many of them rightly; None where speculative decoding is off."""
+    if DRAFTED not in metrics:
+        return None
+    return Speculation(drafted=int(total(metrics, DRAFTED)), accepted=int(total(metrics, ACCEPTED)))
 
 
 def total(metrics: str, name: str) -> float:
