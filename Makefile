@@ -36,6 +36,10 @@ chaos: install test-tools chaos-tools ## 200 faults over an API server, then 200
 argocd: setup ## The health scripts in Argo CD's own evaluator, which is built first (3 minutes on 2 cores); not in CI
 	$(RUN) pytest tests/argocd
 
+.PHONY: pages
+pages: setup ## The reports in Chromium, which CHROMIUM may name: no page is wider than a phone; not in CI
+	$(RUN) pytest tests/browser
+
 .PHONY: score
 score: setup ## kube-score on the chart's output; builds it first (1 minute); not in CI
 	$(RUN) pytest tests/score
