@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tuneyard_trainer.reports import data_page, evaluation
+from tuneyard_trainer.reports.data_document import DataDocument
 from unit.test_evaluation_report import ARTIFACTS, RESULT, TRAINING
 from unit.test_trainer_data_report import GIVEN
 
@@ -25,7 +26,7 @@ def pages() -> dict[str, str]:
     """Both reports, with the longest words."""
     sample = GIVEN["samples"][0].model_copy(update={"before": WORD, "where": WORD})
     reason = GIVEN["reasons"][0].model_copy(update={"where": WORD, "row": WORD})
-    data = data_page.DataDocument(**GIVEN | {"name": WORD, "samples": [sample], "reasons": [reason]})
+    data = DataDocument(**GIVEN | {"name": WORD, "samples": [sample], "reasons": [reason]})
     artifact = ARTIFACTS[1].model_copy(update={"notes": [WORD]})
     evaluated = evaluation.EvaluationDocument.of(WORD, "d" * 64, RESULT, [artifact], TRAINING)
     return {"data": data_page.render_html(data), "evaluation": evaluation.render_html(evaluated)}
