@@ -127,13 +127,14 @@ def test_the_rows_are_tokenized_ones_to_axolotl(tmp_path: Path) -> None:
     assert AxolotlRequest.model_validate_json(made.model_dump_json(by_alias=True)) == made
 
 
-def spec_of(training: dict[str, Any]) -> FineTuneJobSpec:
+def spec_of(training: dict[str, Any], **parts: Any) -> FineTuneJobSpec:
     return FineTuneJobSpec.model_validate(
         {
             "model": {"uri": "s3://models/a"},
             "dataset": {"train": [{"uri": "s3://data/a.jsonl"}]},
             "training": training,
             "output": {"uri": "s3://artifacts/a"},
+            **parts,
         }
     )
 
@@ -151,6 +152,11 @@ def spec_of(training: dict[str, Any]) -> FineTuneJobSpec:
 def test_what_the_stage_owns_is_refused(training: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         check_training(spec_of({"backend": "axolotl", **training}))
+
+
+def test_several_cpus_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"one CPU, and resources\.nodes is 2"):
+        check_training(spec_of({"backend": "axolotl"}, resources={"gpus": 0, "nodes": 2}))
 
 
 def test_every_setting_that_the_stage_writes_is_its_own() -> None:

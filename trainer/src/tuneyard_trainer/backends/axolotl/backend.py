@@ -6,6 +6,7 @@ from typing import Final
 import yaml
 from pydantic import Field
 
+from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import TrainOutcome, TrainRequest
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_trainer.backends.axolotl.config import TRAIN_FILE, VALIDATION_FILE, axolotl_config
@@ -14,6 +15,7 @@ from tuneyard_trainer.backends.axolotl.rows import write_parquet
 from tuneyard_trainer.backends.base import Backend
 from tuneyard_trainer.backends.schedule import epoch_order, micro_batch_size
 from tuneyard_trainer.data.shards import read_rows
+from tuneyard_trainer.runtime.errors import BadInput
 from tuneyard_trainer.runtime.worker import Program
 
 CONFIG_FILE: Final = "config.yaml"
@@ -27,7 +29,14 @@ class AxolotlRequest(TrainRequest):
 
 def check(spec: FineTuneJobSpec) -> None:
     """Raises BadInput when the batch cannot be divided among the devices, or an override is not possible."""
-    micro_batch_size(spec.training, spec.resources.devices)
+    devices = spec.resources.devices
+    micro_batch_size(spec.training, devices)
+    if devices > 1 and not spec.resources.gpus:
+        raise BadInput(
+            reasons.INVALID_SPEC,
+            f"training.backend axolotl trains on one CPU, and resources.nodes is {devices}",
+            "Set resources.nodes: 1, ask for GPUs, or choose another training.backend.",
+        )
     check_overrides(spec.training.overrides or {})
 
 
