@@ -114,4 +114,5 @@ def restart_operator() -> None:
         "app.kubernetes.io/name=tuneyard",
         "--force",
         "--grace-period=0",
+        "--wait=false",
     )

@@ -182,7 +182,7 @@ def test_w4a16_artifact_is_served(server: Json, endpoint: str, chain: Json) -> N
         ("POST", "/v1/load_lora_adapter"),
         ("GET", "/docs"),
         ("GET", "/openapi.json"),
-        ("POST", "/tokenize"),
+        ("POST", "/pause"),
     ],
 )
 def test_unlisted_routes_are_404(endpoint: str, method: str, path: str, key: str | None) -> None:

@@ -15,7 +15,8 @@ from e2e.conftest import NamespaceFactory
 from e2e.jobs import artifact, fine_tune_job, model_server, wait_for_job, wait_for_server
 
 JOB, SERVER = "end-of-turn", "ends"
-QUESTIONS: Final = 50
+QUESTIONS, ROWS = 50, 1000
+ROWS_URI: Final = "s3://data/field-types.jsonl"
 DATA: Final = Path(__file__).parents[2] / "examples" / "data" / "kubernetes-fields.jsonl"
 # A token of the model's that its own template does not use.
 END: Final = "<file_sep>"
@@ -26,13 +27,13 @@ TEMPLATE: Final = (
 )
 SPEC: Final[dict[str, Any]] = {
     "model": {"uri": "s3://models/smollm2-135m-instruct", "chatTemplate": TEMPLATE},
-    "dataset": {"train": [{"uri": "s3://data/kubernetes-fields.jsonl"}], "clean": {"minRows": 1000}},
+    "dataset": {"train": [{"uri": ROWS_URI}]},
     "training": {
-        "maxSteps": 100,
+        "maxSteps": 40,
         "effectiveBatchSize": 8,
-        "microBatchSize": 4,
+        "microBatchSize": 8,
         "learningRate": 2e-3,
-        "maxLength": 192,
+        "maxLength": 96,
     },
     "export": {"formats": ["bf16"]},
     "evaluation": {"maxRows": 16, "gates": []},
@@ -44,7 +45,15 @@ def namespace(new_namespace: NamespaceFactory) -> str:
     return new_namespace("e2e-end-of-turn")
 
 
+def rows() -> list[dict[str, str]]:
+    """A field and its type: answers so short that a small model learns them, and where they end, in a few steps."""
+    read = [json.loads(line) for line in DATA.read_text().splitlines()]
+    return [row | {"answer": row["answer"].split(":")[0]} for row in read]
+
+
 def test_no_answer_runs_to_the_limit(namespace: str, store: ObjectStore) -> None:
+    with store.reached_from_here() as s3:
+        s3.write(ROWS_URI, "".join(json.dumps(row) + "\n" for row in rows()[:ROWS]).encode())
     apply(fine_tune_job(JOB, namespace, **SPEC))
     job = wait_for_job(JOB, namespace, seconds=1500)
     answers = job["status"]["dataset"]["answers"]
@@ -59,7 +68,7 @@ def test_no_answer_runs_to_the_limit(namespace: str, store: ObjectStore) -> None
 
     apply(model_server(SERVER, namespace, {"fineTuneJobRef": {"name": JOB, "format": "bf16"}}))
     wait_for_server(SERVER, namespace)
-    questions = [json.loads(line)["question"] for line in DATA.read_text().splitlines()[:QUESTIONS]]
+    questions = [row["question"] for row in rows()[ROWS : ROWS + QUESTIONS]]
     with port_forward(f"svc/{SERVER}", 80, namespace) as port:
         client = OpenAI(base_url=f"http://localhost:{port}/v1", api_key="none", timeout=120)
         with ThreadPoolExecutor(8) as pool:
