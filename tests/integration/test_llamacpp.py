@@ -57,11 +57,11 @@ def test_the_chain(new_context: ContextFactory, exported: ExportResult, tmp_path
     assert perplexity["gguf-q8_0"] == pytest.approx(perplexity["tuned"], rel=0.02)
     assert perplexity["gguf-q4_k_m"] == pytest.approx(perplexity["tuned"], rel=0.2)
     levels = {level.subject: level for level in outcome.result.levels}
-    small, large = levels["gguf-q4_k_m"], levels["gguf-q8_0"]
-    assert (small.engine, levels["tuned"].engine[:12]) == ("llama.cpp", "transformers")
-    assert 0 < (large.kl or 0) < (small.kl or 0) < 0.5
-    assert 0 < (small.memory_bytes or 0) < (large.memory_bytes or 0) < large.size_bytes
-    assert (small.tokens_per_second or 0) > 0
+    four, eight = levels["gguf-q4_k_m"], levels["gguf-q8_0"]
+    assert (four.engine, levels["tuned"].engine[:12]) == ("llama.cpp", "transformers")
+    assert 0 < (eight.kl or 0) < (four.kl or 0) < 0.5
+    assert 0 < (four.memory_bytes or 0) < (eight.memory_bytes or 0) < eight.size_bytes
+    assert (four.tokens_per_second or 0) > 0
 
 
 def request(model: Path, folder: Path, rows: list[list[int]] | None, quantization: str = "Q8_0") -> GgufRequest:

@@ -72,6 +72,6 @@ def test_other_programs_words_are_no_termination(text: str) -> None:
 
 def test_largest_spec_is_legal() -> None:
     spec = FineTuneJobSpec.model_validate(largest_spec())
-    assert len(spec.evaluation.gates) == 16
+    assert len(spec.gates) == 16
     assert len(LONG_URI) == 1024
-    assert json.dumps(spec.evaluation.gates[0].wire()) == json.dumps({"metric": "perplexity", **GATE})
+    assert json.dumps(spec.gates[0].wire()) == json.dumps({"metric": "perplexity", **GATE})

@@ -67,7 +67,7 @@ def test_the_same_rows_without_training_are_prepared_anew() -> None:
 
 def test_calibration_rows_are_read_by_prepare() -> None:
     def prepared(uri: str) -> str:
-        job = {"training": {"method": "none"}, "dataset": {}, "export": {"calibration": {"uri": uri}}}
+        job: Json = {"training": {"method": "none"}, "dataset": {}, "export": {"calibration": {"uri": uri}}}
         return digests(**job)["prepare"]
 
     assert prepared("s3://data/a.jsonl") != prepared("s3://data/b.jsonl")

@@ -103,10 +103,10 @@ def test_bins_keep_the_order_and_the_capacity() -> None:
 
 def write_rows(directory: Path, count: int) -> list[TokenizedRow]:
     rows = [{"input_ids": [5 + index, 6, 7], "labels": [IGNORED, 6, 7]} for index in range(count)]
-    writer = ShardWriter()
+    writer = ShardWriter(directory)
     for row in rows:
         writer.add(row)
-    writer.write(directory)
+    writer.finish()
     return rows
 
 
