@@ -36,7 +36,8 @@ def made(case: dict[str, Any]) -> dict[str, Any]:
     except Exception:
         return {"reason": "crashed", "message": traceback.format_exc()[-2000:]}
     rows = json.loads(request.rows.read_text())
-    reference = Reference(load(model), rows, output / "again")
+    reference = Reference(rows, output / "again")
+    reference.write(load(model))
     return {
         "reason": "made",
         "told": outcome.fidelity[name].wire(),

@@ -48,8 +48,11 @@ def test_the_chain(new_context: ContextFactory, exported: ExportResult, tmp_path
         sizes[artifact.format] = file.size_bytes
         assert file.path == f"tiny-{artifact.format.removeprefix('gguf-').upper()}.gguf"
     assert sizes["gguf-q4_k_m"] < sizes["gguf-q8_0"]
-    small, _ = exported.artifacts
+    small, large = exported.artifacts
     assert "do not divide by 256" in small.notes[0]
+    assert small.fidelity is not None
+    assert large.fidelity is not None
+    assert 0 < large.fidelity.kl < small.fidelity.kl
 
     outcome = run_stage(context)
     assert isinstance(outcome.result, EvaluateResult), outcome
@@ -130,7 +133,15 @@ def test_importance_of_the_rows_is_in_the_file(model: Path, tmp_path: Path) -> N
     assert fields["quantize.imatrix.file"].contents() == "imatrix.gguf", "a file's name, without this machine's path"
     assert fields["quantize.imatrix.dataset"].contents() == "calibration.txt"
     assert fields["general.name"].contents() == "tiny"
-    assert outcome == GgufOutcome(tensors=outcome.tensors, fallbacks=outcome.tensors, split_otherwise=0, rows=20)
+    assert outcome == GgufOutcome(
+        tensors=outcome.tensors,
+        fallbacks=outcome.tensors,
+        split_otherwise=0,
+        rows=20,
+        fidelity=outcome.fidelity,
+    )
+    assert outcome.fidelity is not None
+    assert 0 < outcome.fidelity.logits_error < 0.1
     assert outcome.tensors == 15, "embedding, and seven matrices in each of two layers"
     types = {tensor.tensor_type.name for tensor in matrices(tmp_path / "tiny.gguf")}
     assert types == {"Q8_0"}, "not Q5_1, which llama.cpp takes for rows that do not divide by 256"

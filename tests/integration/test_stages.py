@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,12 +12,17 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from integration.conftest import END_OF_TURN, ContextFactory
+from integration.conftest import END_OF_TURN, ContextFactory, commit_prepare, job_spec
 from support.tinymodel import TEMPLATE
 from tuneyard_api import reasons
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.contracts.results import EvaluateResult, ExportResult, TrainResult
+from tuneyard_api.kinds.dataset import Dataset
+from tuneyard_api.kinds.finetunejob import Output
+from tuneyard_api.stages import stage_digests
 from tuneyard_store.artifact import fetch_directory, read_manifest
+from tuneyard_store.schemes.s3 import S3Store
+from tuneyard_trainer.data.shards import ShardWriter
 from tuneyard_trainer.runtime.checkpoints import Checkpoints
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.stages import run_stage
@@ -232,3 +238,16 @@ def test_the_micro_batch_does_not_change_the_loss(new_context: ContextFactory) -
         training = {"microBatchSize": micro, "precision": "fp32", "lora": {"rank": 4}}
         losses.append(train(new_context("train", training=training)).training.loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_without_any_rows(store: S3Store, model: Path, tmp_path: Path) -> None:
+    """fp8 and fp16 are made without rows, and compared with the model on the first tokens of its vocabulary."""
+    spec = job_spec(training={"method": "none"}, export={"formats": ["fp8", "gguf-q8_0"]})
+    spec = spec.model_copy(update={"dataset": Dataset(), "output": Output(uri="s3://bucket/rowless")})
+    ShardWriter(tmp_path / "rows" / "train").finish()
+    context = StageContext("export", "tiny", spec, store, tmp_path / "work", stage_digests(spec, {}), threads=2)
+    context.work.mkdir()
+    commit_prepare(replace(context, stage="prepare"), tmp_path / "rows", model)
+    for artifact in export(context).artifacts:
+        assert artifact.fidelity is not None
+        assert artifact.fidelity.logits_error > 0

@@ -317,9 +317,9 @@ def test_unknown_scheme() -> None:
     assert "ftp://bucket/file" in raised.value.message
 
 
-@pytest.mark.parametrize(("size", "part"), [(1, 16), (160_000, 16), (160_001, 32), (5_000_000, 512)])
+@pytest.mark.parametrize(("size", "part"), [(1, 8), (80_000, 8), (80_001, 16), (5_000_000, 504)])
 def test_parts_of_an_upload(size: int, part: int) -> None:
-    """At most 10,000, of a multiple of 16 MiB, in MiB."""
+    """At most 10,000, of a multiple of 8 MiB, in MiB."""
     found = part_bytes(size * 2**20)
     assert found == part * 2**20
     assert math.ceil(size * 2**20 / found) <= 10_000

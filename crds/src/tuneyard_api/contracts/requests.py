@@ -75,9 +75,8 @@ class GgufRequest(WorkerRequest):
     model: Path = Field(description="Directory of the merged model.")
     name: str = Field(description="Of the model, in the file's metadata.")
     quantization: str = Field(description="llama.cpp's name of the type, such as Q5_K_M.")
-    rows: Path | None = Field(
-        default=None, description="JSON file with calibration rows, lists of token ids; None: no importance matrix."
-    )
+    rows: Path | None = Field(default=None, description="JSON file with calibration rows, lists of token ids.")
+    importance: bool = Field(default=True, description="Whether an importance matrix is made of the rows.")
     shared: Path = Field(description="Directory for the file in full precision and the importance matrix.")
     output: Path = Field(description="The file to write.")
 
@@ -123,6 +122,7 @@ class GgufOutcome(Contract):
     fallbacks: int = Field(description="Of these, those whose rows do not divide by the type's block.")
     split_otherwise: int = Field(default=0, description="Calibration rows that llama.cpp splits into other tokens.")
     rows: int = Field(default=0, description="Calibration rows.")
+    fidelity: Fidelity | None = Field(default=None, description="To the merged model.")
 
 
 class Score(Contract):

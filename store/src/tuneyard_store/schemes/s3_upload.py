@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
-PART_BYTES: Final = 16 * 2**20
+PART_BYTES: Final = 8 * 2**20
 MAX_PARTS: Final = 10_000  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 AT_ONCE: Final = 8
 """Parts that are in memory and on their way, of all files together."""

@@ -8,6 +8,7 @@ from tuneyard_api.contracts.requests import GgufOutcome, GgufRequest, ItemsDone
 from tuneyard_trainer.data.columns import INPUT_IDS
 from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
+from tuneyard_trainer.exporters import fidelity
 from tuneyard_trainer.exporters.base import ArtifactFormat, ExportJob
 from tuneyard_trainer.exporters.llmcompressor import calibration_rows
 from tuneyard_trainer.metrics.scorers import LLAMACPP
@@ -41,15 +42,17 @@ def misfit(shape: ModelShape) -> str | None:
 
 
 def quantize(quantization: str, importance: bool, job: ExportJob) -> None:
-    """Writes the artifact's only file. The importance matrix is of training rows, tokenized as they are served."""
+    """Writes the artifact's only file. The importance matrix is of training rows, tokenized as they are served.
+
+    Raises:
+        BadInput: the file does not compute what the merged model does.
+    """
     context = job.context
     doing = f"quantizing to {job.format}"
     job.on_progress(0, doing)
     context.log.info("%s", doing)
-    rows = None
-    if importance:
-        rows = context.work / "calibration.json"
-        rows.write_text(json.dumps(_calibration(job)))
+    rows = context.work / "calibration.json"
+    rows.write_text(json.dumps(_calibration(job)))
 
     def on_event(event: ProgressEvent) -> None:
         if isinstance(event, ItemsDone):
@@ -60,11 +63,17 @@ def quantize(quantization: str, importance: bool, job: ExportJob) -> None:
         name=context.name,
         quantization=quantization,
         rows=rows,
+        importance=importance,
         shared=job.shared,
         output=job.output / f"{context.name}-{quantization}.gguf",
     )
-    for note in notes(run_worker(context, WORKER, request, on_event=on_event), quantization):
+    outcome = run_worker(context, WORKER, request, on_event=on_event)
+    for note in notes(outcome, quantization):
         job.on_note(note)
+    if outcome.fidelity:
+        fidelity.check(job.format, outcome.fidelity, None)
+        job.on_fidelity(outcome.fidelity)
+        context.log.info("%s: %s", job.format, fidelity.described(outcome.fidelity))
 
 
 def _calibration(job: ExportJob) -> list[list[int]]:

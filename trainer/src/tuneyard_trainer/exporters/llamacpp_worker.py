@@ -8,19 +8,24 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import torch
 from gguf import GGUFReader
 from gguf.gguf_reader import ReaderTensor
 from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import GgufOutcome, GgufRequest, ItemsDone
+from tuneyard_api.kinds.finetunejob_status import Fidelity
 from tuneyard_trainer.exporters import llamacpp_converter
-from tuneyard_trainer.metrics.llamacpp_binding import count_other_tokens
+from tuneyard_trainer.exporters.logits import ROW_TOKENS, Reference
+from tuneyard_trainer.metrics.llamacpp_binding import count_other_tokens, loaded
 from tuneyard_trainer.model.llamacpp import llamacpp_home
 from tuneyard_trainer.runtime.errors import StageError
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
-STEPS: Final = ("converting to GGUF", "computing the importance matrix", "quantizing")
+STEPS: Final = ("converting to GGUF", "computing the importance matrix", "quantizing", "comparing with the model")
 # The merged model's own type, so that nothing is rounded twice.
 FULL_PRECISION: Final = "bf16"
 FULL: Final = "model-bf16.gguf"
@@ -45,7 +50,7 @@ def export(request: GgufRequest) -> GgufOutcome:
     if not (request.shared / FULL).exists():
         convert(request)
     progress(1)
-    matrix = importance(request, home, threads) if request.rows else []
+    matrix = importance(request, home, threads) if request.importance else []
     progress(2)
     quantizer: list[str | Path] = [
         home / "bin" / "llama-quantize",
@@ -57,7 +62,8 @@ def export(request: GgufRequest) -> GgufOutcome:
         *threads,
     ]
     run("llama-quantize", quantizer, request.shared)
-    return described(request)
+    progress(3)
+    return described(request).model_copy(update={"fidelity": compared(request)})
 
 
 def fallback_types(request: GgufRequest) -> list[str]:
@@ -143,6 +149,21 @@ def cause(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [found[1] for line in lines if (found := re.match(r"[\d.]+ E (.+)", line))]
     return next(iter(errors or reversed(lines)), "no output")
+
+
+def compared(request: GgufRequest) -> Fidelity:
+    """How far llama.cpp's logits of the file are from transformers' of the merged model."""
+    rows = json.loads(request.rows.read_text()) if request.rows else []
+    reference = Reference(rows, request.shared / "logits")
+    if not reference.is_written:
+        reference.write(
+            AutoModelForCausalLM.from_pretrained(request.model, dtype=torch.bfloat16, local_files_only=True)
+        )
+    with loaded(request.output, ROW_TOKENS, request.threads) as model:
+        return reference.compare_logits(
+            torch.from_numpy(np.concatenate([logits.copy() for _, logits in model.logits(row, range(len(row)))]))
+            for row in reference.rows
+        )
 
 
 def described(request: GgufRequest) -> GgufOutcome:

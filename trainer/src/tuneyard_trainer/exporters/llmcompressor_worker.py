@@ -42,7 +42,8 @@ def quantize(request: QuantizeRequest) -> QuantizeOutcome:
         # AWQ pins its caches for faster copies to a GPU, which fails where there is none.
         IntermediatesCache.pin_memory = lambda self, *_: None
     rows = [row[: request.max_length] for row in json.loads(request.rows.read_text())]
-    reference = Reference(load(request.model), rows, request.output / "logits")
+    reference = Reference(rows, request.output / "logits")
+    reference.write(load(request.model))
     found: dict[str, Fidelity] = {}
     for number, name in enumerate(request.formats):
         progress = partial(format_progress, name, number, len(request.formats))
