@@ -158,9 +158,10 @@ def _adapted(training: Training, shape: ModelShape) -> Iterator[int]:
 def activation_bytes(training: Training, sizes: Sizes, tokens: int, width: int) -> float:
     """Of a micro batch of so many tokens."""
     layer = tokens * _kept_per_token(training, sizes, width)
+    last_norm = tokens * sizes.hidden * FLOAT32
     if training.gradient_checkpointing:
-        return sizes.layers * tokens * sizes.hidden * width + layer
-    return sizes.layers * layer
+        return sizes.layers * tokens * sizes.hidden * width + layer + last_norm
+    return sizes.layers * layer + last_norm
 
 
 def _kept_per_token(training: Training, sizes: Sizes, width: int) -> float:
