@@ -210,6 +210,7 @@ CHECKS: Final[Mapping[str, Callable[[list[str], Reader], None]]] = {
     "pytest": pytest_,
     "pip": pip,
     **dict.fromkeys(("accelerate", "aws", "cat", "cd", "curl", "docker", "eval", "export", "git", "sed"), syntax),
+    "tests/integration/run": syntax,
 }
 
 
