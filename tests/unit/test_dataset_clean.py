@@ -38,10 +38,12 @@ def kept(rows: Iterable[SourceRow], cleaning: CleaningContext) -> list[str]:
 
 
 def test_exact_duplicates() -> None:
-    rows = [row("a", 1), row("b", 2), row("a", 3), row("a ", 4)]
+    """Neither case nor white space makes a difference."""
+    rows = [row("a b", 1), row("b", 2), row("a b", 3), row(" A  b\n", 4), row("ab", 5)]
     cleaning = context()
-    assert kept(rows, cleaning) == ["1", "2", "4"]
-    assert cleaning.dropped.counts == {"duplicate": 1}
+    assert kept(rows, cleaning) == ["1", "2", "5"]
+    assert cleaning.dropped.counts == {"duplicate": 2}
+    assert cleaning.dropped.samples["duplicate"][0].message == "repeats s3://data/x.jsonl, line 1"
 
 
 def test_keep_duplicates() -> None:

@@ -26,6 +26,7 @@ class DatasetSummary(Contract):
     rows_in: int
     rows_kept: int
     dropped: dict[str, int] = {}
+    changed: dict[str, int] = {}
     tokens: int
     answers: AnswersStatus | None = None
     digest: str

@@ -1,5 +1,6 @@
 """spec.dataset of a FineTuneJob: where rows come from, how they are read, and how they are cleaned."""
 
+import re
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -73,7 +74,47 @@ class BadRowsPolicy(Model):
     )
 
 
+class RowRule(Model):
+    """A rule of your own about rows."""
+
+    field: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="The field of the row that the pattern is looked for in, as it is named in the file; "
+        "messages.content means the content of each message. Values that are no text are read as JSON. "
+        "Default: all that is said in the row.",
+    )
+    pattern: str = Field(
+        min_length=1, max_length=1024, description="A regular expression of Python; it may match anywhere in the field."
+    )
+    action: Literal["drop", "keep"] = Field(
+        default="drop", description="drop: rows that match go. keep: rows that do not match go. Default: drop."
+    )
+
+    @classmethod
+    def rules(cls) -> tuple[Rule, ...]:
+        # Not in CEL, whose regular expressions are others.
+        return (
+            Rule(
+                "the pattern is not a regular expression of Python",
+                lambda rule: _compiles(rule.pattern),
+                field="pattern",
+            ),
+        )
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return True
+
+
 class Cleaning(Model):
+    """What happens to rows before training."""
+
     min_rows: int = Field(
         default=100, ge=1, description="Fewer kept rows than this fail a job that trains. Default: 100."
     )
@@ -83,7 +124,62 @@ class Cleaning(Model):
         description="Answers that are numbers, lists or objects: json writes them as JSON, fail takes them as bad "
         "rows. Default: json.",
     )
-    exact_duplicates: Literal["drop", "keep"] = Field(default="drop", description="Default: drop.")
+    encoding: Literal["repair", "keep"] = Field(
+        default="repair",
+        description="repair: text that was decoded with a wrong encoding is repaired where it can be, rows that have "
+        "lost characters (U+FFFD) are dropped, and characters are composed (NFC). Default: repair.",
+    )
+    control_characters: Literal["remove", "keep"] = Field(
+        default="remove",
+        description="Control characters beside tab and line ends, escape sequences of terminals, and characters that "
+        "are not seen. Default: remove.",
+    )
+    secrets: Literal["redact", "drop", "keep"] = Field(
+        default="redact",
+        description="API keys, access tokens, private keys and passwords: redact replaces each by its kind. No report "
+        "shows them. Default: redact.",
+    )
+    pii: Literal["report", "redact", "drop", "keep"] = Field(
+        default="report",
+        description="E-mail addresses, phone numbers, card and account numbers, and Korean and US personal numbers. "
+        "report counts the rows; redact replaces each by its kind. Names and addresses are not found. Default: report.",
+    )
+    row_rules: list[RowRule] = Field(default=[], max_length=32, description="Rules of your own. Default: none.")
+    placeholders: Literal["drop", "keep"] = Field(
+        default="drop", description="Rows with an answer such as TODO, N/A or [insert answer]. Default: drop."
+    )
+    refusals: Literal["drop", "keep"] = Field(
+        default="drop",
+        description='Rows whose answer refuses ("As an AI language model, I cannot ..."). Keep them if the model is '
+        "to learn to refuse. Default: drop.",
+    )
+    languages: list[str] = Field(
+        default=[],
+        max_length=32,
+        description="Rows in other languages are dropped: codes of ISO 639-1, such as [en, ko]. Very short rows and "
+        "code pass. Default: all languages pass, without a look.",
+    )
+    exact_duplicates: Literal["drop", "keep"] = Field(
+        default="drop",
+        description="Rows that differ in nothing but case and white space; the first one is kept. Default: drop.",
+    )
+    conflicting_answers: Literal["drop", "keep"] = Field(
+        default="drop",
+        description="Rows that answer a question of an earlier row otherwise. Keep them if several answers to one "
+        "question are wanted. Default: drop.",
+    )
+    near_duplicates: float = Field(
+        default=0.85,
+        ge=0,
+        le=1,
+        description="Rows that share this much of their words and pairs of words (Jaccard), and have the same numbers, "
+        "with an earlier row are dropped. 0 keeps them. Default: 0.85.",
+    )
+    leakage: Literal["drop", "keep"] = Field(
+        default="drop",
+        description="Training rows that are nearly in validation too: by nearDuplicates, or by half of their sequences "
+        "of 13 words. Default: drop.",
+    )
     min_trained_answers: float = Field(
         default=0.9,
         ge=0,
@@ -92,7 +188,12 @@ class Cleaning(Model):
         "answers out, and training.maxLength may cut them off. Default: 0.9.",
     )
     max_length: Literal["truncate", "drop", "fail"] = Field(
-        default="drop", description="What happens to rows longer than training.maxLength tokens. Default: drop."
+        default="drop",
+        description="What happens to rows longer than training.maxLength tokens; plain text is cut into pieces. "
+        "Default: drop.",
+    )
+    min_trained_tokens: int = Field(
+        default=1, ge=1, le=1048576, description="Rows with fewer tokens that are trained are dropped. Default: 1."
     )
 
 

@@ -79,7 +79,10 @@ class AnswersStatus(Model):
 class DatasetStatus(Model):
     rows_in: int
     rows_kept: int
-    dropped: dict[str, int] = {}
+    dropped: dict[str, int] = Field(default={}, description="Rows by the reason for which they were dropped.")
+    changed: dict[str, int] = Field(
+        default={}, description="Rows that cleaning has changed or found something in, by what was done."
+    )
     tokens: int
     answers: AnswersStatus | None = None
     digest: str

@@ -124,7 +124,7 @@ def check_data(check: Check, progress: Progress, stopping: threading.Event) -> C
         found = [list(data_files(path)) for path in check.files]
         write_index(work / prepare.DATA_DIR, dict(zip(sources(spec.dataset), found, strict=True)))
         tokenizer = local_tokenizer(context, check.model.absolute()) if check.model else None
-        with DroppedRows(work / prepare.DROPPED_FILE) as dropped:
+        with prepare.dropped_rows(context) as dropped:
             reading = Reading(spec.dataset.clean, BadRows(spec.dataset.clean.bad_rows, dropped))
             report = DataReport(spec.dataset.clean.min_rows, dropped, reading.findings.originals)
             problems = read_rows(context, tokenizer, reading, report, dropped)
@@ -198,12 +198,11 @@ def read_rows(
 def clean_rows(context: StageContext, reading: Reading, report: DataReport, dropped: DroppedRows) -> None:
     """What prepare does before it tokenizes."""
     spec = context.spec
-    cleaning = CleaningContext(spec.dataset.clean, spec.training.max_length, dropped, report.answers)
+    cleaning = CleaningContext(spec.dataset.clean, spec.training.max_length, dropped, report.answers, report.changes)
     spooled = prepare.clean(context, cleaning, reading)
     report.rows_in = reading.findings.rows
-    validation = prepare.held_out_keys(context, spooled)
     for row in spooled.rows():
-        report.add_row(VALIDATION if row.key in validation else TRAIN, row)
+        report.add_row(VALIDATION if row.key in spooled.validation else TRAIN, row)
     report.require_splits()
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
@@ -21,9 +22,14 @@ class DroppedRow(NamedTuple):
 class DroppedRows:
     """Counts dropped rows, and appends each to a file of JSON Lines: its place, the reason, and the row."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        """Without a path rows are only counted."""
+    def __init__(self, path: Path | None = None, redact: Callable[[Any], Any] = lambda row: row) -> None:
+        """Without a path rows are only counted.
+
+        Args:
+            redact: takes out of a row what must not be written down.
+        """
         self.path = path
+        self._redact = redact
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, DroppedRow] = {}
         """The first row of each reason."""
@@ -40,6 +46,7 @@ class DroppedRows:
             repeats: the kept row that says the same.
         """
         self.counts[reason] += 1
+        row = self._redact(row)
         if reason not in self.examples:
             self.examples[reason] = DroppedRow(place, excerpt(row), message)
         if repeats is not None:

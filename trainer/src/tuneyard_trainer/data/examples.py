@@ -1,7 +1,8 @@
 """Examples: what a row of data becomes, whatever its file and its format."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
@@ -108,8 +109,35 @@ def content(example: Example) -> Any:
 
 
 def content_key(example: Example) -> Key:
-    """16 bytes that are equal for examples with the same content."""
-    return hashlib.sha256(canonical_json(content(example))).digest()[:KEY_BYTES]
+    """16 bytes that are equal for examples whose content differs in nothing but case and white space."""
+    text = " \0 ".join(_parts(example))
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    normal = " ".join(text.casefold().split())
+    return hashlib.sha256(normal.encode("utf-8", "surrogatepass")).digest()[:KEY_BYTES]
+
+
+def _parts(example: Example) -> Iterator[str]:
+    """All that an example says, in order, with what tells the parts apart."""
+    if isinstance(example, Text):
+        yield from ("text", example.text)
+    elif isinstance(example, Chat):
+        yield "chat"
+        yield from _message_parts(example.messages)
+        if example.tools:
+            yield canonical_json(example.tools).decode()
+    else:
+        for messages in (example.prompt, example.chosen, example.rejected):
+            yield "pair"
+            yield from _message_parts(messages)
+
+
+def _message_parts(messages: Messages) -> Iterator[str]:
+    for message in messages:
+        yield message.role
+        yield message.content
+        if message.extra or not message.trained:
+            yield canonical_json([message.extra, message.trained]).decode()
 
 
 class RowError(Exception):

@@ -1,7 +1,8 @@
 """The rows of a source as examples: files are read, fields get the format's names, and the format makes an example."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tuneyard_api import reasons
@@ -16,6 +17,7 @@ from tuneyard_trainer.data.formats import detect, listed, load_format, renamed, 
 from tuneyard_trainer.data.formats.fields import FieldRules, Fields, shown
 from tuneyard_trainer.data.readers import read_rows
 from tuneyard_trainer.data.readers.row import BrokenRow, Place, Row
+from tuneyard_trainer.data.secrets import redacted_row
 from tuneyard_trainer.data.split import TRAIN, Split
 from tuneyard_trainer.runtime.errors import BadInput
 
@@ -29,7 +31,9 @@ class SourceRow(NamedTuple):
     where: Place
     split: Split
     key: Key
-    """Equal for rows with the same content."""
+    """Equal for rows whose content differs in nothing but case and white space."""
+    fields: Mapping[str, Any] = MappingProxyType({})
+    """As the file has them, while the rows are cleaned."""
 
 
 @dataclass
@@ -60,7 +64,8 @@ def read_source(
             except RowError as error:
                 reading.bad.add(error, row.place, row.content if isinstance(row, BrokenRow) else row.fields)
             else:
-                yield SourceRow(example, row.place, split, content_key(example))
+                fields = row.fields if isinstance(row, Row) else {}
+                yield SourceRow(example, row.place, split, content_key(example), fields)
     if reading.findings.rows == before:
         raise no_rows(source.uri)
     rows.check_columns()
@@ -73,6 +78,7 @@ class _SourceRows:
         self._source = source
         self._columns = source.columns or {}
         self._findings = reading.findings
+        self._redact: Callable[[Any], Any] = redacted_row if reading.settings.secrets != "keep" else lambda row: row
         self._rules = FieldRules(reading.settings.non_text, frozenset(source.ignore))
         self._formats: dict[frozenset[str], str] = {}
         self._there: set[str] = set()
@@ -90,7 +96,7 @@ class _SourceRows:
         unread = [*fields.unread(), *self._hidden(row.fields)]
         self._note(name, row.place, fields, unread, example)
         if self._findings.formats[self._source.uri, name].rows <= ORIGINALS:
-            self._findings.originals[row.place] = Original(name, excerpt(row.fields))
+            self._findings.originals[row.place] = Original(name, excerpt(self._redact(row.fields)))
         return example
 
     def _format(self, fields: Fields) -> str:

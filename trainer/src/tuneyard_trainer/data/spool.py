@@ -1,42 +1,88 @@
-"""Cleaned rows on disk: of each row only the key stays in memory."""
+"""Cleaned rows on disk: of each row only the key and some numbers stay in memory."""
 
 import json
+from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneyard_trainer.data.examples import Key, from_json, to_json
+from tuneyard_trainer.data.examples import Chat, Example, Key, content_key, from_json, to_json
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.split import VALIDATION
+from tuneyard_trainer.data.texts import question_and_answer
+from tuneyard_trainer.data.words import Words, WordWriter
 
 
-@dataclass(frozen=True)
+@dataclass
 class Spooled:
-    """Rows in a file, with their keys in the same order."""
+    """Rows in a file, some of which are left out later."""
 
     path: Path
-    keys: list[Key]
-    validation: set[Key]
-    """The keys of the rows from the validation source."""
+    words: Words
+    row_keys: list[Key] = field(default_factory=list)
+    offsets: "array[int]" = field(default_factory=lambda: array("Q"))
+    """Where the line of each row begins."""
+    questions: "array[int]" = field(default_factory=lambda: array("Q"))
+    """8 bytes for what stands before each row's last answer, equal for the same question; 0 where there is none."""
+    kept: bytearray = field(default_factory=bytearray)
+    """1 for a row that is kept."""
+    validation: set[Key] = field(default_factory=set)
+    """The keys of the rows that are held out."""
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return sum(self.kept)
+
+    @property
+    def keys(self) -> Iterator[Key]:
+        """Of the rows that are kept."""
+        return (key for key, is_kept in zip(self.row_keys, self.kept, strict=True) if is_kept)
+
+    def is_held_out(self, row: int) -> bool:
+        return self.row_keys[row] in self.validation
 
     def rows(self) -> Iterator[SourceRow]:
-        with self.path.open() as stream:
-            for key, line in zip(self.keys, stream, strict=True):
-                example, where, split = json.loads(line)
-                yield SourceRow(from_json(example), Place(*where), split, key)
+        """The rows that are kept."""
+        with self.path.open("rb") as stream:
+            for key, line, is_kept in zip(self.row_keys, stream, self.kept, strict=True):
+                if is_kept:
+                    yield _row(line, key)
+
+    def row(self, number: int) -> SourceRow:
+        """One row, kept or not."""
+        with self.path.open("rb") as stream:
+            stream.seek(self.offsets[number])
+            return _row(stream.readline(), self.row_keys[number])
+
+    def leave_out(self, number: int) -> SourceRow:
+        """Keeps the row no longer, and returns it."""
+        self.kept[number] = 0
+        return self.row(number)
+
+
+def _row(line: bytes, key: Key) -> SourceRow:
+    example, where, split = json.loads(line)
+    return SourceRow(from_json(example), Place(*where), split, key)
+
+
+def _question(example: Example) -> int:
+    if not isinstance(example, Chat) or len(example.messages) < 2:
+        return 0
+    return int.from_bytes(content_key(Chat(example.messages[:-1], example.tools))[:8], "big")
 
 
 def spool(rows: Iterable[SourceRow], path: Path) -> Spooled:
-    """Writes the rows to `path`."""
-    spooled = Spooled(path, [], set())
-    with path.open("w") as stream:
+    """Writes the rows to `path`, and their words beside it."""
+    writer = WordWriter(path)
+    keys: list[Key] = []
+    offsets, questions, validation, position = array("Q"), array("Q"), set(), 0
+    with path.open("wb") as stream:
         for row in rows:
-            spooled.keys.append(row.key)
+            keys.append(row.key)
             if row.split == VALIDATION:
-                spooled.validation.add(row.key)
-            stream.write(json.dumps([to_json(row.example), row.where, row.split]) + "\n")
-    return spooled
+                validation.add(row.key)
+            offsets.append(position)
+            position += stream.write(json.dumps([to_json(row.example), row.where, row.split]).encode() + b"\n")
+            questions.append(_question(row.example))
+            writer.add(*question_and_answer(row.example))
+    return Spooled(path, writer.close(), keys, offsets, questions, bytearray(b"\x01") * len(keys), validation)

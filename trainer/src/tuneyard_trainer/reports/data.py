@@ -10,6 +10,7 @@ import numpy as np
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.results import DatasetSummary
+from tuneyard_trainer.data.changes import Changes
 from tuneyard_trainer.data.cleaning import too_long
 from tuneyard_trainer.data.columns import length, supervised
 from tuneyard_trainer.data.dropped import DroppedRows
@@ -22,7 +23,15 @@ from tuneyard_trainer.data.split import TRAIN, VALIDATION, Split
 from tuneyard_trainer.data.tokenize import TokenizedExample
 from tuneyard_trainer.data.tokenize.tokens import AnswerCounts, TextPart
 from tuneyard_trainer.reports.answers import answers_status
-from tuneyard_trainer.reports.data_document import Cluster, DataDocument, DroppedReason, LengthBin, Said, Sample
+from tuneyard_trainer.reports.data_document import (
+    Changed,
+    Cluster,
+    DataDocument,
+    DroppedReason,
+    LengthBin,
+    Said,
+    Sample,
+)
 from tuneyard_trainer.reports.reading import ReadingDocument
 from tuneyard_trainer.runtime.errors import BadInput
 
@@ -49,6 +58,7 @@ class DataReport:
     supervised: int = 0
     lengths: "array[int]" = field(default_factory=lambda: array("i"))  # tokens of each kept row
     answers: AnswerCounts = field(default_factory=AnswerCounts)
+    changes: Changes = field(default_factory=Changes)
     trained_row: list[TextPart] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
 
@@ -115,6 +125,7 @@ class DataReport:
             rows_in=self.rows_in,
             rows_kept=self.kept,
             dropped=dict(sorted(self.dropped.counts.items())),
+            changed=dict(sorted(self.changes.counts.items())),
             tokens=self.tokens,
             answers=answers_status(self.answers),
             digest=digest,
@@ -139,6 +150,10 @@ class DataReport:
             samples=self.samples,
             clusters=[
                 Cluster(where=str(place), repeats=count) for place, count in self.dropped.repeated.most_common(CLUSTERS)
+            ],
+            changes=[
+                Changed(what=what, rows=rows, samples=self.changes.samples[what])
+                for what, rows in self.changes.counts.most_common()
             ],
             reading=reading,
         )

@@ -2,6 +2,7 @@
 
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.kinds.finetunejob_status import AnswersStatus
+from tuneyard_trainer.data.changes import ChangeSample
 from tuneyard_trainer.data.tokenize.tokens import TextPart
 from tuneyard_trainer.reports.reading import ReadingDocument
 
@@ -50,6 +51,15 @@ class Cluster(Contract):
     repeats: int
 
 
+class Changed(Contract):
+    """Rows that cleaning has changed or found something in."""
+
+    what: str
+    """What was done."""
+    rows: int
+    samples: list[ChangeSample]
+
+
 class DataDocument(Contract):
     """report.json"""
 
@@ -75,4 +85,6 @@ class DataDocument(Contract):
     samples: list[Sample]
     clusters: list[Cluster] = []
     """Of duplicates that name the row which they repeat, the largest first."""
+    changes: list[Changed] = []
+    """The commonest first."""
     reading: ReadingDocument = ReadingDocument()

@@ -18,12 +18,13 @@ from tuneyard_store.store import Store
 from tuneyard_trainer.backends import check_training
 from tuneyard_trainer.backends.schedule import micro_batch_size, total_steps
 from tuneyard_trainer.data.bad_rows import BadRows
-from tuneyard_trainer.data.cleaning import ROW_STEPS, TOKEN_STEPS
-from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
+from tuneyard_trainer.data.cleaning import ROW_STEPS, SET_STEPS, SPLIT_STEPS, TOKEN_STEPS
+from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_set_steps, apply_steps
 from tuneyard_trainer.data.columns import length
 from tuneyard_trainer.data.dataset import fetch_dataset, fetched_dataset, read_dataset, write_splits
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import Key, RowError, content
+from tuneyard_trainer.data.secrets import redacted_row
 from tuneyard_trainer.data.source import Reading, SourceRow
 from tuneyard_trainer.data.split import TRAIN, VALIDATION, Split, held_out
 from tuneyard_trainer.data.spool import Spooled, spool
@@ -118,7 +119,7 @@ def run(context: StageContext) -> PrepareResult:
     """
     settings = context.spec.dataset.clean
     tokenizer = example_tokenizer(context)
-    with DroppedRows(context.work / DROPPED_FILE) as dropped:
+    with dropped_rows(context) as dropped:
         reading = Reading(settings, BadRows(settings.bad_rows, dropped))
         minimum, splits = required_rows(context.spec)
         report = DataReport(minimum, dropped, reading.findings.originals, splits)
@@ -132,6 +133,12 @@ def run(context: StageContext) -> PrepareResult:
         end_of_turn=report.answers.stop_tokens(tokenizer.context.turns.last_end),
         total_steps=total_steps(context.spec.training, report.sequences[TRAIN]),
     )
+
+
+def dropped_rows(context: StageContext) -> DroppedRows:
+    """The rows that are not kept, written down without secrets."""
+    redact = [redacted_row] if context.spec.dataset.clean.secrets != "keep" else []
+    return DroppedRows(context.work / DROPPED_FILE, *redact)
 
 
 def required_rows(spec: FineTuneJobSpec) -> tuple[int, tuple[Split, ...]]:
@@ -157,7 +164,7 @@ def make_rows(
 ) -> Path:
     """Cleans, splits and tokenizes all rows; returns the directory with the result."""
     spec, output = context.spec, context.work / "output"
-    cleaning = CleaningContext(spec.dataset.clean, spec.training.max_length, dropped, report.answers)
+    cleaning = CleaningContext(spec.dataset.clean, spec.training.max_length, dropped, report.answers, report.changes)
     context.progress.update(percent=20, message="cleaning the rows")
     spooled = clean(context, cleaning, reading)
     report.rows_in = reading.findings.rows
@@ -193,7 +200,7 @@ def embedding_size(context: StageContext) -> int:
 
 
 def clean(context: StageContext, cleaning: CleaningContext, reading: Reading) -> Spooled:
-    """Reads all sources, and writes the rows that are kept to disk."""
+    """Reads all sources, writes the rows that are kept to disk, compares them with each other, and holds some out."""
     directory = context.work / DATA_DIR
     rows = read_dataset(context.spec.rows, fetched_dataset(directory), reading)
 
@@ -203,7 +210,12 @@ def clean(context: StageContext, cleaning: CleaningContext, reading: Reading) ->
                 context.progress.update(message=f"cleaning the rows: {number:,}")
             yield row
 
-    return spool(apply_steps(ROW_STEPS, followed(stoppable(rows, context)), cleaning), directory / SPOOL_FILE)
+    cleaned = apply_steps(ROW_STEPS, followed(stoppable(rows, context)), cleaning)
+    spooled = spool(cleaned, directory / SPOOL_FILE)
+    apply_set_steps(SET_STEPS, spooled, cleaning)
+    spooled.validation = held_out_keys(context, spooled)
+    apply_set_steps(SPLIT_STEPS, spooled, cleaning)
+    return spooled
 
 
 def held_out_keys(context: StageContext, spooled: Spooled) -> set[Key]:
@@ -224,7 +236,6 @@ def tokenize(
     output: Path,
 ) -> None:
     """Writes the tokenized rows of both splits into `output`."""
-    validation = held_out_keys(context, spooled)
 
     def followed(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
         for number, row in enumerate(rows):
@@ -244,10 +255,15 @@ def tokenize(
     rows = require_shown(rows, tokenizer.context.template, drop)
     tokenized = tokenize_rows(rows, tokenizer, drop)
     tokenized = within(tokenized, embedding_size(context), tokenizer.context.tokenizer.name)
-    write_splits(apply_steps(TOKEN_STEPS, tokenized, cleaning), validation, output, on_row)
+    write_splits(apply_steps(TOKEN_STEPS, tokenized, cleaning), spooled.validation, output, on_row)
 
 
-def publish(context: StageContext, report: DataReport, reading: Reading, output: Path) -> DatasetSummary:
+def publish(
+    context: StageContext,
+    report: DataReport,
+    reading: Reading,
+    output: Path,
+) -> DatasetSummary:
     """Uploads the rows, the report and the dropped rows."""
     context.progress.update(percent=90, message="uploading")
     digest = describe_directory(output, "dataset").digest

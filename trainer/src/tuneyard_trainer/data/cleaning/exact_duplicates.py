@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from tuneyard_trainer.data.cleaning.places import KnownPlaces
 from tuneyard_trainer.data.cleaning.step import CleaningContext
-from tuneyard_trainer.data.examples import Key
 from tuneyard_trainer.data.source import SourceRow
 
 REASON: Final = "duplicate"
@@ -14,10 +14,10 @@ def apply(rows: Iterable[SourceRow], context: CleaningContext) -> Iterator[Sourc
     if context.settings.exact_duplicates == "keep":
         yield from rows
         return
-    seen: set[Key] = set()
+    seen = KnownPlaces()
     for row in rows:
-        if row.key in seen:
-            context.drop(row, REASON)
+        if (first := seen.number(row.key)) is not None:
+            context.drop(row, REASON, f"repeats {seen.place(first)}", seen.place(first))
         else:
-            seen.add(row.key)
+            seen.add(row.key, row.where)
             yield row
