@@ -43,7 +43,7 @@ def test_exact_duplicates() -> None:
     cleaning = context()
     assert kept(rows, cleaning) == ["1", "2", "5"]
     assert cleaning.dropped.counts == {"duplicate": 2}
-    assert cleaning.dropped.samples["duplicate"][0].message == "repeats s3://data/x.jsonl, line 1"
+    assert cleaning.dropped.examples["duplicate"].message == "repeats s3://data/x.jsonl, line 1"
 
 
 def test_keep_duplicates() -> None:
