@@ -73,10 +73,9 @@ def _question(example: Example) -> int:
 
 def spool(rows: Iterable[SourceRow], path: Path) -> Spooled:
     """Writes the rows to `path`, and their words beside it."""
-    writer = WordWriter(path)
     keys: list[Key] = []
     offsets, questions, validation, position = array("Q"), array("Q"), set(), 0
-    with path.open("wb") as stream:
+    with path.open("wb") as stream, WordWriter(path) as writer:
         for row in rows:
             keys.append(row.key)
             if row.split == VALIDATION:
@@ -85,4 +84,5 @@ def spool(rows: Iterable[SourceRow], path: Path) -> Spooled:
             position += stream.write(json.dumps([to_json(row.example), row.where, row.split]).encode() + b"\n")
             questions.append(_question(row.example))
             writer.add(*question_and_answer(row.example))
-    return Spooled(path, writer.close(), keys, offsets, questions, bytearray(b"\x01") * len(keys), validation)
+        words = writer.finish()
+    return Spooled(path, words, keys, offsets, questions, bytearray(b"\x01") * len(keys), validation)

@@ -9,7 +9,7 @@ import re
 from array import array
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -56,10 +56,18 @@ class WordWriter:
         if len(self._batch) >= BATCH_WORDS:
             self._flush()
 
-    def close(self) -> "Words":
-        self._flush()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._hashes.close()
         self._sketches.close()
+
+    def finish(self) -> "Words":
+        """What was written, once nothing is added any more."""
+        self._flush()
+        self._hashes.flush()
+        self._sketches.flush()
         return Words(self._path, np.asarray(self._ends, np.uint64), np.asarray(self._answers, np.uint64))
 
     def _flush(self) -> None:
