@@ -40,6 +40,10 @@ argocd: setup ## The health scripts in Argo CD's own evaluator, which is built f
 pages: setup ## The reports in Chromium, which CHROMIUM may name: no page is wider than a phone; not in CI
 	$(RUN) pytest tests/browser
 
+.PHONY: ranks
+ranks: ## The table of docs/lora-rank.md, from the jobs of examples/ranks in the current namespace
+	kubectl get finetunejobs -l tuneyard.dev/comparison=ranks -o json | python3 examples/ranks/compare.py
+
 .PHONY: score
 score: setup ## kube-score on the chart's output; builds it first (1 minute); not in CI
 	$(RUN) pytest tests/score

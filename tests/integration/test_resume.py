@@ -1,71 +1,12 @@
 """A run that was stopped and resumed ends with the same weights as an undisturbed run, byte by byte."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from integration.conftest import MODEL_URI, job_spec
-from tuneyard_api.contracts.requests import WORKER_EVENT, TrainOutcome, TrainRequest, WorkerResult
-from tuneyard_trainer.backends.peft.backend import native_config
-from tuneyard_trainer.runtime.worker import environment
-from tuneyard_trainer.runtime.worker_main import RECORD
-
-STEPS = 8
-
-
-class Run:
-    """A training run in its own folder, which can be stopped and resumed."""
-
-    def __init__(self, folder: Path, model: Path, rows: Path, **training: Any) -> None:
-        self.folder = folder
-        self.model, self.rows = model, rows
-        self.outcome = TrainOutcome(steps=0, finished=False, kept_step=0)
-        self.folder.mkdir()
-        request = TrainRequest(
-            model=model,
-            model_uri=MODEL_URI,
-            rows=rows / "train",
-            validation_rows=rows / "validation",
-            validation_count=12,
-            validation_steps=1,
-            training=job_spec(training=training).training,
-            steps=STEPS,
-            gpus=0,
-            devices=1,
-            checkpoints=folder / "checkpoints",
-            output=folder / "adapter",
-            stop_file=folder / "stop",
-            threads=2,
-        )
-        self.request = native_config(request)
-
-    def train(self, *, stop: bool = False, resume: Path | None = None) -> TrainOutcome:
-        """Trains to the last step, or only one more step with `stop`."""
-        (self.folder / "stop").touch() if stop else (self.folder / "stop").unlink(missing_ok=True)
-        request_file = self.folder / "request.json"
-        request = self.request.model_copy(update={"resume": resume})
-        request_file.write_text(request.model_dump_json(by_alias=True))
-        command = [sys.executable, "-m", "tuneyard_trainer.backends.peft.worker", str(request_file)]
-        done = subprocess.run(
-            command, env=environment(os.environ, 2, use_gpus=False), capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        events = [WORKER_EVENT.validate_json(line[1:]) for line in done.stdout.split("\n") if line.startswith(RECORD)]
-        assert isinstance(events[-1], WorkerResult)
-        self.outcome = TrainOutcome.model_validate(events[-1].result)
-        return self.outcome
-
-    def checkpoint(self, step: int) -> Path:
-        return self.folder / "checkpoints" / f"checkpoint-{step}"
-
-    @property
-    def weights(self) -> bytes:
-        return (self.folder / "adapter" / "adapter_model.safetensors").read_bytes()
+from integration.runs import STEPS, Run
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +73,21 @@ def test_the_best_step_survives_a_restart(tmp_path: Path, model: Path, rows: Pat
 def test_the_comparison_can_fail(uninterrupted: Run, stopped: Run, tmp_path: Path, part: str) -> None:
     """Without the random state (for dropout) or the state of the optimizer, the weights differ."""
     assert resumed(stopped, tmp_path, without=part).weights != uninterrupted.weights
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "qlora": {"method": "qlora"},
+    "dora": {"lora": {"rank": 4, "dropout": 0.1, "variant": "dora"}},
+    "full": {"method": "full", "learningRate": 1e-3, "lora": {}},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_resumes_to_the_same_bytes(name: str, tmp_path: Path, model: Path, rows: Path) -> None:
+    expected = Run(tmp_path / "uninterrupted", model, rows, **METHODS[name])
+    expected.train()
+    run = Run(tmp_path / "stopped", model, rows, **METHODS[name])
+    assert run.train(stop=True).steps == 1
+    assert run.train(resume=run.checkpoint(1)).steps == STEPS
+    assert run.weights == expected.weights
+    assert run.outcome == expected.outcome

@@ -74,7 +74,8 @@ def test_the_chain(chain: ContextFactory, tmp_path: Path, method: str, formats: 
     assert trained.training.loss < math.log(320)  # the loss of a uniform guess
 
     adapter = tmp_path / "adapter"
-    manifest = fetch_directory(store, trained.adapter_uri, adapter, trained.adapter_digest)
+    assert trained.adapter
+    manifest = fetch_directory(store, trained.adapter.uri, adapter, trained.adapter.digest)
     assert {file.path for file in manifest.files} == {"adapter_config.json", "adapter_model.safetensors"}
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "s3://bucket/model"
@@ -131,7 +132,8 @@ def test_the_merged_model_is_base_plus_adapter(chain: ContextFactory, model: Pat
     merged, adapter = tmp_path / "merged", tmp_path / "adapter"
     fetch_directory(context.store, result.merged.uri, merged, result.merged.digest)
     trained = context.result_of(TrainResult)
-    fetch_directory(context.store, trained.adapter_uri, adapter, trained.adapter_digest)
+    assert trained.adapter
+    fetch_directory(context.store, trained.adapter.uri, adapter, trained.adapter.digest)
 
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     expected = PeftModel.from_pretrained(base, adapter).merge_and_unload().to(torch.bfloat16).state_dict()
@@ -144,6 +146,25 @@ def test_the_merged_model_is_base_plus_adapter(chain: ContextFactory, model: Pat
     assert not torch.equal(
         found["model.layers.0.self_attn.q_proj.weight"], original["model.layers.0.self_attn.q_proj.weight"]
     )
+
+
+def test_a_full_tuning_is_exported_without_a_merge(chain: ContextFactory, tmp_path: Path) -> None:
+    training = {"method": "full", "learningRate": 1e-3, "lora": {"rank": 16, "alpha": 32, "dropout": 0.0}}
+    context = chain("evaluate", training=training, export={"formats": ["bf16", "int8"]})
+    trained, exported = context.result_of(TrainResult), context.result_of(ExportResult)
+    assert trained.adapter is None
+    assert trained.model is not None
+    weights: list[dict[str, torch.Tensor]] = []
+    for name, part in (("trained", trained.model), ("merged", exported.merged)):
+        fetch_directory(context.store, part.uri, tmp_path / name, part.digest)
+        weights.append(
+            {key: value for path in (tmp_path / name).glob("*.safetensors") for key, value in load_file(path).items()}
+        )
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert json.loads((tmp_path / "merged" / "generation_config.json").read_text())["eos_token_id"] == [1, END_OF_TURN]
+    perplexity = {item.subject: item.value for item in evaluate(context).measurements}
+    assert perplexity["tuned"] < 0.9 * perplexity["base"]
 
 
 def test_export_is_reproducible(chain: ContextFactory, new_context: ContextFactory) -> None:
@@ -164,7 +185,7 @@ def test_a_stopped_training_resumes(new_context: ContextFactory) -> None:
     assert Checkpoints(stopped).steps() == [1]
 
     result = train(new_context("train", output=elsewhere))
-    assert (result.adapter_digest, result.training.loss) == (expected.adapter_digest, expected.training.loss)
+    assert (result.adapter, result.training.loss) == (expected.adapter, expected.training.loss)
 
 
 def test_damaged_checkpoints_are_skipped(new_context: ContextFactory, tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ NOT_A_DIGEST: Final = "not a digest: write sha256:"
 ONE_SOURCE: Final = "validation takes exactly one of uri and fraction"
 HELD_OUT_ROWS: Final = "format, columns and ignore say how the rows of validation.uri are read: write a uri too"
 ONE_LENGTH: Final = "training takes epochs or maxSteps, not both"
+NO_REFERENCE: Final = "dpo compares the model with what it is without its adapter: set method to lora or qlora"
 ONE_BOUND: Final = "a gate takes exactly one of maxRatio"
 ONE_MODEL: Final = "model takes exactly one of fineTuneJobRef and uri"
 WITH_DIGEST: Final = "uri needs digest (sha256:…, in the FineTuneJob's status.artifacts), and digest needs uri"
@@ -118,6 +119,9 @@ VERDICTS: Final = [
     Verdict("FineTuneJob", _validation(fraction=0.1, ignore=["context"]), HELD_OUT_ROWS),
     Verdict("FineTuneJob", _validation(uri="s3://data/v", fraction=0.1), ONE_SOURCE),
     Verdict("FineTuneJob", {"training": {"epochs": 1}}),
+    Verdict("FineTuneJob", {"training": {"dpo": {}}}),
+    Verdict("FineTuneJob", {"training": {"dpo": {"beta": 0.3}, "method": "qlora"}}),
+    Verdict("FineTuneJob", {"training": {"dpo": {}, "method": "full"}}, NO_REFERENCE),
     Verdict("FineTuneJob", {"training": {"maxSteps": 5}}),
     Verdict("FineTuneJob", {"training": {"epochs": 1, "maxSteps": 5}}, ONE_LENGTH),
     Verdict("FineTuneJob", _gates()),

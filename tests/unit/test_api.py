@@ -133,7 +133,11 @@ def test_reasons_are_camel_case_and_unique() -> None:
     assert all(re.fullmatch(r"([A-Z][a-z]*)+", word) for word in words)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    sorted([*(ROOT / "examples").glob("*.yaml"), *(ROOT / "examples" / "ranks").glob("*.yaml")]),
+    ids=lambda path: path.name,
+)
 def test_examples_are_valid(path: Path) -> None:
     specs = {kind.kind: kind.spec for kind in KINDS}
     documents = list(yaml.safe_load_all(path.read_text()))

@@ -9,6 +9,7 @@ from tokenizers.processors import TemplateProcessing
 from support.tinymodel import TEMPLATE, TURN_END, byte_tokenizer, write_model
 from support.tokenizers_made import byte_level, write_tokenizer
 from tuneyard_api.kinds.dataset import Cleaning
+from tuneyard_api.kinds.training import Dpo, Training
 from tuneyard_api.registry import BACKENDS
 from tuneyard_trainer.data.cleaning import TOKEN_STEPS
 from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
@@ -138,16 +139,20 @@ def test_pairs_are_trained_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     examples: tuple[Example, ...] = (PAIR, CHAT, PAIR, Text("Once."))
     rows = [source(example, line) for line, example in enumerate(examples, start=1)]
-    assert [row.where.number for row in require_trainable(rows, "pairs", refuse)] == [1, 3]
-    assert refused == [
-        (2, "no pair of answers, as the rows before are"),
-        (4, "the backend pairs does not train rows of the format text"),
-    ]
+    training = Training(backend="pairs", dpo=Dpo())
+    assert [row.where.number for row in require_trainable(rows, training, refuse)] == [1, 3]
+    unknown = (4, "the backend pairs does not train rows of the format text")
+    assert refused == [(2, "no pair of answers, as training.dpo trains"), unknown]
+    refused.clear()
+    assert [row.where.number for row in require_trainable(rows, Training(backend="pairs"), refuse)] == [2]
+    pair = "a pair of answers, which only training.dpo trains"
+    assert refused == [(1, pair), (3, pair), unknown]
 
 
-def test_backend_without_pairs() -> None:
+def test_backend_without_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     refused: list[RowError] = []
-    backend = next(name for name, entry in BACKENDS.items() if "preference" not in entry.rows)
-    rows = list(require_trainable([source(PAIR), source(CHAT)], backend, lambda error, row: refused.append(error)))
+    monkeypatch.setitem(BACKENDS, "chats", BACKENDS["peft"]._replace(rows=("chat",)))
+    training = Training(backend="chats")
+    rows = list(require_trainable([source(PAIR), source(CHAT)], training, lambda error, row: refused.append(error)))
     assert [row.example for row in rows] == [CHAT]
     assert "write the chosen answer as completion" in refused[0].advice

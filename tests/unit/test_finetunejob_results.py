@@ -148,9 +148,10 @@ def test_the_course_of_the_training_is_shown() -> None:
     course = [{"step": 0, "validationLoss": 3.5}, {"step": 20, "loss": 2.5, "validationLoss": 1.5}]
     training = {"steps": 20, "keptStep": 20, "stoppedEarly": True, "loss": 1.25, "verdict": "Fine.", "curve": course}
     cluster.complete("train", {"training": training}).step()
-    assert cluster.status["training"] == training
+    shown = training | {"rungs": [], "spikes": []}
+    assert cluster.status["training"] == shown
     cluster.finish("export", "evaluate", "publish")
-    assert cluster.status["training"] == training, "publish does not take the curve away"
+    assert cluster.status["training"] == shown, "publish does not take the curve away"
 
 
 @pytest.mark.parametrize(("trained", "warned"), [(7, True), (9, False)])

@@ -167,6 +167,7 @@ def test_accepted(shape: ModelShape, names: list[str]) -> None:
         (QWEN3_MOE, {"targetModules": ["gate"]}, "gate cannot be adapted: it is a router"),
         (QWEN3_MOE, {"targetModules": ["gate_proj"]}, "Add up_proj."),
         (QWEN3_MOE, {"targetModules": ["all-linear"], "dropout": 0.1}, "Set training.lora.dropout: 0"),
+        (QWEN3_MOE, {"targetModules": ["all-linear"], "variant": "dora"}, "for which PEFT has no DoRA"),
         (
             ModelShape({"model_type": "other_moe"}, QWEN3_MOE.tensors),
             {"targetModules": ["gate_proj"]},

@@ -64,10 +64,10 @@ class TestDeletedPod:
     def test_latest_is_remembered(self) -> None:
         cluster = at("train").run("train").exit("train", EXIT_UNKNOWN, termination("StageCrashed", "first"))
         cluster.step()
-        cluster.run("train").exit("train", EXIT_UNKNOWN, termination("OutOfMemory", "second")).step()
+        cluster.run("train").exit("train", EXIT_UNKNOWN, termination("GPUNotVisible", "second")).step()
         cluster.remove_pod()
         cluster.fail_job("train").step()
-        assert cluster.condition("Failed")["reason"] == "OutOfMemory"
+        assert cluster.condition("Failed")["reason"] == "GPUNotVisible"
 
     def test_is_the_reason_of_the_wait(self) -> None:
         cluster = at("train").run("train").exit("train", EXIT_TRY_AGAIN, termination("Preempted", "SIGTERM at step 5"))

@@ -16,7 +16,7 @@ from support.tinymodel import write_model
 from tuneyard_api import registry, stages
 from tuneyard_api.contracts.requests import MergeOutcome, Score, ScoreOutcome, TrainOutcome, TrainRequest
 from tuneyard_api.contracts.results import EvaluateResult, ExportResult, PublishResult, TrainResult
-from tuneyard_api.contracts.termination import EvaluateReport
+from tuneyard_api.contracts.termination import EvaluateReport, TrainReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import Fidelity
 from tuneyard_api.names import Stage
@@ -39,12 +39,15 @@ WORKERS = {
 from tuneyard_api import registry
 registry.BACKENDS["toy"] = registry.Backend("a toy", methods=("lora",))  # as in the stage's process
 from tuneyard_api.contracts.requests import CheckpointWritten, TrainingProgress, TrainOutcome, TrainRequest
+from tuneyard_trainer.runtime.errors import DoesNotFit
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 class ToyRequest(TrainRequest):
     momentum: float
 
 def train(request):
+    if request.training.micro_batch_size > request.training.seed:  # the seed stands for the memory
+        raise DoesNotFit("OutOfMemory", "Out of memory at step 1: no room", "Buy more.")
     checkpoint = request.checkpoints / "checkpoint-1"
     checkpoint.mkdir(parents=True)
     (checkpoint / "state").write_text("1")
@@ -232,8 +235,26 @@ def test_backend(chain: Chain) -> None:
     assert outcome.succeeded, outcome
     result = context.result_of(TrainResult)
     assert result.training.loss == 0.5
-    assert chain.store.read(f"{result.adapter_uri}/adapter") == b"momentum 0.9"
+    assert result.adapter
+    assert chain.store.read(f"{result.adapter.uri}/adapter") == b"momentum 0.9"
     assert chain.store.exists(context.uri("train", "checkpoints", "step-1", "manifest.json"))
+
+
+def test_a_backend_climbs_the_ladder(chain: Chain) -> None:
+    outcome, context = chain.run("train", training={"backend": "toy", "maxLength": 256, "seed": 2})
+    assert outcome.succeeded, outcome
+    changes = [rung.change for rung in context.result_of(TrainResult).training.rungs]
+    assert changes == [f"microBatchSize {size}, {16 // size} of them accumulated in a step" for size in (4, 2)]
+    (known,) = [uri for uri in chain.store.objects if uri.startswith(f"{ROOT}/out/memory/")]
+    assert json.loads(chain.store.read(known)) == {"rung": 2}
+
+
+def test_a_backend_at_the_top_of_the_ladder(chain: Chain) -> None:
+    outcome, _ = chain.run("train", training={"backend": "toy", "maxLength": 256, "seed": 0})
+    assert (outcome.exit_code, outcome.reason) == (78, "OutOfMemory")
+    assert outcome.message.endswith("microBatchSize 1, 16 of them accumulated in a step; gradientCheckpointing.")
+    assert isinstance(outcome.report, TrainReport)
+    assert len(outcome.report.training.rungs) == 4
 
 
 @pytest.mark.parametrize(

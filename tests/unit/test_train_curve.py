@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuneyard_api.contracts.results import TrainResult
+from tuneyard_api.contracts.results import ArtifactRef, TrainResult
 from tuneyard_api.contracts.termination import CURVE_POINTS, TrainReport
 from tuneyard_api.kinds.finetunejob_status import CurvePoint, TrainingStatus
 from tuneyard_trainer.backends.curve import best, curve, has_stalled, mean_loss, validation_steps, verdict
@@ -90,16 +90,16 @@ def test_one_validation_says_nothing() -> None:
 @pytest.mark.parametrize("kept", [0, 5, 3 * 5, 101 * 5, 199 * 5])
 def test_a_status_shows_a_few_points_and_the_kept_one(kept: int) -> None:
     training = TrainingStatus(steps=1000, kept_step=kept, curve=points(*range(200)))
-    result = TrainResult(training=training, adapter_uri="s3://a", adapter_digest="sha256:" + "a" * 64)
+    result = TrainResult(training=training, adapter=ArtifactRef(uri="s3://a", digest="sha256:" + "a" * 64))
     report = TrainReport.of(result)
     shown = [point.step for point in report.training.curve]
     assert {0, kept, 199 * 5} <= set(shown)
     assert len(shown) <= CURVE_POINTS
-    assert [len(smaller.training.curve) <= CURVE_POINTS // 2 for smaller in report.reduced()] == [True] * 3
+    assert [len(smaller.training.curve) <= CURVE_POINTS // 2 for smaller in report.reduced()] == [True] * 4
     assert result.training.curve == training.curve
 
 
 def test_a_short_curve_is_shown_whole() -> None:
     training = TrainingStatus(steps=9, kept_step=5, curve=points(3, 2, 1))
-    result = TrainResult(training=training, adapter_uri="s3://a", adapter_digest="sha256:" + "a" * 64)
+    result = TrainResult(training=training, adapter=ArtifactRef(uri="s3://a", digest="sha256:" + "a" * 64))
     assert TrainReport.of(result).training == training

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from tuneyard_api.contracts.requests import TrainRequest
-from tuneyard_api.kinds.training import Training
+from tuneyard_api.kinds.training import Lora, Training
 from tuneyard_trainer.backends.peft.backend import PeftRequest, native_config
 
 
@@ -55,15 +56,29 @@ def test_memory(checkpointing: bool) -> None:
     assert arguments["bf16"] is False
 
 
-def test_lora() -> None:
-    lora = {"rank": 8, "alpha": 16, "dropout": 0.05, "variant": "rslora"}
+@pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
+def test_lora(variant: str) -> None:
+    lora = {"rank": 8, "alpha": 16, "dropout": 0.05, "variant": variant}
     assert config(lora=lora).lora_config == {
         "r": 8,
         "lora_alpha": 16,
         "lora_dropout": 0.05,
-        "use_rslora": True,
+        "use_rslora": variant == "rslora",
+        "use_dora": variant == "dora",
         "task_type": "CAUSAL_LM",
     }
+
+
+@pytest.mark.parametrize(("method", "rate"), [("lora", 2e-4), ("qlora", 2e-4), ("full", 2e-5)])
+def test_each_method_has_its_learning_rate(method: str, rate: float) -> None:
+    assert config(method=method).training_arguments["learning_rate"] == rate
+    assert config(method=method, learningRate=1e-3).training_arguments["learning_rate"] == 1e-3
+
+
+def test_a_full_tuning_has_no_adapter() -> None:
+    assert Training.model_validate({"method": "full", "lora": {"rank": 16}}).lora == Lora(), "as good as none"
+    with pytest.raises(ValidationError, match=r"leave training\.lora out"):
+        Training.model_validate({"method": "full", "lora": {"rank": 8}})
 
 
 def test_request_survives_json() -> None:

@@ -8,7 +8,14 @@ import pytest
 
 from support.memorystore import MemoryStore
 from tuneyard_api import reasons
-from tuneyard_api.contracts.results import EvaluateResult, ExportResult, PrepareResult, StageMark, TrainResult
+from tuneyard_api.contracts.results import (
+    ArtifactRef,
+    EvaluateResult,
+    ExportResult,
+    PrepareResult,
+    StageMark,
+    TrainResult,
+)
 from tuneyard_api.contracts.termination import EvaluateReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement, TrainingStatus
@@ -89,7 +96,8 @@ def test_committed_result_is_found_by_its_type(committed: tuple[StageContext, Me
     with pytest.raises(StageError, match="does not exist"):
         made.result_of(TrainResult)
     result = TrainResult(
-        training=TrainingStatus(steps=3, kept_step=3, loss=1.5), adapter_uri="s3://a/adapter", adapter_digest=DIGEST
+        training=TrainingStatus(steps=3, kept_step=3, loss=1.5),
+        adapter=ArtifactRef(uri="s3://a/adapter", digest=DIGEST),
     )
     made.commit(result)
     assert made.result_of(TrainResult) == result
@@ -134,6 +142,8 @@ def test_marks_of_version_1_are_read(
     mark = {"stage": stage_of(kind), "version": 1, "digest": "0" * 64, "result": old}
     store.objects[made.uri(stage_of(kind), "stage.json")] = json.dumps(mark).encode()
     assert made.result_of(kind) == kind.model_validate(old)
+    if kind is TrainResult:
+        assert made.result_of(TrainResult).adapter == ArtifactRef(uri="s3://a/adapter", digest=DIGEST)
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b'{"result": {}}', b'{"stage": "train", "version": 1, "digest": "0"}'])

@@ -45,6 +45,7 @@ TERMINATION_LOG: Final = "/dev/termination-log"  # the kubelet's default termina
 # Environment of the pods.
 ENV_DIGESTS: Final = "TUNEYARD_DIGESTS"
 ENV_THREADS: Final = "TUNEYARD_THREADS"
+ENV_PODS_KILLED: Final = "TUNEYARD_PODS_KILLED_FOR_MEMORY"
 ENV_TERMINATION_LOG: Final = "TUNEYARD_TERMINATION_LOG"
 ENV_PROGRESS_PORT: Final = "TUNEYARD_PROGRESS_PORT"
 # The trainer image's interpreter with llmcompressor.

@@ -110,7 +110,7 @@ LADDERS: Final[dict[str, Ladder]] = {
     ),
 }
 BACKENDS: Final[dict[str, Backend]] = {
-    "peft": Backend("Hugging Face PEFT", methods=("lora", "qlora")),
+    "peft": Backend("Hugging Face PEFT", methods=("lora", "qlora", "full"), rows=("chat", "text", "preference")),
     "axolotl": Backend(
         "Axolotl", methods=("lora", "qlora"), image="axolotl", variants=("lora", "rslora"), takes_overrides=True
     ),

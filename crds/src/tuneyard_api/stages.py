@@ -63,13 +63,19 @@ class StageDefinition(NamedTuple):
 
 def _prepare_part(spec: FineTuneJobSpec) -> dict[str, Any]:
     training: dict[str, Any] = {"maxLength": spec.training.max_length, "seed": spec.training.seed}
+    if spec.training.dpo:
+        training["pairs"] = True
     if not spec.trains:
         training["method"] = spec.training.method
     return {"model": spec.model.wire(), "dataset": spec.rows.wire(), "training": training}
 
 
+# Of spec.training: they change how safely a run gets to its result, not the result.
+WITHOUT_EFFECT: Final = ("checkpoints", "oomRecovery")
+
+
 def _train_part(spec: FineTuneJobSpec) -> dict[str, Any]:
-    training = {name: value for name, value in spec.training.wire().items() if name != "checkpoints"}
+    training = {name: value for name, value in spec.training.wire().items() if name not in WITHOUT_EFFECT}
     return {"training": training}
 
 

@@ -22,6 +22,7 @@ Path = Sequence[str | int]
 Spec = TypeVar("Spec", bound=Model)
 
 SHOWN: Final = 60  # characters of a wrong value
+CONSEQUENCE: Final = "default_factory_not_called"  # a default that depends on a field with a mistake
 
 
 class Problem(NamedTuple):
@@ -50,7 +51,8 @@ def read_spec(kind: Kind, model: type[Spec], document: Mapping[str, Any]) -> tup
     try:
         return model.model_validate(document.get("spec"), by_alias=True, by_name=False), found
     except ValidationError as error:
-        return None, [*found, *(_problem(kind, each) for each in error.errors(include_url=False))]
+        errors = [each for each in error.errors(include_url=False) if each["type"] != CONSEQUENCE]
+        return None, [*found, *(_problem(kind, each) for each in errors)]
 
 
 def explain(found: Iterable[Problem]) -> str:

@@ -5,13 +5,18 @@ events over its standard output, the last of which is its result. See tuneyard_t
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, TypeAdapter
 
 from tuneyard_api.contracts.base import Contract
-from tuneyard_api.kinds.finetunejob_status import CurvePoint, Fidelity
+from tuneyard_api.kinds.finetunejob_status import CurvePoint, Fidelity, LossSpike
 from tuneyard_api.kinds.training import Training
+
+# What a training worker may do to need less memory, beside the settings of the spec.
+CHUNKED_LOSS: Final = "chunkedLoss"
+PAGED_OPTIMIZER: Final = "pagedOptimizer"
+OFFLOADED_OPTIMIZER: Final = "offloadedOptimizer"
 
 
 class WorkerRequest(Contract):
@@ -29,7 +34,7 @@ class TokenizerRequest(WorkerRequest):
 
 
 class TrainRequest(WorkerRequest):
-    """Train an adapter."""
+    """Train an adapter, or with method full a model."""
 
     model: Path = Field(description="Directory of the base model.")
     model_uri: str = Field(description="Where the base model comes from; the adapter's configuration names it.")
@@ -43,12 +48,15 @@ class TrainRequest(WorkerRequest):
     devices: int = Field(description="Processes of all pods.")
     resume: Path | None = Field(default=None, description="Checkpoint directory to resume from.")
     checkpoints: Path = Field(description="Directory for new checkpoints.")
-    output: Path = Field(description="Directory for the adapter.")
+    output: Path = Field(description="Directory for the adapter or the model.")
     native: Path = Field(
         default=Path("native"),
         description="Directory for files with which the backend's library trains the same by itself.",
     )
     stop_file: Path = Field(description="When this file appears, write a checkpoint and stop.")
+    memory_savers: tuple[str, ...] = Field(
+        default=(), description="What the worker does to need less memory; of the names that its backend lists."
+    )
 
 
 class MergeRequest(WorkerRequest):
@@ -101,10 +109,14 @@ class TrainOutcome(Contract):
 
     steps: int
     loss: float | None = Field(default=None, description="Mean over the last steps, in nats per token.")
-    finished: bool = Field(description="Whether the adapter is written; else a checkpoint is.")
+    finished: bool = Field(description="Whether adapter or model are written; else a checkpoint is.")
     stopped_early: bool = False
-    kept_step: int = Field(description="The step whose adapter is written.")
+    kept_step: int = Field(description="The step whose weights are written.")
     curve: list[CurvePoint] = []
+    spikes: list[LossSpike] = []
+    diverged: str | None = Field(
+        default=None, description="Why the run could not go on; the weights of the kept step are written, if any are."
+    )
 
 
 class MergeOutcome(Contract):

@@ -1,8 +1,8 @@
 """What each stage writes into stage.json, its commit mark; later stages read it from there."""
 
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tuneyard_api.base import Digest
 from tuneyard_api.contracts.base import Contract
@@ -70,8 +70,16 @@ class PrepareResult(Contract):
 
 class TrainResult(Contract):
     training: TrainingStatus = Field(description="With the whole curve.")
-    adapter_uri: str = Field(alias="adapterURI")
-    adapter_digest: Digest
+    adapter: ArtifactRef | None = Field(default=None, description="None: every parameter was trained.")
+    model: ArtifactRef | None = Field(default=None, description="The trained model; None: an adapter was trained.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_marks(cls, data: Any) -> Any:
+        """Marks that name an adapter without `adapter`: there were no trained models then."""
+        if isinstance(data, dict) and "adapterURI" in data:
+            return data | {"adapter": {"uri": data["adapterURI"], "digest": data.get("adapterDigest")}}
+        return data
 
 
 class ExportResult(Contract):

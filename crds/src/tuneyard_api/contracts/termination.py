@@ -56,6 +56,11 @@ def _with_curve(training: TrainingStatus, count: int) -> TrainingStatus:
     return training.model_copy(update={"curve": kept})
 
 
+def _summary(training: TrainingStatus) -> TrainingStatus:
+    """The training without what its own report has told."""
+    return _with_curve(training, 0).model_copy(update={"spikes": [], "rungs": []})
+
+
 class TrainReport(Contract):
     """What the operator needs of train."""
 
@@ -63,12 +68,18 @@ class TrainReport(Contract):
 
     @classmethod
     def of(cls, result: TrainResult) -> Self:
-        return cls(training=_with_curve(result.training, CURVE_POINTS))
+        return cls.of_status(result.training)
+
+    @classmethod
+    def of_status(cls, training: TrainingStatus) -> Self:
+        return cls(training=_with_curve(training, CURVE_POINTS))
 
     def reduced(self) -> Iterator[Self]:
-        """Versions with fewer points of the curve."""
+        """Versions with fewer points of the curve, and then without spikes."""
         for count in (CURVE_POINTS // 2, CURVE_POINTS // 4, 0):
             yield self.model_copy(update={"training": _with_curve(self.training, count)})
+        bare = _with_curve(self.training, 0).model_copy(update={"spikes": []})
+        yield self.model_copy(update={"training": bare})
 
 
 class EvaluateReport(Contract):
@@ -121,7 +132,7 @@ class PublishReport(Contract):
             artifacts=[PublishedArtifact.model_validate(artifact.model_dump()) for artifact in result.artifacts],
             recommended=result.recommended,
             evaluation=EvaluateReport.of(result.evaluation) if result.evaluation else None,
-            training=_with_curve(result.training, 0) if result.training else None,
+            training=_summary(result.training) if result.training else None,
         )
 
     def reduced(self) -> Iterator[Self]:

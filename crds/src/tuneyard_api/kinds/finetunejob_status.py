@@ -31,6 +31,9 @@ class StageStatus(Model):
         default=None,
         description="Times that the stage was run again because its pod was gone before an operator saw its result.",
     )
+    out_of_memory: int | None = Field(
+        default=None, description="Pods that were killed because they used more memory than their limit."
+    )
     started_at: str | None = None
     finished_at: str | None = None
     ran_seconds: int | None = Field(
@@ -109,22 +112,53 @@ class FitStatus(Model):
 
 
 class CurvePoint(Model):
-    """One validation of a training run. Losses are in nats per trained token."""
+    """One validation of a training run. Losses are in nats per trained token, or per pair of answers."""
 
     step: int
     loss: float | None = Field(default=None, description="Mean of the training steps since the validation before.")
     validation_loss: float
+    preference_accuracy: float | None = Field(
+        default=None, description="Of pairs: the share whose chosen answer the model prefers, more than the base does."
+    )
+
+
+class MemoryRung(Model):
+    """What a run has changed because its memory did not suffice; the rows of a step stay the same."""
+
+    change: str
+    cause: str
+
+
+class SpikeRow(Model):
+    """A row of a step whose loss stood out."""
+
+    row: int = Field(description="Its number among the prepared training rows, from 0.")
+    loss: float = Field(description="In nats per trained token.")
+
+
+class LossSpike(Model):
+    """A step whose loss stood out from those before it."""
+
+    step: int
+    loss: float
+    usual: float = Field(description="Median loss of the steps before it.")
+    rows: list[SpikeRow] = Field(description="The rows of the step with the highest loss.")
 
 
 class TrainingStatus(Model):
     """The course of the training."""
 
     steps: int = Field(description="Optimizer steps that were done.")
-    kept_step: int = Field(description="The step whose adapter is exported.")
+    kept_step: int = Field(description="The step whose weights are exported.")
     stopped_early: bool = False
+    size_bytes: int | None = Field(default=None, description="Of the adapter, or of the model of a full tuning.")
     loss: float | None = Field(default=None, description="Mean over the last steps, in nats per token.")
     verdict: str | None = Field(default=None, description="What the curve says about the length of the run.")
     curve: list[CurvePoint] = Field(default=[], description="Some of the validations; the release has all.")
+    rungs: list[MemoryRung] = Field(
+        default=[], description="What the run did, one after the other, because its memory did not suffice."
+    )
+    spikes: list[LossSpike] = Field(default=[], description="Steps whose loss stood out, the first few.")
 
 
 class Fidelity(Model):

@@ -1,6 +1,6 @@
 """How a FineTuneJob trains: spec.training."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -8,8 +8,21 @@ from tuneyard_api.base import Model, Passed
 from tuneyard_api.registry import BACKENDS, OneOf, described
 from tuneyard_api.rules import Rule
 
-# The method of a job that only exports, evaluates and publishes.
+FULL: Final = "full"
+"""The method that trains every parameter, and so makes a model rather than an adapter."""
 NO_TRAINING: Final = "none"
+"""The method of a job that only exports, evaluates and publishes."""
+LEARNING_RATES: Final = {"lora": 2e-4, "qlora": 2e-4, FULL: 2e-5}
+"""By method. LoRA's is that of the QLoRA paper for models of up to 13B (arXiv:2305.14314, table 9). That of a full
+tuning is a tenth of it (Schulman et al. 2025, LoRA Without Regret), and Alpaca's for LLaMA 7B."""
+DPO_LEARNING_RATE: Final = 1e-5
+"""Ten times that of the paper (1e-6, arXiv:2305.18290, appendix B), which tunes every parameter."""
+
+
+def _learning_rate(data: dict[str, Any]) -> float:
+    if data.get("dpo") is not None:
+        return DPO_LEARNING_RATE
+    return LEARNING_RATES.get(data.get("method", ""), LEARNING_RATES["lora"])
 
 
 class Lora(Model):
@@ -24,8 +37,21 @@ class Lora(Model):
         max_length=64,
         description="Names of modules, or all-linear for every linear layer but the head. Default: [all-linear].",
     )
-    variant: Literal["lora", "rslora"] = Field(
-        default="lora", description="rslora scales by alpha / sqrt(rank) (arXiv:2312.03732). Default: lora."
+    variant: Literal["lora", "rslora", "dora"] = Field(
+        default="lora",
+        description="rslora scales by alpha / sqrt(rank), so that high ranks learn as fast (arXiv:2312.03732). dora "
+        "trains the norm of each column of a weight beside its direction (arXiv:2402.09353); slower. Default: lora.",
+    )
+
+
+class Dpo(Model):
+    """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290): learns from pairs of answers."""
+
+    beta: float = Field(
+        default=0.1,
+        gt=0,
+        le=10,
+        description="How closely the model keeps to what it was. Default: 0.1, that of the paper.",
     )
 
 
@@ -44,16 +70,26 @@ class Training(Model):
     backend: Annotated[str, OneOf(BACKENDS)] = Field(
         default="peft", description=f"{described(BACKENDS)} Default: peft."
     )
-    method: Literal["lora", "qlora", "none"] = Field(
+    method: Literal["lora", "qlora", "full", "none"] = Field(
         default="lora",
-        description="qlora holds the base weights in NF4 (arXiv:2305.14314). none: the model is not tuned; it is "
-        "exported, evaluated and published as it is. Default: lora.",
+        description="lora trains an adapter. qlora trains one on base weights that are held in NF4 (arXiv:2305.14314). "
+        "full trains every parameter, in 16 bytes of memory each. none: the model is not tuned; it is exported, "
+        "evaluated and published as it is. Default: lora.",
     )
     lora: Lora = Lora()
+    dpo: Dpo | None = Field(
+        default=None,
+        description="Trains pairs of answers, rows of the format preference, with method lora or qlora: the model "
+        "learns to prefer the chosen answer more than it did. Default: answers are trained as they are.",
+    )
     epochs: float | None = Field(default=None, gt=0, le=1000, description="Default: 3, unless maxSteps is given.")
     max_steps: int | None = Field(default=None, ge=1)
     learning_rate: float = Field(
-        default=2e-4, gt=0, le=1, description="Default: 2e-4, about ten times a full tuning's."
+        default_factory=_learning_rate,
+        gt=0,
+        le=1,
+        description="Of the first step after the warmup. Default: 2e-4 for lora and qlora (arXiv:2305.14314), a tenth "
+        "of it for full; 1e-5 with dpo.",
     )
     scheduler: Literal["linear", "cosine", "constant"] = Field(default="cosine", description="Default: cosine.")
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="Default: 0.03.")
@@ -86,10 +122,16 @@ class Training(Model):
     )
     keep: Literal["best", "last"] = Field(
         default="best",
-        description="The step whose adapter is exported: the one with the lowest validation loss, or the last. "
+        description="The step whose weights are exported: the one with the lowest validation loss, or the last. "
         "Default: best.",
     )
     early_stopping: EarlyStopping | None = Field(default=None, description="Default: every step is trained.")
+    oom_recovery: bool = Field(
+        default=True,
+        description="Where the memory does not suffice the run goes on with settings that need less, at the same "
+        "effectiveBatchSize: smaller micro batches, gradientCheckpointing, a loss in chunks, and on GPUs an optimizer "
+        "in 8 bits or on the CPU. Not with several nodes. Default: true.",
+    )
     seed: int = Field(default=42, ge=0, le=4294967295, description="Default: 42.")
     checkpoints: Checkpoints = Checkpoints()
     overrides: Passed | None = Field(
@@ -110,5 +152,17 @@ class Training(Model):
                 "training takes epochs or maxSteps, not both",
                 lambda training: training.epochs is None or training.max_steps is None,
                 cel="!(has(self.epochs) && has(self.maxSteps))",
+            ),
+            # Not in CEL: a default that is written out is as good as none.
+            Rule(
+                "method full trains every parameter and makes no adapter: leave training.lora out",
+                lambda training: training.method != FULL or training.lora == Lora(),
+                field="lora",
+            ),
+            Rule(
+                "dpo compares the model with what it is without its adapter: set method to lora or qlora",
+                lambda training: training.dpo is None or training.method in ("lora", "qlora"),
+                cel="!has(self.dpo) || !has(self.method) || self.method in ['lora', 'qlora']",
+                field="dpo",
             ),
         )

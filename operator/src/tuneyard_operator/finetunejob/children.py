@@ -73,6 +73,7 @@ class Before(NamedTuple):
     failed: int = 0  # pods of all stages that were charged
     restarts: int = 0  # of this stage
     reruns: int = 0  # of this stage
+    out_of_memory: int = 0  # pods of this stage that were killed for their memory
 
 
 NOTHING_BEFORE: Final = Before()
@@ -111,7 +112,7 @@ def stage_job(
             "podFailurePolicy": {"rules": FAILURE_POLICY},
             "template": {
                 "metadata": podspec.metadata(spec.pod, stage_labels),
-                "spec": _pod(job, spec, stage, digests, settings),
+                "spec": _pod(job, spec, stage, digests, settings, before),
             },
         },
     }
@@ -125,7 +126,14 @@ def stage_services(job: Json, spec: FineTuneJobSpec, stage: Stage) -> list[Json]
     return [nodes.headless_service(job_name(job, stage), namespace(job), labels(job, stage), owner)]
 
 
-def _pod(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, str], settings: Settings) -> Json:
+def _pod(
+    job: Json,
+    spec: FineTuneJobSpec,
+    stage: Stage,
+    digests: Mapping[str, str],
+    settings: Settings,
+    before: Before,
+) -> Json:
     definition = STAGES[stage]
     resources = spec.resources if definition.on_gpu else podspec.without_gpu(spec.resources)
     config = {"name": "job", "configMap": {"name": config_name(job)}}
@@ -141,7 +149,7 @@ def _pod(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, s
         "image": images.image(settings, definition.image(spec)),
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["tuneyard", "stage", stage],
-        "env": _environment(job, spec, stage, digests),
+        "env": _environment(job, spec, stage, digests, before),
         "ports": [{"name": "progress", "containerPort": names.PROGRESS_PORT}],
         "resources": podspec.container_resources(resources),
         "securityContext": podspec.CONTAINER_SECURITY,
@@ -163,12 +171,16 @@ def _pod(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, s
     }
 
 
-def _environment(job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, str]) -> list[Json]:
+def _environment(
+    job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, str], before: Before
+) -> list[Json]:
     variables = {"HOME": "/tmp"}  # noqa: S108
     if digests:
         variables[names.ENV_DIGESTS] = json.dumps(dict(digests), sort_keys=True)
     if threads := cpu_threads(spec.resources.limits, spec.resources.requests):
         variables[names.ENV_THREADS] = str(threads)
+    if before.out_of_memory:
+        variables[names.ENV_PODS_KILLED] = str(before.out_of_memory)
     if nodes.pods_of(spec, stage) > 1:
         variables |= nodes.rendezvous_environment(job_name(job, stage))
     return [{"name": key, "value": value} for key, value in variables.items()]

@@ -21,7 +21,8 @@ def events(before: Run, after: Run) -> list[Event]:
         for index, record in enumerate(after.stages.values())
         for event in _stage(before.stages[record.name], record, index * PER_STAGE)
     ]
-    return [*_suspension(before, after), *stages, *_dataset(before, after), *_fit(before, after), *_end(after)]
+    told = [*_suspension(before, after), *stages, *_dataset(before, after), *_fit(before, after)]
+    return [*told, *_training(before, after), *_end(after)]
 
 
 def _suspension(before: Run, after: Run) -> Iterator[Event]:
@@ -74,6 +75,12 @@ def _dataset(before: Run, after: Run) -> Iterator[Event]:
 def _fit(before: Run, after: Run) -> Iterator[Event]:
     if (fit := after.fit) and not before.fit and fit.verdict == "DoesNotFit":
         yield Event(reasons.UNFIT, " ".join(filter(None, (f"{fit.text}.", fit.advice))), 9, True)
+
+
+def _training(before: Run, after: Run) -> Iterator[Event]:
+    if (training := after.training) and not before.training:
+        for rung in training.rungs:
+            yield Event(reasons.OUT_OF_MEMORY, f"train: went on with {rung.change}, because: {rung.cause}", 16, True)
 
 
 def _elapsed(record: StageRecord) -> str:

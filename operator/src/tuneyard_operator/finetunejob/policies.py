@@ -153,7 +153,7 @@ def without_job(state: State) -> Plan | None:
     if state.view:
         return None
     record, job = state.current, state.world.job
-    before = Before(state.run.restarts.failed, record.restarts, record.reruns)
+    before = Before(state.run.restarts.failed, record.restarts, record.reruns, record.out_of_memory)
     try:
         child = stage_job(job, state.spec, record.name, state.run.digests, state.settings, before)
     except NoImageError as error:
@@ -178,6 +178,22 @@ def preempted_often(state: State) -> Plan | None:
     if last is None or last.termination.reason != reasons.PREEMPTED or record.backoff <= BACKOFF_SECONDS:
         return None
     return _recreate(state, view, f"it was preempted and would otherwise wait {duration(record.backoff)}")
+
+
+def killed_for_memory(state: State) -> Plan | None:
+    """A pod of training was killed for its memory: a new Job tells the next pod, which goes on with less.
+
+    The pods of one Job cannot be told what became of those before them.
+    """
+    record, view = state.current, state.view
+    last = record.last_failure
+    if view is None or last is None or not state.spec.training.oom_recovery or not record.definition.has_checkpoints:
+        return None
+    if not _lacks_pod(view) or last.termination.reason != reasons.OUT_OF_MEMORY:
+        return None
+    record = replace(record, out_of_memory=record.out_of_memory + 1)
+    message = f"Recreating the Job: pod {last.pod} was killed for its memory, and the next one goes on with less"
+    return _plan(state, state.run.with_stage(record.reset(state.now, message)))._replace(delete=[view.job])
 
 
 def stalled(state: State) -> Plan | None:
@@ -216,6 +232,7 @@ POLICIES: Final[tuple[Policy, ...]] = (
     rejected,
     without_job,
     preempted_often,
+    killed_for_memory,
     stalled,
     running,
 )

@@ -60,6 +60,7 @@ class StageRecord:
     digest: str | None = None
     restarts: int = 0
     reruns: int = 0
+    out_of_memory: int = 0  # pods that were killed for it, before the present Job
     started_at: str | None = None
     finished_at: str | None = None
     ran_seconds: int = 0  # of earlier Jobs
@@ -121,6 +122,7 @@ class StageRecord:
             job=name(view.job),
             restarts=restarts,
             reruns=max(self.reruns, view.before.reruns),
+            out_of_memory=max(self.out_of_memory, view.before.out_of_memory),
             started_at=view.started_at,
             finished_at=view.finished_at,
             last_failure=last,
@@ -141,6 +143,7 @@ class StageRecord:
             adopted=True if self.state == "Adopted" else None,
             restarts=self.restarts or None,
             reruns=self.reruns or None,
+            out_of_memory=self.out_of_memory or None,
             started_at=self.started_at,
             finished_at=self.finished_at,
             ran_seconds=self.ran_seconds or None,
@@ -160,6 +163,7 @@ class StageRecord:
             digest=entry.digest,
             restarts=entry.restarts or 0,
             reruns=entry.reruns or 0,
+            out_of_memory=entry.out_of_memory or 0,
             started_at=entry.started_at,
             finished_at=entry.finished_at,
             ran_seconds=entry.ran_seconds or 0,
@@ -241,14 +245,14 @@ class Run:
             )
             return self.failed_at(record, reasons.STAGE_CRASHED, message)
 
-    def with_failed_gates(self, record: StageRecord) -> Self:
-        """The run with what a failed evaluation measured."""
+    def with_failed_report(self, record: StageRecord) -> Self:
+        """The run with what a failed stage has reported: a training its curve, an evaluation its figures."""
         ended = record.last_failure.termination if record.last_failure else None
         try:
             report = _read_report(record.definition, ended) if ended and ended.result else None
         except ValidationError:
             return self
-        return self.with_report(report) if isinstance(report, EvaluateReport) else self
+        return self.with_report(report) if isinstance(report, EvaluateReport | TrainReport) else self
 
     def with_report(self, report: StageReport | None) -> Self:
         """Raises KeyError where the report does not fit the chain."""

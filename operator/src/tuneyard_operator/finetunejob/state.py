@@ -100,7 +100,7 @@ def follow(world: World, run: Run, now: datetime) -> Run:
             return run.with_stage(record.reset(now))
         record = record.update_from(view)
         if view.state != "Succeeded":
-            return run.with_stage(record).with_failed_gates(record)
+            return run.with_stage(record).with_failed_report(record)
         if is_result_lost(record, view.termination):
             return run.with_stage(record.reset(now))
         run = run.with_stage(record).concluded(record, view.termination)

@@ -58,7 +58,10 @@ def curve(log: Log) -> list[CurvePoint]:
         end = bisect_right(trained, step, key=itemgetter("step"))
         losses = [item["loss"] for item in trained[begin:end]]
         loss = sum(losses) / len(losses) if losses else None
-        points.append(CurvePoint(step=step, loss=loss, validation_loss=entry["validation_loss"]))
+        accuracy = entry.get("preference_accuracy")
+        points.append(
+            CurvePoint(step=step, loss=loss, validation_loss=entry["validation_loss"], preference_accuracy=accuracy)
+        )
         begin = end
     return points
 

@@ -138,6 +138,7 @@ def _context(options: argparse.Namespace, progress: Progress, stopping: threadin
         work=options.workdir.absolute(),
         digests=digests_from(os.environ),
         threads=int(threads) if threads else None,
+        pods_killed=int(os.environ.get(names.ENV_PODS_KILLED, "0")),
         group=group_from(os.environ, job.spec.resources.nodes),
         progress=progress,
         stopping=stopping,

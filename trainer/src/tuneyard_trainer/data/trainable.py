@@ -1,9 +1,10 @@
-"""Which kinds of examples a job trains: those that its backend knows; and pairs of answers only among themselves."""
+"""Which kinds of examples a job trains: those that its backend knows; and either pairs of answers or none."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from tuneyard_api import reasons
+from tuneyard_api.kinds.training import Training
 from tuneyard_api.registry import BACKENDS
 from tuneyard_trainer.data.examples import Chat, Example, Preference, RowError, Text
 from tuneyard_trainer.data.source import SourceRow
@@ -13,22 +14,16 @@ NAMES: Final[dict[type[Example], str]] = {Chat: "chat", Text: "text", Preference
 
 
 def require_trainable(
-    rows: Iterable[SourceRow], backend: str, on_error: Callable[[RowError, SourceRow], None]
+    rows: Iterable[SourceRow], training: Training, on_error: Callable[[RowError, SourceRow], None]
 ) -> Iterator[SourceRow]:
-    """The rows that can be trained together; the others are given to `on_error`.
-
-    Args:
-        backend: training.backend.
-    """
-    pairs: bool | None = None
+    """The rows that the job trains; the others are given to `on_error`."""
     for row in rows:
         is_pair = isinstance(row.example, Preference)
-        if (name := NAMES[type(row.example)]) not in BACKENDS[backend].rows:
-            on_error(_unknown(name, backend), row)
-        elif pairs not in (None, is_pair):
-            on_error(_mixed(is_pair=is_pair), row)
+        if (name := NAMES[type(row.example)]) not in BACKENDS[training.backend].rows:
+            on_error(_unknown(name, training.backend), row)
+        elif is_pair != (training.dpo is not None):
+            on_error(_of_the_other_kind(is_pair=is_pair), row)
         else:
-            pairs = is_pair
             yield row
 
 
@@ -39,6 +34,10 @@ def _unknown(name: str, backend: str) -> RowError:
     return RowError(reasons.INVALID_ROW, f"the backend {backend} does not train rows of the format {name}", advice)
 
 
-def _mixed(*, is_pair: bool) -> RowError:
-    what = "a pair of answers among rows that are none" if is_pair else "no pair of answers, as the rows before are"
-    return RowError(reasons.INVALID_ROW, what, "Train pairs of answers in a job of their own")
+def _of_the_other_kind(*, is_pair: bool) -> RowError:
+    if is_pair:
+        what, advice = "a pair of answers, which only training.dpo trains", "Set training.dpo: {} for a job of pairs"
+    else:
+        what, advice = "no pair of answers, as training.dpo trains", "Remove training.dpo, or write prompt, chosen and"
+        advice += " rejected"
+    return RowError(reasons.INVALID_ROW, what, advice)

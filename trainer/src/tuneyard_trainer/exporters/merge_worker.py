@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 import transformers
@@ -18,7 +18,7 @@ from tuneyard_api.contracts.requests import ItemsDone, MergeOutcome, MergeReques
 from tuneyard_trainer.exporters.adapter import Adapter, Change
 from tuneyard_trainer.exporters.adapter_config import read_adapter_config
 from tuneyard_trainer.exporters.tensor_files import TensorReader, TensorWriter, layout
-from tuneyard_trainer.model.layout import INDEX, copy_config_files, weight_files
+from tuneyard_trainer.model.layout import INDEX, copy_config_files, declare_bfloat16, weight_files
 from tuneyard_trainer.model.shape import local_shape
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
@@ -35,7 +35,7 @@ def merge(request: MergeRequest) -> MergeOutcome:
     transformers.logging.set_verbosity_error()
     base, output = request.model, request.output
     copy_config_files(base, output)
-    write_config(output)
+    declare_bfloat16(output)
     shards = weight_files(base)
     adapter = read_adapter(base, request.adapter, shards) if request.adapter else NoAdapter()
     placed: dict[str, str] = {}
@@ -99,14 +99,6 @@ def untie(directory: Path) -> None:
     path = directory / "config.json"
     config = json.loads(path.read_text()) | {"tie_word_embeddings": False}
     path.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def write_config(directory: Path) -> None:
-    """config.json of the merged model: bfloat16, and no name from the machine that made the base."""
-    path = directory / "config.json"
-    config: dict[str, Any] = json.loads(path.read_text()) | {"dtype": "bfloat16"}
-    dropped = ("torch_dtype", "_name_or_path", "_model_name_or_path")
-    path.write_text(json.dumps({key: value for key, value in config.items() if key not in dropped}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -111,6 +111,13 @@ def _check_experts(lora: Lora, names: set[str], shape: ModelShape) -> None:
             "parameters in transformers, which are adapted without dropout",
             "Set training.lora.dropout: 0, or leave them out of training.lora.targetModules.",
         )
+    if lora.variant == "dora":
+        raise BadInput(
+            reasons.INVALID_SPEC,
+            f"training.lora.variant is dora, but the experts' {', '.join(sorted(adapted))} are joint parameters in "
+            "transformers, for which PEFT has no DoRA",
+            "Set training.lora.variant: lora or rslora, or leave them out of training.lora.targetModules.",
+        )
     fused = FUSED[shape.model_type]
     if missing := fused - leaves if fused & leaves else None:
         raise _refused(

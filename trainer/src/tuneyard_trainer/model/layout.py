@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tuneyard_store.store import Store
 
@@ -31,6 +32,14 @@ def copy_config_files(source: Path, to: Path, but: Iterable[str] = ()) -> None:
     for name in config_files(path.name for path in source.iterdir()):
         if name not in skipped:
             shutil.copyfile(source / name, to / name)
+
+
+def declare_bfloat16(directory: Path) -> None:
+    """Writes into config.json that the weights are in bfloat16; names from the machine that made the base go."""
+    path = directory / "config.json"
+    config: dict[str, Any] = json.loads(path.read_text()) | {"dtype": "bfloat16"}
+    dropped = ("torch_dtype", "_name_or_path", "_model_name_or_path")
+    path.write_text(json.dumps({key: value for key, value in config.items() if key not in dropped}, indent=2) + "\n")
 
 
 def weight_files(directory: Path) -> list[str]:

@@ -38,6 +38,8 @@ class StageContext:
     threads: int | None = None
     fit: FitStatus | None = None
     """The memory that the training needs; prepare estimates it."""
+    pods_killed: int = 0
+    """Earlier pods of the stage that the kernel killed because they used more memory than their limit."""
     group: Group = SINGLE_NODE
     """The pods that run this stage together."""
     progress: Progress = field(default_factory=lambda: Progress(""))

@@ -27,6 +27,7 @@ from tuneyard_api.contracts.requests import (
     WorkerRequest,
     WorkerResult,
 )
+from tuneyard_trainer.runtime.cgroup import oom_kills
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, StageError, TryAgain, preempted
 from tuneyard_trainer.runtime.rendezvous import RESTART_ADVICE, SINGLE_NODE, Group, Rendezvous
@@ -116,6 +117,7 @@ def run_worker(
         cwd=context.work,  # some libraries write into the current directory, and the root is read-only
         start_new_session=True,  # Ctrl-C reaches the stage only, which then stops the worker in order
     )
+    killed_before = oom_kills()
     with started as process, _stopped_with(context.stopping, rendezvous.lost, process, stop_file):
         ended = _follow(process, context, on_event)
     if ended.result is not None:  # the work is done; what fails after it is the shutdown of the process
@@ -126,7 +128,8 @@ def run_worker(
         raise preempted()
     if rendezvous.lost.is_set() or any(PEER_GONE in line for line in ended.last_lines):
         raise TryAgain(reasons.PEER_LOST, "Another node is gone or does not answer.", RESTART_ADVICE)
-    raise _crash(program.module, process.returncode, ended.last_lines)
+    spared = killed_before is not None and oom_kills() == killed_before
+    raise _crash(program.module, process.returncode, ended.last_lines, spared)
 
 
 def environment(inherited: Mapping[str, str], threads: int | None, *, use_gpus: bool) -> dict[str, str]:
@@ -234,9 +237,10 @@ def _terminate(process: "subprocess.Popen[str]") -> None:
             process.wait()
 
 
-def _crash(module: str, code: int, last_lines: list[str]) -> StageError:
+def _crash(module: str, code: int, last_lines: list[str], spared: bool = False) -> StageError:
+    """The error of a worker that ended without one; `spared`: the kernel has killed no process for its memory."""
     signals = {int(found[1]) for line in last_lines if (found := DIED.search(line))}
-    if signal.SIGKILL in {-code, *signals}:
+    if signal.SIGKILL in {-code, *signals} and not spared:
         return DoesNotFit(
             reasons.OUT_OF_MEMORY,
             f"{module} was killed: most likely it needed more memory than the pod may use.",

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from tuneyard_api import reasons
 from tuneyard_api.contracts.results import ArtifactRef, DatasetSummary, PrepareResult
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.kinds.training import FULL
 from tuneyard_api.names import Stage
 from tuneyard_api.stages import stage_digests
 from tuneyard_store.artifact import describe_directory, publish_directory
@@ -68,7 +69,7 @@ def identify(context: StageContext) -> dict[Stage, str]:
         check_training(spec)
     check_output(context.store, spec.output.uri)
     base = check_model(context.store, spec.model.uri, directory, spec.training)
-    if spec.trains:
+    if spec.trains and spec.training.method != FULL:
         check_target_modules(spec.training.lora, base.shape, spec.model.uri)
         check_fit(context, base.shape)
     check_formats(spec.export, base.shape, spec.model.uri)
@@ -251,7 +252,7 @@ def tokenize(
     def drop(error: RowError, row: SourceRow) -> None:
         bad.add(error, row.where, content(row.example))
 
-    rows = require_trainable(followed(stoppable(spooled.rows(), context)), context.spec.training.backend, drop)
+    rows = require_trainable(followed(stoppable(spooled.rows(), context)), context.spec.training, drop)
     rows = require_shown(rows, tokenizer.context.template, drop)
     tokenized = tokenize_rows(rows, tokenizer, drop)
     tokenized = within(tokenized, embedding_size(context), tokenizer.context.tokenizer.name)

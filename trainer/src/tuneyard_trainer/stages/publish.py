@@ -5,7 +5,6 @@ from typing import Final
 
 from tuneyard_api.contracts.results import (
     RELEASE_FILE,
-    ArtifactRef,
     EvaluateResult,
     ExportedArtifact,
     ExportResult,
@@ -39,7 +38,7 @@ def run(context: StageContext) -> PublishResult:
         name=context.name,
         spec=spec,
         digests=context.digests,
-        adapter=ArtifactRef(uri=trained.adapter_uri, digest=trained.adapter_digest) if trained else None,
+        adapter=trained.adapter if trained else None,
         artifacts=artifacts,
         recommended=recommended,
         evaluation=evaluated,

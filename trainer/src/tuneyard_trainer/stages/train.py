@@ -1,22 +1,25 @@
-"""The train stage: the backend trains an adapter; checkpoints in the store let a stopped run resume."""
+"""The train stage: the backend trains an adapter or a model; checkpoints in the store let a stopped run resume."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import CheckpointWritten, TrainingProgress, TrainOutcome, TrainRequest
-from tuneyard_api.contracts.results import TrainResult
-from tuneyard_api.kinds.finetunejob_status import TrainingStatus
-from tuneyard_api.kinds.training import Training
+from tuneyard_api.contracts.results import ArtifactRef, TrainResult
+from tuneyard_api.contracts.termination import TrainReport
+from tuneyard_api.kinds.finetunejob_status import MemoryRung, TrainingStatus
+from tuneyard_api.kinds.training import FULL, Training
 from tuneyard_store.artifact import publish_directory
-from tuneyard_trainer.backends import backend_of, check_training, curve
+from tuneyard_trainer.backends import backend_of, check_training, curve, guards
+from tuneyard_trainer.backends.rungs import Rungs
 from tuneyard_trainer.backends.schedule import total_steps
 from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.model.layout import download_model, fresh
 from tuneyard_trainer.runtime.checkpoints import Checkpoint, Checkpoints
 from tuneyard_trainer.runtime.context import StageContext
-from tuneyard_trainer.runtime.errors import TryAgain
+from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, TryAgain
 from tuneyard_trainer.runtime.rendezvous import RESTART_ADVICE, Rendezvous, rendezvous_of
 from tuneyard_trainer.runtime.stage_runner import StageProgram
 from tuneyard_trainer.runtime.worker import ProgressEvent, run_worker
@@ -29,11 +32,13 @@ VALIDATION_ROWS: Final = 200
 def run(context: StageContext) -> TrainResult:
     """Trains, or resumes from the newest checkpoint.
 
+    Where the memory does not suffice it goes on with settings that need less: see backends/ladder.py.
+
     Raises:
         TryAgain: the pod was stopped, the checkpoint of the last finished step is in the store; or another node is
             lost.
-        BadInput: the GPU is not visible, the spec does not fit the model, or the loss is not finite.
-        DoesNotFit: out of memory.
+        BadInput: the GPU is not visible, the spec does not fit the model, or the run has diverged.
+        DoesNotFit: out of memory, whatever was tried.
     """
     with rendezvous_of(context.group) as rendezvous:
         return _train(context, rendezvous)
@@ -50,8 +55,6 @@ def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
     checkpoint = _agree_on_checkpoint(context, rendezvous, checkpoints)
     context.progress.update(message="fetching the model")
     model = download_model(context.store, context.spec.model.uri, context.work / "base")
-    stop_file = context.work / "stop"
-    stop_file.unlink(missing_ok=True)
     request = TrainRequest(
         model=model,
         model_uri=context.spec.model.uri,
@@ -65,10 +68,11 @@ def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
         devices=resources.devices,
         resume=checkpoint.directory if checkpoint else None,
         checkpoints=context.work / "checkpoints",
-        output=fresh(context.work / "adapter"),
+        output=fresh(context.work / "output"),
         native=fresh(context.work / "native"),
-        stop_file=stop_file,
+        stop_file=context.work / "stop",
     )
+    request.stop_file.unlink(missing_ok=True)
 
     def on_event(event: ProgressEvent) -> None:
         match event:
@@ -77,27 +81,52 @@ def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
             case TrainingProgress():
                 _show_progress(context, event)
 
-    context.progress.update(message="training")
-    outcome = run_worker(
-        context,
-        backend.worker,
-        backend.native_config(request),
-        on_event=on_event,
-        processes=max(1, resources.gpus),
-        rendezvous=rendezvous,
-        stop_file=stop_file,
-    )
-    if not outcome.finished:
-        raise TryAgain(
-            reasons.PREEMPTED if context.stopping.is_set() else reasons.PEER_LOST,
-            f"Stopped after step {outcome.steps} of {steps}; checkpoint: {checkpoints.uri(outcome.steps)}",
-            "Nothing to do: the next pod resumes from there.",
+    def attempt(request: TrainRequest) -> TrainOutcome:
+        return run_worker(
+            context,
+            backend.worker,
+            backend.native_config(request),
+            on_event=on_event,
+            processes=max(1, resources.gpus),
+            rendezvous=rendezvous,
+            stop_file=request.stop_file,
         )
+
+    rungs = Rungs.of(context, backend, model, max(read_rows(rows).lengths))
+    outcome = _climb(context, checkpoints, rungs, request, attempt)
+    if outcome.diverged:
+        raise _diverged(context, request.output, outcome, rungs.taken)
+    if not outcome.finished:
+        raise _unfinished(context, checkpoints, outcome.steps, steps)
     if not context.group.is_leader:
         return _wait_for_commit(context, rendezvous)
-    if any(request.native.iterdir()):
-        publish_directory(context.store, request.native, context.uri("train", "native"), training.backend)
-    return _publish(context, request.output, outcome)
+    return _publish(context, request, outcome, rungs.taken)
+
+
+def _climb(
+    context: StageContext,
+    checkpoints: Checkpoints,
+    rungs: Rungs,
+    request: TrainRequest,
+    attempt: Callable[[TrainRequest], TrainOutcome],
+) -> TrainOutcome:
+    """Trains on the present rung of the ladder, and on higher ones until the memory suffices.
+
+    Raises:
+        DoesNotFit: it does not suffice on the highest one.
+    """
+    context.progress.update(message="training")
+    while True:
+        try:
+            outcome = attempt(rungs.rung.applied_to(request))
+        except DoesNotFit as error:
+            rungs.climb(error)
+            newest = checkpoints.fetch_newest(fresh(context.work / "resume"))
+            request = request.model_copy(update={"resume": newest.directory if newest else None})
+        else:
+            if outcome.finished:
+                rungs.worked()
+            return outcome
 
 
 def _validation_steps(training: Training, steps: int, rows: Path, validation_rows: Path) -> int:
@@ -119,20 +148,57 @@ def _agree_on_checkpoint(context: StageContext, rendezvous: Rendezvous, checkpoi
     return newest or (checkpoints.fetch(step, folder) if step is not None else None)
 
 
-def _publish(context: StageContext, adapter: Path, outcome: TrainOutcome) -> TrainResult:
-    uri = context.uri("train", "adapter")
-    manifest = publish_directory(context.store, adapter, uri, "adapter")
-    training = TrainingStatus(
+def _diverged(context: StageContext, output: Path, outcome: TrainOutcome, rungs: list[MemoryRung]) -> BadInput:
+    """The error of a run that could not go on, after its last good weights were published."""
+    message, kind = f"{outcome.diverged}", _kind(context)
+    if any(output.iterdir()):
+        uri = context.uri("train", "diverged")
+        if context.group.is_leader:
+            publish_directory(context.store, output, uri, kind)
+        message += f". The {kind} of step {outcome.kept_step}, the last good one, is at {uri}"
+    return BadInput(reasons.TRAINING_DIVERGED, message, guards.ADVICE, TrainReport.of_status(_status(outcome, rungs)))
+
+
+def _unfinished(context: StageContext, checkpoints: Checkpoints, done: int, steps: int) -> TryAgain:
+    return TryAgain(
+        reasons.PREEMPTED if context.stopping.is_set() else reasons.PEER_LOST,
+        f"Stopped after step {done} of {steps}; checkpoint: {checkpoints.uri(done)}",
+        "Nothing to do: the next pod resumes from there.",
+    )
+
+
+def _kind(context: StageContext) -> str:
+    return "model" if context.spec.training.method == FULL else "adapter"
+
+
+def _publish(
+    context: StageContext, request: TrainRequest, outcome: TrainOutcome, rungs: list[MemoryRung]
+) -> TrainResult:
+    if any(request.native.iterdir()):
+        publish_directory(context.store, request.native, context.uri("train", "native"), request.training.backend)
+    kind = _kind(context)
+    uri = context.uri("train", kind)
+    manifest = publish_directory(context.store, request.output, uri, kind)
+    published = ArtifactRef(uri=uri, digest=manifest.digest)
+    training = _status(outcome, rungs).model_copy(update={"size_bytes": manifest.size_bytes})
+    if training.verdict:
+        context.log.info("%s The %s of step %d is kept.", training.verdict, kind, training.kept_step)
+    if kind == "model":
+        return TrainResult(training=training, model=published)
+    return TrainResult(training=training, adapter=published)
+
+
+def _status(outcome: TrainOutcome, rungs: list[MemoryRung]) -> TrainingStatus:
+    return TrainingStatus(
         steps=outcome.steps,
         kept_step=outcome.kept_step,
         stopped_early=outcome.stopped_early,
         loss=outcome.loss,
         verdict=curve.verdict(outcome.curve),
         curve=outcome.curve,
+        rungs=rungs,
+        spikes=outcome.spikes,
     )
-    if training.verdict:
-        context.log.info("%s The adapter of step %d is kept.", training.verdict, training.kept_step)
-    return TrainResult(training=training, adapter_uri=uri, adapter_digest=manifest.digest)
 
 
 def _wait_for_commit(context: StageContext, rendezvous: Rendezvous) -> TrainResult:

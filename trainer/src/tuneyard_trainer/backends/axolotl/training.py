@@ -5,7 +5,6 @@ stop in order. Axolotl's own validation would repeat ours, and is left out of th
 """
 
 import os
-from collections.abc import Sequence
 from typing import Any, Final
 
 os.environ["AXOLOTL_DO_NOT_TRACK"] = "1"  # read on import
@@ -20,11 +19,12 @@ from transformers.utils import is_flash_attn_2_available
 from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import TrainOutcome
 from tuneyard_trainer.backends.axolotl.backend import AxolotlRequest
-from tuneyard_trainer.backends.peft.batches import on_device, padded, summed_loss
+from tuneyard_trainer.backends.peft.batches import padded
+from tuneyard_trainer.backends.peft.batching import Batching
 from tuneyard_trainer.backends.peft.callback import StageCallback
+from tuneyard_trainer.backends.peft.objective import Likelihood
 from tuneyard_trainer.backends.peft.validation import Validation
 from tuneyard_trainer.backends.run import check_gpus, finish, held_out, train
-from tuneyard_trainer.data.columns import TokenizedRow
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.runtime.errors import BadInput
 
@@ -68,13 +68,9 @@ def _check(request: AxolotlRequest) -> None:
 
 
 def _add_callback(request: AxolotlRequest, trainer: Any, model: torch.nn.Module) -> Validation:
-    device = next(model.parameters()).device
-
-    def loss_of(batch: Sequence[TokenizedRow]) -> torch.Tensor:
-        # Axolotl's version of transformers takes logits_to_keep as positions, not as a mask.
-        return summed_loss(model, on_device(padded(batch), device), with_some_logits=False)
-
-    validation = Validation(model, held_out(request), trainer.args.per_device_train_batch_size, loss_of)
+    # Axolotl's version of transformers takes logits_to_keep as positions, not as a mask.
+    objective = Likelihood(Batching(padded, with_some_logits=False))
+    validation = Validation(model, held_out(request), trainer.args.per_device_train_batch_size, objective)
     lengths = read_rows(request.rows).lengths
     batch = request.training.effective_batch_size
     callback = StageCallback([round(sum(lengths) / len(lengths))] * batch * request.steps, request, validation)

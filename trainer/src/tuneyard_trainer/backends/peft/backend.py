@@ -4,7 +4,13 @@ from typing import Final
 
 from pydantic import Field, JsonValue
 
-from tuneyard_api.contracts.requests import TrainOutcome, TrainRequest
+from tuneyard_api.contracts.requests import (
+    CHUNKED_LOSS,
+    OFFLOADED_OPTIMIZER,
+    PAGED_OPTIMIZER,
+    TrainOutcome,
+    TrainRequest,
+)
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.training import Training
 from tuneyard_trainer.backends.base import Backend
@@ -13,7 +19,7 @@ from tuneyard_trainer.runtime.worker import Program
 
 
 class PeftRequest(TrainRequest):
-    """Train a LoRA or QLoRA adapter."""
+    """Train with transformers' Trainer, a LoRA or QLoRA adapter with PEFT."""
 
     training_arguments: dict[str, JsonValue] = Field(
         description="Of transformers.TrainingArguments, without those that depend on the device."
@@ -49,7 +55,7 @@ def training_arguments(request: TrainRequest) -> dict[str, JsonValue]:
         "warmup_steps": round(training.warmup_ratio * request.steps),
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
-        "optim": "adamw_torch",
+        "optim": "paged_adamw_8bit" if PAGED_OPTIMIZER in request.memory_savers else "adamw_torch",
         "bf16": training.precision == "bf16",
         "activation_checkpointing": training.gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False} if training.gradient_checkpointing else None,
@@ -74,10 +80,14 @@ def lora_config(training: Training) -> dict[str, JsonValue]:
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "use_rslora": lora.variant == "rslora",
+        "use_dora": lora.variant == "dora",
         "task_type": "CAUSAL_LM",
     }
 
 
 BACKEND: Final = Backend(
-    worker=Program("tuneyard_trainer.backends.peft.worker", TrainOutcome), check=check, native_config=native_config
+    worker=Program("tuneyard_trainer.backends.peft.worker", TrainOutcome),
+    check=check,
+    native_config=native_config,
+    memory_savers=(CHUNKED_LOSS, PAGED_OPTIMIZER, OFFLOADED_OPTIMIZER),
 )

@@ -4,12 +4,14 @@ Without padding the rows stand end to end in one sequence. Their positions begin
 attends only to its own row, so that the result is that of the rows one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, Final
 
 import torch
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow
@@ -19,6 +21,9 @@ Batch = dict[str, Any]
 
 ROW_ATTENTION: Final = "tuneyard_rows"
 """The name under which transformers knows `row_attention`."""
+
+CHUNK: Final = 256
+"""Tokens whose logits are in memory at once: of a vocabulary of 150,000 that is 150 MB in float32."""
 
 TARGETS: Final = "shift_labels"
 """For each position the token that is predicted there, or IGNORED. Trainer counts the tokens of a step by this name."""
@@ -75,12 +80,74 @@ def summed_loss(model: torch.nn.Module, batch: Batch, with_some_logits: bool) ->
             which is most of the memory where the vocabulary is large.
     """
     targets = batch[TARGETS]
+    return _nll(_trained_logits(model, batch, with_some_logits), targets[targets != IGNORED])
+
+
+def chunked_loss(
+    model: torch.nn.Module, batch: Batch, with_some_logits: bool, head: torch.nn.Module, chunk: int = CHUNK
+) -> torch.Tensor:
+    """The same as `summed_loss`, with the logits of `chunk` tokens at a time, computed again for the gradient.
+
+    Args:
+        head: of the model, whose output the model returns as it is.
+    """
+    return _in_chunks(model, batch, with_some_logits, head, chunk, "sum").sum()
+
+
+def row_losses(
+    model: torch.nn.Module, batch: Batch, with_some_logits: bool, head: torch.nn.Module | None
+) -> torch.Tensor:
+    """The negative log-likelihood of the targets of each row, in nats, of shape (rows,); with `head` in chunks."""
+    targets, bounds = batch[TARGETS], batch.get("cu_seq_lens_q")
     trained = targets != IGNORED
+    if head is None:
+        losses = _nll(_trained_logits(model, batch, with_some_logits), targets[trained], "none")
+    else:
+        losses = _in_chunks(model, batch, with_some_logits, head, CHUNK, "none")
+    if bounds is None:
+        rows, count = trained.nonzero()[:, 0], len(targets)
+    else:
+        positions = trained[0].nonzero()[:, 0].to(bounds.dtype)
+        rows, count = torch.searchsorted(bounds[1:], positions, right=True), len(bounds) - 1
+    return losses.new_zeros(count).index_add(0, rows, losses)
+
+
+def _in_chunks(
+    model: torch.nn.Module, batch: Batch, with_some_logits: bool, head: torch.nn.Module, chunk: int, reduction: str
+) -> torch.Tensor:
+    """The loss of each chunk, or with the reduction none that of each target."""
+    targets = batch[TARGETS]
+    with _without(head) as compute:
+        hidden = _trained_logits(model, batch, with_some_logits)
+
+    def loss(part: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+        return _nll(compute(part), goal, reduction).reshape(-1)
+
+    chunks = zip(hidden.split(chunk), targets[targets != IGNORED].split(chunk), strict=True)
+    return torch.cat([checkpoint(loss, *each, use_reentrant=False) for each in chunks])
+
+
+@contextmanager
+def _without(head: torch.nn.Module) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+    """Within the block the head returns what it is given; yields what it would compute."""
+    forward = head.forward
+    head.forward = lambda hidden: hidden
+    try:
+        yield forward
+    finally:
+        head.forward = forward
+
+
+def _trained_logits(model: torch.nn.Module, batch: Batch, with_some_logits: bool) -> torch.Tensor:
+    """The logits of the positions that have a target, of shape (targets, vocabulary)."""
+    trained = batch[TARGETS] != IGNORED
     options = {"logits_to_keep": trained} if with_some_logits else {}
     logits = model(**_inputs(batch), **options, use_cache=False).logits
-    if not with_some_logits:
-        logits = logits[trained]
-    return functional.cross_entropy(logits.float().reshape(-1, logits.shape[-1]), targets[trained], reduction="sum")
+    return logits.reshape(-1, logits.shape[-1]) if with_some_logits else logits[trained]
+
+
+def _nll(logits: torch.Tensor, targets: torch.Tensor, reduction: str = "sum") -> torch.Tensor:
+    return functional.cross_entropy(logits.float(), targets, reduction=reduction)
 
 
 def row_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:

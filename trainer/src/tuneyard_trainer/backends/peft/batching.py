@@ -1,18 +1,30 @@
 """Which batches a model gets: rows end to end where it computes the same for them, else padded rows."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Self
 
 import torch
-from peft import PeftModel
 
-from tuneyard_trainer.backends.peft.batches import ROW_ATTENTION, Batch, end_to_end, on_device, padded, row_logits
+from tuneyard_trainer.backends.peft.batches import (
+    ROW_ATTENTION,
+    Batch,
+    chunked_loss,
+    end_to_end,
+    on_device,
+    padded,
+    row_logits,
+    summed_loss,
+)
+from tuneyard_trainer.backends.peft.model import Trainable, base_of
 from tuneyard_trainer.data.columns import TokenizedRow, length
 
 PROBE_ROWS: Final = 3
 SAME: Final = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """The relative error of logits up to which they are the same; attention across rows gives several times as much."""
+SAME_LOSS: Final = 1e-3
+"""The relative error of a loss up to which it is the same; a scaled or capped head gives several times as much."""
 
 
 class Batching(NamedTuple):
@@ -21,15 +33,37 @@ class Batching(NamedTuple):
     collate: Callable[[Sequence[TokenizedRow]], Batch]
     with_some_logits: bool
     """Whether the model takes `logits_to_keep`."""
+    head: torch.nn.Module | None = None
+    """Of a model whose loss is computed in chunks."""
 
     @property
     def is_packed(self) -> bool:
         return self.collate is end_to_end
 
+    def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """The negative log-likelihood of all targets, in nats."""
+        if self.head is None:
+            return summed_loss(model, batch, self.with_some_logits)
+        return chunked_loss(model, batch, self.with_some_logits, self.head)
+
+    def in_chunks(self, model: Trainable, rows: Sequence[TokenizedRow]) -> Self:
+        """With the loss in chunks, where it is the same: not of a model that changes what its head returns."""
+        chunked = self._replace(head=base_of(model).get_output_embeddings())
+        batch = on_device(self.collate(rows), next(model.parameters()).device)
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            expected, found = self.loss(model, batch).item(), chunked.loss(model, batch).item()
+        model.train(was_training)
+        if math.isclose(expected, found, rel_tol=SAME_LOSS):
+            return chunked
+        print(f"The loss is not computed in chunks, because {type(base_of(model)).__name__} changes its head's output.")
+        return self
+
     @classmethod
-    def of(cls, model: PeftModel, rows: Sequence[TokenizedRow], packing: bool) -> Self:
+    def of(cls, model: Trainable, rows: Sequence[TokenizedRow], packing: bool) -> Self:
         """Sets the attention of the model, too."""
-        base = model.get_base_model()
+        base = base_of(model)
         with_some_logits = "logits_to_keep" in inspect.signature(base.forward).parameters
         if packing:
             if not (problem := _pack(model, sorted(rows, key=length)[:PROBE_ROWS])):
@@ -38,9 +72,9 @@ class Batching(NamedTuple):
         return cls(padded, with_some_logits)
 
 
-def _pack(model: PeftModel, probe: Sequence[TokenizedRow]) -> str:
+def _pack(model: Trainable, probe: Sequence[TokenizedRow]) -> str:
     """Chooses an attention for rows end to end; returns why there is none, after which the model is as before."""
-    base = model.get_base_model()
+    base = base_of(model)
     before = base.config._attn_implementation
     expected = torch.cat([_logits(model, padded([row])) for row in probe])
     try:
@@ -56,7 +90,7 @@ def _pack(model: PeftModel, probe: Sequence[TokenizedRow]) -> str:
     return f"their logits have a relative error of {error:.2g}"
 
 
-def _logits(model: PeftModel, batch: Batch) -> torch.Tensor:
+def _logits(model: Trainable, batch: Batch) -> torch.Tensor:
     """The logits of all tokens of the rows, of shape (tokens, vocabulary)."""
     device = next(model.parameters()).device
     was_training = model.training

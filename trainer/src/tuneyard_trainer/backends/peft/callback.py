@@ -1,48 +1,84 @@
 """What happens at each step of a run: progress, validation, checkpoints, and the end."""
 
+import math
 import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import TrainerCallback
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import CheckpointWritten, TrainingProgress, TrainRequest
-from tuneyard_trainer.backends import curve
+from tuneyard_trainer.backends import curve, guards
+from tuneyard_trainer.backends.peft.backend import PeftRequest
+from tuneyard_trainer.backends.peft.spikes import StepRows
 from tuneyard_trainer.backends.peft.validation import Validation
 from tuneyard_trainer.runtime.errors import BadInput
 from tuneyard_trainer.runtime.worker_main import emit
 
 REPORT_SECONDS = 2.0
+OPTIMIZER_KIND = "optimizer.txt"
+"""In a checkpoint: the name of the optimizer, as TrainingArguments has it, that wrote the state there."""
+
+
+class Measured(NamedTuple):
+    """What is known of a step before its update is made, over all processes."""
+
+    loss: float
+    gradient_norm: float
 
 
 class StageCallback(TrainerCallback):  # type: ignore[misc]
-    """Reports progress, validates, saves checkpoints by the clock, and ends the run early.
+    """Reports progress, validates, saves checkpoints by the clock, ends the run early, and stops one that diverges.
 
     A run ends early after the step at which the stop file exists, or the validation loss has stalled.
     """
 
-    def __init__(self, row_tokens: list[int], request: TrainRequest, validation: Validation) -> None:
+    def __init__(
+        self, row_tokens: list[int], request: TrainRequest, validation: Validation, step_rows: StepRows | None = None
+    ) -> None:
         self.request = request
         self.batch = request.training.effective_batch_size
         self.row_tokens = row_tokens
         self.validation = validation
+        self.step_rows = step_rows
+        self.measured: Callable[[], Measured] | None = None
+        """Of a Trainer that tells it; what goes wrong in a run of another one is told when it is logged."""
         self.autocast: Callable[[], AbstractContextManager[object]] = nullcontext
         self.save_every = request.training.checkpoints.every_minutes * 60
         self.patience = request.training.patience
         self.saved_at = self.reported_at = self.step_started_at = time.monotonic()
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
+        if self.request.resume and not (self.request.resume / OPTIMIZER_NAME).exists():
+            # Trainer restores the schedule only together with the optimizer.
+            lr_scheduler.load_state_dict(torch.load(self.request.resume / SCHEDULER_NAME, weights_only=True))
         if state.global_step == 0:
             self._validate(state)
         self.saved_at = time.monotonic()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.step_started_at = time.monotonic()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Raises Diverged before an update that would destroy the weights; names the rows of a loss that stands out."""
+        if self.measured is None or self.step_rows is None:
+            return
+        step, log = state.global_step + 1, state.log_history
+        loss, norm = self.measured()
+        if problem := guards.divergence(step, loss, norm, log):
+            raise guards.Diverged(problem)
+        usual = guards.usual_loss(log)
+        if usual is not None and guards.is_spike(loss, log):
+            spike = self.step_rows.spike(step, loss, usual, self.autocast)
+            log.extend(guards.spike_entries(spike))
+            if state.is_world_process_zero:
+                print(guards.told(spike))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         is_last = state.global_step >= state.max_steps
@@ -61,8 +97,14 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         """Logs the validation loss, and keeps the adapter of the best step."""
         if not self.validation:
             return
-        loss = self.validation.loss(self.autocast)
-        state.log_history.append({"step": state.global_step, "validation_loss": loss})
+        loss, accuracy = self.validation.measure(self.autocast)
+        if not math.isfinite(loss):
+            problem = f"The validation loss at step {state.global_step} is not a finite number"
+            if self.measured is None:
+                raise BadInput(reasons.TRAINING_DIVERGED, problem, guards.ADVICE)
+            raise guards.Diverged(problem, weights_are_good=False)
+        entry = {"step": state.global_step, "validation_loss": loss}
+        state.log_history.append(entry if accuracy is None else entry | {"preference_accuracy": accuracy})
         points = curve.curve(state.log_history)
         if self.request.training.keep == "best" and curve.best(points) is points[-1]:
             self.validation.keep()
@@ -73,6 +115,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         gather_random_states(path, args.process_index)
         if state.is_world_process_zero:
             self.validation.save(path)
+            (path / OPTIMIZER_KIND).write_text(str(getattr(args.optim, "value", args.optim)))
             emit(CheckpointWritten(step=state.global_step, path=path))
         elif state.is_local_process_zero:
             shutil.rmtree(path)
@@ -80,12 +123,9 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs is None or "loss" not in logs:
             return
-        if logs["loss"] != logs["loss"] or logs["loss"] == float("inf"):
-            raise BadInput(
-                reasons.TRAINING_DIVERGED,
-                f"The loss at step {state.global_step} is not a finite number.",
-                "Lower training.learningRate, or set training.precision: fp32.",
-            )
+        if not math.isfinite(logs["loss"]):
+            problem = f"The loss of step {state.global_step} is not a finite number"
+            raise BadInput(reasons.TRAINING_DIVERGED, problem, guards.ADVICE)
         now, last = time.monotonic(), state.global_step == state.max_steps
         if state.is_world_process_zero and (last or now - self.reported_at >= REPORT_SECONDS):
             self.reported_at = now
@@ -99,6 +139,15 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
                     tokens_per_second=tokens / max(now - self.step_started_at, 1e-6),
                 )
             )
+
+
+def leave_out_other_optimizer(request: PeftRequest) -> None:
+    """Removes the optimizer's state from a checkpoint that another kind of optimizer has written."""
+    if request.resume is None or not (kind := request.resume / OPTIMIZER_KIND).exists():
+        return
+    if kind.read_text() != request.training_arguments["optim"]:
+        (request.resume / OPTIMIZER_NAME).unlink(missing_ok=True)
+        print("The optimizer begins without moments, because it is another one than before.")
 
 
 def _last_validation(log: list[dict[str, float]]) -> float | None:

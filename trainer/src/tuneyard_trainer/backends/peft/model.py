@@ -1,30 +1,54 @@
-"""The model of the peft backend: the base model with a new adapter, and the adapter's files."""
+"""The model of the peft backend: the base model, with a new adapter unless all of it is trained; and its files."""
 
 import json
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
 from tuneyard_api import reasons
-from tuneyard_api.kinds.training import Training
+from tuneyard_api.kinds.training import FULL, Training
 from tuneyard_trainer.backends.peft.backend import PeftRequest
 from tuneyard_trainer.model.adaptable import ALL_LINEAR, check_target_modules
-from tuneyard_trainer.model.layout import weight_files
+from tuneyard_trainer.model.layout import copy_config_files, declare_bfloat16, weight_files
 from tuneyard_trainer.model.shape import local_shape
 from tuneyard_trainer.runtime.errors import BadInput, blamed_on
 
 NAME_SETS = ("target_modules", "target_parameters")
 
+Trainable: TypeAlias = PeftModel | PreTrainedModel
+"""A base model with an adapter, or a model of which every parameter is trained."""
 
-def adapted_model(request: PeftRequest) -> PeftModel:
-    """The base model with a new adapter. QLoRA holds the base in NF4 with double quantization (arXiv:2305.14314)."""
+
+def base_of(model: Trainable) -> Any:
+    """The model of transformers."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def model_to_train(request: PeftRequest) -> Trainable:
+    """The base model, with a new adapter or with every parameter to train.
+
+    QLoRA holds the base in NF4 with double quantization (arXiv:2305.14314). Parameters that are trained are held in
+    float32, and computed in the precision of the spec: an update is often too small for bfloat16 (arXiv:1710.03740).
+    """
+    training = request.training
+    base = _base_model(request)
+    if training.method == FULL:
+        return base
+    if training.method == "qlora":
+        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=training.gradient_checkpointing)
+    elif training.gradient_checkpointing:
+        base.enable_input_require_grads()
+    return get_peft_model(base, LoraConfig(**request.lora_config, target_modules=target_modules(request)))
+
+
+def _base_model(request: PeftRequest) -> PreTrainedModel:
     training = request.training
     dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
     quantization = BitsAndBytesConfig(
@@ -37,7 +61,7 @@ def adapted_model(request: PeftRequest) -> PeftModel:
     ):
         base, loaded = AutoModelForCausalLM.from_pretrained(
             request.model,
-            dtype=dtype,
+            dtype=torch.float32 if training.method == FULL else dtype,
             attn_implementation=attention(training),
             quantization_config=quantization if training.method == "qlora" else None,
             device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if on_gpu else None,
@@ -46,11 +70,7 @@ def adapted_model(request: PeftRequest) -> PeftModel:
         )
     check_loaded(loaded["missing_keys"], request.model_uri)
     base.config.use_cache = False
-    if training.method == "qlora":
-        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=training.gradient_checkpointing)
-    elif training.gradient_checkpointing:
-        base.enable_input_require_grads()
-    return get_peft_model(base, LoraConfig(**request.lora_config, target_modules=target_modules(request)))
+    return base
 
 
 def check_loaded(missing: Collection[str], model_uri: str) -> None:
@@ -90,6 +110,16 @@ def target_modules(request: PeftRequest) -> str | list[str]:
     lora = request.training.lora
     check_target_modules(lora, local_shape(request.model, weight_files(request.model)), request.model_uri)
     return ALL_LINEAR if lora.target_modules == [ALL_LINEAR] else sorted(lora.target_modules)
+
+
+def save(model: Trainable, request: PeftRequest) -> None:
+    """Writes what was trained into request.output: an adapter, or a model in bfloat16."""
+    if isinstance(model, PeftModel):
+        save_adapter(model, request.output, request.model_uri)
+        return
+    model.to(torch.bfloat16).save_pretrained(request.output)
+    copy_config_files(request.model, request.output)  # the user's own, not those that transformers makes of them
+    declare_bfloat16(request.output)
 
 
 def save_adapter(model: PeftModel, directory: Path, model_uri: str) -> None:

@@ -1,59 +1,83 @@
-"""Validation during a run: the loss on held-out rows, and the adapter of the best step."""
+"""Validation during a run: the loss on held-out rows, and the weights of the best step."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from tuneyard_trainer.data.columns import LABELS, TokenizedRow, supervised
+from tuneyard_trainer.backends.peft.batches import on_device
+from tuneyard_trainer.backends.peft.memory import is_out_of_memory
+from tuneyard_trainer.backends.peft.model import Trainable
+from tuneyard_trainer.backends.peft.objective import Objective, Preference, trainable_rows
+from tuneyard_trainer.data.columns import LABELS, TokenizedRow
 
 BEST_FILE: Final = "best_adapter.safetensors"
 """In a checkpoint: the trainable weights of the best step so far."""
 
-SummedLoss = Callable[[Sequence[TokenizedRow]], torch.Tensor]
+
+class Validated(NamedTuple):
+    """What the held-out rows say of the model."""
+
+    loss: float
+    """In nats per trained token; of pairs, per pair."""
+    preference_accuracy: float | None
+    """The share of pairs whose chosen answer the model prefers, more than without its adapter."""
 
 
 class Validation:
     """The held-out rows of a run. Several processes share them out."""
 
-    def __init__(self, model: PeftModel, rows: Sequence[TokenizedRow], micro_batch: int, summed_loss: SummedLoss):
+    def __init__(self, model: Trainable, rows: Sequence[TokenizedRow], micro_batch: int, objective: Objective):
         self._model = model
-        self._rows = [row for row in rows if LABELS in row and supervised(row)]
+        self._rows = trainable_rows(rows)
         self._micro_batch = micro_batch
-        self._summed_loss = summed_loss
+        self._objective = objective
         self._best: dict[str, torch.Tensor] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._rows)
 
-    def loss(self, autocast: Callable[[], AbstractContextManager[object]]) -> float:
-        """The mean loss in nats per trained token, over the rows of all processes."""
+    def measure(self, autocast: Callable[[], AbstractContextManager[object]]) -> Validated:
+        """The means over the rows of all processes."""
         rank, processes = _rank()
         rows = sorted(self._rows, key=lambda row: -len(row[LABELS]))[rank::processes]
-        device = next(self._model.parameters()).device
-        total = torch.zeros(2, dtype=torch.float64, device=device)
         self._model.eval()
         with torch.no_grad(), autocast():
-            for start in range(0, len(rows), self._micro_batch):
-                batch = rows[start : start + self._micro_batch]
-                total[0] += self._summed_loss(batch).double()
-                total[1] += sum(map(supervised, batch))
+            total = self._total(rows)
         self._model.train()
         if processes > 1:
             torch.distributed.all_reduce(total)
-        nll, tokens = total.tolist()
-        return float(nll / tokens)
+        loss, weight, preferred = total.tolist()
+        return Validated(loss / weight, preferred / weight if isinstance(self._objective, Preference) else None)
+
+    def _total(self, rows: Sequence[TokenizedRow]) -> torch.Tensor:
+        """Summed loss, weights and preferred pairs, in smaller batches where the memory does not suffice."""
+        device = next(self._model.parameters()).device
+        total = torch.zeros(3, dtype=torch.float64, device=device)
+        try:
+            for start in range(0, len(rows), self._micro_batch):
+                batch = rows[start : start + self._micro_batch]
+                summed = self._objective.summed(self._model, on_device(self._objective.collate(batch), device))
+                total[0] += summed.loss.double()
+                total[1] += sum(map(self._objective.weight, batch))
+                total[2] += 0 if summed.preferred is None else summed.preferred
+        except (RuntimeError, MemoryError) as error:
+            if self._micro_batch == 1 or not is_out_of_memory(error):
+                raise
+            self._micro_batch //= 2
+        else:
+            return total
+        return self._total(rows)
 
     def keep(self) -> None:
-        """Remembers the adapter as it is now as the best one."""
+        """Remembers the trained weights as they are now as the best ones."""
         self._best = {name: weight.detach().cpu().clone() for name, weight in self._trainable()}
 
     def restore(self) -> None:
-        """Makes the adapter what it was at the best step."""
+        """Makes the trained weights what they were at the best step."""
         if self._best is None:
             return
         with torch.no_grad():

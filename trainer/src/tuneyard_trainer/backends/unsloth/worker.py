@@ -13,8 +13,10 @@ from torch.utils.data import Subset
 from transformers import Trainer, TrainingArguments
 
 from tuneyard_api.contracts.requests import TrainOutcome
-from tuneyard_trainer.backends.peft.batches import Batch, on_device, padded, summed_loss
+from tuneyard_trainer.backends.peft.batches import Batch, padded
+from tuneyard_trainer.backends.peft.batching import Batching
 from tuneyard_trainer.backends.peft.callback import StageCallback
+from tuneyard_trainer.backends.peft.objective import Likelihood
 from tuneyard_trainer.backends.peft.validation import Validation
 from tuneyard_trainer.backends.run import check_gpus, finish, held_out, train
 from tuneyard_trainer.backends.schedule import row_order
@@ -74,13 +76,11 @@ def collate(rows: Sequence[TokenizedRow]) -> Batch:
 
 
 def _validation(request: UnslothRequest, model: Any) -> Validation:
-    def loss_of(batch: Sequence[TokenizedRow]) -> torch.Tensor:
-        # Unsloth's forward passes take logits_to_keep as a number, not as a mask.
-        return summed_loss(model, on_device(padded(batch), torch.device("cuda")), with_some_logits=False)
-
+    # Unsloth's forward passes take logits_to_keep as a number, not as a mask.
+    objective = Likelihood(Batching(padded, with_some_logits=False))
     micro = request.training_arguments["per_device_train_batch_size"]
     assert isinstance(micro, int)  # noqa: S101 - the backend wrote it
-    return Validation(model, held_out(request), micro, loss_of)
+    return Validation(model, held_out(request), micro, objective)
 
 
 if __name__ == "__main__":

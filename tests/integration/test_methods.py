@@ -1,0 +1,59 @@
+"""Every training method gives the losses that are checked in, step by step; and what it writes is what it trained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from integration.runs import Run
+
+STEPS = 20
+GOLDEN = Path(__file__).parent / "golden_losses.json"
+"""By method, [training loss, validation loss] before the first step and after each; see test_golden_losses."""
+
+METHODS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "rslora": {"lora": {"rank": 4, "alpha": 8, "variant": "rslora"}},
+    "dora": {"lora": {"rank": 4, "alpha": 8, "variant": "dora"}},
+    "qlora": {"method": "qlora"},
+    "full": {"method": "full", "learningRate": 1e-3, "lora": {}},
+}
+
+
+def run_method(name: str, folder: Path, model: Path, rows: Path) -> Run:
+    run = Run(folder, model, rows, STEPS, precision="fp32", keep="last", **METHODS[name])
+    run.train_here()
+    return run
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_golden_losses(name: str, tmp_path: Path, model: Path, rows: Path) -> None:
+    """To write them anew after a change that is meant: the assertion's message has the losses that were found."""
+    run = run_method(name, tmp_path / "run", model, rows)
+    found = [[point.loss, point.validation_loss] for point in run.outcome.curve]
+    assert len(found) == STEPS + 1
+    golden = json.loads(GOLDEN.read_text())[name]
+    assert found[0][0] is golden[0][0] is None
+    assert found[0][1] == pytest.approx(golden[0][1], rel=1e-5)
+    for step in range(1, STEPS + 1):
+        assert found[step] == pytest.approx(golden[step], rel=1e-5), f"step {step} of {json.dumps(found)}"
+    assert found[-1][1] < found[0][1] - 0.2, "it has learned something"
+
+
+def test_a_full_tuning_trains_every_parameter_and_writes_a_model(tmp_path: Path, model: Path, rows: Path) -> None:
+    run = run_method("full", tmp_path / "run", model, rows)
+    output = run.folder / "output"
+    assert not list(output.glob("adapter*"))
+    assert json.loads((output / "config.json").read_text())["dtype"] == "bfloat16"
+    written = {name: value for path in output.glob("*.safetensors") for name, value in load_file(path).items()}
+    before = {name: value for path in model.glob("*.safetensors") for name, value in load_file(path).items()}
+    assert written.keys() == before.keys()
+    assert {value.dtype for value in written.values()} == {torch.bfloat16}
+    unchanged = [name for name, value in written.items() if torch.equal(value, before[name])]
+    assert unchanged == []
+    tuned = AutoModelForCausalLM.from_pretrained(output)
+    assert torch.equal(tuned.state_dict()["model.norm.weight"], written["model.norm.weight"])
