@@ -33,7 +33,8 @@ def test_the_adapter_is_one_of_peft(new_context: ContextFactory, model: Path, tm
     losses = [point.validation_loss for point in result.training.curve]
     assert min(losses) < losses[0] - 0.1
     adapter = tmp_path / "adapter"
-    manifest = fetch_directory(context.store, result.adapter_uri, adapter, result.adapter_digest)
+    assert result.adapter is not None
+    manifest = fetch_directory(context.store, result.adapter.uri, adapter, result.adapter.digest)
     assert {file.path for file in manifest.files} == {"adapter_config.json", "adapter_model.safetensors"}
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), adapter)
 

@@ -86,12 +86,12 @@ def test_the_rows_of_a_spike_are_named(
 ) -> None:
     """39 rows that are easy to learn and one of other tokens, which is in the data once an epoch."""
     odd = 17
-    writer = ShardWriter()
+    shutil.copytree(rows, tmp_path / "rows")
+    writer = ShardWriter(tmp_path / "rows" / "train")
     for number in range(40):
         ids = [200 + (7 * index) % 100 for index in range(60)] if number == odd else [10, 11, 12, 13] * 4
         writer.add({INPUT_IDS: ids, LABELS: [IGNORED, *ids[1:]]})
-    shutil.copytree(rows, tmp_path / "rows")
-    writer.write(tmp_path / "rows" / "train")
+    writer.finish()
     run = Run(tmp_path / "run", model, tmp_path / "rows", 40, precision="fp32", lora={"rank": 4, "alpha": 8})
     spikes = run.train_here().spikes
     assert spikes

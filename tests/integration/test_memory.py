@@ -11,10 +11,10 @@ from integration.conftest import ContextFactory, token_rows
 from integration.runs import STEPS, Run
 from integration.test_batches import SIZES, adapted
 from tuneyard_api import reasons
-from tuneyard_api.contracts.requests import CHUNKED_LOSS, OFFLOADED_OPTIMIZER, TrainOutcome, TrainRequest
+from tuneyard_api.contracts.requests import CHUNKED_LOSS, OFFLOADED_OPTIMIZER, TrainOutcome
 from tuneyard_api.contracts.results import TrainResult
 from tuneyard_trainer.backends.ladder import ladder
-from tuneyard_trainer.backends.peft.backend import BACKEND, native_config
+from tuneyard_trainer.backends.peft.backend import BACKEND, PeftRequest, native_config
 from tuneyard_trainer.backends.peft.batches import Batch
 from tuneyard_trainer.backends.peft.batching import Batching
 from tuneyard_trainer.backends.peft.memory import OffloadedAdamW
@@ -60,7 +60,7 @@ class Memory:
 
         monkeypatch.setattr(Batching, "loss", limited)
 
-        def here(context: Any, program: Any, request: TrainRequest, **options: Any) -> TrainOutcome:
+        def here(context: Any, program: Any, request: PeftRequest, **options: Any) -> TrainOutcome:
             outcome = fine_tune(request)
             assert outcome is not None
             return outcome

@@ -48,10 +48,10 @@ def both_answers(rows: Sequence[TokenizedRow]) -> list[TokenizedRow]:
 
 def write(directory: Path, **splits: Sequence[TokenizedRow]) -> Path:
     for split, rows in splits.items():
-        writer = ShardWriter()
+        writer = ShardWriter(directory / split)
         for row in rows:
             writer.add(row)
-        writer.write(directory / split)
+        writer.finish()
     return directory
 
 
@@ -62,7 +62,7 @@ def accuracy(model: torch.nn.Module, rows: Sequence[TokenizedRow]) -> float:
         losses = row_losses(model, padded(both_answers(rows)), with_some_logits=False, head=None)
     tokens = torch.tensor([sum(label != IGNORED for label in row[LABELS]) for row in both_answers(rows)])
     for_chosen, for_rejected = (losses / tokens).chunk(2)
-    return (for_chosen < for_rejected).float().mean().item()
+    return float((for_chosen < for_rejected).float().mean())
 
 
 def test_preference_is_learned_beyond_the_tuned_model(tmp_path: Path, model: Path) -> None:

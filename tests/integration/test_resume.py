@@ -49,7 +49,7 @@ def test_a_resumed_run_gives_the_same_bytes(uninterrupted: Run, stopped: Run, tm
 
 def test_the_best_step_survives_a_restart(tmp_path: Path, model: Path, rows: Path) -> None:
     """A run that is over-trained from its second step on: its best adapter is that of the first step."""
-    too_fast = {"learningRate": 0.3, "scheduler": "constant", "earlyStopping": {"patience": 3}}
+    too_fast: dict[str, Any] = {"learningRate": 0.3, "scheduler": "constant", "earlyStopping": {"patience": 3}}
     expected = Run(tmp_path / "uninterrupted", model, rows, **too_fast)
     outcome = expected.train()
     assert outcome.finished

@@ -60,7 +60,8 @@ def test_the_adapter_is_one_of_peft(new_context: ContextFactory, model: Path, tm
     assert [point.step for point in curve] == [0, 4, 8, 12]
 
     adapter = tmp_path / "adapter"
-    manifest = fetch_directory(context.store, result.adapter_uri, adapter, result.adapter_digest)
+    assert result.adapter is not None
+    manifest = fetch_directory(context.store, result.adapter.uri, adapter, result.adapter.digest)
     assert {file.path for file in manifest.files} == {"adapter_config.json", "adapter_model.safetensors"}
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "s3://bucket/model"
@@ -92,7 +93,9 @@ def test_a_stopped_run_resumes_to_the_same_adapter(new_context: ContextFactory) 
 
     resumed = train(new_context("train", training=axolotl(), output=elsewhere))
     assert resumed.training.curve == expected.training.curve
-    assert resumed.adapter_digest == expected.adapter_digest
+    assert resumed.adapter is not None
+    assert expected.adapter is not None
+    assert resumed.adapter.digest == expected.adapter.digest
 
 
 def test_the_published_config_trains_by_itself(new_context: ContextFactory, model: Path, tmp_path: Path) -> None:

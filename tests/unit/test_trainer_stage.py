@@ -136,7 +136,7 @@ def test_committed_result_is_found_by_its_type(committed: tuple[StageContext, Me
     ],
 )
 def test_marks_of_version_1_are_read(
-    committed: tuple[StageContext, MemoryStore], kind: type[PrepareResult], old: dict[str, object]
+    committed: tuple[StageContext, MemoryStore], kind: type[PrepareResult | TrainResult], old: dict[str, object]
 ) -> None:
     made, store = committed
     mark = {"stage": stage_of(kind), "version": 1, "digest": "0" * 64, "result": old}

@@ -18,7 +18,6 @@ from tuneyard_api.stages import STAGES
 from tuneyard_store.credentials import Credentials, from_environment, load_credentials
 from tuneyard_store.errors import StoreError
 from tuneyard_store.schemes import open_store
-from tuneyard_trainer.commands.data_check import Check, check_and_print, default_spec
 from tuneyard_trainer.commands.jobfile import read_job_json, read_job_yaml
 from tuneyard_trainer.commands.local_run import run_locally
 from tuneyard_trainer.commands.push import print_pushed, push
@@ -214,15 +213,15 @@ def _validate(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     try:
-        spec = read_job_yaml(options.job).spec if options.job else default_spec()
+        spec = read_job_yaml(options.job).spec if options.job else data_check.default_spec()
     except StageError as error:
         return _reject(error)
     if options.max_length:
         spec = spec.model_copy(update={"training": spec.training.model_copy(update={"max_length": options.max_length})})
     given = {"format": options.format, "columns": options.columns, "ignore": options.ignore}
     source = {name: value for name, value in given.items() if value is not None}
-    check = Check(options.files, spec, options.model, source, options.output)
-    return check_and_print(check, _stop_on(signal.SIGINT, signal.SIGTERM))
+    check = data_check.Check(options.files, spec, options.model, source, options.output)
+    return data_check.check_and_print(check, _stop_on(signal.SIGINT, signal.SIGTERM))
 
 
 def _reject(error: StageError) -> int:
@@ -232,6 +231,9 @@ def _reject(error: StageError) -> int:
 
 def _stop_on(*signals: signal.Signals) -> threading.Event:
     """An event that is set by these signals; a second Ctrl-C ends the process at once."""
+    # A stage starts without numpy, which only this command needs before it.
+    from tuneyard_trainer.commands import data_check  # noqa: PLC0415
+
     stopping = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
