@@ -212,6 +212,9 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    # A stage starts without numpy, which only this command needs before it.
+    from tuneyard_trainer.commands import data_check  # noqa: PLC0415
+
     try:
         spec = read_job_yaml(options.job).spec if options.job else data_check.default_spec()
     except StageError as error:
@@ -231,9 +234,6 @@ def _reject(error: StageError) -> int:
 
 def _stop_on(*signals: signal.Signals) -> threading.Event:
     """An event that is set by these signals; a second Ctrl-C ends the process at once."""
-    # A stage starts without numpy, which only this command needs before it.
-    from tuneyard_trainer.commands import data_check  # noqa: PLC0415
-
     stopping = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
