@@ -29,6 +29,9 @@ WILD: dict[str, Any] = {
 }
 
 
+QUICK: dict[str, Any] = {"method": "full", "learningRate": 3e-3, "precision": "fp32", "lora": WILD["lora"]}
+
+
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_a_run_that_diverges_keeps_its_last_good_step(tmp_path: Path, model: Path, rows: Path, keep: str) -> None:
     run = Run(tmp_path / "run", model, rows, 60, keep=keep, **WILD)
@@ -87,12 +90,13 @@ def test_the_rows_of_a_spike_are_named(
     """39 rows that are easy to learn and one of other tokens, which is in the data once an epoch."""
     odd = 17
     shutil.copytree(rows, tmp_path / "rows")
+    shutil.rmtree(tmp_path / "rows" / "train")
     writer = ShardWriter(tmp_path / "rows" / "train")
     for number in range(40):
         ids = [200 + (7 * index) % 100 for index in range(60)] if number == odd else [10, 11, 12, 13] * 4
         writer.add({INPUT_IDS: ids, LABELS: [IGNORED, *ids[1:]]})
     writer.finish()
-    run = Run(tmp_path / "run", model, tmp_path / "rows", 40, precision="fp32", lora={"rank": 4, "alpha": 8})
+    run = Run(tmp_path / "run", model, tmp_path / "rows", 40, **QUICK)
     spikes = run.train_here().spikes
     assert spikes
     assert {spike.rows[0].row for spike in spikes} == {odd}

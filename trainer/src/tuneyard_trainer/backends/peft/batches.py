@@ -112,6 +112,15 @@ def row_losses(
     return losses.new_zeros(count).index_add(0, rows, losses)
 
 
+def head_error(model: torch.nn.Module, batch: Batch, with_some_logits: bool, head: torch.nn.Module) -> float:
+    """The relative error of the head's output, taken for the model's logits: some models cap it."""
+    with torch.no_grad():
+        expected = _trained_logits(model, batch, with_some_logits)
+        with _without(head) as compute:
+            found = compute(_trained_logits(model, batch, with_some_logits))
+    return float((found - expected).norm() / expected.norm())
+
+
 def _in_chunks(
     model: torch.nn.Module, batch: Batch, with_some_logits: bool, head: torch.nn.Module, chunk: int, reduction: str
 ) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Which batches a model gets: rows end to end where it computes the same for them, else padded rows."""
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Self
 
@@ -12,6 +11,7 @@ from tuneyard_trainer.backends.peft.batches import (
     Batch,
     chunked_loss,
     end_to_end,
+    head_error,
     on_device,
     padded,
     row_logits,
@@ -23,8 +23,6 @@ from tuneyard_trainer.data.columns import TokenizedRow, length
 PROBE_ROWS: Final = 3
 SAME: Final = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """The relative error of logits up to which they are the same; attention across rows gives several times as much."""
-SAME_LOSS: Final = 1e-3
-"""The relative error of a loss up to which it is the same; a scaled or capped head gives several times as much."""
 
 
 class Batching(NamedTuple):
@@ -48,15 +46,14 @@ class Batching(NamedTuple):
 
     def in_chunks(self, model: Trainable, rows: Sequence[TokenizedRow]) -> Self:
         """With the loss in chunks, where it is the same: not of a model that changes what its head returns."""
-        chunked = self._replace(head=base_of(model).get_output_embeddings())
+        head = base_of(model).get_output_embeddings()
         batch = on_device(self.collate(rows), next(model.parameters()).device)
         was_training = model.training
         model.eval()
-        with torch.no_grad():
-            expected, found = self.loss(model, batch).item(), chunked.loss(model, batch).item()
+        error = head_error(model, batch, self.with_some_logits, head)
         model.train(was_training)
-        if math.isclose(expected, found, rel_tol=SAME_LOSS):
-            return chunked
+        if error <= SAME[torch.float32]:
+            return self._replace(head=head)
         print(f"The loss is not computed in chunks, because {type(base_of(model)).__name__} changes its head's output.")
         return self
 

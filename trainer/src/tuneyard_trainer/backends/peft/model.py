@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 import transformers
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
@@ -42,6 +43,7 @@ def model_to_train(request: PeftRequest) -> Trainable:
     if training.method == FULL:
         return base
     if training.method == "qlora":
+        _keep_layout(base)
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=training.gradient_checkpointing)
     elif training.gradient_checkpointing:
         base.enable_input_require_grads()
@@ -71,6 +73,14 @@ def _base_model(request: PeftRequest) -> PreTrainedModel:
     check_loaded(loaded["missing_keys"], request.model_uri)
     base.config.use_cache = False
     return base
+
+
+def _keep_layout(base: PreTrainedModel) -> None:
+    """On CPUs with AVX-512 BF16 bitsandbytes packs NF4 weights anew at each validation, and unpacks them with another
+    rounding of their scales: the base would change in the course of a run, and not the same way after a restart."""
+    for module in base.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def check_loaded(missing: Collection[str], model_uri: str) -> None:
