@@ -213,7 +213,9 @@ def test_only_the_newest_checkpoints_are_kept(new_context: ContextFactory) -> No
     train(context)
     assert Checkpoints(context).steps() == [11, 10]
     left = {
-        item.uri.split("/step-")[1].split("/")[0] for item in context.store.list(context.uri("train", "checkpoints"))
+        item.uri.split("/step-")[1].split("/")[0]
+        for item in context.store.list(context.uri("train", "checkpoints"))
+        if "/step-" in item.uri  # beside them lies the rung of the memory ladder
     }
     assert left == {"10", "11"}
 
