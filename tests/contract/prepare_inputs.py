@@ -52,7 +52,7 @@ FILES: dict[str, bytes] = {
     "no-answer.jsonl": lines(rows(1)) + b'{"question": "Why?", "answer": " "}\n',
     "answer-gone.jsonl": lines(rows(3)) + b'{"question": "Why?"}\n',
     "no-assistant.jsonl": b'{"messages": [{"role": "user", "content": "Why?"}]}\n',
-    "unknown.jsonl": b'{"text": "just text"}\n',
+    "unknown.jsonl": b'{"body": "just text"}\n',
     "number.jsonl": b'{"question": "What?", "answer": 3}\n',
     "twice.jsonl": GOOD + lines(rows(5)),
     "long.jsonl": lines([*rows(3), {"question": "long", "answer": "x" * 400}]),

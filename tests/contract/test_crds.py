@@ -134,6 +134,7 @@ OTHERS: Json = {
     "model": {"uri": "s3://models/other"},
     "dataset": {"train": [{"uri": "s3://data/other.jsonl"}]},
     "training": {"maxSteps": 7},
+    "fit": {"policy": "Enforce"},
     "export": {"formats": ["int8"]},
     "evaluation": {"maxRows": 7},
     "output": {"uri": "s3://artifacts/other"},

@@ -163,7 +163,7 @@ CASES = {
     ),
     "no answer": Case(spec("answer-gone.jsonl"), "MissingAnswer", ["line 4", "answer"]),
     "no assistant": Case(spec("no-assistant.jsonl"), "MissingAnswer", ["line 1", "assistant"]),
-    "unknown fields": Case(spec("unknown.jsonl"), "InvalidRow", ["text", "columns"]),
+    "unknown fields": Case(spec("unknown.jsonl"), "InvalidRow", ["body", "columns"]),
     "answer of another type": Case(
         spec(dataset=dataset(f"{ROOT}/data/number.jsonl", nonText="fail")), "InvalidRow", ["line 1", "answer", "int"]
     ),

@@ -27,7 +27,9 @@ class Rule(NamedTuple):
     """Of a model's rule: the field, as the spec writes it, that the message is about; empty: the whole."""
 
     def wire(self) -> dict[str, str]:
-        return {"rule": self.cel, "message": self.message}
+        # The schema of a kind says nothing about its metadata, so that the API server knows no path into it.
+        path = {"fieldPath": f".{self.field}"} if self.field and not self.field.startswith("metadata.") else {}
+        return {"rule": self.cel, "message": self.message} | path
 
 
 def matches(pattern: str, message: str, *, cel: bool = False) -> Rule:
