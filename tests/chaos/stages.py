@@ -94,5 +94,6 @@ def _committed(store: Store, marks: dict[Stage, str]) -> list[Stage]:
 def _result(stage: Stage, spec: FineTuneJobSpec) -> Json:
     if stage == "prepare":
         return {"dataset": DATASET}
-    results: dict[Stage, Json] = {"evaluate": PUBLISHED["evaluation"], "publish": PUBLISHED}
+    trained = {"training": PUBLISHED["training"]}
+    results: dict[Stage, Json] = {"train": trained, "evaluate": PUBLISHED["evaluation"], "publish": PUBLISHED}
     return results.get(stage, {})

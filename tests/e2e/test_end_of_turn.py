@@ -29,7 +29,7 @@ SPEC: Final[dict[str, Any]] = {
     "model": {"uri": "s3://models/smollm2-135m-instruct", "chatTemplate": TEMPLATE},
     "dataset": {"train": [{"uri": ROWS_URI}]},
     "training": {
-        "maxSteps": 40,
+        "maxSteps": 100,
         "effectiveBatchSize": 8,
         "microBatchSize": 8,
         "learningRate": 2e-3,

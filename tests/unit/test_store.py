@@ -156,6 +156,7 @@ def test_default_endpoint(tmp_path: Path) -> None:
         ({"AWS_ACCESS_KEY_ID": ""}, "AWS_ACCESS_KEY_ID"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "AWS_ACCESS_KEY_ID"),
         ({"AWS_SECRET_ACCESS_KEY": " \n"}, "AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_ENDPOINT_URL": ""}, "AWS_ENDPOINT_URL"),
         ({"AWS_ENDPOINT_URL": "store:9000"}, "https://"),
         ({"AWS_ENDPOINT_URL": "https://"}, "https://"),
         ({"AWS_ENDPOINT_URL": "https://[::1"}, "AWS_ENDPOINT_URL"),

@@ -117,7 +117,7 @@ def _credentials(found: Mapping[str, str], source: str, ca_file: Path | str | No
         raise CredentialsMissing(
             f"{source} has AWS_S3_ADDRESSING_STYLE={style}", "Write path, virtual or auto, or leave it out."
         )
-    if endpoint and not _is_url(endpoint):
+    if endpoint is not None and not _is_url(endpoint):
         raise CredentialsMissing(
             f"{source} has AWS_ENDPOINT_URL={endpoint}",
             "Write a URL that begins with https:// or http://, such as https://store.example:9000.",
