@@ -244,8 +244,9 @@ def test_rollout_with_an_operator_restart(server: Json, namespace: str, chain: J
     """The W4A16 artifact is served until the W8A8 artifact is ready."""
     apply(server_of("int8", namespace))
     wait_until(lambda: len(items("deployments", namespace)) == 2, "the new revision has a Deployment", 60)
+    # Before the restart: the new revision may be ready before another operator leads.
+    wait_for_server(SERVER, namespace, "Progressing", 60)
     restart_operator()
-    # Not Progressing: the new revision may be ready before the new operator leads.
     assert is_condition_true(get("modelserver", SERVER, namespace), "Available"), "the old revision is still served"
 
     def is_rolled_out() -> bool:
