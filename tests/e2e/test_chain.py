@@ -240,12 +240,18 @@ def test_unlisted_routes_of_llamacpp_are_404(gguf_endpoint: str, path: str) -> N
     assert httpx.get(f"{gguf_endpoint}/v1/models", timeout=30).status_code == 401
 
 
+def deployments(namespace: str) -> list[Json]:
+    """The revisions of the server; the server of the GGUF artifact has its own in the same namespace."""
+    return items("deployments", namespace, f"tuneyard.dev/modelserver={SERVER}")
+
+
 def test_rollout_with_an_operator_restart(server: Json, namespace: str, chain: Json) -> None:
     """The W4A16 artifact is served until the W8A8 artifact is ready."""
     apply(server_of("int8", namespace))
-    wait_until(lambda: len(items("deployments", namespace)) == 2, "the new revision has a Deployment", 60)
-    restart_operator()
+    wait_until(lambda: len(deployments(namespace)) == 2, "the new revision has a Deployment", 60)
+    # Before the restart: the new revision may be ready before another operator leads.
     wait_for_server(SERVER, namespace, "Progressing", 60)
+    restart_operator()
     assert is_condition_true(get("modelserver", SERVER, namespace), "Available"), "the old revision is still served"
 
     def is_rolled_out() -> bool:
@@ -255,7 +261,7 @@ def test_rollout_with_an_operator_restart(server: Json, namespace: str, chain: J
     wait_until(is_rolled_out, "the W8A8 artifact is served", 400)
     with port_forward(f"svc/{SERVER}", 80, namespace) as port:
         assert "**" in ask(f"http://localhost:{port}")
-    wait_until(lambda: len(items("deployments", namespace)) == 1, "the old revision is deleted", 180)
+    wait_until(lambda: len(deployments(namespace)) == 1, "the old revision is deleted", 180)
 
 
 def test_corrupt_artifact_is_not_served(server: Json, store: ObjectStore, namespace: str, chain: Json) -> None:
