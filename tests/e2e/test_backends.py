@@ -14,11 +14,12 @@ def jobs(new_namespace: NamespaceFactory) -> dict[str, Json]:
     """The finished job of each backend."""
     namespace = new_namespace(NAMESPACE)
     parts: Json = {
+        "model": {"uri": "s3://models/smollm2-135m-instruct"},
         "evaluation": {"maxRows": 16, "gates": []},
         "output": {"uri": "s3://artifacts/backends", "secretRef": {"name": "s3-credentials"}},
     }
     for backend in ("peft", "axolotl"):
-        training = small_training(20, backend=backend)
+        training = small_training(10, backend=backend)
         apply(fine_tune_job(backend, namespace, training=training, **parts))
     return {backend: wait_for_job(backend, namespace, seconds=1200) for backend in ("peft", "axolotl")}
 

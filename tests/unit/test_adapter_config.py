@@ -28,6 +28,13 @@ def test_sound(tmp_path: Path) -> None:
     assert (found.r, found.lora_alpha, found.rank_pattern) == (16, 0.5, {"q_proj": 4})
 
 
+def test_null_is_the_default(tmp_path: Path) -> None:
+    """As Axolotl writes it."""
+    text = changed(fan_in_fan_out=None, use_dora=None, use_rslora=None, bias=None)
+    found = read_adapter_config(written(tmp_path, text), URI)
+    assert (found.fan_in_fan_out, found.use_dora, found.use_rslora, found.bias) == (False, False, False, "none")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

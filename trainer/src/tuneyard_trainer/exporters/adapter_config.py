@@ -1,9 +1,9 @@
 """An adapter's adapter_config.json, checked before PEFT reads it in a worker: PEFT's own errors name no file."""
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from tuneyard_api import reasons
 from tuneyard_trainer.runtime.errors import BadInput
@@ -34,6 +34,12 @@ class AdapterConfig(BaseModel):
     fan_in_fan_out: bool = False
     bias: Literal["none", "all", "lora_only"] = "none"
     task_type: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, read: Any) -> Any:
+        """PEFT reads null as unset, and Axolotl writes it."""
+        return {name: value for name, value in read.items() if value is not None} if isinstance(read, dict) else read
 
 
 def read_adapter_config(directory: Path, uri: str) -> AdapterConfig:
