@@ -32,6 +32,10 @@ test: check install integration test-tools ## Everything: lint, types, unit, con
 chaos: install test-tools chaos-tools ## 200 faults over an API server, then 200 over a cluster with real jobs; not in CI
 	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/chaos
 
+.PHONY: autoscaling
+autoscaling: install $(PROMETHEUS) ## A HorizontalPodAutoscaler on a metric of vLLM; builds prometheus-adapter first (10 minutes); not in CI
+	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/autoscaling
+
 .PHONY: argocd
 argocd: setup ## The health scripts in Argo CD's own evaluator, which is built first (3 minutes on 2 cores); not in CI
 	$(RUN) pytest tests/argocd
@@ -134,15 +138,16 @@ integration: images ## The ML stages, in the trainer image; Axolotl in its own; 
 requests: images ## 2,000 random mixes of the options of chat and completion requests, on a real vLLM; not in CI
 	tests/integration/run $(call tag,server) engines -m slow
 
-# What the contract tests run against, besides the cluster. Of Debian's Prometheus only promtool is wanted.
-PROMTOOL := $(TUNEYARD_CACHE)/bin/promtool
+# What the contract tests run against, besides the cluster. Of Debian's Prometheus only two programs are wanted.
+PROMETHEUS := $(TUNEYARD_CACHE)/bin/prometheus
 .PHONY: test-tools
-test-tools:
+test-tools: $(PROMETHEUS)
 	@$(CLUSTER) tools versitygw kueue node >/dev/null
-	@[ -x $(PROMTOOL) ] || { apt-get update -qq && cd "$$(mktemp -d)" && apt-get download -qq prometheus 2>/dev/null \
-	  && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xO ./usr/bin/promtool > $(PROMTOOL).partial \
-	  && chmod +x $(PROMTOOL).partial && mv $(PROMTOOL).partial $(PROMTOOL); }
 	@command -v nginx >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nginx-light; }
+
+$(PROMETHEUS):
+	@apt-get update -qq && cd "$$(mktemp -d)" && apt-get download -qq prometheus 2>/dev/null && dpkg-deb -x prometheus_*.deb . \
+	  && mkdir -p $(@D) && mv usr/bin/promtool usr/bin/prometheus $(@D)/
 
 # What moves the clock of a running operator.
 .PHONY: chaos-tools

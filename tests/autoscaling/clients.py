@@ -1,0 +1,47 @@
+"""Clients of a ModelServer, run in a pod: `python3 -c "$(cat clients.py)" SERVER CLIENTS TOKENS REPEAT`.
+
+Each client streams an answer of so many tokens, once or without end, and prints a line of JSON at its end.
+"""
+
+import http.client
+import json
+import sys
+import threading
+import time
+
+server, clients, tokens, repeat = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+BODY = {
+    "model": server,
+    "messages": [{"role": "user", "content": "What is a pod?"}],
+    "max_tokens": tokens,
+    "ignore_eos": True,
+    "stream": True,
+}
+
+
+def stream() -> dict[str, object]:
+    began, chunks, last = time.time(), 0, ""
+    connection = http.client.HTTPConnection(server, timeout=300)
+    try:
+        connection.request("POST", "/v1/chat/completions", json.dumps(BODY), {"Content-Type": "application/json"})
+        for line in connection.getresponse():
+            if line.strip():
+                chunks, last = chunks + 1, line.decode().strip()
+    except Exception as error:
+        last = f"{type(error).__name__}: {error}"
+    return {"began": began, "seconds": round(time.time() - began, 1), "chunks": chunks, "last": last}
+
+
+def client() -> None:
+    while True:
+        print(json.dumps(stream()), flush=True)
+        if repeat != "repeat":
+            return
+        time.sleep(0.1)
+
+
+threads = [threading.Thread(target=client) for _ in range(clients)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
