@@ -64,7 +64,9 @@ def test_the_chain(new_context: ContextFactory, exported: ExportResult, tmp_path
     assert (four.engine, levels["tuned"].engine[:12]) == ("llama.cpp", "transformers")
     assert 0 < (eight.kl or 0) < (four.kl or 0) < 0.5
     assert 0 < (four.memory_bytes or 0) < (eight.memory_bytes or 0) < eight.size_bytes
-    assert (four.tokens_per_second or 0) > 0
+    for level in (four, levels["tuned"]):
+        assert 0 < (level.seconds_to_first_token or 0) < 32 / (level.tokens_per_second or 0)
+        assert (level.tokens_per_second_together or 0) > 0
 
 
 def request(model: Path, folder: Path, rows: list[list[int]] | None, quantization: str = "Q8_0") -> GgufRequest:
@@ -121,9 +123,20 @@ def test_generates_as_its_logits_say(model: Path, tmp_path: Path) -> None:
     wanted = request(model, tmp_path, None)
     convert(wanted)
     with loaded(next(wanted.shared.glob("*.gguf")), 64, 2) as gguf:
-        tokens = gguf.generate([3, 40, 41], 8)
+        (tokens,) = gguf.generate([[3, 40, 41]], 8)
         ((_, logits),) = gguf.logits([3, 40, 41, *tokens], list(range(2, 10)))
         assert logits.argmax(axis=1).tolist() == tokens
+
+
+def test_several_requests_at_once_are_answered_as_each_alone(model: Path, tmp_path: Path) -> None:
+    wanted = request(model, tmp_path, None)
+    convert(wanted)
+    prompts = [[3, 40, 41], [7, 80], [9, 100, 101, 102, 103, 104]]
+    with loaded(next(wanted.shared.glob("*.gguf")), 64, 2, batch_tokens=4, sequences=3) as gguf:
+        alone = [gguf.generate([prompt], 6)[0] for prompt in prompts]
+        assert gguf.generate(prompts, 6) == alone
+    assert [len(answer) for answer in alone] == [6, 6, 6]
+    assert len(set(map(tuple, alone))) == 3, "each has its own answer"
 
 
 def test_importance_of_the_rows_is_in_the_file(model: Path, tmp_path: Path) -> None:

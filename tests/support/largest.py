@@ -48,6 +48,13 @@ def published(failing: str | None) -> PublishResult:
                 format=name,
                 size_bytes=10**14,
                 perplexity=1234.5678,
+                memory_bytes=10**14,
+                seconds_to_first_token=0.0001234,
+                tokens_per_second=12345.6,
+                tokens_per_second_together=12345.6,
+                kl=0.0001234,
+                changed_top1=0.001234,
+                end_probability=0.01234,
                 fidelity=Fidelity(kl=0.0001234, changed_top1=0.01234, logits_error=0.1234),
             )
             for name in FORMATS

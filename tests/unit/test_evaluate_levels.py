@@ -9,9 +9,11 @@ import pytest
 from support.pages import Page
 from tuneyard_api.contracts.requests import Score, ScoreRequest
 from tuneyard_api.contracts.results import EvaluateResult, Level
+from tuneyard_api.contracts.speed import TOGETHER, Speed
 from tuneyard_trainer.data.columns import IGNORED
 from tuneyard_trainer.metrics.comparison import Comparison, Logits
-from tuneyard_trainer.metrics.tally import PROMPT_TOKENS, Tally, predicted, prompt
+from tuneyard_trainer.metrics.speed import GENERATED_TOKENS, PROMPT_TOKENS, measure_speed, prompt
+from tuneyard_trainer.metrics.tally import Tally, predicted
 from tuneyard_trainer.reports.evaluation import EvaluationDocument, render_html
 from tuneyard_trainer.stages.evaluate import COMPARED_TOKENS, compared_rows, levels
 
@@ -58,7 +60,8 @@ def test_ends_of_answers(tmp_path: Path) -> None:
     nll = -np.log(np.array([0.5, 0.25, 0.5, 0.125]))
     for part in ([0], [1, 2], [3]):
         tally.add(LABELS, nll[part], [positions[index] for index in part])
-    score = tally.score(memory_bytes=7, tokens_per_second=3.0, engine="toy 1.0")
+    score = tally.score(memory_bytes=7, speed=Speed(tokens_per_second=3.0), engine="toy 1.0")
+    assert (score.memory_bytes, score.tokens_per_second, score.seconds_to_first_token) == (7, 3.0, None)
     assert score.nll == pytest.approx(-math.log(0.5 * 0.25 * 0.5 * 0.125))
     assert (score.tokens, score.kl) == (4, None)
     assert score.end_probability == pytest.approx(0.25)
@@ -69,6 +72,21 @@ def test_prompt_has_no_answer() -> None:
     assert prompt([([1, 2, 5, END, 3, 6, 7], LABELS)]) == [1, 2]
     assert prompt([([5, 6], [5, 6])]) == [5]
     assert len(prompt([([1] * 500, [IGNORED] * 499 + [1])])) == PROMPT_TOKENS
+
+
+def test_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one request and of several; what is set up for the first one is not measured."""
+    clock = iter([0.0, 0.5, 10.0, 12.0, 20.0, 24.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    asked: list[tuple[list[list[int]], int]] = []
+    speed = measure_speed(lambda prompts, tokens: asked.append((prompts, tokens)), [([1, 2, 5], [IGNORED, IGNORED, 5])])
+    alone, together = [[1, 2]], [[1, 2]] * TOGETHER
+    assert asked == [(alone, 1), (alone, 1), (alone, GENERATED_TOKENS), (together, GENERATED_TOKENS)]
+    assert dict(speed) == {
+        "seconds_to_first_token": 0.5,
+        "tokens_per_second": GENERATED_TOKENS / 2,
+        "tokens_per_second_together": TOGETHER * GENERATED_TOKENS / 4,
+    }
 
 
 def test_compared_rows() -> None:
@@ -104,7 +122,9 @@ def test_table() -> None:
             subject="gguf-q4_k_m",
             size_bytes=105_000_000,
             memory_bytes=101_500_000,
+            seconds_to_first_token=0.0234,
             tokens_per_second=31.25,
+            tokens_per_second_together=120.0,
             engine="llama.cpp",
             perplexity=9.5,
             kl=0.0123456,
@@ -115,5 +135,7 @@ def test_table() -> None:
     result = EvaluateResult(measurements=[], levels=rows, gates=[], passed=True, rows=5, tokens=50)
     page = Page.of(render_html(EvaluationDocument.of("bot", "d" * 64, result, [], None)))
     assert page.defects() == []
-    assert ["base", "270.0", "", "", "9.0000", "", "", "", ""] in page.rows
-    assert ["gguf-q4_k_m", "105.0", "101.5", "31.2", "9.5000", "0.01235", "8.1 %", "0.987", "llama.cpp"] in page.rows
+    assert ["base", "270.0", "", "", "", "", "9.0000", "", "", "", ""] in page.rows
+    speed = ["23", "31.2", "120.0"]
+    quality = ["9.5000", "0.01235", "8.1 %", "0.987"]
+    assert ["gguf-q4_k_m", "105.0", "101.5", *speed, *quality, "llama.cpp"] in page.rows

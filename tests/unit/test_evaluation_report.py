@@ -6,7 +6,7 @@ import re
 import pytest
 
 from support.pages import Page
-from tuneyard_api.contracts.results import EvaluateResult, ExportedArtifact
+from tuneyard_api.contracts.results import EvaluateResult, ExportedArtifact, Level
 from tuneyard_api.kinds.finetunejob_status import CurvePoint, Fidelity, GateStatus, Measurement, TrainingStatus
 from tuneyard_trainer.reports.evaluation import EvaluationDocument, render_html
 
@@ -88,6 +88,32 @@ def test_plots_say_what_they_show(html: str) -> None:
         assert f">{label}</text>" in values
     for label in ("training loss", "validation loss", "kept: 30", "step"):
         assert f">{label}</text>" in curve
+
+
+def level(subject: str, megabytes: int, perplexity: float) -> Level:
+    return Level(subject=subject, size_bytes=megabytes * 10**6, perplexity=perplexity)
+
+
+def labels(levels: list[Level]) -> list[str]:
+    """The texts of the plot of size and quality."""
+    result = RESULT.model_copy(update={"levels": levels})
+    plot = EvaluationDocument.of("bot", "d" * 64, result, [], None).levels_plot
+    svg = base64.b64decode(plot.partition("base64,")[2]).decode()
+    return re.findall(r">([^<>]+)</text>", svg)
+
+
+def test_size_and_quality() -> None:
+    """What can be served instead of each other: the base model is not among it where it was tuned."""
+    levels = [level("base", 270, 20.0), level("tuned", 271, 5.0), level("int8", 140, 5.1)]
+    shown = labels(levels)
+    assert {"tuned", "int8", "perplexity", "MB on disk"} <= set(shown)
+    assert "base" not in shown
+    assert {"base", "int8"} <= set(labels([levels[0], levels[2]]))
+    assert labels(levels[:2]) == [], "one point compares nothing"
+    result = RESULT.model_copy(update={"levels": levels})
+    page = Page.of(render_html(EvaluationDocument.of("bot", "d" * 64, result, ARTIFACTS, TRAINING)))
+    assert page.defects() == []
+    assert len(page.images) == 3
 
 
 def test_without_training_and_gates() -> None:

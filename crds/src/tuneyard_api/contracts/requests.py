@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, TypeAdapter
 
 from tuneyard_api.contracts.base import Contract
+from tuneyard_api.contracts.speed import Speed
 from tuneyard_api.kinds.finetunejob_status import CurvePoint, Fidelity, LossSpike
 from tuneyard_api.kinds.training import Training
 
@@ -137,7 +138,7 @@ class GgufOutcome(Contract):
     fidelity: Fidelity | None = Field(default=None, description="To the merged model.")
 
 
-class Score(Contract):
+class Score(Speed):
     """What is measured of one model, over all held-out rows unless it says otherwise; None: not measured."""
 
     nll: float = Field(description="Summed negative log-likelihood of the supervised tokens, in nats.")
@@ -152,7 +153,6 @@ class Score(Contract):
         default=None, description="Mean probability of the token that ends the answer, at the answer's end."
     )
     memory_bytes: int | None = Field(default=None, description="The weights in memory after loading.")
-    tokens_per_second: float | None = Field(default=None, description="Of one request alone.")
     engine: str = Field(default="", description="What measured the memory and the speed.")
 
 

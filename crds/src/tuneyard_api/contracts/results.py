@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from tuneyard_api.base import Digest
 from tuneyard_api.contracts.base import Contract
+from tuneyard_api.contracts.speed import Speed
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import AnswersStatus, Fidelity, GateStatus, Measurement, TrainingStatus
 from tuneyard_api.names import Stage
@@ -46,13 +47,15 @@ class ExportedArtifact(ArtifactRef):
     fidelity: Fidelity | None = Field(default=None, description="None: not compared with the merged model.")
 
 
-class Measured(Contract):
+class Measured(Speed):
     """What evaluate measures of a model beside its metrics; None: not measured."""
 
     memory_bytes: int | None = None
-    tokens_per_second: float | None = None
     kl: float | None = Field(default=None, description="From the merged model, in nats per token.")
     changed_top1: float | None = Field(default=None, alias="changedTop1")
+    end_probability: float | None = Field(
+        default=None, description="Mean probability of the token that ends the answer, at the answer's end."
+    )
 
 
 class MeasuredArtifact(ExportedArtifact, Measured):
@@ -93,9 +96,6 @@ class Level(Measured):
     subject: str = Field(description="base, tuned, or an artifact's format.")
     size_bytes: int = Field(description="On disk.")
     perplexity: float
-    end_probability: float | None = Field(
-        default=None, description="Mean probability of the token that ends the answer, at the answer's end."
-    )
     engine: str = Field(default="", description="What measured memory and speed: the library, and its version.")
 
 

@@ -21,6 +21,7 @@ from tuneyard_api.contracts.results import (
     Recommendation,
     TrainResult,
 )
+from tuneyard_api.contracts.speed import Speed
 from tuneyard_api.kinds.finetunejob_status import Fidelity, FitStatus, GateStatus, Measurement, TrainingStatus
 from tuneyard_api.names import Stage
 
@@ -136,13 +137,14 @@ class PublishReport(Contract):
         )
 
     def reduced(self) -> Iterator[Self]:
-        """Versions with less detail of the evaluation, and then without the artifacts' fidelity."""
+        """Versions with less detail of the evaluation, and then of the artifacts: first without their fidelity."""
         short = self
         for evaluation in self.evaluation.reduced() if self.evaluation else ():
             short = self.model_copy(update={"evaluation": evaluation})
             yield short
-        bare = [artifact.model_copy(update={"fidelity": None}) for artifact in self.artifacts]
-        yield short.model_copy(update={"artifacts": bare})
+        for unsaid in (["fidelity"], ["fidelity", *Speed.model_fields], ["fidelity", *Measured.model_fields]):
+            bare = [artifact.model_copy(update=dict.fromkeys(unsaid)) for artifact in self.artifacts]
+            yield short.model_copy(update={"artifacts": bare})
 
 
 StageReport = PrepareReport | TrainReport | EvaluateReport | PublishReport

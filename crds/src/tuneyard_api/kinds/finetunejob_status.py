@@ -176,7 +176,13 @@ class Artifact(Model):
     size_bytes: int
     perplexity: float | None = None
     memory_bytes: int | None = Field(default=None, description="The weights in memory after loading.")
+    seconds_to_first_token: float | None = Field(
+        default=None, description="Of one request alone, in the evaluate stage."
+    )
     tokens_per_second: float | None = Field(default=None, description="Of one request alone, in the evaluate stage.")
+    tokens_per_second_together: float | None = Field(
+        default=None, description="Of 8 requests at once, all of them together, in the evaluate stage."
+    )
     kl: float | None = Field(
         default=None, description="Mean KL divergence from the merged model on held-out answers, in nats per token."
     )
@@ -184,6 +190,9 @@ class Artifact(Model):
         default=None,
         alias="changedTop1",
         description="Share of the tokens of held-out answers whose most likely token is not the merged model's.",
+    )
+    end_probability: float | None = Field(
+        default=None, description="Mean probability of the token that ends an answer, where held-out answers end."
     )
     fidelity: Fidelity | None = Field(default=None, description="Absent: the artifact is the merged model.")
 

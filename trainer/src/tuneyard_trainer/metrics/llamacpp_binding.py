@@ -47,8 +47,18 @@ def load_binding() -> Binding:
     return Binding(api, silent)
 
 
+class Token(NamedTuple):
+    """A token that is decoded."""
+
+    id: int
+    position: int
+    sequence: int
+    is_wanted: bool
+    """Whether the logits of the token after it are wanted."""
+
+
 class GgufModel:
-    """A model in memory, with a context for one sequence."""
+    """A model in memory, with a context for one or several sequences."""
 
     def __init__(self, api: Any, model: Any, context: Any, batch_tokens: int) -> None:
         self._api, self._model, self._context, self._batch_tokens = api, model, context, batch_tokens
@@ -62,37 +72,51 @@ class GgufModel:
 
         A piece is valid until the next one is asked for.
         """
-        api, chosen = self._api, set(wanted)
-        api.llama_memory_clear(api.llama_get_memory(self._context), True)
-        for start in range(0, len(ids), self._batch_tokens):
-            positions = range(start, min(start + self._batch_tokens, len(ids)))
-            self._fill(ids, positions, chosen)
-            if code := api.llama_decode(self._context, self._batch):
-                raise ValueError(f"llama_decode answered {code} for tokens {start} to {positions[-1]}")
-            if outputs := [position for position in positions if position in chosen]:
-                pointer = api.llama_get_logits(self._context)
-                yield outputs, np.ctypeslib.as_array(pointer, shape=(len(outputs), self._vocabulary))
+        chosen = set(wanted)
+        self._forget()
+        for piece, found in self._decode([Token(token, at, 0, at in chosen) for at, token in enumerate(ids)]):
+            yield [token.position for token in piece], found
 
-    def generate(self, ids: Sequence[int], tokens: int) -> list[int]:
-        """So many tokens after `ids`, each the most likely one; no token ends it."""
-        generated = list(ids)
-        for _, logits in self.logits(ids, [len(ids) - 1]):
-            generated.append(int(logits[0].argmax()))
-        while len(generated) < len(ids) + tokens:
-            position = len(generated) - 1
-            self._fill(generated, range(position, position + 1), {position})
+    def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+        """So many tokens after each prompt, each the most likely one; no token ends an answer."""
+        self._forget()
+        answers: list[list[int]] = [[] for _ in prompts]
+        following = [
+            Token(token, at, sequence, at + 1 == len(ids))
+            for sequence, ids in enumerate(prompts)
+            for at, token in enumerate(ids)
+        ]
+        for _ in range(tokens):
+            last = [
+                Token(int(row.argmax()), token.position + 1, token.sequence, True)
+                for piece, found in self._decode(following)
+                for token, row in zip(piece, found, strict=True)
+            ]
+            for token in last:
+                answers[token.sequence].append(token.id)
+            following = last
+        return answers
+
+    def _forget(self) -> None:
+        self._api.llama_memory_clear(self._api.llama_get_memory(self._context), True)
+
+    def _decode(self, tokens: Sequence[Token]) -> Iterator[tuple[list[Token], Logits]]:
+        """The wanted ones of the tokens, in pieces, and their logits: [tokens, vocabulary]."""
+        for start in range(0, len(tokens), self._batch_tokens):
+            piece = tokens[start : start + self._batch_tokens]
+            self._fill(piece)
             if code := self._api.llama_decode(self._context, self._batch):
-                raise ValueError(f"llama_decode answered {code} for token {position}")
-            pointer = self._api.llama_get_logits(self._context)
-            generated.append(int(np.ctypeslib.as_array(pointer, shape=(self._vocabulary,)).argmax()))
-        return generated[len(ids) :]
+                raise ValueError(f"llama_decode answered {code} for tokens {start} to {start + len(piece) - 1}")
+            if wanted := [token for token in piece if token.is_wanted]:
+                pointer = self._api.llama_get_logits(self._context)
+                yield wanted, np.ctypeslib.as_array(pointer, shape=(len(wanted), self._vocabulary))
 
-    def _fill(self, ids: Sequence[int], positions: range, chosen: set[int]) -> None:
-        self._batch.n_tokens = len(positions)
-        for index, position in enumerate(positions):
-            self._batch.token[index], self._batch.pos[index] = ids[position], position
-            self._batch.n_seq_id[index], self._batch.seq_id[index][0] = 1, 0
-            self._batch.logits[index] = position in chosen
+    def _fill(self, tokens: Sequence[Token]) -> None:
+        self._batch.n_tokens = len(tokens)
+        for index, token in enumerate(tokens):
+            self._batch.token[index], self._batch.pos[index] = token.id, token.position
+            self._batch.n_seq_id[index], self._batch.seq_id[index][0] = 1, token.sequence
+            self._batch.logits[index] = token.is_wanted
 
     def close(self) -> None:
         self._api.llama_batch_free(self._batch)
@@ -101,8 +125,10 @@ class GgufModel:
 
 
 @contextmanager
-def loaded(file: Path, longest: int, threads: int | None, batch_tokens: int = 512) -> Iterator[GgufModel]:
-    """A model for rows of at most `longest` tokens.
+def loaded(
+    file: Path, longest: int, threads: int | None, batch_tokens: int = 512, sequences: int = 1
+) -> Iterator[GgufModel]:
+    """A model for at most `sequences` rows at once, with at most `longest` tokens in all.
 
     Raises:
         ValueError: llama.cpp cannot load the file.
@@ -112,7 +138,9 @@ def loaded(file: Path, longest: int, threads: int | None, batch_tokens: int = 51
     if not model:
         raise ValueError(f"llama.cpp cannot load {file.name}")
     options = api.llama_context_default_params()
-    options.n_ctx, options.n_batch, options.n_ubatch, options.n_seq_max = longest, batch_tokens, batch_tokens, 1
+    options.n_ctx, options.n_batch, options.n_ubatch = longest, batch_tokens, batch_tokens
+    # As llama-server has it: one cache, of which each sequence takes what it needs.
+    options.n_seq_max, options.kv_unified = sequences, True
     if threads:
         options.n_threads = options.n_threads_batch = threads
     opened = GgufModel(api, model, api.llama_init_from_model(model, options), batch_tokens)

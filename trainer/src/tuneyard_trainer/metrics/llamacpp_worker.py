@@ -4,26 +4,27 @@ It is given tokens, as the worker of the other formats is: the figures can be co
 """
 
 import json
-import time
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard_api.contracts.requests import ItemsDone, Score, ScoreOutcome, ScoreRequest
+from tuneyard_api.contracts.speed import TOGETHER
 from tuneyard_trainer.metrics.comparison import Logits, log_softmax
 from tuneyard_trainer.metrics.llamacpp_binding import GgufModel, loaded
-from tuneyard_trainer.metrics.tally import GENERATED_TOKENS, PROMPT_TOKENS, Row, Tally, predicted, prompt
+from tuneyard_trainer.metrics.speed import GENERATED_TOKENS, PROMPT_TOKENS, measure_speed
+from tuneyard_trainer.metrics.tally import Row, Tally, predicted
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 
 def score(request: ScoreRequest) -> ScoreOutcome:
     rows: list[Row] = json.loads(request.rows.read_text())
-    longest = max(PROMPT_TOKENS + GENERATED_TOKENS, *(len(ids) for ids, _ in rows))
+    longest = max(TOGETHER * (PROMPT_TOKENS + GENERATED_TOKENS), *(len(ids) for ids, _ in rows))
     scores: dict[str, Score] = {}
     for number, (subject, directory) in enumerate(request.models.items()):
         emit(ItemsDone(done=number, total=len(request.models), item=subject))
-        with loaded(next(directory.glob("*.gguf")), longest, request.threads) as model:
+        with loaded(next(directory.glob("*.gguf")), longest, request.threads, sequences=TOGETHER) as model:
             scores[subject] = score_model(model, rows, Tally.of(request, subject))
     return ScoreOutcome(scores=scores)
 
@@ -40,21 +41,13 @@ def score_model(model: GgufModel, rows: Sequence[Row], tally: Tally) -> Score:
                 kept.append(logits.copy())
         if kept:
             tally.compare(number, np.concatenate(kept))
-    speed = tokens_per_second(model, prompt(rows))
-    return tally.score(memory_bytes=model.size_bytes, tokens_per_second=speed, engine="llama.cpp")
+    speed = measure_speed(model.generate, rows)
+    return tally.score(memory_bytes=model.size_bytes, speed=speed, engine="llama.cpp")
 
 
 def token_nll(logits: Logits, targets: Sequence[int]) -> NDArray[np.floating]:
     """Negative log-likelihood of each target, in nats. logits: [tokens, vocabulary]."""
     return -log_softmax(logits)[np.arange(len(targets)), list(targets)]
-
-
-def tokens_per_second(model: GgufModel, ids: Sequence[int]) -> float:
-    """Of one request alone, from its prompt to its last token."""
-    model.generate(ids, 1)  # what is set up once is not measured
-    begin = time.perf_counter()
-    model.generate(ids, GENERATED_TOKENS)
-    return GENERATED_TOKENS / (time.perf_counter() - begin)
 
 
 if __name__ == "__main__":

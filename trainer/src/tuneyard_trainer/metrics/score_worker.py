@@ -4,8 +4,8 @@ It runs in the quantizer's environment, which reads every format.
 """
 
 import json
-import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from tuneyard_api.contracts.requests import ItemsDone, Score, ScoreOutcome, ScoreRequest
-from tuneyard_trainer.metrics.tally import GENERATED_TOKENS, Row, Tally, predicted, prompt
+from tuneyard_trainer.metrics.speed import measure_speed
+from tuneyard_trainer.metrics.tally import Row, Tally, predicted
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 BATCH_TOKENS = 1024  # padded tokens per forward pass
@@ -43,8 +44,8 @@ def score_model(directory: Path, rows: Sequence[Row], tally: Tally) -> Score:
     with torch.inference_mode():
         for batch in batches(rows):
             score_batch(model, [(number, *rows[number]) for number in batch], tally)
-        speed = tokens_per_second(model, prompt(rows))
-    return tally.score(memory_bytes=memory, tokens_per_second=speed, engine=f"transformers {transformers.__version__}")
+        speed = measure_speed(partial(generate, model), rows)
+    return tally.score(memory_bytes=memory, speed=speed, engine=f"transformers {transformers.__version__}")
 
 
 def score_batch(model: torch.nn.Module, batch: Sequence[tuple[int, list[int], list[int]]], tally: Tally) -> None:
@@ -83,26 +84,19 @@ def memory_bytes(model: torch.nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
 
 
-def tokens_per_second(model: Any, ids: list[int]) -> float:
-    """Of one request alone, from its prompt to its last token."""
-    given = torch.tensor([ids], device=next(model.parameters()).device)
-
-    def generate(tokens: int) -> None:
-        model.generate(
-            given,
-            attention_mask=torch.ones_like(given),
-            min_new_tokens=tokens,
-            max_new_tokens=tokens,
-            do_sample=False,
-            pad_token_id=0,
-        )
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-
-    generate(1)  # what is set up once is not measured
-    begin = time.perf_counter()
-    generate(GENERATED_TOKENS)
-    return GENERATED_TOKENS / (time.perf_counter() - begin)
+def generate(model: Any, prompts: list[list[int]], tokens: int) -> None:
+    """So many tokens after each prompt; all prompts have the same length."""
+    given = torch.tensor(prompts, device=next(model.parameters()).device)
+    model.generate(
+        given,
+        attention_mask=torch.ones_like(given),
+        min_new_tokens=tokens,
+        max_new_tokens=tokens,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

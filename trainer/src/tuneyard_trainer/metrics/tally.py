@@ -7,27 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard_api.contracts.requests import Score, ScoreRequest
+from tuneyard_api.contracts.speed import Speed
 from tuneyard_trainer.data.columns import IGNORED
 from tuneyard_trainer.metrics.comparison import Comparison, Logits
 
 Row = tuple[list[int], list[int]]
 """The tokens of a row and, as long, their labels."""
 
-# What is generated to measure the speed, alone: a prompt of the first held-out row, and then so many tokens.
-PROMPT_TOKENS = 64
-GENERATED_TOKENS = 32
-
 
 def predicted(labels: Sequence[int]) -> list[int]:
     """The positions of the answer tokens. The logits of a position are those of the next token."""
     return [position for position in range(1, len(labels)) if labels[position] != IGNORED]
-
-
-def prompt(rows: Sequence[Row]) -> list[int]:
-    """The beginning of the first row, without its answer; at least one token."""
-    ids, labels = rows[0]
-    answer = next(iter(predicted(labels)), len(ids))
-    return ids[: max(1, min(answer, PROMPT_TOKENS))]
 
 
 @dataclass
@@ -68,7 +58,7 @@ class Tally:
         """The logits of all answer tokens of a row whose number is in `compared`."""
         self.comparison.add(row, logits)
 
-    def score(self, *, memory_bytes: int, tokens_per_second: float, engine: str) -> Score:
+    def score(self, *, memory_bytes: int, speed: Speed, engine: str) -> Score:
         """The sums, and what the worker has measured of the model itself."""
         return Score(
             nll=self.nll,
@@ -77,6 +67,6 @@ class Tally:
             changed_top1=self.comparison.changed_top1,
             end_probability=sum(self.ends) / len(self.ends) if self.ends else None,
             memory_bytes=memory_bytes,
-            tokens_per_second=tokens_per_second,
+            **dict(speed),
             engine=engine,
         )

@@ -5,7 +5,7 @@ from typing import Self
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.contracts.results import EvaluateResult, ExportedArtifact, Level
 from tuneyard_api.kinds.finetunejob_status import GateStatus, Measurement, TrainingStatus
-from tuneyard_api.registry import BASE, METRICS, subject_of
+from tuneyard_api.registry import BASE, METRICS, TUNED, subject_of
 from tuneyard_trainer.reports import plots
 from tuneyard_trainer.reports.render import render
 
@@ -81,6 +81,17 @@ class EvaluationDocument(Contract):
         subject = subject_of(artifact.format)
         found = (item.value for item in self.measurements if (item.metric, item.subject) == ("perplexity", subject))
         return next(found, None)
+
+    @property
+    def levels_plot(self) -> str:
+        """Perplexity over size of the merged model and what was made of it; empty where there is one model only."""
+        merged = TUNED if any(level.subject == TUNED for level in self.levels) else BASE
+        shown = [level for level in self.levels if merged == BASE or level.subject != BASE]
+        points = [
+            plots.Point(level.subject, level.size_bytes / 1e6, level.perplexity, int(level.subject == merged))
+            for level in shown
+        ]
+        return plots.scatter(points, "MB on disk", "perplexity") if len(points) > 1 else ""
 
     @property
     def curve_plot(self) -> str:

@@ -56,6 +56,30 @@ def bars(items: Sequence[Bar]) -> str:
     return _drawn(0.3 + BAR_HEIGHT * len(items), paint)
 
 
+class Point(NamedTuple):
+    """A point, and the text beside it."""
+
+    label: str
+    x: float
+    y: float
+    colour: int = 0
+    """Its number in COLOURS."""
+
+
+def scatter(points: Sequence[Point], x: str, y: str) -> str:
+    """Labelled points, as a data URI."""
+
+    def paint(axes: "Axes") -> None:
+        colours = [COLOURS[point.colour] for point in points]
+        axes.scatter([point.x for point in points], [point.y for point in points], color=colours, s=24)
+        for point in points:
+            axes.annotate(point.label, (point.x, point.y), (4, 4), textcoords="offset points")
+        axes.set(xlabel=x, ylabel=y)
+        axes.margins(x=0.18, y=0.18)
+
+    return _drawn(HEIGHT, paint)
+
+
 def histogram(edges: Sequence[int], counts: Sequence[int], x: str, y: str) -> str:
     """How many values lie from each edge up to the next one, as a data URI."""
 

@@ -18,6 +18,7 @@ from tuneyard_api.contracts.results import (
     PrepareResult,
     TrainResult,
 )
+from tuneyard_api.contracts.speed import Speed
 from tuneyard_api.contracts.termination import EvaluateReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.registry import BASE, format_measured, subject_of
@@ -158,7 +159,7 @@ def levels(scores: Mapping[str, Score], models: Mapping[str, Path]) -> list[Leve
             subject=subject,
             size_bytes=sum(path.stat().st_size for path in models[subject].rglob("*") if path.is_file()),
             memory_bytes=score.memory_bytes,
-            tokens_per_second=rounded(score.tokens_per_second),
+            **{name: rounded(getattr(score, name)) for name in Speed.model_fields},
             engine=score.engine,
             perplexity=round(perplexity.value(score), DECIMALS),
             kl=rounded(score.kl),
