@@ -24,7 +24,7 @@ from tuneyard_trainer.backends.peft.batching import Batching
 from tuneyard_trainer.backends.peft.callback import StageCallback
 from tuneyard_trainer.backends.peft.objective import Likelihood
 from tuneyard_trainer.backends.peft.validation import Validation
-from tuneyard_trainer.backends.run import check_gpus, finish, held_out, train
+from tuneyard_trainer.backends.run import begin, finish, held_out, train
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.runtime.errors import BadInput
 
@@ -34,10 +34,8 @@ OURS: Final = {"test_datasets": None, "eval_steps": None, "eval_sample_packing":
 
 def fine_tune(request: AxolotlRequest) -> TrainOutcome | None:
     """Trains an adapter. The first process of each pod returns an outcome; the first process of all writes it."""
+    begin(request)
     _check(request)
-    torch.set_num_threads(request.threads or torch.get_num_threads())
-    transformers.set_seed(request.training.seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
     os.chdir(request.config.parent)
     cfg = load_cfg(
         request.config.name,
@@ -50,15 +48,14 @@ def fine_tune(request: AxolotlRequest) -> TrainOutcome | None:
     validation = _add_callback(request, trainer, model)
     if request.resume:
         validation.load(request.resume)
-    train(trainer, request.resume)
+    diverged = train(trainer, request.resume)
     if not trainer.is_local_process_zero():
         return None
-    return finish(request, trainer, validation)
+    return finish(request, trainer, validation, diverged)
 
 
 def _check(request: AxolotlRequest) -> None:
-    """Raises BadInput for GPUs and kernels that are not here."""
-    check_gpus(request.gpus)
+    """Raises BadInput for kernels that are not here."""
     if request.training.attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise BadInput(
             reasons.INVALID_SPEC,

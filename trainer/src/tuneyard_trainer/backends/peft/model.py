@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 from transformers.utils import is_flash_attn_2_available
 
 from tuneyard_api import reasons
+from tuneyard_api.contracts.requests import TrainRequest
 from tuneyard_api.kinds.training import FULL, Training
 from tuneyard_trainer.backends.peft.backend import PeftRequest
 from tuneyard_trainer.model.adaptable import ALL_LINEAR, check_target_modules
@@ -122,7 +123,7 @@ def target_modules(request: PeftRequest) -> str | list[str]:
     return ALL_LINEAR if lora.target_modules == [ALL_LINEAR] else sorted(lora.target_modules)
 
 
-def save(model: Trainable, request: PeftRequest) -> None:
+def save(model: Trainable, request: TrainRequest) -> None:
     """Writes what was trained into request.output: an adapter, or a model in bfloat16."""
     if isinstance(model, PeftModel):
         save_adapter(model, request.output, request.model_uri)

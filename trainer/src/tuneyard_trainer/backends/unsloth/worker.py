@@ -28,7 +28,7 @@ from tuneyard_trainer.runtime.worker_main import worker_main
 
 def fine_tune(request: UnslothRequest) -> TrainOutcome:
     """Trains an adapter on the first GPU."""
-    check_gpus(1)
+    check_gpus(request)
     transformers.set_seed(request.training.seed)
     model = _model(request)
     rows = read_rows(request.rows)
@@ -46,8 +46,8 @@ def fine_tune(request: UnslothRequest) -> TrainOutcome:
     trainer.remove_callback(transformers.PrinterCallback)
     if request.resume:
         validation.load(request.resume)
-    train(trainer, request.resume)
-    return finish(request, trainer, validation)
+    diverged = train(trainer, request.resume)
+    return finish(request, trainer, validation, diverged)
 
 
 def _model(request: UnslothRequest) -> Any:
