@@ -48,6 +48,10 @@ pages: setup ## The reports in Chromium, which CHROMIUM may name: no page is wid
 ranks: ## The table of docs/lora-rank.md, from the jobs of examples/ranks in the current namespace
 	kubectl get finetunejobs -l tuneyard.dev/comparison=ranks -o json | python3 examples/ranks/compare.py
 
+.PHONY: tracking
+tracking: setup ## A training's metrics in a real MLflow server, which is downloaded first (600 MB); not in CI
+	$(RUN) pytest tests/tracking
+
 .PHONY: score
 score: setup ## kube-score on the chart's output; builds it first (1 minute); not in CI
 	$(RUN) pytest tests/score

@@ -209,7 +209,9 @@ CHECKS: Final[Mapping[str, Callable[[list[str], Reader], None]]] = {
     "uv": uv,
     "pytest": pytest_,
     "pip": pip,
-    **dict.fromkeys(("accelerate", "aws", "cat", "cd", "curl", "docker", "eval", "export", "git", "sed"), syntax),
+    **dict.fromkeys(
+        ("accelerate", "aws", "cat", "cd", "curl", "docker", "eval", "export", "git", "sed", "tensorboard"), syntax
+    ),
     "tests/integration/run": syntax,
 }
 

@@ -65,6 +65,7 @@ NOT_S3: Final = "not a URI of an S3 bucket: write s3://bucket/path"
 NOT_A_DIGEST: Final = "not a digest: write sha256:"
 ONE_SOURCE: Final = "validation takes exactly one of uri and fraction"
 HELD_OUT_ROWS: Final = "format, columns and ignore say how the rows of validation.uri are read: write a uri too"
+ROWS_OR_AUTO: Final = "write a number of rows from 1, or auto"
 ONE_LENGTH: Final = "training takes epochs or maxSteps, not both"
 NO_REFERENCE: Final = "dpo compares the model with what it is without its adapter: set method to lora or qlora"
 ONE_BOUND: Final = "a gate takes exactly one of maxRatio"
@@ -123,6 +124,11 @@ VERDICTS: Final = [
     Verdict("FineTuneJob", {"training": {"dpo": {"beta": 0.3}, "method": "qlora"}}),
     Verdict("FineTuneJob", {"training": {"dpo": {}, "method": "full"}}, NO_REFERENCE),
     Verdict("FineTuneJob", {"training": {"maxSteps": 5}}),
+    Verdict("FineTuneJob", {"training": {"microBatchSize": 4}}),
+    Verdict("FineTuneJob", {"training": {"microBatchSize": "auto"}}),
+    Verdict("FineTuneJob", {"training": {"microBatchSize": "most"}}, ROWS_OR_AUTO),
+    Verdict("FineTuneJob", {"training": {"microBatchSize": "4"}}, ROWS_OR_AUTO),
+    Verdict("FineTuneJob", {"training": {"microBatchSize": 0}}, ROWS_OR_AUTO),
     Verdict("FineTuneJob", {"training": {"epochs": 1, "maxSteps": 5}}, ONE_LENGTH),
     Verdict("FineTuneJob", _gates()),
     Verdict("FineTuneJob", _gates({"against": "base", "maxRatio": 1.5})),

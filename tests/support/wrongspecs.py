@@ -53,6 +53,12 @@ SCHEMA: Final = [
     _job({"export": {"formats": ["bf16", "bf16"]}}, "spec.export.formats", "write each once", "Duplicate value"),
     _job({"training": {"learningRte": 1}}, "spec.training.learningRte", "Did you mean learningRate?", "unknown field"),
     _job({"model": {"uri": "models/m"}}, "spec.model.uri", "write s3://bucket/path"),
+    _job({"training": {"microBatchSize": 0}}, "spec.training.microBatchSize", "write a number of rows from 1, or auto"),
+    _job(
+        {"training": {"microBatchSize": "most"}},
+        "spec.training.microBatchSize",
+        "write a number of rows from 1, or auto",
+    ),
     _job({"training": {"epochs": 1, "maxSteps": 5}}, "spec.training", "epochs or maxSteps, not both"),
     _job({"dataset": {}}, "spec.dataset.train", "is required: write where the training rows are"),
     _job({"export": {"formats": ["auto", "bf16"]}}, "spec.export.formats", "write one of them alone"),
@@ -161,6 +167,11 @@ DOUBTFUL: Final = [
         "FineTuneJob",
         _GPU | {"output": JOB["output"] | {"secretRef": {"name": "absent"}}},
         "spec.output.secretRef.name: there is no Secret absent yet",
+    ),
+    Doubtful(
+        "FineTuneJob",
+        _GPU | {"training": {"tracking": {"mlflow": {"secretRef": {"name": "absent"}}}}},
+        "spec.training.tracking.mlflow.secretRef.name: there is no Secret absent yet",
     ),
     Doubtful("FineTuneJob", _GPU | {"queueName": "absent"}, "spec.queueName: there is no LocalQueue absent yet"),
     Doubtful(

@@ -111,6 +111,22 @@ def test_the_fit_of_the_training() -> None:
     assert line(text, "s3://out/runs").endswith("/prepare/report.html")
 
 
+def test_where_a_run_is_tracked() -> None:
+    """While it runs, and when it has ended and the server lacks some of it."""
+    page = "https://mlflow.example/#/experiments/1/runs/a"
+    job = training()
+    job["status"]["progress"]["trackingURL"] = page
+    assert line(shown(render_job(job, NOW)), "MLflow") == f"MLflow {page}"
+    job["status"]["training"] = {
+        "mlflow": {"url": page, "lost": 7, "message": "it is away"},
+        "tensorboardURI": "s3://a/tensorboard",
+    }
+    text = shown(render_job(job, NOW))
+    assert line(text, "MLflow") == f"MLflow {page}"
+    assert line(text, "7 values") == "7 values are not in MLflow: it is away"
+    assert line(text, "TensorBoard") == "TensorBoard s3://a/tensorboard"
+
+
 def test_answers_that_are_left_out() -> None:
     cluster = new_job()
     cluster.step()

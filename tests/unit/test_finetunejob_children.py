@@ -39,6 +39,19 @@ class TestChildren:
             assert security["readOnlyRootFilesystem"] is True
             assert security["capabilities"] == {"drop": ["ALL"]}
 
+    def test_only_training_gets_the_secret_of_the_tracking_server(self) -> None:
+        tracking = {"mlflow": {"secretRef": {"name": "mlflow"}}}
+        for stage in STAGES:
+            pod = pod_of(stage, training={"tracking": tracking})
+            mounted = {item["name"]: item["mountPath"] for item in pod["containers"][0]["volumeMounts"]}
+            assert mounted.get("tracking") == ("/etc/tuneyard/tracking" if stage == "train" else None)
+            volumes = {volume["name"]: volume for volume in pod["volumes"]}
+            assert set(mounted) == set(volumes)
+            if stage == "train":
+                secret = volumes["tracking"]["secret"]
+                assert (secret["secretName"], secret["optional"]) == ("mlflow", True)
+        assert "tracking" not in str(pod_of("train"))
+
     def test_only_training_asks_for_gpus(self) -> None:
         resources = {
             "gpus": 2,

@@ -8,6 +8,7 @@ import pytest
 from support.memorystore import MemoryStore
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FitStatus
+from tuneyard_trainer.backends.microbatch import with_micro_batch_size
 from tuneyard_trainer.model.fit import activation_bytes, adapter_parameters, estimate_fit, sizes_of, weight_bytes
 from tuneyard_trainer.model.gpus import GIB, device_of, gpu_named
 from tuneyard_trainer.model.shape import ModelShape
@@ -191,6 +192,51 @@ def test_what_is_advised_fits() -> None:
     assert "training.microBatchSize" not in before.advice, "one row alone does not fit on an L4"
     after = estimated(L4, 1, method="qlora", gradientCheckpointing=True)
     assert after.verdict == "Fits"
+
+
+def micro_batch(resources: dict[str, Any], fit: dict[str, Any] | None = None, **training: Any) -> int | None:
+    given = spec(resources, fit, microBatchSize="auto", **training)
+    resolved = with_micro_batch_size(given, shape(QWEN3_8B, 36))
+    assert resolved.training.effective_batch_size == given.training.effective_batch_size
+    return resolved.training.given_micro_batch_size
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+@pytest.mark.parametrize("effective", [16, 24])
+@pytest.mark.parametrize("gib", [24.0, 40.0, 80.0, 140.0])
+def test_auto_is_as_many_rows_as_fit(gib: float, effective: int, method: str) -> None:
+    """One more row that divides the batch would be tight."""
+    training = {"effectiveBatchSize": effective, "method": method, "gradientCheckpointing": True}
+    rows = micro_batch({}, {"gpuMemoryGiB": gib}, **training)
+    assert rows is not None
+    assert effective % rows == 0
+    given = spec({}, {"gpuMemoryGiB": gib}, **training)
+    more = [size for size in range(rows + 1, effective + 1) if effective % size == 0]
+    verdicts = {size: estimate_fit(given, shape(QWEN3_8B, 36), size) for size in (rows, *more)}
+    said = {size: found.verdict for size, found in verdicts.items() if found}
+    assert said.pop(rows) == "Fits"
+    assert "Fits" not in said.values()
+    assert len(said) == len(more)
+
+
+def test_auto_where_nothing_fits_or_is_known() -> None:
+    assert micro_batch(L4) == 1, "not even one row fits"
+    assert micro_batch({"gpus": 1}) == 8, "the memory is not known: the default"
+    assert micro_batch(L4, method="full", effectiveBatchSize=4) == 4, "it is not estimated"
+    assert micro_batch({"gpus": 4}, {"gpuMemoryGiB": 500}) == 4, "of 16 rows a device has 4"
+    given = spec(L4, microBatchSize=2)
+    assert with_micro_batch_size(given, shape(QWEN3_8B, 36)) is given
+
+
+def test_prepare_estimates_for_the_rows_of_auto(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    given = spec({}, {"gpuMemoryGiB": 40}, microBatchSize="auto", gradientCheckpointing=True)
+    context = StageContext(stage="prepare", name="x", spec=given, store=MemoryStore(), work=tmp_path)
+    check_fit(context, shape(QWEN3_8B, 36))
+    assert context.fit is not None
+    assert context.fit.verdict == "Fits"
+    assert context.fit.micro_batch_size == micro_batch({}, {"gpuMemoryGiB": 40}, gradientCheckpointing=True)
+    assert f"{context.fit.micro_batch_size} rows at a time" in caplog.text
 
 
 def test_several_gpus_exchange_gradients() -> None:

@@ -1,6 +1,7 @@
 """`tuneyard gc`: what is deleted of old releases, and what never is."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,78 @@ def test_the_commit_mark_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert deleted[0].removesuffix("stage.json") == deleted[1]
 
 
+NOW = datetime.now(UTC).timestamp()
+DAY = 86400.0
+
+
+class WithFailures(Releases):
+    """And three runs that have not published: an old one, one that was written to yesterday, and the chain of a job."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, days in (("old", 40), ("young", 1), ("queued", 40)):
+            self.leave(f"{name} train", "train", days, "checkpoints/step-4/manifest.json", "stage.json")
+            self.leave(f"{name} prepare", "prepare", 40, "train/0.npy", "stage.json")
+        # Trained on the rows of a release, and stopped by its gates.
+        self.leave("gated", "publish", 40, "evaluation.json")
+
+    def leave(self, name: str, stage: Stage, days: float, *files: str) -> None:
+        for number, file in enumerate(files):
+            uri = f"{ROOT}/runs/{hexed(name)}/{stage}/{file}"
+            self.write(uri, b"12345")
+            self.modified[uri] = NOW - (days + number) * DAY
+
+    def unpublished_left(self) -> set[str]:
+        return {name for name in self.stages_left() if not name[-1].isdigit()} - {"one", "three"}
+
+
+QUEUED = json.dumps({"status": {"stages": [{"digest": hexed("queued train")}, {"digest": hexed("queued prepare")}]}})
+
+
+def test_unpublished_runs_stay_unless_asked_for() -> None:
+    store = WithFailures()
+    before = store.unpublished_left()
+    collect(store, OUTPUT, None, "", deletes=True)
+    assert store.unpublished_left() == before
+    assert len(before) == 7
+
+
+def test_old_unpublished_stages_go() -> None:
+    """Without output.keep all releases stay; what a job in the cluster names stays, as does what was written lately."""
+    store = WithFailures()
+    released = store.stages_left() - store.unpublished_left()
+    lines = collect(store, Output(uri=ROOT), None, QUEUED, unpublished_days=30, deletes=True)
+    assert store.unpublished_left() == {"young train", "queued train", "queued prepare"}
+    assert store.stages_left() - store.unpublished_left() == released
+    told = sorted(line.split()[-1] for line in lines if "unpublished" in line)
+    assert told == ["prepare", "prepare", "publish", "train"]
+    assert lines[-1].startswith("4 stages")
+
+
+def test_a_dry_run_deletes_no_unpublished_stage() -> None:
+    store = WithFailures()
+    before = dict(store.objects)
+    lines = collect(store, Output(uri=ROOT), None, None, unpublished_days=30, deletes=False)
+    assert store.objects == before
+    assert sum("unpublished" in line for line in lines) == 6
+
+
+def test_the_age_is_that_of_the_newest_object() -> None:
+    store = WithFailures()
+    store.leave("old train", "train", 2, "checkpoints/step-8/manifest.json")
+    collect(store, Output(uri=ROOT), None, QUEUED, unpublished_days=30, deletes=True)
+    assert "old train" in store.unpublished_left()
+
+
+def test_what_is_no_stage_is_left_alone() -> None:
+    store = MemoryStore()
+    names = [f"{ROOT}/runs/{hexed('a')}/notes/x", f"{ROOT}/runs/mine/train/x", f"{ROOT}/memory/x.json"]
+    for name in names:
+        store.write(name, b"x")
+    collect(store, Output(uri=ROOT), None, "", unpublished_days=1, deletes=True)
+    assert sorted(store.objects) == sorted(names)
+
+
 @pytest.mark.parametrize(
     ("output", "in_use", "says"),
     [(Output(uri=ROOT), "", "output.keep is not set"), (OUTPUT, None, "kubectl get finetunejobs,modelservers -A")],
@@ -137,3 +210,10 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert main(["gc", str(tmp_path / "job.yaml"), "--in-use", str(tmp_path / "objects.json"), "--delete"]) == 0
     assert "4 stages" in capsys.readouterr().out
     assert store.stages_left() == {"three", *of(2), "one", *of(0)}
+
+    store.write(f"{ROOT}/runs/{hexed('left')}/train/stage.json", b"{}")
+    options = ["--unpublished-days", "7", "--in-use", str(tmp_path / "objects.json")]
+    assert main(["gc", str(tmp_path / "job.yaml"), *options]) == 0
+    assert "unpublished train" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["gc", str(tmp_path / "job.yaml"), "--unpublished-days", "0"])

@@ -101,7 +101,7 @@ def make(store: MemoryStore, tmp_path: Path) -> Make:
 
 
 def micro(rungs: Rungs) -> int | None:
-    return rungs.rung.training.micro_batch_size
+    return rungs.rung.training.given_micro_batch_size
 
 
 def test_a_pod_begins_where_the_one_before_it_was(make: Make) -> None:

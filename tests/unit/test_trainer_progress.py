@@ -60,7 +60,7 @@ def test_http_endpoints() -> None:
     server = serve_progress(progress, 0)
     assert server is not None
     port = int(server.server_address[1])
-    unknown = dict.fromkeys(("loss", "validationLoss", "tokensPerSecond", "etaSeconds", "message"))
+    unknown = dict.fromkeys(("loss", "validationLoss", "tokensPerSecond", "etaSeconds", "message", "trackingUrl"))
     try:
         status, body = get(port, "/progress")
         assert (status, json.loads(body)) == (200, {"stage": "train", "percent": 7, "step": 1, "steps": 2} | unknown)

@@ -13,7 +13,13 @@ from tuneyard_api.contracts.results import (
 )
 from tuneyard_api.contracts.termination import PublishReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
-from tuneyard_api.kinds.finetunejob_status import CurvePoint, GateStatus, Measurement, TrainingStatus
+from tuneyard_api.kinds.finetunejob_status import (
+    CurvePoint,
+    GateStatus,
+    Measurement,
+    MlflowStatus,
+    TrainingStatus,
+)
 from tuneyard_api.kinds.modelserver import ModelServerSpec
 from tuneyard_api.stages import STAGES
 from tuneyard_trainer.commands.local_run import summary
@@ -99,10 +105,13 @@ def release() -> Release:
         dataset=DatasetSummary(rows_in=1200, rows_kept=1150, dropped={"duplicate": 50}, tokens=98765, digest=DIGEST),
         training=TrainingStatus(
             steps=40,
+            micro_batch_size=4,
             kept_step=30,
             loss=1.2,
             verdict="Overfitting after step 30.",
             curve=[CurvePoint(step=30, loss=1.3, validation_loss=1.2345678)],
+            tensorboard_uri="s3://out/tensorboard",
+            mlflow=MlflowStatus(url="https://mlflow.example/#/experiments/1/runs/a", run_id="a"),
         ),
     )
 
@@ -115,7 +124,9 @@ def test_model_card(release: Release) -> None:
         "1,150 of 1,200",
         "98,765",
         "1.235",
-        "Trained 40 steps; the adapter is that of step 30. Overfitting after step 30.",
+        "Trained 40 steps of 16 rows, 4 at a time on a device; the adapter is that of step 30. Overfitting after",
+        "The run in MLflow: https://mlflow.example/#/experiments/1/runs/a",
+        "Event files for TensorBoard: `s3://out/tensorboard`",
         "**int8**",
         "| gptq | perplexity |",
         f"s3://out/runs/{'d' * 64}/prepare/report.html",

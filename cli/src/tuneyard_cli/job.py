@@ -118,6 +118,7 @@ def _facts(job: Json) -> Iterator[tuple[str, RenderableType]]:
     if fit := here.get("fit"):
         status_of_fit = FitStatus.model_validate(fit, extra="ignore")
         yield from zip(_labels("GPU fit"), filter(None, (status_of_fit.text, status_of_fit.advice)), strict=False)
+    yield from _tracking(here)
     evaluation = here.get("evaluation", {})
     for metric, values in by_metric(evaluation).items():
         yield f"{metric[0].upper()}{metric[1:]}", values_text(values)
@@ -131,6 +132,17 @@ def _facts(job: Json) -> Iterator[tuple[str, RenderableType]]:
         yield "", recommended["digest"]
     if report := evaluation.get("reportURI"):
         yield "Report", report
+
+
+def _tracking(here: Json) -> Iterator[tuple[str, RenderableType]]:
+    """Where the metrics of the training are shown; while it runs, its progress has the address."""
+    training = here.get("training", {})
+    mlflow = training.get("mlflow", {})
+    lost = f"{mlflow['lost']} values are not in MLflow: {mlflow.get('message', '')}" if mlflow.get("lost") else ""
+    address = mlflow.get("url") or here.get("progress", {}).get("trackingURL")
+    yield from zip(_labels("MLflow"), filter(None, (address, lost)), strict=False)
+    if events := training.get("tensorboardURI"):
+        yield "TensorBoard", events
 
 
 def _last_failures(job: Json) -> list[str]:

@@ -18,7 +18,7 @@ def structural(schema: Json, definitions: Json) -> Json:
         target = definitions[schema["$ref"].rsplit("/", 1)[1]]
         return structural(target | {key: value for key, value in schema.items() if key != "$ref"}, definitions)
     if schema.get("x-kubernetes-int-or-string"):
-        return _keep(schema, "description") | {"x-kubernetes-int-or-string": True}
+        return _keep(schema, "description", "x-kubernetes-validations") | {"x-kubernetes-int-or-string": True}
     if "anyOf" in schema:
         (option,) = [option for option in schema["anyOf"] if option.get("type") != "null"]
         rest = {key: value for key, value in schema.items() if key != "anyOf"}

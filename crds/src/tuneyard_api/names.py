@@ -34,6 +34,7 @@ Stage = Literal["prepare", "train", "export", "evaluate", "publish"]
 JOB_DIR: Final = "/etc/tuneyard/job"
 JOB_FILE: Final = f"{JOB_DIR}/job.json"
 CREDENTIALS_DIR: Final = "/etc/tuneyard/s3"
+TRACKING_DIR: Final = "/etc/tuneyard/tracking"
 API_KEY_DIR: Final = "/etc/tuneyard/auth"
 API_KEY_FILE: Final = f"{API_KEY_DIR}/key"
 WORK_DIR: Final = "/work"

@@ -71,7 +71,7 @@ def _prepare_part(spec: FineTuneJobSpec) -> dict[str, Any]:
 
 
 # Of spec.training: they change how safely a run gets to its result, not the result.
-WITHOUT_EFFECT: Final = ("checkpoints", "oomRecovery")
+WITHOUT_EFFECT: Final = ("checkpoints", "oomRecovery", "tracking")
 
 
 def _train_part(spec: FineTuneJobSpec) -> dict[str, Any]:

@@ -19,6 +19,7 @@ class ProgressReport(Contract):
     tokens_per_second: float | None = None
     eta_seconds: int | None = None
     message: str | None = None
+    tracking_url: str | None = Field(default=None, description="Of the run in a tracking server.")
 
     def status(self) -> Progress:
         """The progress as a FineTuneJob's status shows it."""
@@ -31,6 +32,7 @@ class ProgressReport(Contract):
             tokens_per_second=round(self.tokens_per_second, 1) if self.tokens_per_second is not None else None,
             eta=duration(self.eta_seconds) if self.eta_seconds is not None else None,
             message=self.message,
+            tracking_url=self.tracking_url,
         )
 
 

@@ -54,6 +54,7 @@ class TrainRequest(WorkerRequest):
         default=Path("native"),
         description="Directory for files with which the backend's library trains the same by itself.",
     )
+    events: Path = Field(default=Path("events"), description="Directory for event files of TensorBoard.")
     stop_file: Path = Field(description="When this file appears, write a checkpoint and stop.")
     memory_savers: tuple[str, ...] = Field(
         default=(), description="What the worker does to need less memory; of the names that its backend lists."
@@ -169,6 +170,14 @@ class TrainingProgress(Contract):
     tokens_per_second: float
 
 
+class MetricsLogged(Contract):
+    """The metrics of a step, by the names that they have in TensorBoard and in a tracking server."""
+
+    event: Literal["metrics"] = "metrics"
+    step: int
+    metrics: dict[str, float] = Field(description="Finite numbers, such as train/loss.")
+
+
 class CheckpointWritten(Contract):
     event: Literal["checkpoint"] = "checkpoint"
     step: int
@@ -202,6 +211,7 @@ class WorkerResult(Contract):
 
 
 WorkerEvent = Annotated[
-    TrainingProgress | CheckpointWritten | ItemsDone | WorkerFailed | WorkerResult, Field(discriminator="event")
+    TrainingProgress | MetricsLogged | CheckpointWritten | ItemsDone | WorkerFailed | WorkerResult,
+    Field(discriminator="event"),
 ]
 WORKER_EVENT: TypeAdapter[WorkerEvent] = TypeAdapter(WorkerEvent)

@@ -59,7 +59,8 @@ def _with_curve(training: TrainingStatus, count: int) -> TrainingStatus:
 
 def _summary(training: TrainingStatus) -> TrainingStatus:
     """The training without what its own report has told."""
-    return _with_curve(training, 0).model_copy(update={"spikes": [], "rungs": []})
+    told: dict[str, Any] = {"spikes": [], "rungs": [], "tensorboard_uri": None, "mlflow": None}
+    return _with_curve(training, 0).model_copy(update=told)
 
 
 class TrainReport(Contract):
@@ -76,10 +77,10 @@ class TrainReport(Contract):
         return cls(training=_with_curve(training, CURVE_POINTS))
 
     def reduced(self) -> Iterator[Self]:
-        """Versions with fewer points of the curve, and then without spikes."""
+        """Versions with fewer points of the curve, and then without spikes and addresses."""
         for count in (CURVE_POINTS // 2, CURVE_POINTS // 4, 0):
             yield self.model_copy(update={"training": _with_curve(self.training, count)})
-        bare = _with_curve(self.training, 0).model_copy(update={"spikes": []})
+        bare = _with_curve(self.training, 0).model_copy(update={"spikes": [], "tensorboard_uri": None, "mlflow": None})
         yield self.model_copy(update={"training": bare})
 
 

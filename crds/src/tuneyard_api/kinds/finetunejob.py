@@ -250,7 +250,7 @@ class FineTuneJobSpec(Model):
                 "the rows of a step are divided among all GPUs: write a multiple of resources.nodes x resources.gpus "
                 "x training.microBatchSize",
                 lambda spec: spec.training.effective_batch_size
-                % (spec.resources.devices * (spec.training.micro_batch_size or 1))
+                % (spec.resources.devices * (spec.training.given_micro_batch_size or 1))
                 == 0,
                 field="training.effectiveBatchSize",
             ),

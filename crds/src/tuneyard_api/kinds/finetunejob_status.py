@@ -56,6 +56,9 @@ class Progress(Model):
     tokens_per_second: float | None = None
     eta: str | None = Field(default=None, description="For example 4m10s.")
     message: str | None = None
+    tracking_url: str | None = Field(
+        default=None, alias="trackingURL", description="Of the run in the server that spec.training.tracking names."
+    )
 
 
 class AnswersStatus(Model):
@@ -101,6 +104,7 @@ class FitStatus(Model):
     required_gib: float = Field(alias="requiredGiB", description="Of each GPU, or of the pod where there is none.")
     available_gib: float | None = Field(default=None, alias="availableGiB")
     device: str = Field(description="What the memory is compared with, for example nvidia-l4.")
+    micro_batch_size: int | None = Field(default=None, description="Rows per forward pass that it is estimated for.")
     parts: dict[str, float] = Field(description="GiB of each part: weights, adapter, gradients, optimizer, ...")
     advice: str | None = None
 
@@ -145,11 +149,21 @@ class LossSpike(Model):
     rows: list[SpikeRow] = Field(description="The rows of the step with the highest loss.")
 
 
+class MlflowStatus(Model):
+    """The run in the MLflow server that spec.training.tracking names."""
+
+    url: str | None = Field(default=None, description="Of the run's page; absent: the server was never reached.")
+    run_id: str | None = Field(default=None, alias="runID")
+    lost: int = Field(default=0, description="Values that the server has not got.")
+    message: str | None = Field(default=None, description="Why it has not got them.")
+
+
 class TrainingStatus(Model):
     """The course of the training."""
 
     steps: int = Field(description="Optimizer steps that were done.")
     kept_step: int = Field(description="The step whose weights are exported.")
+    micro_batch_size: int | None = Field(default=None, description="Rows per forward pass and device, at the end.")
     stopped_early: bool = False
     size_bytes: int | None = Field(default=None, description="Of the adapter, or of the model of a full tuning.")
     loss: float | None = Field(default=None, description="Mean over the last steps, in nats per token.")
@@ -159,6 +173,10 @@ class TrainingStatus(Model):
         default=[], description="What the run did, one after the other, because its memory did not suffice."
     )
     spikes: list[LossSpike] = Field(default=[], description="Steps whose loss stood out, the first few.")
+    tensorboard_uri: str | None = Field(
+        default=None, alias="tensorboardURI", description="Where the event files for TensorBoard lie."
+    )
+    mlflow: MlflowStatus | None = Field(default=None, description="Absent: spec.training.tracking names no server.")
 
 
 class Fidelity(Model):

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tuneyard_api.base import Model, Passed
+from tuneyard_api.kinds.tracking import Tracking
 from tuneyard_api.registry import BACKENDS, OneOf, described
-from tuneyard_api.rules import Rule
+from tuneyard_api.rules import Rule, validations, violated
 
 FULL: Final = "full"
 """The method that trains every parameter, and so makes a model rather than an adapter."""
@@ -23,6 +24,28 @@ def _learning_rate(data: dict[str, Any]) -> float:
     if data.get("dpo") is not None:
         return DPO_LEARNING_RATE
     return LEARNING_RATES.get(data.get("method", ""), LEARNING_RATES["lora"])
+
+
+AUTO: Final = "auto"
+ROWS_OR_AUTO: Final = Rule(
+    "write a number of rows from 1, or auto",
+    lambda size: size == AUTO or (type(size) is int and size >= 1),
+    cel="type(self) == int ? self >= 1 : self == 'auto'",
+)
+
+
+def _check_rows(size: Any) -> Any:
+    """One error where the two types of the field would give two."""
+    if not ROWS_OR_AUTO.accepts(size):
+        raise violated(ROWS_OR_AUTO.message)
+    return size
+
+
+MicroBatchSize = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(_check_rows),
+    Field(json_schema_extra={"x-kubernetes-int-or-string": True, **validations([ROWS_OR_AUTO])}),
+]
 
 
 class Lora(Model):
@@ -96,11 +119,11 @@ class Training(Model):
     effective_batch_size: int = Field(
         default=16, ge=1, le=65536, description="Rows per optimizer step, over all GPUs and nodes. Default: 16."
     )
-    micro_batch_size: int | None = Field(
+    micro_batch_size: MicroBatchSize | None = Field(
         default=None,
-        ge=1,
-        description="Rows per forward pass and device. Default: the largest of 1, 2, 4, 8 that "
-        "divides effectiveBatchSize.",
+        description="Rows per forward pass and device. auto: as many as fit by the estimate of prepare, or the default "
+        "where nothing can be estimated (status.fit). Default: the largest of 1, 2, 4, 8 that divides "
+        "effectiveBatchSize.",
     )
     max_length: int = Field(default=1024, ge=8, le=1048576, description="Tokens per row. Default: 1024.")
     precision: Literal["bf16", "fp32"] = Field(default="bf16", description="Default: bf16.")
@@ -134,11 +157,21 @@ class Training(Model):
     )
     seed: int = Field(default=42, ge=0, le=4294967295, description="Default: 42.")
     checkpoints: Checkpoints = Checkpoints()
+    tracking: Tracking | None = Field(
+        default=None,
+        description="Servers that get the metrics of the run while it runs. Event files for TensorBoard are written in "
+        "any case. Default: none.",
+    )
     overrides: Passed | None = Field(
         default=None,
         description="More settings of the backend, by its own names: for axolotl those of its config.yaml. What other "
         "fields set is refused here.",
     )
+
+    @property
+    def given_micro_batch_size(self) -> int | None:
+        """None: it is not given as a number."""
+        return None if self.micro_batch_size == AUTO else self.micro_batch_size
 
     @property
     def patience(self) -> int | None:

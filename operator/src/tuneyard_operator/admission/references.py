@@ -40,6 +40,9 @@ def advice(spec: Model) -> list[str]:
 
 def _of_job(spec: FineTuneJobSpec) -> Iterator[Reference]:
     yield from _secret("spec.output.secretRef.name", spec.output.secret_ref, "the job fails with CredentialsMissing")
+    if spec.training.tracking and (mlflow := spec.training.tracking.mlflow):
+        path = "spec.training.tracking.mlflow.secretRef.name"
+        yield from _secret(path, mlflow.secret_ref, "MLflow gets no metrics")
     if spec.queue_name:
         yield Reference("spec.queueName", "LocalQueue", spec.queue_name, "training waits")
     yield from _priority_class(spec.priority_class_name)

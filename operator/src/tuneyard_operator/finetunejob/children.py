@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from tuneyard_api import names
+from tuneyard_api.base import SecretRef
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import Stage
 from tuneyard_api.quantity import cpu_threads
@@ -140,6 +141,7 @@ def _pod(
     mounted = [
         (config, {"name": "job", "mountPath": names.JOB_DIR, "readOnly": True}),
         *podspec.credentials(spec.output.secret_ref),
+        *podspec.secret_files("tracking", names.TRACKING_DIR, _tracking_secret(spec, stage)),
         podspec.scratch("work", names.WORK_DIR),
         podspec.scratch("tmp", "/tmp"),  # noqa: S108 - the pod's own
         podspec.scratch("shm", "/dev/shm", memory=True),  # noqa: S108 - tensors between processes
@@ -169,6 +171,12 @@ def _pod(
         "containers": [container],
         "volumes": [volume for volume, _ in mounted],
     }
+
+
+def _tracking_secret(spec: FineTuneJobSpec, stage: Stage) -> SecretRef | None:
+    """Only the training is tracked."""
+    tracking = spec.training.tracking if stage == "train" else None
+    return tracking.mlflow.secret_ref if tracking and tracking.mlflow else None
 
 
 def _environment(

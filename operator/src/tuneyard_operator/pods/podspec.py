@@ -37,11 +37,16 @@ def scratch(volume: str, path: str, *, memory: bool = False) -> tuple[Json, Json
 
 
 def credentials(secret: SecretRef | None) -> list[tuple[Json, Json]]:
-    """(volume, mount) of the Secret. It is optional: the pod starts without it, and says which Secret is missing."""
+    """(volume, mount) of the Secret of the store."""
+    return secret_files("s3", CREDENTIALS_DIR, secret)
+
+
+def secret_files(volume: str, path: str, secret: SecretRef | None) -> list[tuple[Json, Json]]:
+    """(volume, mount) of a Secret. It is optional: the pod starts without it, and says which Secret is missing."""
     if secret is None:
         return []
-    volume = {"name": "s3", "secret": {"secretName": secret.name, "optional": True, "defaultMode": 0o440}}
-    return [(volume, {"name": "s3", "mountPath": CREDENTIALS_DIR, "readOnly": True})]
+    source = {"secretName": secret.name, "optional": True, "defaultMode": 0o440}
+    return [({"name": volume, "secret": source}, {"name": volume, "mountPath": path, "readOnly": True})]
 
 
 def image_settings(settings: Settings) -> Json:

@@ -24,7 +24,7 @@ POD_KILLED: Final = "the pod was killed because it used more memory than its lim
 # Of spec.training, what does not change the memory that a run needs.
 WITHOUT_EFFECT: Final = (
     *("epochs", "maxSteps", "learningRate", "scheduler", "warmupRatio", "evalSteps", "keep", "earlyStopping", "seed"),
-    *("checkpoints", "oomRecovery"),
+    *("checkpoints", "oomRecovery", "tracking"),
 )
 
 

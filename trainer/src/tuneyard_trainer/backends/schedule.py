@@ -25,13 +25,13 @@ def total_steps(training: Training, rows: int) -> int:
 
 
 def micro_batch_size(training: Training, devices: int = 1) -> int:
-    """Rows per forward pass and device.
+    """Rows per forward pass and device; of auto, the default.
 
     Raises:
         BadInput: effectiveBatchSize is not a multiple of microBatchSize times the number of devices.
     """
     per_device, rest = divmod(training.effective_batch_size, devices)
-    micro = training.micro_batch_size or max(size for size in (1, 2, 4, 8) if per_device % size == 0)
+    micro = training.given_micro_batch_size or max(size for size in (1, 2, 4, 8) if per_device % size == 0)
     if rest or per_device % micro:
         raise BadInput(
             reasons.INVALID_SPEC,

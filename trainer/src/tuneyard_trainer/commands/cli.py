@@ -28,6 +28,7 @@ from tuneyard_trainer.runtime.progress import Progress, serve_progress
 from tuneyard_trainer.runtime.rendezvous import group_from
 from tuneyard_trainer.runtime.stage_runner import Outcome, digests_from, failure
 from tuneyard_trainer.stages import run_stage
+from tuneyard_trainer.tracking.secret import files_of
 
 log = logging.getLogger("tuneyard")
 
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("stage", choices=list(STAGES))
     stage.add_argument("--job", type=Path, default=Path(names.JOB_FILE), help="default: %(default)s")
     stage.add_argument("--credentials", type=Path, default=Path(names.CREDENTIALS_DIR), help="default: %(default)s")
+    stage.add_argument("--tracking", type=Path, default=Path(names.TRACKING_DIR), help="default: %(default)s")
     stage.add_argument("--workdir", type=Path, default=Path(names.WORK_DIR), help="default: %(default)s")
     stage.set_defaults(command=_stage)
 
@@ -66,13 +68,20 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("-o", "--output", choices=["yaml", "json"], default="yaml", help="default: %(default)s")
     push.set_defaults(command=_push)
 
-    gc = commands.add_parser("gc", help="delete releases that are neither among the newest nor in use")
+    gc = commands.add_parser("gc", help="delete old releases, and what runs have left that never published")
     gc.add_argument("file", type=Path, help="a YAML file with a FineTuneJob: its output.uri, and output.keep")
     gc.add_argument("--keep", type=int, help="releases that stay in any case; default: output.keep")
     gc.add_argument(
         "--in-use",
         metavar="FILE",
         help="what the cluster uses: the output of `kubectl get finetunejobs,modelservers -A -o json`; - is stdin",
+    )
+    gc.add_argument(
+        "--unpublished-days",
+        metavar="DAYS",
+        type=_days,
+        help="delete what runs have left that never published, where nothing was written for so many days; default: "
+        "it stays",
     )
     gc.add_argument("--delete", action="store_true", help="delete; default: only say what would be deleted")
     gc.add_argument("--credentials", type=Path, help="a directory with the Secret's files; default: AWS_* variables")
@@ -109,6 +118,12 @@ def _pairs(text: str) -> dict[str, str]:
     return pairs
 
 
+def _days(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 1")
+    return int(text)
+
+
 def _stage(options: argparse.Namespace) -> int:
     """Writes a termination message, whatever happens."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
@@ -137,6 +152,7 @@ def _context(options: argparse.Namespace, progress: Progress, stopping: threadin
         work=options.workdir.absolute(),
         digests=digests_from(os.environ),
         threads=int(threads) if threads else None,
+        tracking=files_of(options.tracking),
         pods_killed=int(os.environ.get(names.ENV_PODS_KILLED, "0")),
         group=group_from(os.environ, job.spec.resources.nodes),
         progress=progress,
@@ -186,6 +202,7 @@ def _gc(options: argparse.Namespace) -> int:
             read_job_yaml(options.file).spec.output,
             options.keep,
             _text(options.in_use) if options.in_use else None,
+            unpublished_days=options.unpublished_days,
             deletes=options.delete,
         )
     except StageError as error:

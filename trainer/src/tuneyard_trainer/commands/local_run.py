@@ -1,6 +1,7 @@
 """`tuneyard run`: all stages on this machine, by the same code as in the cluster, with progress bars."""
 
 import logging
+import os
 import shutil
 import sys
 import threading
@@ -23,6 +24,7 @@ from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.progress import Progress
 from tuneyard_trainer.runtime.stage_runner import Outcome
 from tuneyard_trainer.stages import run_stage
+from tuneyard_trainer.tracking.secret import variables_of
 
 log = logging.getLogger("tuneyard")
 
@@ -63,6 +65,7 @@ def _run_stages(
             work=work / stage.name,
             digests=digests,
             threads=threads,
+            tracking=variables_of(os.environ),
             progress=Progress(stage.name, partial(show, bars, bar)),
             stopping=stopping,
             log=log,

@@ -2,12 +2,15 @@
 
 A release names the digest of each of its stages, and releases share the stages that their specs agree on. A stage is
 deleted when only deleted releases name it.
+
+With --unpublished-days it deletes, too, what runs have left that never published: stages that no release names, that
+are not in use, and into which nothing was written for so long.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple, get_args
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.results import RELEASE_FILE, STAGE_MARK, Release, stage_uri
@@ -38,6 +41,15 @@ class Published(NamedTuple):
         return self.artifacts | set(self.stages.values())
 
 
+class Unpublished(NamedTuple):
+    """A stage of a run that has no release."""
+
+    digest: str
+    stage: Stage
+    at: datetime
+    """When something was written there last."""
+
+
 class Decision(NamedTuple):
     """What happens to the releases, newest first, and why."""
 
@@ -52,6 +64,27 @@ def find_releases(store: Store, output_uri: str) -> list[Published]:
     root = f"{output_uri.rstrip('/')}/runs/"
     found = [item for item in store.list(root) if item.uri.endswith(f"/publish/{RELEASE_FILE}")]
     return sorted((_read(store, item.uri, item.modified) for item in found), key=lambda item: item.at, reverse=True)
+
+
+def find_unpublished(store: Store, output_uri: str, releases: Sequence[Published]) -> list[Unpublished]:
+    """The stages below spec.output.uri that no release names, oldest first."""
+    root = f"{output_uri.rstrip('/')}/runs/"
+    published = {digest for release in releases for digest in release.stages.values()}
+    written: dict[tuple[str, Stage], float] = {}
+    for item in store.list(root):
+        digest, _, rest = item.uri.removeprefix(root).partition("/")
+        stage = next((name for name in get_args(Stage) if rest.startswith(f"{name}/")), None)
+        if stage and DIGEST.fullmatch(digest) and digest not in published:
+            key = digest, stage
+            written[key] = max(item.modified, written.get(key, item.modified))
+    found = [Unpublished(*key, datetime.fromtimestamp(at, UTC)) for key, at in written.items()]
+    return sorted(found, key=lambda stage: stage.at)
+
+
+def outdated(stages: Sequence[Unpublished], in_use: str, before: datetime) -> list[Unpublished]:
+    """Of these stages those that go: not in use, and last written before that time."""
+    used = set(DIGEST.findall(in_use))
+    return [stage for stage in stages if stage.digest not in used and stage.at < before]
 
 
 def _read(store: Store, uri: str, modified: float) -> Published:
@@ -97,20 +130,47 @@ def delete(store: Store, output_uri: str, doomed: Mapping[str, Stage]) -> None:
             store.delete_prefix(f"{stage_uri(output_uri, digest, stage)}/")
 
 
-def collect(store: Store, output: Output, keep: int | None, in_use: str | None, *, deletes: bool) -> list[str]:
+def collect(
+    store: Store,
+    output: Output,
+    keep: int | None,
+    in_use: str | None,
+    *,
+    unpublished_days: int | None = None,
+    deletes: bool,
+) -> list[str]:
     """Says what goes and what stays, a line each, and deletes it if asked to.
 
     Args:
         keep: in place of output.keep.
         in_use: the objects of the cluster, as text; None: not known.
+        unpublished_days: the age at which stages without a release go; None: they stay.
 
     Raises:
-        BadInput: neither says how many releases stay, or something would be deleted without knowing what is in use.
+        BadInput: nothing says what may go, or something would be deleted without knowing what is in use.
     """
     keep = output.keep if keep is None else keep
-    if keep is None:
+    _check(keep, in_use, unpublished_days, deletes)
+    try:
+        releases = find_releases(store, output.uri)
+        decision = decide(releases, len(releases) if keep is None else keep, in_use or "")
+        left = _left_behind(store, output.uri, releases, in_use or "", unpublished_days)
+        doomed = decision.doomed | {stage.digest: stage.stage for stage in left}
+        size = sum(_bytes(store, output.uri, doomed))
+        if deletes:
+            delete(store, output.uri, doomed)
+    except StoreError as error:
+        raise from_store(error) from error
+    total = f"{len(doomed)} stages, {size / 1e6:.1f} MB{'' if deletes else DRY_RUN}"
+    return [*told(decision), *(f"delete  {_line(stage)}  unpublished {stage.stage}" for stage in left), total]
+
+
+def _check(keep: int | None, in_use: str | None, unpublished_days: int | None, deletes: bool) -> None:
+    if keep is None and unpublished_days is None:
         raise BadInput(
-            reasons.INVALID_SPEC, "output.keep is not set, so that all releases stay", "Set it, or give --keep."
+            reasons.INVALID_SPEC,
+            "output.keep is not set, so that all releases stay",
+            "Set it, or give --keep or --unpublished-days.",
         )
     if deletes and in_use is None:
         raise BadInput(
@@ -118,14 +178,14 @@ def collect(store: Store, output: Output, keep: int | None, in_use: str | None, 
             "What the cluster uses is not known",
             "Give it: kubectl get finetunejobs,modelservers -A -o json | tuneyard gc FILE --in-use - --delete",
         )
-    try:
-        decision = decide(find_releases(store, output.uri), keep, in_use or "")
-        size = sum(_bytes(store, output.uri, decision.doomed))
-        if deletes:
-            delete(store, output.uri, decision.doomed)
-    except StoreError as error:
-        raise from_store(error) from error
-    return [*told(decision), f"{len(decision.doomed)} stages, {size / 1e6:.1f} MB{'' if deletes else DRY_RUN}"]
+
+
+def _left_behind(
+    store: Store, output_uri: str, releases: Sequence[Published], in_use: str, days: int | None
+) -> list[Unpublished]:
+    if days is None:
+        return []
+    return outdated(find_unpublished(store, output_uri, releases), in_use, datetime.now(UTC) - timedelta(days=days))
 
 
 def told(decision: Decision) -> Iterator[str]:
@@ -136,8 +196,8 @@ def told(decision: Decision) -> Iterator[str]:
         yield f"delete  {_line(release)}"
 
 
-def _line(release: Published) -> str:
-    return f"{release.digest[:12]}  {release.at:%Y-%m-%d %H:%M}"
+def _line(item: Published | Unpublished) -> str:
+    return f"{item.digest[:12]}  {item.at:%Y-%m-%d %H:%M}"
 
 
 def _bytes(store: Store, output_uri: str, doomed: Mapping[str, Stage]) -> Iterator[int]:

@@ -72,9 +72,24 @@ def estimate_fit(spec: FineTuneJobSpec, shape: ModelShape, micro: int) -> FitSta
         required_gib=round(required, 1),
         available_gib=None if device.gib is None else round(device.gib, 1),
         device=device.name,
+        micro_batch_size=micro,
         parts={name: round(gib, 2) for name, gib in parts.items()},
         advice=None if verdict == "Fits" else _advice(spec, shape, sizes, micro, device),
     )
+
+
+def largest_fitting(spec: FineTuneJobSpec, shape: ModelShape) -> int | None:
+    """The most rows of a micro batch, of those that divide a device's share of a step, that fit with a margin.
+
+    At least 1, whether that fits or not; None where the sizes of the model, or the memory, are not known.
+    """
+    sizes, device = sizes_of(shape), device_of(spec)
+    if sizes is None or device.gib is None:
+        return None
+    per_device = spec.training.effective_batch_size // spec.resources.devices
+    divisors = [rows for rows in range(per_device, 1, -1) if per_device % rows == 0]
+    room = TIGHT * device.gib
+    return next((rows for rows in divisors if sum(parts_in_gib(spec, shape, sizes, rows).values()) <= room), 1)
 
 
 def sizes_of(shape: ModelShape) -> Sizes | None:

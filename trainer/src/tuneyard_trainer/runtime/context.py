@@ -40,6 +40,8 @@ class StageContext:
     """The memory that the training needs; prepare estimates it."""
     pods_killed: int = 0
     """Earlier pods of the stage that the kernel killed because they used more memory than their limit."""
+    tracking: dict[str, str] = field(default_factory=dict)
+    """The keys and values of the Secret that spec.training.tracking names, or variables of `tuneyard run`."""
     group: Group = SINGLE_NODE
     """The pods that run this stage together."""
     progress: Progress = field(default_factory=lambda: Progress(""))

@@ -49,6 +49,13 @@ class Progress:
             "tokens_per_second": tokens_per_second,
             "message": message,
         }
+        self._change(given)
+
+    def track(self, url: str) -> None:
+        """Says where the run is shown."""
+        self._change({"tracking_url": url})
+
+    def _change(self, given: dict[str, Any]) -> None:
         with self._lock:
             changed = self._report.model_copy(update={key: value for key, value in given.items() if value is not None})
             self._report = changed.model_copy(update={"eta_seconds": self._eta(changed)})

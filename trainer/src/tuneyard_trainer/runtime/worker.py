@@ -22,6 +22,7 @@ from tuneyard_api.contracts.requests import (
     WORKER_EVENT,
     CheckpointWritten,
     ItemsDone,
+    MetricsLogged,
     TrainingProgress,
     WorkerFailed,
     WorkerRequest,
@@ -33,13 +34,15 @@ from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, StageError, Tr
 from tuneyard_trainer.runtime.rendezvous import RESTART_ADVICE, SINGLE_NODE, Group, Rendezvous
 from tuneyard_trainer.runtime.worker_main import RECORD
 
-ProgressEvent = TrainingProgress | CheckpointWritten | ItemsDone
+ProgressEvent = TrainingProgress | MetricsLogged | CheckpointWritten | ItemsDone
 EventHandler = Callable[[ProgressEvent], None]
 Outcome = TypeVar("Outcome", bound=Contract)
 
 FAILURES: Final[dict[str, type[StageError]]] = {
     kind.__name__: kind for kind in (StageError, BadInput, DoesNotFit, TryAgain)
 }
+CREDENTIALS: Final = ("AWS_", "MLFLOW_")
+"""Variables of which no worker needs to know."""
 KILL_AFTER_SECONDS: Final = 20
 LAST_LINES: Final = 100  # torchrun writes many lines after the cause
 RENDEZVOUS_SECONDS: Final = 3600  # one node may need that much longer to download the model than another
@@ -134,7 +137,7 @@ def run_worker(
 
 def environment(inherited: Mapping[str, str], threads: int | None, *, use_gpus: bool) -> dict[str, str]:
     """The worker's environment: no credentials, no network, the number of threads of the spec."""
-    kept = {key: value for key, value in inherited.items() if not key.startswith("AWS_")}
+    kept = {key: value for key, value in inherited.items() if not key.startswith(CREDENTIALS)}
     fixed = {
         "HF_HUB_OFFLINE": "1",
         # Waiting threads sleep: spinning ones cost ten times the time where CPUs are shared or limited.

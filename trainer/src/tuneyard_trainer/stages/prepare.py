@@ -17,6 +17,7 @@ from tuneyard_store.artifact import describe_directory, publish_directory
 from tuneyard_store.errors import AccessDenied
 from tuneyard_store.store import Store
 from tuneyard_trainer.backends import check_training
+from tuneyard_trainer.backends.microbatch import with_micro_batch_size
 from tuneyard_trainer.backends.schedule import micro_batch_size, total_steps
 from tuneyard_trainer.data.bad_rows import BadRows
 from tuneyard_trainer.data.cleaning import ROW_STEPS, SET_STEPS, SPLIT_STEPS, TOKEN_STEPS
@@ -90,13 +91,13 @@ def check_fit(context: StageContext, shape: ModelShape) -> None:
     Raises:
         DoesNotFit: it needs more than there is, and spec.fit.policy is Enforce.
     """
-    spec = context.spec
+    spec = with_micro_batch_size(context.spec, shape)
     fit = context.fit = estimate_fit(spec, shape, micro_batch_size(spec.training, spec.resources.devices))
     if fit is None:
         context.log.info("the memory of the training is not estimated: the sizes of the model are not known")
         return
     parts = ", ".join(f"{name} {gib:g}" for name, gib in fit.parts.items())
-    context.log.info("GPU memory: %s. %s", fit.text, parts)
+    context.log.info("GPU memory: %s, %d rows at a time. %s", fit.text, fit.micro_batch_size, parts)
     if fit.verdict == "DoesNotFit" and spec.fit.policy == "Enforce":
         raise DoesNotFit(reasons.UNFIT, f"The training does not fit: {fit.text}; {parts}", fit.advice or "")
 

@@ -1,28 +1,38 @@
 """The train stage: the backend trains an adapter or a model; checkpoints in the store let a stopped run resume."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from tuneyard_api import reasons
-from tuneyard_api.contracts.requests import CheckpointWritten, TrainingProgress, TrainOutcome, TrainRequest
+from tuneyard_api.contracts.requests import (
+    CheckpointWritten,
+    MetricsLogged,
+    TrainingProgress,
+    TrainOutcome,
+    TrainRequest,
+)
 from tuneyard_api.contracts.results import ArtifactRef, TrainResult
 from tuneyard_api.contracts.termination import TrainReport
-from tuneyard_api.kinds.finetunejob_status import MemoryRung, TrainingStatus
+from tuneyard_api.kinds.finetunejob_status import TrainingStatus
 from tuneyard_api.kinds.training import FULL, Training
 from tuneyard_store.artifact import publish_directory
 from tuneyard_trainer.backends import backend_of, check_training, curve, guards
+from tuneyard_trainer.backends.microbatch import with_micro_batch_size
 from tuneyard_trainer.backends.rungs import Rungs
 from tuneyard_trainer.backends.schedule import total_steps
 from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
-from tuneyard_trainer.model.layout import download_model, fresh
+from tuneyard_trainer.model.layout import download_model, fresh, weight_files
+from tuneyard_trainer.model.shape import local_shape
 from tuneyard_trainer.runtime.checkpoints import Checkpoint, Checkpoints
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, TryAgain
 from tuneyard_trainer.runtime.rendezvous import RESTART_ADVICE, Rendezvous, rendezvous_of
 from tuneyard_trainer.runtime.stage_runner import StageProgram
 from tuneyard_trainer.runtime.worker import ProgressEvent, run_worker
+from tuneyard_trainer.tracking import Tracking, tracked
 
 COMMIT_POLL_SECONDS: Final = 2.0
 VALIDATION_ROWS: Final = 200
@@ -45,17 +55,27 @@ def run(context: StageContext) -> TrainResult:
 
 
 def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
-    training, resources = context.spec.training, context.spec.resources
     check_training(context.spec)
-    backend = backend_of(training.backend)
     rows, validation_rows = fetch_rows(context, "train"), fetch_rows(context, "validation")
-    steps = total_steps(training, len(read_rows(rows)))
+    steps = total_steps(context.spec.training, len(read_rows(rows)))
     checkpoints = Checkpoints(context)
     context.progress.update(percent=0, step=0, steps=steps)
     checkpoint = _agree_on_checkpoint(context, rendezvous, checkpoints)
     context.progress.update(message="fetching the model")
     model = download_model(context.store, context.spec.model.uri, context.work / "base")
-    request = TrainRequest(
+    shape = local_shape(model, weight_files(model))
+    context = replace(context, spec=with_micro_batch_size(context.spec, shape))
+    request = _request(context, model, rows, validation_rows, steps)
+    request = request.model_copy(update={"resume": checkpoint.directory if checkpoint else None})
+    with tracked(context, request.events) as tracking:
+        return _run(context, rendezvous, checkpoints, request, tracking)
+
+
+def _request(context: StageContext, model: Path, rows: Path, validation_rows: Path, steps: int) -> TrainRequest:
+    training, resources = context.spec.training, context.spec.resources
+    stop_file = context.work / "stop"
+    stop_file.unlink(missing_ok=True)
+    return TrainRequest(
         model=model,
         model_uri=context.spec.model.uri,
         rows=rows,
@@ -66,18 +86,30 @@ def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
         steps=steps,
         gpus=resources.gpus,
         devices=resources.devices,
-        resume=checkpoint.directory if checkpoint else None,
         checkpoints=context.work / "checkpoints",
         output=fresh(context.work / "output"),
         native=fresh(context.work / "native"),
-        stop_file=context.work / "stop",
+        events=fresh(context.work / "events"),
+        stop_file=stop_file,
     )
-    request.stop_file.unlink(missing_ok=True)
+
+
+def _run(
+    context: StageContext,
+    rendezvous: Rendezvous,
+    checkpoints: Checkpoints,
+    request: TrainRequest,
+    tracking: Tracking,
+) -> TrainResult:
+    backend = backend_of(request.training.backend)
 
     def on_event(event: ProgressEvent) -> None:
         match event:
             case CheckpointWritten():
                 checkpoints.save(event.path, event.step)
+                tracking.upload()
+            case MetricsLogged():
+                tracking.log(event)
             case TrainingProgress():
                 _show_progress(context, event)
 
@@ -87,20 +119,21 @@ def _train(context: StageContext, rendezvous: Rendezvous) -> TrainResult:
             backend.worker,
             backend.native_config(request),
             on_event=on_event,
-            processes=max(1, resources.gpus),
+            processes=max(1, context.spec.resources.gpus),
             rendezvous=rendezvous,
             stop_file=request.stop_file,
         )
 
-    rungs = Rungs.of(context, backend, model, max(read_rows(rows).lengths))
+    rungs = Rungs.of(context, backend, request.model, max(read_rows(request.rows).lengths))
     outcome = _climb(context, checkpoints, rungs, request, attempt)
+    status = _status(outcome, rungs)
     if outcome.diverged:
-        raise _diverged(context, request.output, outcome, rungs.taken)
+        raise _diverged(context, request.output, outcome, tracking.end("FAILED").added_to(status))
     if not outcome.finished:
-        raise _unfinished(context, checkpoints, outcome.steps, steps)
+        raise _unfinished(context, checkpoints, outcome.steps, request.steps)
     if not context.group.is_leader:
         return _wait_for_commit(context, rendezvous)
-    return _publish(context, request, outcome, rungs.taken)
+    return _publish(context, request, tracking.end("FINISHED").added_to(status))
 
 
 def _climb(
@@ -148,7 +181,7 @@ def _agree_on_checkpoint(context: StageContext, rendezvous: Rendezvous, checkpoi
     return newest or (checkpoints.fetch(step, folder) if step is not None else None)
 
 
-def _diverged(context: StageContext, output: Path, outcome: TrainOutcome, rungs: list[MemoryRung]) -> BadInput:
+def _diverged(context: StageContext, output: Path, outcome: TrainOutcome, status: TrainingStatus) -> BadInput:
     """The error of a run that could not go on, after its last good weights were published."""
     message, kind = f"{outcome.diverged}", _kind(context)
     if any(output.iterdir()):
@@ -156,7 +189,7 @@ def _diverged(context: StageContext, output: Path, outcome: TrainOutcome, rungs:
         if context.group.is_leader:
             publish_directory(context.store, output, uri, kind)
         message += f". The {kind} of step {outcome.kept_step}, the last good one, is at {uri}"
-    return BadInput(reasons.TRAINING_DIVERGED, message, guards.ADVICE, TrainReport.of_status(_status(outcome, rungs)))
+    return BadInput(reasons.TRAINING_DIVERGED, message, guards.ADVICE, TrainReport.of_status(status))
 
 
 def _unfinished(context: StageContext, checkpoints: Checkpoints, done: int, steps: int) -> TryAgain:
@@ -171,16 +204,14 @@ def _kind(context: StageContext) -> str:
     return "model" if context.spec.training.method == FULL else "adapter"
 
 
-def _publish(
-    context: StageContext, request: TrainRequest, outcome: TrainOutcome, rungs: list[MemoryRung]
-) -> TrainResult:
+def _publish(context: StageContext, request: TrainRequest, status: TrainingStatus) -> TrainResult:
     if any(request.native.iterdir()):
         publish_directory(context.store, request.native, context.uri("train", "native"), request.training.backend)
     kind = _kind(context)
     uri = context.uri("train", kind)
     manifest = publish_directory(context.store, request.output, uri, kind)
     published = ArtifactRef(uri=uri, digest=manifest.digest)
-    training = _status(outcome, rungs).model_copy(update={"size_bytes": manifest.size_bytes})
+    training = status.model_copy(update={"size_bytes": manifest.size_bytes})
     if training.verdict:
         context.log.info("%s The %s of step %d is kept.", training.verdict, kind, training.kept_step)
     if kind == "model":
@@ -188,15 +219,16 @@ def _publish(
     return TrainResult(training=training, adapter=published)
 
 
-def _status(outcome: TrainOutcome, rungs: list[MemoryRung]) -> TrainingStatus:
+def _status(outcome: TrainOutcome, rungs: Rungs) -> TrainingStatus:
     return TrainingStatus(
         steps=outcome.steps,
         kept_step=outcome.kept_step,
+        micro_batch_size=rungs.rung.training.given_micro_batch_size,
         stopped_early=outcome.stopped_early,
         loss=outcome.loss,
         verdict=curve.verdict(outcome.curve),
         curve=outcome.curve,
-        rungs=rungs,
+        rungs=rungs.taken,
         spikes=outcome.spikes,
     )
 

@@ -98,6 +98,13 @@ _BY_FIELD: Final[Mapping[str, tuple[str, ...]]] = {
         "auto_resume_from_checkpoints",
         "dynamic_checkpoint",
     ),
+    "training.tracking": (
+        "use_mlflow",
+        "mlflow_experiment_name",
+        "mlflow_run_name",
+        "mlflow_tracking_uri",
+        "use_tensorboard",
+    ),
     "resources": ("device", "device_map", "world_size", "local_rank", "ddp", "use_ray"),
 }
 _OWNED: Final = {key: field for field, keys in _BY_FIELD.items() for key in keys}
@@ -131,7 +138,7 @@ _REFUSED: Final[Mapping[str, tuple[str, ...]]] = {
         *("heads_k_stride", "ring_attn_func", "accelerator_config", "qlora_sharded_*", "expert_parallel*"),
     ),
     "pods reach no such server": (
-        *("use_wandb", "use_mlflow", "use_comet", "use_trackio", "use_otel_metrics", "hf_*", "hub_*", "ray_*", "vllm"),
+        *("use_wandb", "use_comet", "use_trackio", "use_otel_metrics", "hf_*", "hub_*", "ray_*", "vllm"),
         *("wandb_*", "mlflow_*", "comet_*", "trackio_*", "otel_*", "gradio_*", "resources_per_worker"),
     ),
     "the stage validates and generates nothing else": (

@@ -31,7 +31,7 @@ def plan(training: Training, lengths: Sequence[int], devices: int) -> Packing:
     """
     rows_per_device = training.effective_batch_size / devices
     mean = sum(lengths) / len(lengths)
-    micro = min(training.micro_batch_size or rows_per_device, rows_per_device)
+    micro = min(training.given_micro_batch_size or rows_per_device, rows_per_device)
     longest = max(lengths)
     sequence_len = max(longest, min(math.ceil(micro * mean), training.max_length))
     rows_per_sequence = len(lengths) / len(bins(lengths, sequence_len))

@@ -18,6 +18,7 @@ from tuneyard_trainer.backends import curve, guards
 from tuneyard_trainer.backends.peft.backend import PeftRequest
 from tuneyard_trainer.backends.peft.spikes import StepRows
 from tuneyard_trainer.backends.peft.validation import Validation
+from tuneyard_trainer.backends.scalars import Scalars
 from tuneyard_trainer.runtime.errors import BadInput
 from tuneyard_trainer.runtime.worker_main import emit
 
@@ -52,12 +53,16 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         self.autocast: Callable[[], AbstractContextManager[object]] = nullcontext
         self.save_every = request.training.checkpoints.every_minutes * 60
         self.patience = request.training.patience
+        self.scalars: Scalars | None = None
+        """Of the process that reports."""
         self.saved_at = self.reported_at = self.step_started_at = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
         if self.request.resume and not (self.request.resume / OPTIMIZER_NAME).exists():
             # Trainer restores the schedule only together with the optimizer.
             lr_scheduler.load_state_dict(torch.load(self.request.resume / SCHEDULER_NAME, weights_only=True))
+        if state.is_world_process_zero:
+            self.scalars = Scalars(self.request.events, state.global_step)
         if state.global_step == 0:
             self._validate(state)
         self.saved_at = time.monotonic()
@@ -103,6 +108,8 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
             if self.measured is None:
                 raise BadInput(reasons.TRAINING_DIVERGED, problem, guards.ADVICE)
             raise guards.Diverged(problem, weights_are_good=False)
+        if self.scalars:
+            self.scalars.log(state.global_step, {"eval/loss": loss, "eval/preference_accuracy": accuracy})
         entry = {"step": state.global_step, "validation_loss": loss}
         state.log_history.append(entry if accuracy is None else entry | {"preference_accuracy": accuracy})
         points = curve.curve(state.log_history)
@@ -116,6 +123,8 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             self.validation.save(path)
             (path / OPTIMIZER_KIND).write_text(str(getattr(args.optim, "value", args.optim)))
+            if self.scalars:
+                self.scalars.flush()
             emit(CheckpointWritten(step=state.global_step, path=path))
         elif state.is_local_process_zero:
             shutil.rmtree(path)
@@ -126,19 +135,28 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         if not math.isfinite(logs["loss"]):
             problem = f"The loss of step {state.global_step} is not a finite number"
             raise BadInput(reasons.TRAINING_DIVERGED, problem, guards.ADVICE)
+        if not self.scalars:
+            return
         now, last = time.monotonic(), state.global_step == state.max_steps
-        if state.is_world_process_zero and (last or now - self.reported_at >= REPORT_SECONDS):
+        tokens = sum(self.row_tokens[(state.global_step - 1) * self.batch : state.global_step * self.batch])
+        speed = tokens / max(now - self.step_started_at, 1e-6)
+        named = {f"train/{name}": logs.get(name) for name in ("loss", "grad_norm", "learning_rate")}
+        self.scalars.log(state.global_step, named | {"train/tokens_per_second": speed})
+        if last or now - self.reported_at >= REPORT_SECONDS:
             self.reported_at = now
-            tokens = sum(self.row_tokens[(state.global_step - 1) * self.batch : state.global_step * self.batch])
             emit(
                 TrainingProgress(
                     step=state.global_step,
                     steps=state.max_steps,
                     validation_loss=_last_validation(state.log_history),
                     loss=curve.mean_loss(state.log_history) or logs["loss"],
-                    tokens_per_second=tokens / max(now - self.step_started_at, 1e-6),
+                    tokens_per_second=speed,
                 )
             )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.scalars:
+            self.scalars.close()
 
 
 def leave_out_other_optimizer(request: PeftRequest) -> None:
