@@ -77,3 +77,19 @@ def test_bounds_are_lifted() -> None:
         bytearray(2**30)
     assert resource.getrlimit(resource.RLIMIT_AS) == limits
     assert (signal.getsignal(signal.SIGPROF), signal.getitimer(signal.ITIMER_PROF)) == (handler, (0.0, 0.0))
+
+
+def test_each_chat_of_a_batch_has_all_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they take longer than one may; the one that does not end is found."""
+    monkeypatch.setattr(templates, "RENDER_SECONDS", 0.2)
+    busy = "{% for i in range(10 ** 5) %}{% endfor %}"
+    template = ChatTemplate(busy + "{% if messages[0].content == 'x' %}" + ENDLESS["loops"] + "{% endif %}so", {})
+    handler = signal.getsignal(signal.SIGPROF)
+    started = time.process_time()
+    with template.bounded():
+        while time.process_time() - started < 0.5:
+            assert template.render(CHAT) == "so"
+        with pytest.raises(TemplateError, match=r"does not end within 0.2 seconds"):
+            template.render([Message("user", "x")])
+        assert template.render(CHAT) == "so"
+    assert (signal.getsignal(signal.SIGPROF), signal.getitimer(signal.ITIMER_PROF)) == (handler, (0.0, 0.0))

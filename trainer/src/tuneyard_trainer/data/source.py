@@ -13,7 +13,7 @@ from tuneyard_trainer.data.examples import Chat, Example, Key, RowError, content
 from tuneyard_trainer.data.excerpt import excerpt
 from tuneyard_trainer.data.files import DataFile, no_rows
 from tuneyard_trainer.data.findings import ORIGINALS, Findings, Original, SeenFormat
-from tuneyard_trainer.data.formats import detect, listed, load_format, renamed, require
+from tuneyard_trainer.data.formats import Format, detect, listed, load_format, renamed, require
 from tuneyard_trainer.data.formats.fields import FieldRules, Fields, shown
 from tuneyard_trainer.data.readers import read_rows
 from tuneyard_trainer.data.readers.row import BrokenRow, Place, Row
@@ -81,6 +81,7 @@ class _SourceRows:
         self._redact: Callable[[Any], Any] = redacted_row if reading.settings.secrets != "keep" else lambda row: row
         self._rules = FieldRules(reading.settings.non_text, frozenset(source.ignore))
         self._formats: dict[frozenset[str], str] = {}
+        self._modules: dict[str, Format] = {}
         self._there: set[str] = set()
         self._asked: set[str] = set()
 
@@ -91,7 +92,7 @@ class _SourceRows:
         self._there.update(row.fields)
         fields = Fields(renamed(row.fields, self._columns), self._rules)
         name = self._format(fields)
-        example = load_format(name).read(fields)
+        example = self._modules[name].read(fields)
         self._asked |= fields.asked
         unread = [*fields.unread(), *self._hidden(row.fields)]
         self._note(name, row.place, fields, unread, example)
@@ -109,6 +110,7 @@ class _SourceRows:
                 known = self._source.format
                 require(known, fields)
             self._formats[names] = known
+            self._modules[known] = load_format(known)
         return known
 
     def _hidden(self, fields: Mapping[str, Any]) -> list[str]:
@@ -123,8 +125,10 @@ class _SourceRows:
             seen = SeenFormat(self._source.uri, name, place, listed(fields))
             self._findings.formats[self._source.uri, name] = seen
         seen.rows += 1
-        self._findings.unread.update(set(unread))
-        self._findings.notes.update(fields.all_notes())
+        if unread:
+            self._findings.unread.update(set(unread))
+        if notes := fields.all_notes():
+            self._findings.notes.update(notes)
         if isinstance(example, Chat) and (context := sum(not message.trained for message in example.messages)):
             self._findings.notes[UNTRAINED] += context
 

@@ -71,8 +71,8 @@ def _question(example: Example) -> int:
     return int.from_bytes(content_key(Chat(example.messages[:-1], example.tools))[:8], "big")
 
 
-def spool(rows: Iterable[SourceRow], path: Path) -> Spooled:
-    """Writes the rows to `path`, and their words beside it."""
+def spool(rows: Iterable[SourceRow], path: Path, *, with_words: bool = True) -> Spooled:
+    """Writes the rows to `path`, and beside it their words, unless no step compares rows by them."""
     keys: list[Key] = []
     offsets, questions, validation, position = array("Q"), array("Q"), set(), 0
     with path.open("wb") as stream, WordWriter(path) as writer:
@@ -83,6 +83,7 @@ def spool(rows: Iterable[SourceRow], path: Path) -> Spooled:
             offsets.append(position)
             position += stream.write(json.dumps([to_json(row.example), row.where, row.split]).encode() + b"\n")
             questions.append(_question(row.example))
-            writer.add(*question_and_answer(row.example))
+            if with_words:
+                writer.add(*question_and_answer(row.example))
         words = writer.finish()
     return Spooled(path, words, keys, offsets, questions, bytearray(b"\x01") * len(keys), validation)

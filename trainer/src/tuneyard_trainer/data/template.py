@@ -5,7 +5,8 @@ transformers itself is not used, because importing it takes a second.
 
 import json
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,7 @@ class ChatTemplate:
     def __init__(self, source: str, special_tokens: dict[str, str]) -> None:
         self.source = source
         self._special_tokens = special_tokens
+        self._bounds: Bounded | None = None
 
     @cached_property
     def _template(self) -> Any:
@@ -70,36 +72,47 @@ class ChatTemplate:
         """
         chat = [_fields(message) for message in messages]
         said = sum(len(str(value)) for message in chat for value in message.values())
-        return _within_bounds(
-            RENDER_CHARACTERS + RENDER_TIMES * said,
-            lambda: self._template.render(
-                messages=chat,
-                tools=list(tools) or None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
-            ),
-        )
+        try:
+            with self.bounded():
+                text: str = self._template.render(
+                    messages=chat,
+                    tools=list(tools) or None,
+                    documents=None,
+                    add_generation_prompt=add_generation_prompt,
+                    **self._special_tokens,
+                )
+                text.encode()
+        except Exception as error:  # it runs a user's code, which may raise anything
+            raise TemplateError(_explained(error)) from error
+        if len(text) > RENDER_CHARACTERS + RENDER_TIMES * said:
+            raise TemplateError(f"it renders {len(text)} characters, far more than the messages have")
+        return text
+
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Sets the bounds once for all chats that are rendered in this block, which is faster than for each of them.
+
+        Each chat has all of the time; the memory is for all of them.
+        """
+        if self._bounds is not None:
+            self._bounds.again()
+            yield
+            return
+        with Bounded(RENDER_SECONDS, RENDER_BYTES) as bounds:
+            self._bounds = bounds
+            try:
+                yield
+            finally:
+                self._bounds = None
 
 
 def _fields(message: Message) -> dict[str, Any]:
     """The message as transformers hands it to a template: without nulls, and its reasoning under both names."""
+    if not message.extra:
+        return message.to_json()
     fields = {name: value for name, value in message.to_json().items() if value is not None}
     reasoning = next((fields[name] for name in REASONING_FIELDS if name in fields), None)
     return fields if reasoning is None else {"thinking": reasoning} | fields | {"reasoning_content": reasoning}
-
-
-def _within_bounds(characters: int, render: Callable[[], str]) -> str:
-    """What `render` returns, at most so many characters; every error of it as a TemplateError that names the line."""
-    try:
-        with Bounded(RENDER_SECONDS, RENDER_BYTES):
-            text = render()
-            text.encode()
-    except Exception as error:  # it runs a user's code, which may raise anything
-        raise TemplateError(_explained(error)) from error
-    if len(text) > characters:
-        raise TemplateError(f"it renders {len(text)} characters, far more than the messages have")
-    return text
 
 
 def _explained(error: Exception) -> str:

@@ -10,9 +10,10 @@ import os
 import resource
 import signal
 import threading
+import time
 from functools import cache
 from types import FrameType, TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -24,6 +25,8 @@ class TooSlow(Exception):
 class Bounded:
     """A context that runs in at most so much CPU time (in seconds) and so much additional memory (in bytes).
 
+    Work of several pieces calls `again` before each of them: each has all of the time, the memory is for all of them.
+
     Raises:
         TooSlow: the time is used up.
         MemoryError: the memory is.
@@ -33,16 +36,22 @@ class Bounded:
         self._seconds = seconds
         self._memory = memory
 
-    def __enter__(self) -> None:
+    def again(self) -> None:
+        """The next piece begins."""
+        self._begun = time.process_time()
+
+    def __enter__(self) -> Self:
+        self.again()
         self._limits = resource.getrlimit(resource.RLIMIT_AS)
         self._handler: Any = None
         if (file := _statm(os.getpid())) is not None:
             used = int(os.pread(file, 64, 0).split(b" ", 1)[0]) * PAGE_BYTES
             _lower(self._limits, used + self._memory)
         if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGPROF, _raise_too_slow)
-            # Again each second: the code may catch the first one.
-            signal.setitimer(signal.ITIMER_PROF, self._seconds, 1.0)
+            self._handler = signal.signal(signal.SIGPROF, self._on_timer)
+            # Again each second: the code may catch the first one, and pieces begin later.
+            signal.setitimer(signal.ITIMER_PROF, self._seconds, min(1.0, self._seconds))
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -54,16 +63,16 @@ class Bounded:
         finally:
             resource.setrlimit(resource.RLIMIT_AS, self._limits)
 
+    def _on_timer(self, number: int, frame: FrameType | None) -> None:
+        if time.process_time() - self._begun >= self._seconds:
+            raise TooSlow
+
 
 def _lower(limits: tuple[int, int], wanted: int) -> None:
     """Lowers the limit on the address space; one that is lower already stays."""
     soft, hard = limits
     if soft == resource.RLIM_INFINITY or soft > wanted:
         resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
-
-
-def _raise_too_slow(number: int, frame: FrameType | None) -> None:
-    raise TooSlow
 
 
 @cache

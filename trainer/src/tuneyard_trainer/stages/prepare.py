@@ -213,7 +213,8 @@ def clean(context: StageContext, cleaning: CleaningContext, reading: Reading) ->
             yield row
 
     cleaned = apply_steps(ROW_STEPS, followed(stoppable(rows, context)), cleaning)
-    spooled = spool(cleaned, directory / SPOOL_FILE)
+    with_words = cleaning.settings.near_duplicates > 0 or cleaning.settings.leakage == "drop"
+    spooled = spool(cleaned, directory / SPOOL_FILE, with_words=with_words)
     apply_set_steps(SET_STEPS, spooled, cleaning)
     spooled.validation = held_out_keys(context, spooled)
     apply_set_steps(SPLIT_STEPS, spooled, cleaning)

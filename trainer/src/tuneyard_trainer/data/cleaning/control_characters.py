@@ -25,8 +25,14 @@ def apply(rows: Iterable[SourceRow], context: CleaningContext) -> Iterator[Sourc
         yield from rows
         return
     for row in rows:
-        example = change_texts(row.example, without, UNSEEN.search)
+        example = change_texts(row.example, without, _may_have)
         yield row if example is row.example else context.change(row, example, CHANGE)
+
+
+def _may_have(text: str) -> bool:
+    """Whether a closer look is worth it: what is not seen is not printable."""
+    seen = text.replace("\n", "").replace("\t", "").replace("\r", "")
+    return not seen.isprintable() and UNSEEN.search(text) is not None
 
 
 def without(text: str) -> str:

@@ -8,6 +8,7 @@ from tuneyard_trainer.data.columns import IGNORED, LABELS, TokenizedRow
 from tuneyard_trainer.data.examples import Chat, Example, Preference, RowError, Text
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.template import ChatTemplate
+from tuneyard_trainer.data.texts import texts
 from tuneyard_trainer.data.tokenize import chat, preference, text
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
 from tuneyard_trainer.data.tokenize.tokens import Answer, Kind, TextPart, TokenizeContext
@@ -20,6 +21,8 @@ TOKENIZERS: Final[dict[type[Example], Kind]] = {
 }
 
 BATCH_ROWS: Final = 256
+BATCH_CHARACTERS: Final = 2**22
+"""A batch ends with the row that reaches it, so that long rows are few at once."""
 
 OnError = Callable[[RowError, SourceRow], None]
 
@@ -56,11 +59,12 @@ class ExampleTokenizer:
     def tokenize(self, rows: Sequence[SourceRow], on_error: OnError = refuse) -> list[TokenizedExample]:
         """The rows with their tokens; those that cannot be trained are given to `on_error`."""
         rendered: list[tuple[SourceRow, Any]] = []
-        for row in rows:
-            try:
-                rendered.append((row, self._render(row)))
-            except RowError as error:
-                on_error(error, row)
+        with self.context.template.bounded():
+            for row in rows:
+                try:
+                    rendered.append((row, self._render(row)))
+                except RowError as error:
+                    on_error(error, row)
         encodings = iter(self.context.tokenizer.encode([text for _, item in rendered for text in item.texts]))
         tokens = [
             TOKENIZERS[type(row.example)].label(item, list(islice(encodings, len(item.texts))), self.context)
@@ -96,6 +100,18 @@ def tokenize_rows(
     Raises:
         BadInput: see ExampleTokenizer.tokenize.
     """
-    remaining = iter(rows)
-    while batch := list(islice(remaining, BATCH_ROWS)):
+    for batch in _batches(rows):
         yield from tokenizer.tokenize(batch, on_error)
+
+
+def _batches(rows: Iterable[SourceRow]) -> Iterator[list[SourceRow]]:
+    batch: list[SourceRow] = []
+    characters = 0
+    for row in rows:
+        batch.append(row)
+        characters += sum(map(len, texts(row.example)))
+        if len(batch) == BATCH_ROWS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

@@ -50,7 +50,7 @@ def render(chat: Chat, context: TokenizeContext) -> Rendered:
 def label(rendered: Rendered, encodings: "Sequence[Encoding]", context: TokenizeContext) -> Tokens:
     """The tokens of a chat, and a label for each."""
     (encoding,) = encodings
-    row = _Row(encoding, encoding.ids, encoding.offsets)
+    row = _Row(encoding, encoding.ids)
     labels = [IGNORED] * len(row.ids)
     answers = [_answer(turn, row, context) for turn in rendered.turns]
     for answer in answers:
@@ -63,8 +63,10 @@ class _Row(NamedTuple):
 
     encoding: "Encoding"
     ids: list[int]
-    places: list[tuple[int, int]]
-    """The characters of each token."""
+
+    def place(self, token: int) -> tuple[int, int]:
+        """The characters of a token; of few tokens, this is much faster than all offsets."""
+        return self.encoding.token_to_chars(token) or (0, 0)
 
     def token_at(self, characters: range, otherwise: int) -> int:
         """The first token of the first of these characters that has one; a normalizer may have removed some."""
@@ -76,16 +78,16 @@ def _answer(turn: Turn | str, row: _Row, context: TokenizeContext) -> Answer:
     """The tokens of a turn: from the first that reaches into it to its end-of-turn token."""
     if isinstance(turn, str):
         return Answer(0, 0, left_out=turn)
-    ids, places, ends = row.ids, row.places, context.turns.ends
+    ids, ends = row.ids, context.turns.ends
     begin = row.token_at(range(turn.begin, turn.limit), len(ids))
     # A token such as <|assistant|> may have taken in the white space behind it: it belongs to the prompt.
-    if begin < len(ids) and ids[begin] in context.tokenizer.added_tokens and places[begin][0] < turn.begin:
+    if begin < len(ids) and ids[begin] in context.tokenizer.added_tokens and row.place(begin)[0] < turn.begin:
         begin += 1
     end = max(begin, row.token_at(range(turn.end - 1, turn.begin - 1, -1), begin))
-    while end < len(ids) and places[end][0] < turn.end:
+    while end < len(ids) and row.place(end)[0] < turn.end:
         end += 1
     for later in range(end, len(ids)):
-        if places[later][0] >= turn.limit:
+        if row.place(later)[0] >= turn.limit:
             break
         if ids[later] in ends:
             inside = frozenset(ids[begin:later]) & ends if len(ends) > 1 else frozenset()

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from tuneyard_trainer.data.examples import Message
@@ -11,6 +10,7 @@ from tuneyard_trainer.data.template import ChatTemplate
 # The two private use planes of Unicode. Some fonts put icons there, so the plane that the messages do not use is taken.
 PLANES: Final = (0x100000, 0xF0000)
 PLANE_CHARACTERS: Final = 0xFFFD
+MARKS: Final = {plane: re.compile(f"([{chr(plane)}-{chr(plane + PLANE_CHARACTERS)}])") for plane in PLANES}
 
 
 class Places(NamedTuple):
@@ -54,7 +54,7 @@ def locate(
 
 
 def _uses(plane: int, text: str) -> bool:
-    return re.search(f"[{chr(plane)}-{chr(plane + PLANE_CHARACTERS)}]", text) is not None
+    return not text.isascii() and MARKS[plane].search(text) is not None
 
 
 def _marked(message: Message, mark: int) -> Message:
@@ -62,7 +62,8 @@ def _marked(message: Message, mark: int) -> Message:
     if not core:
         return message
     before, after = message.content.split(core, 1)
-    return replace(message, content=f"{before}{chr(mark)}{core}{chr(mark + 1)}{after}")
+    marked = f"{before}{chr(mark)}{core}{chr(mark + 1)}{after}"
+    return Message(message.role, marked, message.extra, message.trained)
 
 
 def _take_out(marked: str, plane: int, messages: Sequence[Message]) -> Places:
@@ -71,7 +72,7 @@ def _take_out(marked: str, plane: int, messages: Sequence[Message]) -> Places:
     Some templates show a content twice. That of an answer counts where it is shown last, of the others the first time.
     """
     found: tuple[dict[int, int], dict[int, int]] = ({}, {})
-    pieces = re.split(f"([{chr(plane)}-{chr(plane + PLANE_CHARACTERS)}])", marked)
+    pieces = MARKS[plane].split(marked)
     position = len(pieces[0])
     for mark, piece in zip(pieces[1::2], pieces[2::2], strict=True):
         number, side = divmod(ord(mark) - plane, 2)
