@@ -7,7 +7,8 @@ import pytest
 
 from support.finetuning import FineTuning, stages_of
 from support.podstatus import termination
-from support.reports import ARTIFACT, CHAIN, DIGESTS, measurements
+from support.reports import ARTIFACT, CHAIN, DIGESTS, PREPARED, measurements
+from tuneyard_api import names
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_operator.machinery.objects import name, uid
 
@@ -89,16 +90,29 @@ class TestChain:
         cluster.step()
         assert stages_of(cluster.jobs) == ["prepare", "train", "export"]
 
-    def test_stage_runs_until_its_job_is_complete(self) -> None:
+    def test_no_stage_waits_for_the_job_controller(self) -> None:
         cluster = FineTuning()
         cluster.step()
         cluster.run("prepare")
         cluster.step()
-        cluster.exit("prepare", 0, termination("Completed", "Written to s3://out/x."))
+        cluster.exit("prepare", 0, termination("Completed", result=PREPARED))
         cluster.step()
-        assert cluster.status["phase"] == "Preparing"
-        assert cluster.stage("prepare")["state"] == "Running"
-        assert "message" not in cluster.stage("prepare")
+        assert stages_of(cluster.jobs) == ["prepare", "train"]
+        before = cluster.stage("prepare")
+        assert before["state"] == "Succeeded"
+        cluster.complete_job("prepare")
+        cluster.step()
+        assert cluster.stage("prepare") == before
+
+    def test_a_stage_of_several_nodes_has_succeeded_with_the_last_of_its_pods(self) -> None:
+        cluster = FineTuning(resources={"nodes": 2, "gpus": 1}).prepared()
+        pods = [cluster.create_pod("train"), cluster.create_pod("train")]
+        for index, pod in enumerate(pods):
+            assert stages_of(cluster.jobs) == ["prepare", "train"]
+            pod["metadata"].setdefault("annotations", {})[names.ANNOTATION_INDEX] = str(index)
+            cluster.kubelet.exit(pod, 0, termination("Completed"))
+            cluster.step()
+        assert stages_of(cluster.jobs) == ["prepare", "train", "export"]
 
     def test_changed_spec_waits_for_the_old_jobs(self) -> None:
         cluster = FineTuning().prepared()

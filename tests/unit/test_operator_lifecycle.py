@@ -253,11 +253,9 @@ class TestSuspend:
     def test_ended_stage_keeps_its_result(self) -> None:
         cluster = FineTuning()
         cluster.step()
-        cluster.run("prepare").exit("prepare", 0, termination("Completed"))
+        cluster.run("prepare").exit("prepare", 0, termination("Completed", result=PREPARED))
         assert cluster.change(suspend=True).step().delete == []
-        cluster.remove_pod()
-        cluster.complete("prepare", PREPARED)
-        cluster.step()
+        cluster.complete_job("prepare").step()
         assert cluster.stage("prepare")["state"] == "Succeeded"
         assert cluster.status["phase"] == "Suspended"
         assert stages_of(cluster.jobs) == ["prepare"]

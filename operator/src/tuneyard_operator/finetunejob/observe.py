@@ -148,7 +148,7 @@ def _read_stage(world: World, stage: Stage) -> StageView | None:
         short_of_nodes=bool(short),
         is_active=any(map(is_active, pods)),
         started_at=job.get("status", {}).get("startTime"),
-        finished_at=_finished_at(job),
+        finished_at=_finished_at(job, pods),
         before=counted_before(job),
         failed=int(job.get("status", {}).get("failed", 0)),
         preempted_pods=preempted_pods(pods),
@@ -178,7 +178,7 @@ def _state(job: Json, pods: list[Json]) -> StageState:
     all_ended = not any(
         map(is_active, pods)
     )  # else the watch of pods lags behind, and the last status is still to come
-    if all_ended and is_condition_true(job, "Complete"):
+    if all_ended and (is_condition_true(job, "Complete") or _have_succeeded(job, pods)):
         return "Succeeded"
     if all_ended and is_condition_true(job, "Failed"):
         return "Failed"
@@ -206,6 +206,11 @@ def _is_decided(pods: list[Json]) -> bool:
     return any(terminated(pod, CONTAINER).get("exitCode") in FINAL_CODES for pod in pods)
 
 
+def _have_succeeded(job: Json, pods: list[Json]) -> bool:
+    """Whether every pod that the Job wants has succeeded. The Job controller says so a second or two later."""
+    return len({_index(pod) for pod in _succeeded(pods)}) >= pods_wanted(job)
+
+
 def is_suspended(job: Json) -> bool:
     """A suspended Job has no pods. Kueue suspends a Job until there is quota, and to take its quota back."""
     return bool(job["spec"].get("suspend"))
@@ -225,12 +230,19 @@ def _is_running(pod: Json) -> bool:
 
 def _success(pods: list[Json]) -> Termination | None:
     """The first pod of an Indexed Job reports the result."""
-    succeeded = [pod for pod in pods if terminated(pod, CONTAINER).get("exitCode") == names.EXIT_DONE]
+    succeeded = _succeeded(pods)
     return own_termination(min(succeeded, key=_index), CONTAINER) if succeeded else None
 
 
-def _finished_at(job: Json) -> str | None:
+def _succeeded(pods: list[Json]) -> list[Json]:
+    return [pod for pod in pods if terminated(pod, CONTAINER).get("exitCode") == names.EXIT_DONE]
+
+
+def _finished_at(job: Json, pods: list[Json]) -> str | None:
+    """When the Job ended or, where its status does not show that yet, the last of its pods."""
     at = job.get("status", {}).get("completionTime") or condition(job, "Failed").get("lastTransitionTime")
+    if not at and _have_succeeded(job, pods):
+        at = max(str(terminated(pod, CONTAINER).get("finishedAt", "")) for pod in _succeeded(pods))
     return str(at) if at else None
 
 

@@ -6,7 +6,8 @@ import aiohttp
 
 from tuneyard_operator.machinery.objects import Json
 
-TIMEOUT: Final = aiohttp.ClientTimeout(total=2)  # seconds
+# Seconds. A pod that has just ended does not answer, and the next one waits for that long.
+TIMEOUT: Final = aiohttp.ClientTimeout(total=1)
 
 
 class JsonReader(Protocol):
