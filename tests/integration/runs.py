@@ -37,6 +37,8 @@ class Run:
             devices=1,
             checkpoints=folder / "checkpoints",
             output=folder / "output",
+            native=folder / "native",
+            events=folder / "events",
             stop_file=folder / "stop",
             threads=2,
         )

@@ -37,6 +37,8 @@ def request(training: dict[str, Any], **changes: Any) -> TrainRequest:
         "devices": 1,
         "checkpoints": Path("checkpoints"),
         "output": Path("adapter"),
+        "native": Path("native"),
+        "events": Path("events"),
         "stop_file": Path("stop"),
     }
     return TrainRequest(**fields | changes)

@@ -22,6 +22,8 @@ def config(devices: int = 1, steps: int = 100, **training: Any) -> PeftRequest:
         devices=devices,
         checkpoints=Path("checkpoints"),
         output=Path("adapter"),
+        native=Path("native"),
+        events=Path("events"),
         stop_file=Path("stop"),
     )
     return native_config(request)

@@ -25,6 +25,8 @@ def config(**training: Any) -> UnslothRequest:
             devices=1,
             checkpoints=Path("checkpoints"),
             output=Path("adapter"),
+            native=Path("native"),
+            events=Path("events"),
             stop_file=Path("stop"),
         )
     )

@@ -50,11 +50,8 @@ class TrainRequest(WorkerRequest):
     resume: Path | None = Field(default=None, description="Checkpoint directory to resume from.")
     checkpoints: Path = Field(description="Directory for new checkpoints.")
     output: Path = Field(description="Directory for the adapter or the model.")
-    native: Path = Field(
-        default=Path("native"),
-        description="Directory for files with which the backend's library trains the same by itself.",
-    )
-    events: Path = Field(default=Path("events"), description="Directory for event files of TensorBoard.")
+    native: Path = Field(description="Directory for files with which the backend's library trains the same by itself.")
+    events: Path = Field(description="Directory for event files of TensorBoard.")
     stop_file: Path = Field(description="When this file appears, write a checkpoint and stop.")
     memory_savers: tuple[str, ...] = Field(
         default=(), description="What the worker does to need less memory; of the names that its backend lists."
