@@ -29,7 +29,8 @@ test: check install integration test-tools ## Everything: lint, types, unit, con
 	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/e2e
 
 .PHONY: chaos
-chaos: install test-tools chaos-tools ## 200 faults over an API server, then 200 over a cluster with real jobs; not in CI
+chaos: install test-tools chaos-tools ## Stages killed 60 times, then 200 faults over an API server and 200 over a cluster with real jobs; not in CI
+	TUNEYARD_KILLS=30 tests/integration/run $(call tag,trainer) integration/test_stage_faults.py
 	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/chaos
 
 .PHONY: autoscaling

@@ -7,17 +7,17 @@ Llama 2 7B, with fewer layers.
 import argparse
 import json
 import os
-import subprocess
+import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from bench.measured import Measured, medians, run
 from tuneyard_trainer.exporters.tensor_files import TensorReader, TensorWriter
 
 LAYERS: Final = 11  # 5.0 GB
@@ -44,14 +44,6 @@ merged.save_pretrained(folder / "peft", max_shard_size="100GB")
 """
 
 
-class Measured(NamedTuple):
-    """One run of a program."""
-
-    wall_seconds: float
-    cpu_seconds: float
-    peak_mib: float
-
-
 def make_model(folder: Path, layers: int) -> None:
     """Writes the base model tensor by tensor, and an adapter on all its linear layers."""
     config = LlamaConfig(**WIDTHS, num_hidden_layers=layers, architectures=["LlamaForCausalLM"], dtype="bfloat16")
@@ -74,14 +66,22 @@ def make_model(folder: Path, layers: int) -> None:
 
 
 def measure(program: str, folder: Path) -> Measured:
-    """Runs a program in a process of its own."""
-    started = time.monotonic()
-    code = program.replace("FOLDER", repr(str(folder)))
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"a program ended with status {status}")
-    return Measured(time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return run([sys.executable, "-W", "ignore", "-c", program.replace("FOLDER", repr(str(folder)))])
+
+
+def measure_all(folder: Path, rounds: int, programs: dict[str, str]) -> dict[str, Measured]:
+    """The medians of each program, in another order each round: the first one reads the model from the disk."""
+    found: dict[str, list[Measured]] = {name: [] for name in programs}
+    for number in range(rounds):
+        for name in list(programs)[:: -1 if number % 2 else 1]:
+            for old in ("copy", name):
+                shutil.rmtree(folder / old, ignore_errors=True)
+            (folder / "copy").mkdir()
+            for path in (folder / "base").iterdir():
+                (folder / "copy" / path.name).hardlink_to(path)  # the merge removes the shards that it has merged
+            found[name].append(measure(programs[name], folder))
+            print(name, found[name][-1], f"load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    return {name: medians(runs) for name, runs in found.items()}
 
 
 def differences(folder: Path) -> Iterator[str]:
@@ -99,17 +99,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="An empty directory with room for four times the model.")
     parser.add_argument("--layers", type=int, default=LAYERS)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--alone", action="store_true", help="Leave PEFT out, which holds the whole model in memory.")
     given = parser.parse_args()
     folder: Path = given.folder
     make_model(folder, given.layers)
-    (folder / "copy").mkdir()
-    for path in (folder / "base").iterdir():
-        (folder / "copy" / path.name).hardlink_to(path)  # the merge removes the shards that it has merged
-    size = (folder / "base" / "model.safetensors").stat().st_size
-    report: dict[str, Any] = {"bytes": size, "ours": measure(OURS, folder)._asdict()}
+    programs = {"ours": OURS} if given.alone else {"ours": OURS, "peft": PEFT}
+    found = measure_all(folder, given.rounds, programs)
+    report: dict[str, Any] = {"bytes": (folder / "base" / "model.safetensors").stat().st_size}
+    report |= {name: middle._asdict() for name, middle in found.items()}
     if not given.alone:
-        report |= {"peft": measure(PEFT, folder)._asdict(), "different": list(differences(folder))}
+        report["different"] = list(differences(folder))
     print(json.dumps(report, indent=2))
 
 

@@ -114,6 +114,24 @@ def running(name: str, folder: Path, command: Callable[[Path, int], list[str]]) 
         process.wait(timeout=10)
 
 
+@contextmanager
+def plain_versitygw(folder: Path) -> Iterator[int]:
+    """The port of a server without TLS and accounts; its buckets are the folders of `folder`/data."""
+    port = free_port()
+    (folder / "data" / BUCKET).mkdir(parents=True)
+    (folder / "sidecar").mkdir()
+    keys = ["--access", ACCESS_KEY, "--secret", SECRET_KEY]
+    command = [str(versitygw_binary()), "--quiet", "--port", f"127.0.0.1:{port}", *keys]
+    place = ["posix", "--sidecar", str(folder / "sidecar"), str(folder / "data")]
+    process = subprocess.Popen([*command, *place], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: accepts(port), "versitygw listens", 20, every=0.1)
+        yield port
+    finally:
+        process.kill()  # it would wait for clients that are gone
+        process.wait(timeout=10)
+
+
 def write_many(folder: Path) -> None:
     """Writes more objects than one page of a listing holds, as files: as many uploads would take a minute."""
     folder.mkdir(parents=True)
