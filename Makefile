@@ -37,6 +37,19 @@ chaos: install test-tools chaos-tools ## Stages killed 60 times, then 200 faults
 autoscaling: install $(PROMETHEUS) ## A HorizontalPodAutoscaler on a metric of vLLM; builds prometheus-adapter first (10 minutes); not in CI
 	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/autoscaling
 
+# For a machine without internet: `make gpu-wheels GPU_PYTHON_VERSION=3.12` where there is one, and copy the clone.
+PYTHON ?= python3
+GPU_PYTHON_VERSION ?= 3.11
+.PHONY: gpu gpu-wheels
+gpu: ## Speed and memory of trainings on this machine's GPU, into gpu.json; PYTHON has torch, transformers and accelerate
+	[ ! -d .wheels ] || $(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target .wheels/site .wheels/*.whl
+	PYTHONPATH=tests:crds/src:store/src:trainer/src:.wheels/site $(PYTHON) -m gpu.measure --output gpu.json
+
+gpu-wheels: ## What `make gpu` needs beside these, into .wheels
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version $(GPU_PYTHON_VERSION) \
+	  $(foreach glibc,2_28 2_27 2_24 2_17,--platform manylinux_$(glibc)_x86_64) --platform manylinux2014_x86_64 \
+	  --requirement tests/gpu/requirements.txt --dest .wheels
+
 .PHONY: argocd
 argocd: setup ## The health scripts in Argo CD's own evaluator, which is built first (3 minutes on 2 cores); not in CI
 	$(RUN) pytest tests/argocd
