@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from contract import s3_servers
 from contract.s3_servers import BUCKET, MANY, Server
@@ -134,6 +134,32 @@ def test_an_upload_is_resumed(versitygw: Server, weights: Path, tmp_path: Path) 
     assert set(again.parts) == {1, 2, 3, 4} - sent != {1, 2, 3, 4}
     store.download(f"{ROOT}/resumed/file", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == file.read_bytes()
+
+
+class Forgetful(Watched):
+    """Loses the answer to the completion of an upload, and knows nothing of it when it is asked again."""
+
+    def __init__(self, client: Any, *, does_it: bool) -> None:
+        super().__init__(client)
+        self._does_it = does_it
+
+    def complete_multipart_upload(self, **given: Any) -> Any:
+        if self._does_it:
+            self._client.complete_multipart_upload(**given)
+        refusal: Any = {"Error": {"Code": "NoSuchUpload"}, "ResponseMetadata": {"HTTPStatusCode": 404}}
+        raise ClientError(refusal, "CompleteMultipartUpload")
+
+
+def test_an_upload_that_is_complete_is_not_asked_for_twice(versitygw: Server, weights: Path) -> None:
+    store, file = versitygw.store(), weights / "model.safetensors"
+    client = store._client
+    vars(store)["_client"] = Forgetful(client, does_it=False)
+    with pytest.raises(errors.StorageUnavailable, match="NoSuchUpload"):
+        store.upload(file, f"{ROOT}/forgotten/file")
+    assert not store.exists(f"{ROOT}/forgotten/file")
+    vars(store)["_client"] = Forgetful(client, does_it=True)
+    store.upload(file, f"{ROOT}/forgotten/file")
+    assert store.read(f"{ROOT}/forgotten/file") == file.read_bytes()
 
 
 def test_parts_of_other_content_are_sent_again(versitygw: Server, weights: Path) -> None:

@@ -53,6 +53,9 @@ WRONG_CREDENTIALS: Final = {
     "AuthorizationHeaderMalformed": "AWS_REGION",
 }
 
+# NoSuchUpload: another pod has completed the upload, or the store has dropped it.
+TEMPORARY: Final = ("SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "NoSuchUpload")
+
 NO_KEYS: Final = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
 # The store cannot be reached, which is worth a retry; every other error of boto3 needs a person.
 UNREACHABLE: Final = (ConnectionError, HTTPClientError, IncompleteReadError, HTTPError, Boto3Error)
@@ -308,7 +311,7 @@ def _response_error(error: ClientError, uri: str, endpoint: str) -> errors.Store
         )
     if code in {"NoSuchKey", "NotFound", "404"}:
         return errors.ObjectNotFound(f"{uri} does not exist at {endpoint}", "Correct the path, or upload the object.")
-    if status >= 500 or code in {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed"} or status == 429:
+    if status >= 500 or code in TEMPORARY or status == 429:
         return errors.StorageUnavailable(
             f"{endpoint} answered {code or status} for {uri}",
             "This is tried again; look at the store's log. AWS_ENDPOINT_URL must be its S3 API, not its web console.",

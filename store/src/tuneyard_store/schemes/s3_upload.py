@@ -4,7 +4,7 @@ An upload that broke off is resumed by the next one of the same object: parts th
 content, are not sent again. The object appears when its last part is there, whole or not at all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import md5, sha256
@@ -70,7 +70,7 @@ def upload_file(client: "S3Client", path: Path, bucket: str, key: str, sender: S
             return sha256(data).hexdigest()
         target, there = _begun(client, bucket, key)
         digest, parts = _send_all(client, target, stream, part_bytes(size), there, sender)
-    client.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=target.upload, MultipartUpload={"Parts": parts})
+    _complete(client, target, parts)
     return digest
 
 
@@ -103,6 +103,29 @@ def _send_all(
             sent[number] = sender.send(client, target, number, data)
     etags |= {number: future.result() for number, future in sent.items()}
     return digest.hexdigest(), [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
+
+
+def _complete(client: "S3Client", target: Target, parts: list["CompletedPartTypeDef"]) -> None:
+    bucket, key, upload = target
+    try:
+        client.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
+    except ClientError as error:
+        # Where the answer to a first try was lost, some stores know nothing of the upload: it is complete.
+        if error.response["Error"]["Code"] != "NoSuchUpload" or not _consists_of(client, bucket, key, parts):
+            raise
+
+
+def _consists_of(client: "S3Client", bucket: str, key: str, parts: Sequence["CompletedPartTypeDef"]) -> bool:
+    """Whether the object is there and has these parts, by its ETag; False also where the store has other ETags.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
+    """
+    try:
+        found = client.head_object(Bucket=bucket, Key=key)["ETag"].strip('"')
+        digests = bytes.fromhex("".join(part["ETag"].strip('"') for part in parts))
+    except (ClientError, ValueError):
+        return False
+    return found == f"{md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
 
 
 def _send(client: "S3Client", target: Target, number: int, data: bytes) -> str:
