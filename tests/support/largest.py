@@ -15,6 +15,7 @@ from tuneyard_api.kinds.finetunejob_status import (
     FitStatus,
     GateStatus,
     Measurement,
+    MlflowStatus,
     TrainingStatus,
 )
 from tuneyard_api.registry import ARTIFACT_FORMATS
@@ -68,7 +69,17 @@ def published(failing: str | None) -> PublishResult:
 
 def training(points: int) -> TrainingStatus:
     course = [CurvePoint(step=10**6 + step, loss=1.23456789, validation_loss=1.23456789) for step in range(points)]
-    return TrainingStatus(steps=10**9, kept_step=10**6, loss=1.2345678, verdict="Overfitting. " * 20, curve=course)
+    page = f"https://{'m' * 200}.example/#/experiments/{'1' * 18}/runs/{'a' * 32}"
+    return TrainingStatus(
+        steps=10**9,
+        kept_step=10**6,
+        micro_batch_size=65536,
+        loss=1.2345678,
+        verdict="Overfitting. " * 20,
+        curve=course,
+        tensorboard_uri=LONG_URI,
+        mlflow=MlflowStatus(url=page, run_id="a" * 32, lost=10**9, message="does not answer. " * 20),
+    )
 
 
 def dataset() -> DatasetSummary:

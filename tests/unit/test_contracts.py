@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from support.largest import FORMATS, GATE, LONG_URI, dataset, evaluation, fit, largest_spec, published
+from support.largest import FORMATS, GATE, LONG_URI, dataset, evaluation, fit, largest_spec, published, training
 from tuneyard_api import reasons
 from tuneyard_api.contracts.termination import (
     TERMINATION_BYTES,
@@ -13,6 +13,7 @@ from tuneyard_api.contracts.termination import (
     PublishReport,
     StageReport,
     Termination,
+    TrainReport,
     termination_message,
 )
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
@@ -35,6 +36,19 @@ def test_prepare_names_every_digest() -> None:
     assert PrepareReport.model_validate(sent(report).result) == report
     longer = report.model_copy(update={"fit": fit("x" * 3000)})
     assert PrepareReport.model_validate(sent(longer).result).fit == fit(None)
+
+
+def test_train_says_where_it_is_tracked() -> None:
+    """The curve goes first, and with the longest addresses they go, too; steps and verdict stay."""
+    read = TrainReport.model_validate(sent(TrainReport.of_status(training(1000))).result).training
+    assert (read.steps, read.kept_step, read.micro_batch_size) == (10**9, 10**6, 65536)
+    assert read.verdict
+    usual = training(1000).model_copy(update={"tensorboard_uri": f"s3://artifacts/runs/{'0' * 64}/train/tensorboard"})
+    message = Termination.parse(termination_message("Completed", "", report=TrainReport.of_status(usual)).decode())
+    assert message is not None
+    read = TrainReport.model_validate(message.result).training
+    assert (read.tensorboard_uri, read.mlflow) == (usual.tensorboard_uri, usual.mlflow)
+    assert read.curve
 
 
 @pytest.mark.parametrize("failing", [None, FORMATS[-1]])

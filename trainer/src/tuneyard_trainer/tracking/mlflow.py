@@ -91,7 +91,7 @@ class MlflowTracker:
                 url=self._api.url(self._run) if self._api and self._run else None,
                 run_id=self._run.info.run_id if self._run else None,
                 lost=lost,
-                message=self._problem or late or (self._last_problem if lost else None),
+                message=late or self._problem or (self._last_problem if lost else None),
             )
 
     def _work(self) -> None:
