@@ -100,6 +100,7 @@ def tuneyard(folder: Path, rows: list[Any], steps: int) -> None:
         threads=THREADS,
         checkpoints=out / "checkpoints",
         output=out / "adapter",
+        native=out / "native",
         events=out / "events",
         stop_file=out / "stop",
     )
@@ -107,12 +108,12 @@ def tuneyard(folder: Path, rows: list[Any], steps: int) -> None:
 
 
 def trl(folder: Path, rows: list[Any], steps: int, *, packing: bool = False) -> None:
-    """Packed, a sequence has as many tokens as the longest row, and a step as many sequences as would be 8 rows."""
+    """Packed, a step has as many sequences as have the tokens of 8 rows."""
     from datasets import Dataset, arrow_dataset  # noqa: PLC0415
     from peft import LoraConfig  # noqa: PLC0415
     from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
 
-    width = max(len(row["input_ids"]) for row in rows)
+    width = max(512, *(len(row["input_ids"]) for row in rows))
     tokens = sum(len(row["input_ids"]) for row in rows)
     micro = 1 if packing else MICRO
     per_step = max(1, round(tokens / steps / width)) if packing else BATCH

@@ -44,6 +44,7 @@ class MlflowTracker:
         self._context, self._experiment, self._api = context, experiment, api
         self._waiting: deque[Value] = deque()
         self._changed = threading.Condition()
+        self._latest: dict[str, int] = {}  # the last step of each metric that the server had before this pod
         self._run: Run | None = None
         self._lost = 0
         self._problem, self._last_problem = problem, problem
@@ -72,7 +73,8 @@ class MlflowTracker:
         """Leaves the values for the thread."""
         now = _milliseconds()
         with self._changed:
-            self._waiting.extend(Value(key, value, event.step, now) for key, value in event.metrics.items())
+            values = (Value(key, value, event.step, now) for key, value in event.metrics.items())
+            self._waiting.extend(value for value in values if self._is_new(value))
             while len(self._waiting) > WAITING:
                 self._waiting.popleft()
                 self._lost += 1
@@ -141,9 +143,9 @@ class MlflowTracker:
         context, digest = self._context, self._context.digests["train"]
         experiment = api.experiment(self._experiment)
         run = api.find_run(experiment, TAG_RUN, digest)
+        self._leave_out({metric.key: metric.step for metric in run.data.metrics} if run else {})
         if run:
             api.update_run(run.info.run_id, "RUNNING", None)
-            self._leave_out({metric.key: metric.step for metric in run.data.metrics})
         else:
             tags = {LABEL_FINETUNEJOB: context.name, TAG_RUN: digest, TAG_OUTPUT: context.uri("train")}
             run = api.create_run(experiment, context.name, tags, _milliseconds())
@@ -155,7 +157,11 @@ class MlflowTracker:
     def _leave_out(self, latest: Mapping[str, int]) -> None:
         """Steps between a checkpoint and the end of the pod before are done twice, with the same values."""
         with self._changed:
-            self._waiting = deque(value for value in self._waiting if value.step > latest.get(value.key, -1))
+            self._latest = dict(latest)
+            self._waiting = deque(filter(self._is_new, self._waiting))
+
+    def _is_new(self, value: Value) -> bool:
+        return value.step > self._latest.get(value.key, -1)
 
     def _told(self, problem: str | None) -> None:
         """Writes a change into the log, not every try."""
