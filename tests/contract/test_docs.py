@@ -128,7 +128,7 @@ def kubectl(words: list[str], reader: Reader) -> None:
     if verb in ("create", "apply", "patch", "delete"):
         reader.succeed(*words, "--dry-run=server")
         return
-    assert verb in ("get", "describe", "wait", "logs", "port-forward"), f"kubectl {verb}: no check"
+    assert verb in ("get", "describe", "wait", "logs", "port-forward", "exec"), f"kubectl {verb}: no check"
     short = [re.sub("^--timeout=.*", "--timeout=1s", word) for word in words]
     code, output = reader.run(*short)
     assert code == 0 or CORRECT.search(output), f"{' '.join(words)}\n{output}"
