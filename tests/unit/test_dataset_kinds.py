@@ -22,6 +22,7 @@ from tuneyard_trainer.data.formats.fields import Fields
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.split import TRAIN
 from tuneyard_trainer.data.template import ChatTemplate
 from tuneyard_trainer.data.tokenize import ExampleTokenizer, TokenizedExample
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
@@ -125,7 +126,7 @@ def test_long_text_is_cut_into_pieces(tmp_path: Path) -> None:
     pieces = kept(rows, 4)
     assert [decoded(row)[1] for row in pieces] == ["abcd", "efgh", f"ijk{TURN_END}", f"xyz{TURN_END}"]
     assert [row.piece for row in pieces] == [0, 1, 2, 0]
-    write_splits(pieces, set(), tmp_path / "out", lambda split, row: None)
+    write_splits(((TRAIN, piece) for piece in pieces), [TRAIN], tmp_path / "out", lambda split, row: None)
     assert len((tmp_path / "out/train.jsonl").read_text().splitlines()) == 2
     assert read_rows(tmp_path / "out/train").lengths == [4, 4, 4, 4]
 

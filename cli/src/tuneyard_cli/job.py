@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tuneyard_api.contracts.progress import progress_text
 from tuneyard_api.durations import duration
-from tuneyard_api.kinds.finetunejob_status import AnswersStatus, FitStatus, Progress
+from tuneyard_api.kinds.finetunejob_status import AnswersStatus, FitStatus, Progress, ReplayStatus
 from tuneyard_cli import screen
 from tuneyard_cli.advice import APPLY_AGAIN, OUTDATED, UNOBSERVED, advice_on
 from tuneyard_cli.durations import since
@@ -113,6 +113,8 @@ def _facts(job: Json) -> Iterator[tuple[str, RenderableType]]:
     yield from zip(_labels("Restarts"), filter(None, restarts), strict=False)
     if dataset := here.get("dataset"):
         yield "Dataset", dataset_text(dataset)
+        if "replay" in dataset:
+            yield "Replay", ReplayStatus.model_validate(dataset["replay"]).text
         if report := dataset.get("reportURI"):
             yield "", report
     if fit := here.get("fit"):

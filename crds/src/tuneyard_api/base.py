@@ -84,6 +84,7 @@ ConditionList = Annotated[
     Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
 ]
 
+S3_BUCKET: Final = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?"
 S3Uri = Annotated[
     str,
     Field(
@@ -92,7 +93,7 @@ S3Uri = Annotated[
     ),
     Obeys(
         matches(
-            r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?",
+            S3_BUCKET,
             "not a URI of an S3 bucket: write s3://bucket/path, with a bucket of 3 to 63 small letters, digits, dots "
             "and hyphens",
             cel=True,

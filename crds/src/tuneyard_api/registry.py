@@ -134,10 +134,14 @@ STRATEGIES: Final[dict[str, Strategy]] = {
 }
 METRICS: Final[dict[str, Metric]] = {
     "perplexity": Metric("of the answers of the held-out rows"),
+    "generalPerplexity": Metric("of the held-out rows of dataset.replay"),
 }
 GATES: Final[dict[str, GateBound]] = {
     "maxRatio": GateBound("Passes while the measured value is at most this times the reference."),
 }
+
+# The metric that only jobs with dataset.replay have.
+GENERAL_METRIC: Final = "generalPerplexity"
 
 # The model before tuning and after it, as measurements and gates name them; the others are artifact formats.
 BASE: Final = "base"

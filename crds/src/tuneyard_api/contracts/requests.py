@@ -93,6 +93,7 @@ class ScoreRequest(WorkerRequest):
 
     models: dict[str, Path] = Field(description="Directory of each model, by subject.")
     rows: Path = Field(description="JSON file: [[input_ids, labels], ...].")
+    general: Path | None = Field(default=None, description="The same of general rows, on which forgetting shows.")
     end_tokens: list[int] = Field(default=[], description="Tokens that end an answer.")
     reference: str = Field(default="", description="The subject with whose logits those of the others are compared.")
     compared: list[int] = Field(default=[], description="The numbers of the rows whose logits are compared.")
@@ -136,11 +137,19 @@ class GgufOutcome(Contract):
     fidelity: Fidelity | None = Field(default=None, description="To the merged model.")
 
 
+class Likelihood(Contract):
+    """Of some rows."""
+
+    nll: float = Field(description="Summed negative log-likelihood of the supervised tokens, in nats.")
+    tokens: int = Field(description="Supervised tokens.")
+
+
 class Score(Speed):
     """What is measured of one model, over all held-out rows unless it says otherwise; None: not measured."""
 
     nll: float = Field(description="Summed negative log-likelihood of the supervised tokens, in nats.")
     tokens: int = Field(description="Supervised tokens.")
+    general: Likelihood | None = Field(default=None, description="Of the general rows; None: there are none.")
     kl: float | None = Field(
         default=None, description="Mean KL divergence from the reference over the compared rows, in nats per token."
     )

@@ -8,7 +8,14 @@ from tuneyard_api.base import Digest
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.contracts.speed import Speed
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
-from tuneyard_api.kinds.finetunejob_status import AnswersStatus, Fidelity, GateStatus, Measurement, TrainingStatus
+from tuneyard_api.kinds.finetunejob_status import (
+    AnswersStatus,
+    Fidelity,
+    GateStatus,
+    Measurement,
+    ReplayStatus,
+    TrainingStatus,
+)
 from tuneyard_api.names import Stage
 
 STAGE_MARK: Final = "stage.json"
@@ -30,6 +37,7 @@ class DatasetSummary(Contract):
     changed: dict[str, int] = {}
     tokens: int
     answers: AnswersStatus | None = None
+    replay: ReplayStatus | None = None
     digest: str
 
 

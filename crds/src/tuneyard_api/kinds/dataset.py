@@ -5,9 +5,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from tuneyard_api.base import Model, S3Uri
+from tuneyard_api.base import S3_BUCKET, Model, S3Uri
 from tuneyard_api.registry import DATA_FORMATS, OneOf, described
-from tuneyard_api.rules import Rule
+from tuneyard_api.rules import Obeys, Rule, matches
 
 COLUMNS: Final = "Maps the format's field names to your column names, for example {prompt: question}."
 IGNORE: Final = "Names of fields that are not read, in rows and in messages, although they mean something."
@@ -61,6 +61,50 @@ class ValidationSource(Model):
         if self.uri is None:
             return None
         return DataSource(uri=self.uri, format=self.format or "auto", columns=self.columns, ignore=self.ignore or [])
+
+
+# Rows that come with tuneyard, by what their URI has behind builtin://.
+BUILTIN: Final = "builtin://"
+GENERAL_ROWS: Final = f"{BUILTIN}general"
+
+ReplayUri = Annotated[
+    str,
+    Field(max_length=1024),
+    Obeys(
+        matches(
+            f"{GENERAL_ROWS}|{S3_BUCKET}",
+            f"neither {GENERAL_ROWS} nor a URI of an S3 bucket: write {GENERAL_ROWS}, or s3://bucket/path",
+            cel=True,
+        )
+    ),
+]
+
+
+class Replay(Model):
+    """General rows that are trained with the job's own, so that the model keeps what it can do already."""
+
+    uri: ReplayUri = Field(
+        default=GENERAL_ROWS,
+        description=f"As in train; or {GENERAL_ROWS}, chats in English and Korean that come with tuneyard. "
+        f"Default: {GENERAL_ROWS}.",
+    )
+    format: Annotated[str, OneOf(DATA_FORMATS, "auto")] = Field(
+        default="auto", description="Row format of the uri, as in train. Default: auto."
+    )
+    columns: dict[str, str] | None = Field(default=None, description=COLUMNS)
+    ignore: list[str] = Field(default=[], max_length=64, description=f"{IGNORE} Default: none.")
+    fraction: float = Field(
+        default=0.15,
+        gt=0,
+        le=0.5,
+        description="Share of all trained tokens that are of these rows; fewer where they do not suffice. A fifth of "
+        "the rows, at most 200, is held out: evaluate measures on them what the model has forgotten. Default: 0.15.",
+    )
+
+    @property
+    def source(self) -> DataSource:
+        """How the rows are read."""
+        return DataSource.model_construct(uri=self.uri, format=self.format, columns=self.columns, ignore=self.ignore)
 
 
 class BadRowsPolicy(Model):
@@ -205,3 +249,6 @@ class Dataset(Model):
         default=ValidationSource(fraction=0.05), description="Default: 5 % of the training rows."
     )
     clean: Cleaning = Cleaning()
+    replay: Replay | None = Field(
+        default=None, description="Mixes general rows in, against forgetting. {} takes all defaults. Default: none."
+    )

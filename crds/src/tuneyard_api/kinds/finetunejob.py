@@ -14,7 +14,7 @@ from tuneyard_api.kinds.export import Export
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.kinds.training import NO_TRAINING, Training
 from tuneyard_api.pod import PodOptions
-from tuneyard_api.registry import ARTIFACT_FORMATS, BASE, GATES, METRICS, TUNED, OneOf, described
+from tuneyard_api.registry import ARTIFACT_FORMATS, BASE, GATES, GENERAL_METRIC, METRICS, TUNED, OneOf, described
 from tuneyard_api.rules import Rule
 
 # These fields say when a job runs and how long it is kept, not what it does: they may change at any time.
@@ -93,6 +93,8 @@ def gate(against: str, metric: str = "perplexity", **bound: float) -> Gate:
 
 TUNED_GATES: Final = (gate(BASE, maxRatio=1.0), gate(TUNED, maxRatio=1.1))
 UNTUNED_GATES: Final = (gate(BASE, maxRatio=1.1),)
+# Where there are replay rows.
+GENERAL_GATE: Final = gate(BASE, GENERAL_METRIC, maxRatio=1.1)
 
 
 class Evaluation(Model):
@@ -101,7 +103,8 @@ class Evaluation(Model):
         default=None,
         max_length=16,
         description="Default: tuned no worse than base, each quantized artifact within 10 % of tuned; where nothing is "
-        "tuned, within 10 % of base.",
+        "tuned, within 10 % of base. With dataset.replay also: the tuned model's generalPerplexity within 10 % of "
+        "base's.",
     )
     on_gate_failure: Literal["Block", "Warn"] = Field(
         default="Block", description="Block fails the job and publishes nothing. Default: Block."
@@ -236,7 +239,10 @@ class FineTuneJobSpec(Model):
         """The gates of the evaluation, or the default ones."""
         if self.evaluation.gates is not None:
             return self.evaluation.gates
-        return [*(TUNED_GATES if self.trains else UNTUNED_GATES)] if self.evaluates else []
+        if not self.evaluates:
+            return []
+        general = [GENERAL_GATE] if self.dataset.replay else []
+        return [*(TUNED_GATES if self.trains else UNTUNED_GATES), *general]
 
     @property
     def merged_subject(self) -> str:
@@ -285,6 +291,18 @@ _ROWS_RULES: Final = (
         "export.calibration.uri, or leave the gates out",
         lambda spec: spec.evaluates or not spec.evaluation.gates,
         field="evaluation.gates",
+    ),
+    Rule(
+        f"{GENERAL_METRIC} is measured on held-out rows of dataset.replay, which this job does not have: write "
+        "dataset.replay, or leave the gate out",
+        lambda spec: spec.dataset.replay is not None or all(gate.metric != GENERAL_METRIC for gate in spec.gates),
+        field="evaluation.gates",
+    ),
+    Rule(
+        "rows are replayed while a model is tuned with chats or text: leave it out where nothing is tuned, and where "
+        "training.dpo tunes with pairs of answers",
+        lambda spec: spec.dataset.replay is None or (spec.trains and spec.training.dpo is None),
+        field="dataset.replay",
     ),
     Rule(
         f"nothing is tuned: write against: {BASE}, which is then about each quantized artifact",

@@ -82,6 +82,22 @@ class AnswersStatus(Model):
         return f"{self.trained} of {self.given} answers trained" + (f" ({said})" if said else "")
 
 
+class ReplayStatus(Model):
+    """The general rows that are trained with the job's own."""
+
+    uri: str
+    rows: int = Field(description="Rows that are trained.")
+    tokens: int = Field(description="Trained tokens in them.")
+    fraction: float = Field(description="Their share of all trained tokens.")
+    held_out: int = Field(description="Rows that evaluate measures forgetting on.")
+
+    @property
+    def text(self) -> str:
+        """For example: 96 rows of builtin://general, 15.0 % of the trained tokens; 49 held out."""
+        share = f"{100 * self.fraction:.1f} % of the trained tokens"
+        return f"{self.rows} rows of {self.uri}, {share}; {self.held_out} held out"
+
+
 class DatasetStatus(Model):
     rows_in: int
     rows_kept: int
@@ -91,6 +107,7 @@ class DatasetStatus(Model):
     )
     tokens: int
     answers: AnswersStatus | None = None
+    replay: ReplayStatus | None = None
     digest: str
     report_uri: str | None = Field(default=None, alias="reportURI")
 

@@ -143,7 +143,7 @@ def local_spec(check: Check) -> FineTuneJobSpec:
     train = [first.model_copy(update={**check.source, "uri": str(path)}) for path in check.files]
     validation = given.validation if given.validation.uri is None else ValidationSource(fraction=0.05)
     clean = given.clean.model_copy(update=LENIENT)
-    dataset = given.model_copy(update={"train": train, "validation": validation, "clean": clean})
+    dataset = given.model_copy(update={"train": train, "validation": validation, "clean": clean, "replay": None})
     model = check.spec.model.model_copy(update={"uri": str(check.model)} if check.model else {})
     export = Export(formats=check.spec.export.formats)  # without calibration rows of its own
     return check.spec.model_copy(update={"dataset": dataset, "model": model, "export": export})

@@ -5,27 +5,35 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final
 
 from tuneyard_api.kinds.dataset import Dataset, DataSource
 from tuneyard_store.store import Store
-from tuneyard_trainer.data.examples import Key, to_json
+from tuneyard_trainer.data.builtin import builtin_files, is_builtin
+from tuneyard_trainer.data.examples import to_json
 from tuneyard_trainer.data.files import DataFile, fetch
 from tuneyard_trainer.data.shards import ShardWriter
 from tuneyard_trainer.data.source import Reading, SourceRow, read_source
-from tuneyard_trainer.data.split import TRAIN, VALIDATION, Split
+from tuneyard_trainer.data.split import GENERAL, TRAIN, VALIDATION, Split
 from tuneyard_trainer.data.tokenize import TokenizedExample
 
+REPLAY: Final = "replay"
 INDEX_FILE: Final = "files.json"
+SPLITS: Final[dict[str, Split]] = {VALIDATION: VALIDATION, REPLAY: GENERAL}
+"""Of the sources that are not for training alone."""
 
 Files = dict[str, list[DataFile]]
 """The files of each source, by the source's name."""
 
 
 def sources(dataset: Dataset) -> dict[str, DataSource]:
-    """The sources by name: train-0, train-1, ..., and validation where it has a URI."""
+    """The sources by name: train-0, train-1, ..., validation where it has a URI, and replay where there is one."""
     named = {f"{TRAIN}-{number}": source for number, source in enumerate(dataset.train)}
-    return named | ({VALIDATION: held_out} if (held_out := dataset.validation.source) else {})
+    if held_out := dataset.validation.source:
+        named[VALIDATION] = held_out
+    if dataset.replay:
+        named[REPLAY] = dataset.replay.source
+    return named
 
 
 def fetch_dataset(store: Store, dataset: Dataset, directory: Path) -> Files:
@@ -36,7 +44,10 @@ def fetch_dataset(store: Store, dataset: Dataset, directory: Path) -> Files:
     """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    files = {name: fetch(store, source.uri, directory / name) for name, source in sources(dataset).items()}
+    files = {
+        name: builtin_files(source.uri) if is_builtin(source.uri) else fetch(store, source.uri, directory / name)
+        for name, source in sources(dataset).items()
+    }
     write_index(directory, files)
     return files
 
@@ -54,30 +65,32 @@ def fetched_dataset(directory: Path) -> Files:
 
 
 def read_dataset(dataset: Dataset, files: Files, reading: Reading) -> Iterator[SourceRow]:
-    """The rows of all sources. Those of the validation source come first, so that training rows can be compared."""
+    """The rows of all sources, so that each can be compared with those before it.
+
+    First come the rows of the validation source, last those of dataset.replay.
+    """
     named = sources(dataset)
-    for name in sorted(named, key=lambda name: name != VALIDATION):
-        yield from read_source(named[name], files[name], VALIDATION if name == VALIDATION else TRAIN, reading)
+    for name in sorted(named, key=lambda name: (name == REPLAY, name != VALIDATION)):
+        split = SPLITS.get(name, TRAIN)
+        yield from read_source(named[name], files[name], split, reading.of(split))
 
 
 def write_splits(
-    rows: Iterable[TokenizedExample],
-    validation: set[Key],
+    rows: Iterable[tuple[Split, TokenizedExample]],
+    splits: Iterable[Split],
     directory: Path,
     on_row: Callable[[Split, TokenizedExample], None],
 ) -> None:
     """Writes each split as shards (<split>/*.npy) and as text (<split>.jsonl) into a new directory.
 
     Args:
-        validation: the keys of the rows that are held out.
         on_row: called for each row that is written.
     """
     directory.mkdir()
-    writers = {split: ShardWriter(directory / split) for split in get_args(Split)}
+    writers = {split: ShardWriter(directory / split) for split in splits}
     with ExitStack() as stack:
         texts = {split: stack.enter_context((directory / f"{split}.jsonl").open("w")) for split in writers}
-        for row in rows:
-            split: Split = VALIDATION if row.source.key in validation else TRAIN
+        for split, row in rows:
             writers[split].add(row.tokens)
             if not row.piece:
                 texts[split].write(json.dumps(to_json(row.source.example), ensure_ascii=False) + "\n")

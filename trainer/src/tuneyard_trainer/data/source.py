@@ -18,7 +18,7 @@ from tuneyard_trainer.data.formats.fields import FieldRules, Fields, shown
 from tuneyard_trainer.data.readers import read_rows
 from tuneyard_trainer.data.readers.row import BrokenRow, Place, Row
 from tuneyard_trainer.data.secrets import redacted_row
-from tuneyard_trainer.data.split import TRAIN, Split
+from tuneyard_trainer.data.split import GENERAL, TRAIN, Split
 from tuneyard_trainer.runtime.errors import BadInput
 
 UNTRAINED = "answers that are not trained (weight: 0)"
@@ -43,6 +43,12 @@ class Reading:
     settings: Cleaning = field(default_factory=Cleaning)
     bad: BadRows = field(default_factory=lambda: BadRows(BadRowsPolicy(policy="fail"), DroppedRows()))
     findings: Findings = field(default_factory=Findings)
+    general: "Reading | None" = None
+    """For the rows of dataset.replay, which are counted apart."""
+
+    def of(self, split: Split) -> "Reading":
+        """The one for the sources of a split."""
+        return self.general if split == GENERAL and self.general else self
 
 
 def read_source(

@@ -1,4 +1,4 @@
-"""Which rows are trained and which are held out for validation."""
+"""Which rows are trained and which are held out."""
 
 import hashlib
 from collections.abc import Iterable
@@ -6,14 +6,21 @@ from typing import Final, Literal
 
 from tuneyard_trainer.data.examples import Key
 
-Split = Literal["train", "validation"]
+Split = Literal["train", "validation", "general"]
+"""general: rows of dataset.replay. Some of them are trained too; the others are held out, and remain in this split."""
 
 TRAIN: Final = "train"
 VALIDATION: Final = "validation"
+GENERAL: Final = "general"
 DEFAULT_FRACTION: Final = 0.05
 
 
 def held_out(keys: Iterable[Key], fraction: float | None, seed: int) -> set[Key]:
     """The keys of a share of the different rows, at least one, by content and seed: the order does not matter."""
-    ranked = sorted(set(keys), key=lambda key: hashlib.sha256(seed.to_bytes(8, "big") + key).digest())
+    ranked = sorted(set(keys), key=lambda key: rank(key, seed))
     return set(ranked[: max(1, round(len(ranked) * (fraction or DEFAULT_FRACTION)))])
+
+
+def rank(key: Key, seed: int) -> bytes:
+    """By this rows are in a random order, which their content and the seed tell."""
+    return hashlib.sha256(seed.to_bytes(8, "big") + key).digest()

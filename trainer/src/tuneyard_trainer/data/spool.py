@@ -9,14 +9,14 @@ from pathlib import Path
 from tuneyard_trainer.data.examples import Chat, Example, Key, content_key, from_json, to_json
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
-from tuneyard_trainer.data.split import VALIDATION
+from tuneyard_trainer.data.split import GENERAL, VALIDATION, rank
 from tuneyard_trainer.data.texts import question_and_answer
 from tuneyard_trainer.data.words import Words, WordWriter
 
 
 @dataclass
 class Spooled:
-    """Rows in a file, some of which are left out later."""
+    """Rows in a file, some of which are left out later. Those of dataset.replay are its last ones."""
 
     path: Path
     words: Words
@@ -29,24 +29,32 @@ class Spooled:
     """1 for a row that is kept."""
     validation: set[Key] = field(default_factory=set)
     """The keys of the rows that are held out."""
+    own: int = 0
+    """How many rows, from the first one, are the job's own."""
 
     def __len__(self) -> int:
-        return sum(self.kept)
+        """Of the job's own rows, those that are kept."""
+        return sum(self.kept[: self.own])
 
     @property
     def keys(self) -> Iterator[Key]:
-        """Of the rows that are kept."""
-        return (key for key, is_kept in zip(self.row_keys, self.kept, strict=True) if is_kept)
+        """Of the job's own rows that are kept."""
+        return (self.row_keys[number] for number in range(self.own) if self.kept[number])
 
     def is_held_out(self, row: int) -> bool:
         return self.row_keys[row] in self.validation
 
     def rows(self) -> Iterator[SourceRow]:
-        """The rows that are kept."""
+        """The job's own rows that are kept."""
         with self.path.open("rb") as stream:
-            for key, line, is_kept in zip(self.row_keys, stream, self.kept, strict=True):
+            for key, line, is_kept in zip(self.row_keys[: self.own], stream, self.kept, strict=False):
                 if is_kept:
                     yield _row(line, key)
+
+    def general(self, seed: int) -> list[int]:
+        """The numbers of the rows of dataset.replay that are kept, in a random order."""
+        kept = (number for number in range(self.own, len(self.kept)) if self.kept[number])
+        return sorted(kept, key=lambda number: rank(self.row_keys[number], seed))
 
     def row(self, number: int) -> SourceRow:
         """One row, kept or not."""
@@ -74,10 +82,12 @@ def _question(example: Example) -> int:
 def spool(rows: Iterable[SourceRow], path: Path, *, with_words: bool = True) -> Spooled:
     """Writes the rows to `path`, and beside it their words, unless no step compares rows by them."""
     keys: list[Key] = []
+    own = 0
     offsets, questions, validation, position = array("Q"), array("Q"), set(), 0
     with path.open("wb") as stream, WordWriter(path) as writer:
         for row in rows:
             keys.append(row.key)
+            own += row.split != GENERAL
             if row.split == VALIDATION:
                 validation.add(row.key)
             offsets.append(position)
@@ -86,4 +96,4 @@ def spool(rows: Iterable[SourceRow], path: Path, *, with_words: bool = True) -> 
             if with_words:
                 writer.add(*question_and_answer(row.example))
         words = writer.finish()
-    return Spooled(path, words, keys, offsets, questions, bytearray(b"\x01") * len(keys), validation)
+    return Spooled(path, words, keys, offsets, questions, bytearray(b"\x01") * len(keys), validation, own)

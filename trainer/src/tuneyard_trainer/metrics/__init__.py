@@ -12,7 +12,9 @@ from tuneyard_api.registry import METRICS, module_name
 class Metric(Protocol):
     """What the module of a metric has."""
 
-    def value(self, score: Score) -> float: ...
+    def value(self, score: Score) -> float | None:
+        """None: the job has no rows for it."""
+        ...
 
 
 def metric_of(name: str) -> Metric:
@@ -21,13 +23,14 @@ def metric_of(name: str) -> Metric:
 
 
 def measure(scores: Mapping[str, Score]) -> list[Measurement]:
-    """Every metric of every model.
+    """Every metric of every model, as far as the job has rows for it.
 
     Args:
         scores: by subject: base, tuned or an artifact's format.
     """
     return [
-        Measurement(subject=subject, metric=name, value=metric_of(name).value(score))
+        Measurement(subject=subject, metric=name, value=value)
         for name in METRICS
         for subject, score in scores.items()
+        if (value := metric_of(name).value(score)) is not None
     ]

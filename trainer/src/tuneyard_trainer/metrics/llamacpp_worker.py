@@ -3,7 +3,6 @@
 It is given tokens, as the worker of the other formats is: the figures can be compared.
 """
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,22 +13,31 @@ from tuneyard_api.contracts.speed import TOGETHER
 from tuneyard_trainer.metrics.comparison import Logits, log_softmax
 from tuneyard_trainer.metrics.llamacpp_binding import GgufModel, loaded
 from tuneyard_trainer.metrics.speed import GENERATED_TOKENS, PROMPT_TOKENS, measure_speed
-from tuneyard_trainer.metrics.tally import Row, Tally, predicted
+from tuneyard_trainer.metrics.tally import HeldOut, Row, Tally, predicted
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 
 def score(request: ScoreRequest) -> ScoreOutcome:
-    rows: list[Row] = json.loads(request.rows.read_text())
-    longest = max(TOGETHER * (PROMPT_TOKENS + GENERATED_TOKENS), *(len(ids) for ids, _ in rows))
+    held_out = HeldOut.of(request)
+    longest = max(TOGETHER * (PROMPT_TOKENS + GENERATED_TOKENS), *map(len, held_out.texts))
     scores: dict[str, Score] = {}
     for number, (subject, directory) in enumerate(request.models.items()):
         emit(ItemsDone(done=number, total=len(request.models), item=subject))
         with loaded(next(directory.glob("*.gguf")), longest, request.threads, sequences=TOGETHER) as model:
-            scores[subject] = score_model(model, rows, Tally.of(request, subject))
+            scores[subject] = score_model(model, held_out, Tally.of(request, subject))
     return ScoreOutcome(scores=scores)
 
 
-def score_model(model: GgufModel, rows: Sequence[Row], tally: Tally) -> Score:
+def score_model(model: GgufModel, held_out: HeldOut, tally: Tally) -> Score:
+    score_rows(model, held_out.rows, tally)
+    if tally.general:
+        score_rows(model, held_out.general, tally.general)
+    speed = measure_speed(model.generate, held_out.rows)
+    return tally.score(memory_bytes=model.size_bytes, speed=speed, engine="llama.cpp")
+
+
+def score_rows(model: GgufModel, rows: Sequence[Row], tally: Tally) -> None:
+    """Adds the answer tokens of all rows to the tally."""
     for number, (ids, labels) in enumerate(rows):
         # The logits of a position are those of the next token.
         wanted = [position - 1 for position in predicted(labels)]
@@ -41,8 +49,6 @@ def score_model(model: GgufModel, rows: Sequence[Row], tally: Tally) -> Score:
                 kept.append(logits.copy())
         if kept:
             tally.compare(number, np.concatenate(kept))
-    speed = measure_speed(model.generate, rows)
-    return tally.score(memory_bytes=model.size_bytes, speed=speed, engine="llama.cpp")
 
 
 def token_nll(logits: Logits, targets: Sequence[int]) -> NDArray[np.floating]:

@@ -3,7 +3,6 @@
 It runs in the quantizer's environment, which reads every format.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from tuneyard_api.contracts.requests import ItemsDone, Score, ScoreOutcome, ScoreRequest
 from tuneyard_trainer.metrics.speed import measure_speed
-from tuneyard_trainer.metrics.tally import Row, Tally, predicted
+from tuneyard_trainer.metrics.tally import HeldOut, Row, Tally, predicted
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 BATCH_TOKENS = 1024  # padded tokens per forward pass
@@ -25,15 +24,15 @@ def score(request: ScoreRequest) -> ScoreOutcome:
     """The reference comes first, as the others are compared with its logits."""
     torch.set_num_threads(request.threads or torch.get_num_threads())
     transformers.logging.set_verbosity_error()
-    rows: list[Row] = json.loads(request.rows.read_text())
+    held_out = HeldOut.of(request)
     scores: dict[str, Score] = {}
     for subject in sorted(request.models, key=lambda subject: subject != request.reference):
         emit(ItemsDone(done=len(scores), total=len(request.models), item=subject))
-        scores[subject] = score_model(request.models[subject], rows, Tally.of(request, subject))
+        scores[subject] = score_model(request.models[subject], held_out, Tally.of(request, subject))
     return ScoreOutcome(scores=scores)
 
 
-def score_model(directory: Path, rows: Sequence[Row], tally: Tally) -> Score:
+def score_model(directory: Path, held_out: HeldOut, tally: Tally) -> Score:
     model = AutoModelForCausalLM.from_pretrained(
         directory,
         dtype=torch.bfloat16,
@@ -42,10 +41,17 @@ def score_model(directory: Path, rows: Sequence[Row], tally: Tally) -> Score:
     ).eval()
     memory = memory_bytes(model)
     with torch.inference_mode():
-        for batch in batches(rows):
-            score_batch(model, [(number, *rows[number]) for number in batch], tally)
-        speed = measure_speed(partial(generate, model), rows)
+        score_rows(model, held_out.rows, tally)
+        if tally.general:
+            score_rows(model, held_out.general, tally.general)
+        speed = measure_speed(partial(generate, model), held_out.rows)
     return tally.score(memory_bytes=memory, speed=speed, engine=f"transformers {transformers.__version__}")
+
+
+def score_rows(model: torch.nn.Module, rows: Sequence[Row], tally: Tally) -> None:
+    """Adds the answer tokens of all rows to the tally."""
+    for batch in batches(rows):
+        score_batch(model, [(number, *rows[number]) for number in batch], tally)
 
 
 def score_batch(model: torch.nn.Module, batch: Sequence[tuple[int, list[int], list[int]]], tally: Tally) -> None:

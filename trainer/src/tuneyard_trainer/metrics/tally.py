@@ -1,18 +1,38 @@
 """What the score workers sum up over the held-out rows of one model, whatever computes its logits."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard_api.contracts.requests import Score, ScoreRequest
+from tuneyard_api.contracts.requests import Likelihood, Score, ScoreRequest
 from tuneyard_api.contracts.speed import Speed
 from tuneyard_trainer.data.columns import IGNORED
 from tuneyard_trainer.metrics.comparison import Comparison, Logits
 
 Row = tuple[list[int], list[int]]
 """The tokens of a row and, as long, their labels."""
+
+
+class HeldOut(NamedTuple):
+    """The rows that models are measured on."""
+
+    rows: list[Row]
+    """The job's own."""
+    general: list[Row]
+
+    @classmethod
+    def of(cls, request: ScoreRequest) -> Self:
+        general = json.loads(request.general.read_text()) if request.general else []
+        return cls(json.loads(request.rows.read_text()), general)
+
+    @property
+    def texts(self) -> Iterator[list[int]]:
+        """The tokens of all rows."""
+        return (ids for ids, _ in (*self.rows, *self.general))
 
 
 def predicted(labels: Sequence[int]) -> list[int]:
@@ -32,11 +52,14 @@ class Tally:
     nll: float = 0.0
     tokens: int = 0
     ends: list[float] = field(default_factory=list)
+    general: "Tally | None" = None
+    """The sums of the general rows; None in them."""
 
     @classmethod
-    def of(cls, request: ScoreRequest, subject: str) -> "Tally":
+    def of(cls, request: ScoreRequest, subject: str) -> Self:
         comparison = Comparison(request.logits, is_reference=subject == request.reference)
-        return cls(frozenset(request.end_tokens), frozenset(request.compared), comparison)
+        general = cls(frozenset(), frozenset(), comparison)
+        return cls(frozenset(request.end_tokens), frozenset(request.compared), comparison, general=general)
 
     def add(self, labels: Sequence[int], nll: NDArray[np.floating], positions: Sequence[int]) -> None:
         """Some answer tokens of a row.
@@ -63,6 +86,7 @@ class Tally:
         return Score(
             nll=self.nll,
             tokens=self.tokens,
+            general=self._general(),
             kl=self.comparison.kl,
             changed_top1=self.comparison.changed_top1,
             end_probability=sum(self.ends) / len(self.ends) if self.ends else None,
@@ -70,3 +94,8 @@ class Tally:
             **dict(speed),
             engine=engine,
         )
+
+    def _general(self) -> Likelihood | None:
+        if self.general is None or not self.general.tokens:
+            return None
+        return Likelihood(nll=self.general.nll, tokens=self.general.tokens)

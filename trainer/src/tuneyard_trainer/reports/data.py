@@ -10,6 +10,7 @@ import numpy as np
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.results import DatasetSummary
+from tuneyard_api.kinds.finetunejob_status import ReplayStatus
 from tuneyard_trainer.data.changes import Changes
 from tuneyard_trainer.data.cleaning import too_long
 from tuneyard_trainer.data.columns import length, supervised
@@ -18,8 +19,9 @@ from tuneyard_trainer.data.examples import Example, content
 from tuneyard_trainer.data.excerpt import excerpt
 from tuneyard_trainer.data.findings import Original
 from tuneyard_trainer.data.readers.row import Place
+from tuneyard_trainer.data.replay import Replayed
 from tuneyard_trainer.data.source import SourceRow
-from tuneyard_trainer.data.split import TRAIN, VALIDATION, Split
+from tuneyard_trainer.data.split import GENERAL, TRAIN, VALIDATION, Split
 from tuneyard_trainer.data.tokenize import TokenizedExample
 from tuneyard_trainer.data.tokenize.tokens import AnswerCounts, TextPart
 from tuneyard_trainer.reports.answers import answers_status
@@ -56,6 +58,9 @@ class DataReport:
     rows: Counter[str] = field(default_factory=Counter)  # by split
     sequences: Counter[str] = field(default_factory=Counter)  # by split; long texts are cut into several
     supervised: int = 0
+    trained_tokens: int = 0
+    """Those of `supervised` that are in the split for training."""
+    replay: Replayed | None = None
     lengths: "array[int]" = field(default_factory=lambda: array("i"))  # tokens of each kept row
     answers: AnswerCounts = field(default_factory=AnswerCounts)
     changes: Changes = field(default_factory=Changes)
@@ -71,11 +76,16 @@ class DataReport:
         return sum(self.lengths)
 
     def add(self, split: Split, row: TokenizedExample) -> None:
-        """Counts a row that is kept."""
+        """Counts a row that is kept; one of dataset.replay apart from the others."""
         self.sequences[split] += 1
+        if self.replay and row.source.split == GENERAL:
+            self.replay.add(split, row)
+            return
         if not row.piece:
             self.add_row(split, row.source)
-        self.supervised += supervised(row.tokens)
+        tokens = supervised(row.tokens)
+        self.supervised += tokens
+        self.trained_tokens += tokens if split == TRAIN else 0
         self.lengths.append(length(row.tokens))
 
     def add_row(self, split: Split, row: SourceRow) -> None:
@@ -128,6 +138,7 @@ class DataReport:
             changed=dict(sorted(self.changes.counts.items())),
             tokens=self.tokens,
             answers=answers_status(self.answers),
+            replay=self._replay(),
             digest=digest,
         )
 
@@ -146,6 +157,8 @@ class DataReport:
             length_percentiles=self._percentiles(),
             lengths=length_bins(self.lengths),
             answers=answers_status(self.answers),
+            replay=self._replay(),
+            replay_dropped=dict(sorted(self.replay.dropped.counts.items())) if self.replay else {},
             trained_row=self.trained_row,
             samples=self.samples,
             clusters=[
@@ -157,6 +170,9 @@ class DataReport:
             ],
             reading=reading,
         )
+
+    def _replay(self) -> ReplayStatus | None:
+        return self.replay.status(self.trained_tokens) if self.replay else None
 
     def _percentiles(self) -> dict[str, int]:
         return {str(percent): percentile(self.lengths, percent) for percent in PERCENTILES} if self.lengths else {}

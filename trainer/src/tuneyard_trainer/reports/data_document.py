@@ -1,7 +1,7 @@
 """What the data report says: report.json, which the page is made of."""
 
 from tuneyard_api.contracts.base import Contract
-from tuneyard_api.kinds.finetunejob_status import AnswersStatus
+from tuneyard_api.kinds.finetunejob_status import AnswersStatus, ReplayStatus
 from tuneyard_trainer.data.changes import ChangeSample
 from tuneyard_trainer.data.tokenize.tokens import TextPart
 from tuneyard_trainer.reports.reading import ReadingDocument
@@ -80,6 +80,9 @@ class DataDocument(Contract):
     """Tokens per row; empty where no tokenizer was given."""
     lengths: list[LengthBin] = []
     answers: AnswersStatus
+    replay: ReplayStatus | None = None
+    replay_dropped: dict[str, int] = {}
+    """Rows of dataset.replay by the reason for which they were dropped."""
     trained_row: list[TextPart]
     """The text of one row, in pieces that are trained and pieces that are not."""
     samples: list[Sample]

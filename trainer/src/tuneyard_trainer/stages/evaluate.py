@@ -23,12 +23,14 @@ from tuneyard_api.contracts.termination import EvaluateReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.registry import BASE, format_measured, subject_of
 from tuneyard_store.artifact import fetch_directory
-from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow
+from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS
 from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
+from tuneyard_trainer.data.split import GENERAL, VALIDATION, Split
 from tuneyard_trainer.exporters import format_of
 from tuneyard_trainer.gates import DECIMALS, judge
 from tuneyard_trainer.metrics import measure, perplexity
+from tuneyard_trainer.metrics.tally import Row
 from tuneyard_trainer.model.layout import download_model
 from tuneyard_trainer.reports.evaluation import EvaluationDocument, render_html
 from tuneyard_trainer.runtime.context import StageContext
@@ -51,8 +53,9 @@ def run(context: StageContext) -> EvaluateResult:
     """
     context.progress.update(percent=0, message="fetching the models")
     models = fetch_models(context)
-    rows = held_out_rows(read_rows(fetch_rows(context, "validation")), context)
-    scores = score(context, models, rows)
+    rows = held_out_rows(context, VALIDATION)
+    general = held_out_rows(context, GENERAL) if context.spec.dataset.replay else []
+    scores = score(context, models, rows, general)
     shutil.rmtree(context.work / LOGITS_DIR, ignore_errors=True)
     measurements = measure(scores)
     formats = [artifact.format for artifact in context.result_of(ExportResult).artifacts]
@@ -102,22 +105,27 @@ def fetch_models(context: StageContext) -> dict[str, Path]:
     return models
 
 
-def held_out_rows(rows: Sequence[TokenizedRow], context: StageContext) -> list[tuple[list[int], list[int]]]:
-    """At most maxRows of the validation rows: a sample that is the same for the same seed."""
+def held_out_rows(context: StageContext, split: Split) -> list[Row]:
+    """At most maxRows of the rows of a split: a sample that is the same for the same seed."""
+    rows = read_rows(fetch_rows(context, split))
     wanted = min(len(rows), context.spec.evaluation.max_rows)
     chosen = random.Random(f"held-out/{context.spec.training.seed}").sample(range(len(rows)), wanted)  # noqa: S311
     return [(rows[index][INPUT_IDS], rows[index][LABELS]) for index in sorted(chosen)]
 
 
 def score(
-    context: StageContext, models: dict[str, Path], rows: Sequence[tuple[list[int], list[int]]]
+    context: StageContext, models: dict[str, Path], rows: Sequence[Row], general: Sequence[Row]
 ) -> dict[str, Score]:
-    """What the scorer of its format measures of each model; first that of the reference, whose logits it writes."""
-    row_file = context.work / "held-out.json"
-    row_file.write_text(json.dumps(rows))
+    """What the scorer of its format measures of each model; first that of the reference, whose logits it writes.
+
+    Args:
+        rows: the job's own held-out rows.
+        general: rows on which forgetting shows, if there are any.
+    """
     asked = ScoreRequest(
         models={},
-        rows=row_file,
+        rows=write_rows(context, VALIDATION, rows),
+        general=write_rows(context, GENERAL, general) if general else None,
         end_tokens=context.result_of(PrepareResult).end_of_turn,
         reference=context.spec.merged_subject,
         compared=compared_rows(rows, context.spec.training.seed),
@@ -140,7 +148,14 @@ def score(
     return {subject: scores[subject] for subject in models}
 
 
-def compared_rows(rows: Sequence[tuple[list[int], list[int]]], seed: int) -> list[int]:
+def write_rows(context: StageContext, split: Split, rows: Sequence[Row]) -> Path:
+    """Writes rows for the scorers."""
+    path = context.work / f"held-out-{split}.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def compared_rows(rows: Sequence[Row], seed: int) -> list[int]:
     """The numbers of a sample of rows with COMPARED_TOKENS answer tokens in all, the same for the same seed."""
     chosen: list[int] = []
     tokens = 0

@@ -26,9 +26,10 @@ from tuneyard_trainer.data.columns import length
 from tuneyard_trainer.data.dataset import fetch_dataset, fetched_dataset, read_dataset, write_splits
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import Key, RowError, content
+from tuneyard_trainer.data.replay import Replayed, held_out_count, replayed, wanted_tokens
 from tuneyard_trainer.data.secrets import redacted_row
 from tuneyard_trainer.data.source import Reading, SourceRow
-from tuneyard_trainer.data.split import TRAIN, VALIDATION, Split, held_out
+from tuneyard_trainer.data.split import GENERAL, TRAIN, VALIDATION, Split, held_out
 from tuneyard_trainer.data.spool import Spooled, spool
 from tuneyard_trainer.data.template import TEMPLATE_FILE, ChatTemplate, require_template
 from tuneyard_trainer.data.template_fields import require_shown
@@ -125,6 +126,9 @@ def run(context: StageContext) -> PrepareResult:
         reading = Reading(settings, BadRows(settings.bad_rows, dropped))
         minimum, splits = required_rows(context.spec)
         report = DataReport(minimum, dropped, reading.findings.originals, splits)
+        if replay := context.spec.dataset.replay:
+            report.replay = Replayed(replay.uri)
+            reading.general = Reading(settings, BadRows(settings.bad_rows, report.replay.dropped))
         try:
             output = make_rows(context, tokenizer, reading, report, dropped)
         except BadInput as error:
@@ -166,15 +170,20 @@ def make_rows(
 ) -> Path:
     """Cleans, splits and tokenizes all rows; returns the directory with the result."""
     spec, output = context.spec, context.work / "output"
-    cleaning = CleaningContext(spec.dataset.clean, spec.training.max_length, dropped, report.answers, report.changes)
+    limits = spec.dataset.clean, spec.training.max_length
+    general = CleaningContext(*limits, report.replay.dropped) if report.replay else None
+    cleaning = CleaningContext(*limits, dropped, report.answers, report.changes, general)
     context.progress.update(percent=20, message="cleaning the rows")
     spooled = clean(context, cleaning, reading)
     report.rows_in = reading.findings.rows
     reading.bad.require(report.rows_in)
     report.require_rows(len(spooled))
     shutil.rmtree(output, ignore_errors=True)
-    tokenize(context, spooled, tokenizer, cleaning, reading.bad, report, output)
+    tokenize(context, spooled, tokenizer, cleaning, reading, report, output)
     reading.bad.require(report.rows_in)
+    if report.replay and reading.general:
+        reading.general.bad.require(reading.general.findings.rows)
+        report.replay.require()
     report.require_splits()
     require_answers(report.answers, spec.dataset.clean.min_trained_answers)
     return output
@@ -234,11 +243,11 @@ def tokenize(
     spooled: Spooled,
     tokenizer: ExampleTokenizer,
     cleaning: CleaningContext,
-    bad: BadRows,
+    reading: Reading,
     report: DataReport,
     output: Path,
 ) -> None:
-    """Writes the tokenized rows of both splits into `output`."""
+    """Writes the tokenized rows of all splits into `output`: first the job's own, then those of dataset.replay."""
 
     def followed(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
         for number, row in enumerate(rows):
@@ -251,14 +260,37 @@ def tokenize(
         if split == TRAIN and not report.trained_row:
             report.trained_row = tokenizer.show(row.source, length(row.tokens))
 
+    def all_rows() -> Iterator[tuple[Split, TokenizedExample]]:
+        for row in tokenized(context, followed(spooled.rows()), tokenizer, cleaning, reading.bad):
+            yield VALIDATION if row.source.key in spooled.validation else TRAIN, row
+        if (replay := context.spec.dataset.replay) and cleaning.general and reading.general:
+            order = spooled.general(context.spec.training.seed)
+            bad = reading.general.bad
+            general = tokenized(context, map(spooled.row, order), tokenizer, cleaning.general, bad)
+            tokens = wanted_tokens(report.trained_tokens, replay.fraction)
+            yield from replayed(general, held_out_count(len(order)), tokens)
+
+    splits: tuple[Split, ...] = (TRAIN, VALIDATION, GENERAL) if report.replay else (TRAIN, VALIDATION)
+    write_splits(all_rows(), splits, output, on_row)
+
+
+def tokenized(
+    context: StageContext,
+    rows: Iterable[SourceRow],
+    tokenizer: ExampleTokenizer,
+    cleaning: CleaningContext,
+    bad: BadRows,
+) -> Iterable[TokenizedExample]:
+    """The rows that can be trained, with their tokens."""
+
     def drop(error: RowError, row: SourceRow) -> None:
         bad.add(error, row.where, content(row.example))
 
-    rows = require_trainable(followed(stoppable(spooled.rows(), context)), context.spec.training, drop)
+    rows = require_trainable(stoppable(rows, context), context.spec.training, drop)
     rows = require_shown(rows, tokenizer.context.template, drop)
-    tokenized = tokenize_rows(rows, tokenizer, drop)
-    tokenized = within(tokenized, embedding_size(context), tokenizer.context.tokenizer.name)
-    write_splits(apply_steps(TOKEN_STEPS, tokenized, cleaning), spooled.validation, output, on_row)
+    examples = tokenize_rows(rows, tokenizer, drop)
+    examples = within(examples, embedding_size(context), tokenizer.context.tokenizer.name)
+    return apply_steps(TOKEN_STEPS, examples, cleaning)
 
 
 def publish(
@@ -277,9 +309,12 @@ def publish(
     files = [path for path in output.rglob("*") if path.is_file()]
     context.store.upload_all({context.uri("prepare", path.relative_to(output).as_posix()): path for path in files})
     context.log.info("%d of %d rows kept, %d tokens", report.kept, report.rows_in, report.tokens)
+    summary = report.dataset(digest)
+    if summary.replay:
+        context.log.info("%s", summary.replay.text)
     if report.answers.trained < report.answers.given:
         context.log.warning("not every answer is trained: %s", answers_status(report.answers).text)
-    return report.dataset(digest)
+    return summary
 
 
 def publish_tokenizer(context: StageContext) -> ArtifactRef:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from tuneyard_trainer.data.cleaning.step import CleaningContext
 from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.split import GENERAL
 from tuneyard_trainer.data.texts import said
 
 REASON: Final = "otherLanguage"
@@ -26,7 +27,7 @@ def apply(rows: Iterable[SourceRow], context: CleaningContext) -> Iterator[Sourc
         yield from rows
         return
     for row in rows:
-        language = language_of(said(row.example))
+        language = language_of(said(row.example)) if row.split != GENERAL else None
         if language is None or language in wanted:
             yield row
         else:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from tuneyard_api.kinds.dataset import RowRule
 from tuneyard_trainer.data.cleaning.step import CleaningContext
 from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.split import GENERAL
 from tuneyard_trainer.data.texts import texts
 
 REASON: Final = "rule"
@@ -16,7 +17,8 @@ REASON: Final = "rule"
 def apply(rows: Iterable[SourceRow], context: CleaningContext) -> Iterator[SourceRow]:
     rules = [(rule, re.compile(rule.pattern)) for rule in context.settings.row_rules]
     for row in rows:
-        broken = next((rule for rule, pattern in rules if _drops(rule, pattern, row)), None)
+        about_it = rules if row.split != GENERAL else []
+        broken = next((rule for rule, pattern in about_it if _drops(rule, pattern, row)), None)
         if broken is None:
             yield row
         else:

@@ -10,6 +10,7 @@ from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import Example, content, content_key
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.split import GENERAL, Split
 from tuneyard_trainer.data.spool import Spooled
 from tuneyard_trainer.data.tokenize.tokens import AnswerCounts
 
@@ -29,14 +30,20 @@ class CleaningContext:
     answers: AnswerCounts = field(default_factory=AnswerCounts)
     """The answers of the rows that are neither too long nor duplicates."""
     changes: Changes = field(default_factory=Changes)
+    general: "CleaningContext | None" = None
+    """For the rows of dataset.replay, which are counted apart."""
+
+    def of(self, split: Split) -> "CleaningContext":
+        """The one for the sources of a split."""
+        return self.general if split == GENERAL and self.general else self
 
     def drop(self, row: SourceRow, reason: str, message: str = "", repeats: Place | None = None) -> None:
         """Counts a row that is not kept; see DroppedRows.add."""
-        self.dropped.add(row.where, reason, content(row.example), message, repeats)
+        self.of(row.split).dropped.add(row.where, reason, content(row.example), message, repeats)
 
     def change(self, row: SourceRow, example: Example, what: str, *, hide: bool = False) -> SourceRow:
         """The row with another example, which is counted and sampled; see Changes.add."""
-        self.changes.add(row.where, what, row.example, example, hide=hide)
+        self.of(row.split).changes.add(row.where, what, row.example, example, hide=hide)
         return row._replace(example=example, key=content_key(example))
 
 
