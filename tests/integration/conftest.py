@@ -39,8 +39,9 @@ ContextFactory = Callable[..., StageContext]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """These tests run without pyproject.toml, which declares the marker."""
+    """These tests run without pyproject.toml, which declares the markers."""
     config.addinivalue_line("markers", "lifecycle(*rows): shows these rows of docs/lifecycle.md")
+    config.addinivalue_line("markers", "slow: takes more than a minute")
 
 
 @pytest.fixture(scope="session")

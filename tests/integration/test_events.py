@@ -1,13 +1,12 @@
 """The metrics of a run as a tracking server and TensorBoard get them, over a stop and a resume."""
 
-import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from integration.conftest import ContextFactory
+from support.eventfiles import Points, shown
 from support.mlflowserver import mlflow_server
 from tuneyard_api.contracts.results import TrainResult
 from tuneyard_store.schemes.s3 import S3Store
@@ -15,30 +14,12 @@ from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.stages import run_stage
 from tuneyard_trainer.tracking import mlflow
 
-Points = list[tuple[int, float]]
 TRACKING = {"mlflow": {"secretRef": {"name": "mlflow"}}}
 
 
-def events_in(data: bytes) -> list[Event]:
-    """The records of an event file: length, its checksum, data, its checksum."""
-    events, start = [], 0
-    while start < len(data):
-        (length,) = struct.unpack_from("<Q", data, start)
-        events.append(Event.FromString(data[start + 12 : start + 12 + length]))
-        start += length + 16
-    return events
-
-
 def scalars(store: S3Store, uri: str) -> dict[str, Points]:
-    """What TensorBoard shows of the files of a folder: a start hides what was logged of its step and later ones."""
-    shown: dict[str, Points] = {}
-    for item in sorted(store.list(f"{uri}/"), key=lambda item: item.uri):
-        for event in events_in(store.read(item.uri)):
-            if event.session_log.status == SessionLog.START:
-                shown = {tag: [point for point in points if point[0] < event.step] for tag, points in shown.items()}
-            for value in event.summary.value:
-                shown.setdefault(value.tag, []).append((event.step, value.simple_value))
-    return shown
+    """What TensorBoard shows of the files of a folder."""
+    return shown(store.read(item.uri) for item in sorted(store.list(f"{uri}/"), key=lambda item: item.uri))
 
 
 def near(points: Points) -> list[Any]:
@@ -68,19 +49,19 @@ def test_a_stopped_run_has_one_course(
         training = trained(context).training
 
         assert training.tensorboard_uri == context.uri("train", "tensorboard")
-        shown = scalars(store, context.uri("train", "tensorboard"))
-        assert [step for step, _ in shown["train/loss"]] == list(range(1, 13))
+        found = scalars(store, context.uri("train", "tensorboard"))
+        assert [step for step, _ in found["train/loss"]] == list(range(1, 13))
         for name in ("train/grad_norm", "train/learning_rate", "train/tokens_per_second"):
-            assert len(shown[name]) == 12
+            assert len(found[name]) == 12
         course = [(point.step, point.validation_loss) for point in training.curve]
-        assert shown["eval/loss"] == near(course)
+        assert found["eval/loss"] == near(course)
         assert len(list(store.list(f"{context.uri('train', 'tensorboard')}/"))) == 2
 
         assert training.mlflow is not None
         assert (training.mlflow.run_id, training.mlflow.lost) == (server.only_run, 0)
         run = server.runs[server.only_run]
         assert run["status"] == "FINISHED"
-        assert server.values(server.only_run, "train/loss") == near(shown["train/loss"])
+        assert server.values(server.only_run, "train/loss") == near(found["train/loss"])
         assert server.values(server.only_run, "eval/loss") == near(course)
 
 
@@ -95,8 +76,8 @@ def test_another_rung_begins_a_new_file(
     context = new_context("train", output={"uri": "s3://bucket/rung"})
     training = trained(context).training
     assert len(training.rungs) == 1
-    shown = scalars(store, context.uri("train", "tensorboard"))
-    assert [step for step, _ in shown["train/loss"]] == list(range(1, 13))
+    found = scalars(store, context.uri("train", "tensorboard"))
+    assert [step for step, _ in found["train/loss"]] == list(range(1, 13))
 
 
 # Of the first worker the third optimizer step fails.

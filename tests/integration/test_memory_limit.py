@@ -152,6 +152,7 @@ def check(found: TrainingStatus, expected: TrainingStatus) -> None:
     assert [point.validation_loss for point in found.curve] == pytest.approx(losses, rel=0.01)
 
 
+@pytest.mark.slow
 def test_memory_that_is_refused(limited: Limited) -> None:
     """The worker may have no more addresses than two rows at a time need, and half of what four need beside that."""
     expected = limited.train()
@@ -165,6 +166,7 @@ def test_memory_that_is_refused(limited: Limited) -> None:
     assert all("allocate" in rung.cause for rung in found.rungs)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed(limited: Limited, control_group: Path) -> None:
     """The kernel kills the worker where it has more memory than its control group may."""
     expected = limited.train()

@@ -49,7 +49,7 @@ def train(tracking: Tracking, *steps: int) -> None:
         tracking.log(MetricsLogged(step=step, metrics={"train/loss": 3 - step / 10, "train/learning_rate": 1e-4}))
 
 
-def wait_for(condition: Any, seconds: float = 5) -> None:
+def wait_for(condition: Any, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
