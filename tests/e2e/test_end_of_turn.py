@@ -30,6 +30,7 @@ SPEC: Final[dict[str, Any]] = {
     "dataset": {"train": [{"uri": ROWS_URI}]},
     "training": {
         "maxSteps": 100,
+        "evalSteps": 100,
         "effectiveBatchSize": 8,
         "microBatchSize": 8,
         "learningRate": 2e-3,
