@@ -11,7 +11,7 @@ from integration.conftest import ContextFactory, token_rows
 from integration.runs import STEPS, Run
 from integration.test_batches import SIZES, adapted
 from tuneyard_api import reasons
-from tuneyard_api.contracts.requests import CHUNKED_LOSS, OFFLOADED_OPTIMIZER, TrainOutcome
+from tuneyard_api.contracts.requests import CHUNKED_LOSS, OFFLOADED_OPTIMIZER, STREAMED_WEIGHTS, TrainOutcome
 from tuneyard_api.contracts.results import TrainResult
 from tuneyard_trainer.backends.ladder import ladder
 from tuneyard_trainer.backends.peft.backend import BACKEND, PeftRequest, native_config
@@ -30,7 +30,7 @@ def test_every_rung_has_the_losses_of_the_spec(tmp_path: Path, model: Path, rows
     spec = Run(tmp_path / "spec", model, rows, **PLAIN)
     expected = [point.validation_loss for point in spec.train_here().curve]
     rungs = ladder(spec.request.training, 1, on_gpu=False, savers=BACKEND.memory_savers)
-    assert [rung.memory_savers for rung in rungs[1:]] == [(), (), (CHUNKED_LOSS,)]
+    assert [rung.memory_savers for rung in rungs[1:]] == [(), (), (CHUNKED_LOSS,), (CHUNKED_LOSS, STREAMED_WEIGHTS)]
     highest = rungs[-1]
     rungs.append(highest._replace(memory_savers=(CHUNKED_LOSS, OFFLOADED_OPTIMIZER)))
     for number, rung in enumerate(rungs[1:]):

@@ -1,10 +1,13 @@
 """The estimate of the memory that a training needs, against what was counted on the CPU."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from support.docs import ROOT
 from support.memorystore import MemoryStore
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FitStatus
@@ -32,6 +35,15 @@ QWEN3_8B = {
     "num_key_value_heads": 8,
     "head_dim": 128,
     "vocab_size": 151936,
+}
+
+LLAMA_70B = {
+    "model_type": "llama",
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
 }
 
 
@@ -192,6 +204,30 @@ def test_what_is_advised_fits() -> None:
     assert "training.microBatchSize" not in before.advice, "one row alone does not fit on an L4"
     after = estimated(L4, 1, method="qlora", gradientCheckpointing=True)
     assert after.verdict == "Fits"
+
+
+def test_streamed_weights_are_those_of_one_layer() -> None:
+    """Of the others only the scales are in memory, and with them the embedding and the head in float32."""
+    ends, layers = shape(QWEN3_8B, 0), shape(QWEN3_8B, 36)
+    parts = estimated(L4, 1, method="qlora", streamWeights=True).parts
+    outside = 4 * sum(math.prod(size) for size in ends.tensors.values())
+    of_layers = sum(math.prod(size) for name, size in layers.tensors.items() if name not in ends.tensors)
+    scales, one, decoded = of_layers * 0.0159, of_layers / 36 / 2, 2 * 4096 * 12288
+    assert parts["weights"] * 2**30 == pytest.approx(outside + scales + one + decoded, rel=0.01)
+    assert parts["activations"] == estimated(L4, 1, method="qlora", gradientCheckpointing=True).parts["activations"]
+
+
+def test_what_is_advised_for_the_largest_models() -> None:
+    """The sample of docs/training.md: 70B on 24 GB."""
+    given = yaml.safe_load((ROOT / "examples" / "larger-than-memory.yaml").read_text())["spec"]
+    found = estimate_fit(FineTuneJobSpec.model_validate(given), shape(LLAMA_70B, 80), 1)
+    assert found is not None
+    assert (found.verdict, found.required_gib) == ("Fits", 17.4)
+    given["training"]["streamWeights"] = False
+    found = estimate_fit(FineTuneJobSpec.model_validate(given), shape(LLAMA_70B, 80), 1)
+    assert found is not None
+    assert found.verdict == "DoesNotFit"
+    assert "Set training {method: qlora, streamWeights: true, microBatchSize: 1} (17.4 GiB)" in str(found.advice)
 
 
 def micro_batch(resources: dict[str, Any], fit: dict[str, Any] | None = None, **training: Any) -> int | None:

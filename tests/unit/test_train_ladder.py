@@ -9,7 +9,12 @@ import pytest
 
 from support.memorystore import MemoryStore
 from tuneyard_api import reasons
-from tuneyard_api.contracts.requests import CHUNKED_LOSS, OFFLOADED_OPTIMIZER, PAGED_OPTIMIZER
+from tuneyard_api.contracts.requests import (
+    CHUNKED_LOSS,
+    OFFLOADED_OPTIMIZER,
+    PAGED_OPTIMIZER,
+    STREAMED_WEIGHTS,
+)
 from tuneyard_api.contracts.termination import TrainReport
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.training import Training
@@ -22,7 +27,7 @@ from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import DoesNotFit
 from tuneyard_trainer.runtime.rendezvous import Group
 
-SAVERS = (CHUNKED_LOSS, PAGED_OPTIMIZER, OFFLOADED_OPTIMIZER)
+SAVERS = (CHUNKED_LOSS, PAGED_OPTIMIZER, OFFLOADED_OPTIMIZER, STREAMED_WEIGHTS)
 FULL_GPU = DoesNotFit(reasons.OUT_OF_MEMORY, "Out of memory at step 3: CUDA out of memory", "Lower something.")
 
 
@@ -43,13 +48,31 @@ def test_the_whole_ladder() -> None:
         (1, True, (CHUNKED_LOSS,)),
         (1, True, (CHUNKED_LOSS, PAGED_OPTIMIZER)),
         (1, True, (CHUNKED_LOSS, OFFLOADED_OPTIMIZER)),
+        (1, True, (CHUNKED_LOSS, OFFLOADED_OPTIMIZER, STREAMED_WEIGHTS)),
     ]
     assert rungs[1].change == "microBatchSize 4, 4 of them accumulated in a step"
 
 
 def test_without_a_gpu_the_optimizer_is_where_it_is() -> None:
     rungs = ladder(Training(micro_batch_size=1, gradient_checkpointing=True), 1, on_gpu=False, savers=SAVERS)
-    assert settings(rungs) == [(1, True, ()), (1, True, (CHUNKED_LOSS,))]
+    assert settings(rungs) == [(1, True, ()), (1, True, (CHUNKED_LOSS,)), (1, True, (CHUNKED_LOSS, STREAMED_WEIGHTS))]
+
+
+def test_streamed_from_the_beginning() -> None:
+    rungs = ladder(Training(stream_weights=True, effective_batch_size=2), 1, on_gpu=False, savers=SAVERS)
+    assert settings(rungs) == [
+        (2, True, (STREAMED_WEIGHTS,)),
+        (1, True, (STREAMED_WEIGHTS,)),
+        (1, True, (STREAMED_WEIGHTS, CHUNKED_LOSS)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("devices", "training"), [(2, {}), (1, {"method": "full"}), (1, {"lora": {"variant": "dora"}})]
+)
+def test_weights_that_are_not_streamed(devices: int, training: dict[str, Any]) -> None:
+    rungs = ladder(Training.model_validate(training), devices, on_gpu=True, savers=SAVERS)
+    assert not any(STREAMED_WEIGHTS in rung.memory_savers for rung in rungs)
 
 
 @pytest.mark.parametrize(

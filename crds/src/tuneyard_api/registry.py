@@ -51,6 +51,8 @@ class Backend(NamedTuple):
     """The values of training.lora.variant that it implements."""
     takes_overrides: bool = False
     """Whether training.overrides has settings of the library."""
+    streams_weights: bool = False
+    """Whether it has training.streamWeights."""
     needs_gpu: bool = False
     max_devices: int | None = None
     """GPUs of all nodes that can train together; None: any number."""
@@ -110,7 +112,12 @@ LADDERS: Final[dict[str, Ladder]] = {
     ),
 }
 BACKENDS: Final[dict[str, Backend]] = {
-    "peft": Backend("Hugging Face PEFT", methods=("lora", "qlora", "full"), rows=("chat", "text", "preference")),
+    "peft": Backend(
+        "Hugging Face PEFT",
+        methods=("lora", "qlora", "full"),
+        rows=("chat", "text", "preference"),
+        streams_weights=True,
+    ),
     "axolotl": Backend(
         "Axolotl", methods=("lora", "qlora"), image="axolotl", variants=("lora", "rslora"), takes_overrides=True
     ),

@@ -18,6 +18,7 @@ from tuneyard_api.kinds.training import Training
 CHUNKED_LOSS: Final = "chunkedLoss"
 PAGED_OPTIMIZER: Final = "pagedOptimizer"
 OFFLOADED_OPTIMIZER: Final = "offloadedOptimizer"
+STREAMED_WEIGHTS: Final = "streamedWeights"
 
 
 class WorkerRequest(Contract):

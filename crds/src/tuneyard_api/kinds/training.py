@@ -128,6 +128,12 @@ class Training(Model):
     max_length: int = Field(default=1024, ge=8, le=1048576, description="Tokens per row. Default: 1024.")
     precision: Literal["bf16", "fp32"] = Field(default="bf16", description="Default: bf16.")
     gradient_checkpointing: bool = Field(default=False, description="Default: false.")
+    stream_weights: bool = Field(
+        default=False,
+        description="The base model stays on the disk, in 4 bits with qlora: each module reads its weights as it "
+        "computes, with gradientCheckpointing. For models larger than the memory; slower. On one GPU, or none, with "
+        "lora or rslora. Default: false.",
+    )
     attention: Literal["auto", "flash_attention_2", "sdpa", "eager"] = Field(
         default="auto",
         description="auto: FlashAttention 2 on a GPU if the image has flash-attn, else sdpa. Default: auto.",
@@ -152,8 +158,8 @@ class Training(Model):
     oom_recovery: bool = Field(
         default=True,
         description="Where the memory does not suffice the run goes on with settings that need less, at the same "
-        "effectiveBatchSize: smaller micro batches, gradientCheckpointing, a loss in chunks, and on GPUs an optimizer "
-        "in 8 bits or on the CPU. Not with several nodes. Default: true.",
+        "effectiveBatchSize: smaller micro batches, gradientCheckpointing, a loss in chunks, on GPUs an optimizer in "
+        "8 bits or on the CPU, and streamWeights. Not with several nodes. Default: true.",
     )
     seed: int = Field(default=42, ge=0, le=4294967295, description="Default: 42.")
     checkpoints: Checkpoints = Checkpoints()
@@ -191,6 +197,18 @@ class Training(Model):
                 "method full trains every parameter and makes no adapter: leave training.lora out",
                 lambda training: training.method != FULL or training.lora == Lora(),
                 field="lora",
+            ),
+            Rule(
+                "streamWeights leaves on the disk what is not trained: set method to lora or qlora",
+                lambda training: not training.stream_weights or training.method in ("lora", "qlora"),
+                cel="!has(self.streamWeights) || !self.streamWeights || !has(self.method) "
+                "|| self.method in ['lora', 'qlora']",
+                field="streamWeights",
+            ),
+            Rule(
+                "dora reads the weights to begin with: set lora.variant to lora or rslora with streamWeights",
+                lambda training: not training.stream_weights or training.lora.variant != "dora",
+                field="streamWeights",
             ),
             Rule(
                 "dpo compares the model with what it is without its adapter: set method to lora or qlora",

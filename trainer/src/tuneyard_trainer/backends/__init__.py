@@ -44,6 +44,18 @@ def check_capabilities(spec: FineTuneJobSpec) -> None:
             f"training.backend {name} takes no training.overrides, got {', '.join(sorted(training.overrides))}",
             f"Leave training.overrides out, {another}",
         )
+    if training.stream_weights and not can.streams_weights:
+        raise BadInput(
+            reasons.INVALID_SPEC,
+            f"training.backend {name} has no training.streamWeights",
+            f"Leave training.streamWeights out, {another}",
+        )
+    if training.stream_weights and resources.devices > 1:
+        raise BadInput(
+            reasons.INVALID_SPEC,
+            f"training.streamWeights is for one GPU, and resources ask for {resources.devices}",
+            "Set resources.gpus: 1 and resources.nodes: 1, or leave training.streamWeights out.",
+        )
     if can.needs_gpu and not resources.gpus:
         raise BadInput(
             reasons.INVALID_SPEC,

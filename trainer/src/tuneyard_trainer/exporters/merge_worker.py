@@ -17,9 +17,9 @@ import transformers
 from tuneyard_api.contracts.requests import ItemsDone, MergeOutcome, MergeRequest
 from tuneyard_trainer.exporters.adapter import Adapter, Change
 from tuneyard_trainer.exporters.adapter_config import read_adapter_config
-from tuneyard_trainer.exporters.tensor_files import TensorReader, TensorWriter, layout
 from tuneyard_trainer.model.layout import INDEX, copy_config_files, declare_bfloat16, weight_files
 from tuneyard_trainer.model.shape import local_shape
+from tuneyard_trainer.model.tensor_files import TensorReader, TensorWriter, layout
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 BFLOAT16: Final = "BF16"

@@ -4,7 +4,8 @@ Each part is an upper bound: every row is taken to have maxLength tokens, all of
 
 weights      2 or 4 bytes a parameter by training.precision. QLoRA holds the matrices of linear layers in NF4 with
              double quantization, 4.127 bits a parameter (arXiv:2305.14314, section 3), and casts all others to 4 bytes
-             (peft.prepare_model_for_kbit_training); one matrix at a time is decoded for its product.
+             (peft.prepare_model_for_kbit_training); one matrix at a time is decoded for its product. Of streamed
+             weights one decoder layer, and with QLoRA the scales of all.
 adapter      rank x (inputs + outputs) parameters for each adapted matrix (arXiv:2106.09685, section 4.1), in 4 bytes:
              PEFT keeps adapters in float32.
 gradients    4 bytes for each parameter of the adapter; twice that where several GPUs exchange them in buckets.
@@ -17,12 +18,15 @@ reserve      the CUDA context, about 0.7 GiB, and a twentieth of the rest for wh
 """
 
 import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FitStatus
 from tuneyard_api.kinds.training import Training
+from tuneyard_api.registry import BACKENDS
 from tuneyard_trainer.model.adaptable import ALL_LINEAR, why_not
 from tuneyard_trainer.model.architectures import structure_of
 from tuneyard_trainer.model.gpus import GIB, Device, device_of, smallest_with
@@ -30,6 +34,8 @@ from tuneyard_trainer.model.shape import ModelShape, kind
 
 NF4_BYTES: Final = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 """Of a parameter: 4 bits, a scale of 8 bits for each 64 of them, and one of 32 bits for each 256 scales."""
+PACKED_BYTES: Final = 4 / 8
+DECODER_LAYER: Final = re.compile(r".*?\.\d+\.")
 FLOAT32: Final = 4
 MOMENTS: Final = 8
 LOGITS_BYTES: Final = 4 + 4  # log-probabilities and their gradient, beside the logits and theirs
@@ -143,12 +149,33 @@ def parts_in_gib(spec: FineTuneJobSpec, shape: ModelShape, sizes: Sizes, micro: 
 
 def weight_bytes(training: Training, shape: ModelShape, width: int) -> float:
     """Of the base model, with the largest matrix decoded where it is held in NF4."""
+    if training.stream_weights:
+        return _streamed_bytes(training, shape, width)
     counts = {name: math.prod(dimensions) for name, dimensions in shape.tensors.items()}
     if training.method != "qlora":
         return width * sum(counts.values())
     quantized = {name: count for name, count in counts.items() if _is_linear(name, shape)}
     others = sum(counts.values()) - sum(quantized.values())
     return NF4_BYTES * sum(quantized.values()) + FLOAT32 * others + width * max(quantized.values(), default=0)
+
+
+def _streamed_bytes(training: Training, shape: ModelShape, width: int) -> float:
+    """What is in memory of a base model whose decoder layers read their weights from the disk."""
+    is_quantized = training.method == "qlora"
+    packed: Counter[str] = Counter()  # by decoder layer
+    resident, largest = 0.0, 0
+    for name, dimensions in shape.tensors.items():
+        count, layer = math.prod(dimensions), DECODER_LAYER.match(name)
+        if layer and is_quantized and _is_linear(name, shape):
+            packed[layer[0]] += count
+            resident += (NF4_BYTES - PACKED_BYTES) * count
+            largest = max(largest, count)
+        elif layer and not is_quantized:
+            packed[layer[0]] += count
+        else:
+            resident += (FLOAT32 if is_quantized else width) * count
+    each = PACKED_BYTES if is_quantized else width
+    return resident + each * max(packed.values(), default=0) + width * largest
 
 
 def _is_linear(name: str, shape: ModelShape) -> bool:
@@ -174,7 +201,7 @@ def activation_bytes(training: Training, sizes: Sizes, tokens: int, width: int) 
     """Of a micro batch of so many tokens."""
     layer = tokens * _kept_per_token(training, sizes, width)
     last_norm = tokens * sizes.hidden * FLOAT32
-    if training.gradient_checkpointing:
+    if training.gradient_checkpointing or training.stream_weights:
         return sizes.layers * tokens * sizes.hidden * width + layer + last_norm
     return sizes.layers * layer + last_norm
 
@@ -244,3 +271,7 @@ def _changes(spec: FineTuneJobSpec, micro: int) -> Iterator[tuple[str, FineTuneJ
     length = spec.training.max_length
     while (length := length // 2) >= SHORTEST:
         yield f"training.maxLength: {length}", changed(max_length=length), micro
+    can_stream = BACKENDS[spec.training.backend].streams_weights and spec.resources.devices == 1
+    if can_stream and not spec.training.stream_weights and spec.training.lora.variant != "dora":
+        streamed = changed(method="qlora", stream_weights=True)
+        yield "training {method: qlora, streamWeights: true, microBatchSize: 1}", streamed, 1

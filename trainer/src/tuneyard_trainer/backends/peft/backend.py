@@ -8,6 +8,7 @@ from tuneyard_api.contracts.requests import (
     CHUNKED_LOSS,
     OFFLOADED_OPTIMIZER,
     PAGED_OPTIMIZER,
+    STREAMED_WEIGHTS,
     TrainOutcome,
     TrainRequest,
 )
@@ -89,5 +90,5 @@ BACKEND: Final = Backend(
     worker=Program("tuneyard_trainer.backends.peft.worker", TrainOutcome),
     check=check,
     native_config=native_config,
-    memory_savers=(CHUNKED_LOSS, PAGED_OPTIMIZER, OFFLOADED_OPTIMIZER),
+    memory_savers=(CHUNKED_LOSS, PAGED_OPTIMIZER, OFFLOADED_OPTIMIZER, STREAMED_WEIGHTS),
 )

@@ -14,11 +14,12 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 from transformers.utils import is_flash_attn_2_available
 
 from tuneyard_api import reasons
-from tuneyard_api.contracts.requests import TrainRequest
+from tuneyard_api.contracts.requests import STREAMED_WEIGHTS, TrainRequest
 from tuneyard_api.kinds.training import FULL, Training
 from tuneyard_trainer.backends.peft.backend import PeftRequest
+from tuneyard_trainer.backends.peft.streaming import streamed_model
 from tuneyard_trainer.model.adaptable import ALL_LINEAR, check_target_modules
-from tuneyard_trainer.model.layout import copy_config_files, declare_bfloat16, weight_files
+from tuneyard_trainer.model.layout import copy_config_files, declare_bfloat16, fresh, weight_files
 from tuneyard_trainer.model.shape import local_shape
 from tuneyard_trainer.runtime.errors import BadInput, blamed_on
 
@@ -57,6 +58,15 @@ def _base_model(request: PeftRequest) -> PreTrainedModel:
     quantization = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
+    if STREAMED_WEIGHTS in request.memory_savers:
+        return streamed_model(
+            request.model,
+            request.model_uri,
+            quantization if training.method == "qlora" else None,
+            fresh(request.checkpoints.parent / "streamed"),
+            dtype=dtype,
+            attn_implementation=attention(training),
+        )
     on_gpu = torch.cuda.is_available()
     cannot = f"transformers {transformers.__version__} cannot load the model at {request.model_uri}"
     with blamed_on(
