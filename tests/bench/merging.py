@@ -18,7 +18,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from bench.measured import Measured, medians, run
-from tuneyard_trainer.model.tensor_files import TensorReader, TensorWriter
+from tuneyard_trainer.weights.tensor_files import TensorReader, TensorWriter
 
 LAYERS: Final = 11  # 5.0 GB
 WIDTHS: Final = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "vocab_size": 32000}

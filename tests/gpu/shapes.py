@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from tuneyard_trainer.model.layout import SINGLE
-from tuneyard_trainer.model.tensor_files import TensorWriter
+from tuneyard_trainer.weights.tensor_files import TensorWriter
 
 SHAPES: Final[dict[str, dict[str, Any]]] = {
     # Llama 3.2 1B and Llama 3.1 8B.

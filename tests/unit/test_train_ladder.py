@@ -163,18 +163,18 @@ def test_a_run_that_had_room_leaves_nothing_for_later_runs(make: Make, store: Me
 
 def test_the_highest_rung_says_what_was_tried(make: Make) -> None:
     rungs = make()
-    for _ in range(4):
+    for _ in range(5):
         rungs.climb(FULL_GPU)
-    assert rungs.rung.memory_savers == (CHUNKED_LOSS,)
+    assert rungs.rung.memory_savers == (CHUNKED_LOSS, STREAMED_WEIGHTS)
     with pytest.raises(DoesNotFit) as caught:
         rungs.climb(FULL_GPU)
     error = caught.value
     assert (error.exit_code, error.reason) == (78, reasons.OUT_OF_MEMORY)
     assert "microBatchSize 2, 2 of them accumulated in a step; microBatchSize 1" in error.message
-    assert "gradientCheckpointing; the loss is computed in chunks" in error.message
+    assert "gradientCheckpointing; a loss in chunks" in error.message
     assert "training.maxLength" in error.advice
     assert isinstance(error.report, TrainReport)
-    assert len(error.report.training.rungs) == 4
+    assert len(error.report.training.rungs) == 5
     with pytest.raises(DoesNotFit, match="killed because it used more memory"):
         make(pods_killed=1)
 
@@ -182,7 +182,7 @@ def test_the_highest_rung_says_what_was_tried(make: Make) -> None:
 @pytest.mark.parametrize("without", [{"oomRecovery": False}, {"nodes": 2, "effectiveBatchSize": 8}])
 def test_without_a_ladder_the_error_is_the_workers(make: Make, store: MemoryStore, without: dict[str, Any]) -> None:
     rungs = make(pods_killed=1, **without)
-    assert micro(rungs) == 4
+    assert micro(rungs) == 5
     with pytest.raises(DoesNotFit) as caught:
         rungs.climb(FULL_GPU)
     assert caught.value is FULL_GPU

@@ -18,10 +18,10 @@ from tuneyard_api.kinds.training import FULL, Training
 from tuneyard_trainer.backends.schedule import micro_batch_size
 
 SAVERS: Final = {
-    CHUNKED_LOSS: "the loss is computed in chunks, whose logits are not kept",
+    CHUNKED_LOSS: "a loss in chunks, whose logits are not kept",
     PAGED_OPTIMIZER: "a paged optimizer with moments in 8 bits (arXiv:2110.02861, arXiv:2305.14314)",
-    OFFLOADED_OPTIMIZER: "the optimizer's moments and update are on the CPU",
-    STREAMED_WEIGHTS: "the base model's weights are on the disk, and read as they are used",
+    OFFLOADED_OPTIMIZER: "the optimizer's moments and update on the CPU",
+    STREAMED_WEIGHTS: "the base model's weights on the disk, which are read as they are used",
 }
 """What a backend's worker may be able to do beside the settings of the spec, in the order of the ladder."""
 GPU_ONLY: Final = (PAGED_OPTIMIZER, OFFLOADED_OPTIMIZER)
@@ -46,13 +46,11 @@ def ladder(training: Training, devices: int, on_gpu: bool, savers: Collection[st
         devices: processes that share a step.
         savers: names of SAVERS that the backend has.
     """
-    if devices > 1 or training.method == FULL or training.lora.variant == "dora":
-        savers = set(savers) - {STREAMED_WEIGHTS}
-    per_device, micro = training.effective_batch_size // devices, micro_batch_size(training, devices)
-    training = training.model_copy(update={"micro_batch_size": micro})
     used: tuple[str, ...] = ()
     if training.stream_weights:
         training, used = training.model_copy(update={"gradient_checkpointing": True}), (STREAMED_WEIGHTS,)
+    per_device, micro = training.effective_batch_size // devices, micro_batch_size(training, devices)
+    training = training.model_copy(update={"micro_batch_size": micro})
     rungs = [Rung("the settings of the spec", training, used)]
     while micro > 1:
         micro = max(size for size in range(1, micro // 2 + 1) if per_device % size == 0)
@@ -62,9 +60,16 @@ def ladder(training: Training, devices: int, on_gpu: bool, savers: Collection[st
     if not training.gradient_checkpointing:
         training = training.model_copy(update={"gradient_checkpointing": True})
         rungs.append(Rung("gradientCheckpointing", training))
-    for name, what in SAVERS.items():
-        if name in savers and name not in used and (on_gpu or name not in GPU_ONLY):
+    for name in _usable(savers, training, devices, on_gpu):
+        if name not in used:
             # The two optimizers exclude each other.
             used = (*(other for other in used if name not in GPU_ONLY or other not in GPU_ONLY), name)
-            rungs.append(Rung(what, training, used))
+            rungs.append(Rung(SAVERS[name], training, used))
     return rungs
+
+
+def _usable(savers: Collection[str], training: Training, devices: int, on_gpu: bool) -> list[str]:
+    """Of the backend's names those that this run can use, in the order of the ladder."""
+    streams = devices == 1 and training.method != FULL and training.lora.variant != "dora"
+    without = (() if on_gpu else GPU_ONLY) + (() if streams else (STREAMED_WEIGHTS,))
+    return [name for name in SAVERS if name in savers and name not in without]

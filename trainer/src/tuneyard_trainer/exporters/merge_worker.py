@@ -19,8 +19,8 @@ from tuneyard_trainer.exporters.adapter import Adapter, Change
 from tuneyard_trainer.exporters.adapter_config import read_adapter_config
 from tuneyard_trainer.model.layout import INDEX, copy_config_files, declare_bfloat16, weight_files
 from tuneyard_trainer.model.shape import local_shape
-from tuneyard_trainer.model.tensor_files import TensorReader, TensorWriter, layout
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
+from tuneyard_trainer.weights.tensor_files import TensorReader, TensorWriter, layout
 
 BFLOAT16: Final = "BF16"
 

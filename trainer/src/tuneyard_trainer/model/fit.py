@@ -271,7 +271,13 @@ def _changes(spec: FineTuneJobSpec, micro: int) -> Iterator[tuple[str, FineTuneJ
     length = spec.training.max_length
     while (length := length // 2) >= SHORTEST:
         yield f"training.maxLength: {length}", changed(max_length=length), micro
-    can_stream = BACKENDS[spec.training.backend].streams_weights and spec.resources.devices == 1
-    if can_stream and not spec.training.stream_weights and spec.training.lora.variant != "dora":
+    if _can_stream(spec):
         streamed = changed(method="qlora", stream_weights=True)
         yield "training {method: qlora, streamWeights: true, microBatchSize: 1}", streamed, 1
+
+
+def _can_stream(spec: FineTuneJobSpec) -> bool:
+    """Whether the weights could be on the disk, and are not yet."""
+    training = spec.training
+    has_streaming = BACKENDS[training.backend].streams_weights and training.lora.variant != "dora"
+    return has_streaming and spec.resources.devices == 1 and not training.stream_weights

@@ -23,8 +23,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from tuneyard_api import reasons
 from tuneyard_trainer.model.layout import weight_files
 from tuneyard_trainer.model.shape import HEADS
-from tuneyard_trainer.model.tensor_files import TensorReader
 from tuneyard_trainer.runtime.errors import BadInput
+from tuneyard_trainer.weights.tensor_files import TensorReader
 
 ADVICE: Final = "Set training.streamWeights to false."
 
