@@ -182,7 +182,7 @@ def test_the_highest_rung_says_what_was_tried(make: Make) -> None:
 @pytest.mark.parametrize("without", [{"oomRecovery": False}, {"nodes": 2, "effectiveBatchSize": 8}])
 def test_without_a_ladder_the_error_is_the_workers(make: Make, store: MemoryStore, without: dict[str, Any]) -> None:
     rungs = make(pods_killed=1, **without)
-    assert micro(rungs) == 5
+    assert micro(rungs) == 4
     with pytest.raises(DoesNotFit) as caught:
         rungs.climb(FULL_GPU)
     assert caught.value is FULL_GPU
