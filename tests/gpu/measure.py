@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import torch
 import transformers
 
-from gpu.shapes import SHAPES, make_model
+from gpu.shapes import SHAPES, make_model, make_streamed_model
 from gpu.training import chat_lengths, run, spec_of, write_rows
 from tuneyard_trainer.backends.ladder import ladder
 from tuneyard_trainer.backends.peft.backend import BACKEND
@@ -29,7 +29,10 @@ from tuneyard_trainer.model.shape import local_shape
 
 ROWS: Final = 512
 STEPS: Final = 8
+FEW_STEPS: Final = 3
 LENGTH: Final = 1024
+CARD_GIB: Final = 22.5
+"""What PyTorch finds on a card of 24 GB, such as an L4."""
 LADDER_GIB: Final = (12.0, 8.0, 6.0)
 """Of the GPU's memory, in which a LoRA of the 1B model with eight rows at a time is trained."""
 
@@ -40,11 +43,17 @@ class Bench(NamedTuple):
     folder: Path
     gpus: int
     shapes: dict[str, str]
-    """The shape that stands for 1B and 8B."""
+    """The shape that stands for each."""
 
-    def model(self, name: str) -> Path:
+    def model(self, name: str, *, streamed: bool = False) -> Path:
         directory = self.folder / f"model-{name}"
-        return directory if directory.exists() else make_model(directory, self.shapes[name])
+        make = make_streamed_model if streamed else make_model
+        return directory if directory.exists() else make(directory, self.shapes[name])
+
+    def share(self, gib: float) -> float:
+        """So much memory as a part of the GPU's."""
+        total = torch.cuda.get_device_properties(0).total_memory if self.gpus else gib * 2**30
+        return min(1.0, gib * 2**30 / total)
 
 
 def training(bench: Bench, name: str, **spec: Any) -> dict[str, Any]:
@@ -57,13 +66,22 @@ def training(bench: Bench, name: str, **spec: Any) -> dict[str, Any]:
     return {"shape": name, "training": spec, "estimateGiB": fit and fit.required_gib, **seen._asdict()}
 
 
+def streaming(bench: Bench, name: str, gib: float, **spec: Any) -> dict[str, Any]:
+    """A run within so much memory, whose model stays on the disk, beside the estimate for it."""
+    training = {"method": "qlora", "streamWeights": True, "effectiveBatchSize": 1, "maxLength": LENGTH, **spec}
+    job, model = spec_of(training, bench.gpus), bench.model(name, streamed=True)
+    fit = estimate_fit(job, local_shape(model, weight_files(model)), 1)
+    rung = ladder(job.training, 1, bool(bench.gpus), BACKEND.memory_savers)[0]
+    seen = run(bench.folder / "run", model, rung, FEW_STEPS, bench.gpus, bench.share(gib))
+    return {"shape": name, "limitGiB": gib, "estimateGiB": fit and fit.required_gib, **seen._asdict()}
+
+
 def climbing(bench: Bench, gib: float) -> dict[str, Any]:
     """The rungs that a run climbs until it fits into so much memory."""
     job = spec_of({"maxLength": LENGTH, "effectiveBatchSize": 8, "microBatchSize": 8}, bench.gpus)
-    total = torch.cuda.get_device_properties(0).total_memory if bench.gpus else gib * 2**30
     tried = []
     for rung in ladder(job.training, 1, bool(bench.gpus), BACKEND.memory_savers):
-        seen = run(bench.folder / "run", bench.model("1B"), rung, STEPS, bench.gpus, min(1.0, gib * 2**30 / total))
+        seen = run(bench.folder / "run", bench.model("1B"), rung, STEPS, bench.gpus, bench.share(gib))
         tried.append({"rung": rung.change, **seen._asdict()})
         if seen.error is None:
             break
@@ -76,6 +94,7 @@ EXPERIMENTS: Final[dict[str, Callable[[Bench], dict[str, Any]]]] = {
     "qlora-1B": partial(training, name="1B", method="qlora"),
     "lora-8B": partial(training, name="8B", method="lora", gradientCheckpointing=True, microBatchSize=4),
     "qlora-8B": partial(training, name="8B", method="qlora", gradientCheckpointing=True, microBatchSize=4),
+    "qlora-70B-streamed": partial(streaming, name="70B", gib=CARD_GIB),
     **{f"ladder-{gib:g}GiB": partial(climbing, gib=gib) for gib in LADDER_GIB},
 }
 

@@ -29,7 +29,7 @@ EVENT: Final = TypeAdapter[Any](WorkerEvent)
 WARM_UP: Final = 3  # steps
 PEAK: Final = "peak bytes: "
 SPEED: Final = "train/tokens_per_second"
-TIMEOUT: Final = 240.0  # seconds
+TIMEOUT: Final = 300.0  # seconds
 
 
 class Run(NamedTuple):
