@@ -1,0 +1,89 @@
+"""CPU seconds of prepare, here and in another checkout in turn: python -m bench.prepare MODEL [--against DIR]
+
+MODEL is a directory with a model; `make images` leaves the demo's. The store is memory, so neither network nor disk is
+measured; the first run of a process, which imports everything, is told apart.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).parents[2]
+DATA: Final = ROOT / "examples/data/kubernetes-fields.jsonl"
+
+# Runs in the environment of a checkout, which may be older than this file.
+PROGRAM: Final = """
+import json, sys, tempfile, time
+from pathlib import Path
+root, model, data, times, settings = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+sys.path.insert(0, f"{root}/tests")
+from support.memorystore import MemoryStore
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_store.store import ObjectInfo
+from tuneyard_trainer.runtime.context import StageContext
+from tuneyard_trainer.stages import run_stage
+
+class Store(MemoryStore):
+    def list(self, uri):  # without hashing the weights
+        for name in sorted(self.objects):
+            if name.startswith(uri):
+                yield ObjectInfo(name, name.split("/", 3)[3], len(self.objects[name]), "etag", 0.0)
+
+store = Store()
+store.objects = {f"s3://models/m/{path.name}": path.read_bytes() for path in model.iterdir()}
+store.objects[f"s3://data/{data.name}"] = data.read_bytes()
+seconds = []
+for number in range(times + 1):
+    spec = {
+        "model": {"uri": "s3://models/m"},
+        "dataset": {"train": [{"uri": f"s3://data/{data.name}"}], "clean": json.loads(settings)},
+        "training": {"maxLength": 192},
+        "output": {"uri": f"s3://out/{number}"},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        spec = FineTuneJobSpec.model_validate(spec)
+        context = StageContext(stage="prepare", name="bench", spec=spec, store=store, work=Path(folder))
+        begin = time.process_time()
+        outcome = run_stage(context)
+        assert outcome.reason == "Completed", outcome
+        seconds.append(time.process_time() - begin)
+print(json.dumps(seconds))
+"""
+
+
+def measure(checkout: Path, arguments: argparse.Namespace) -> list[float]:
+    """CPU seconds of each run; the first one imports."""
+    given = [str(checkout), str(arguments.model), str(arguments.data), str(arguments.times), arguments.clean]
+    command = [str(checkout / ".venv/bin/python"), "-c", PROGRAM, *given]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    seconds: list[Any] = json.loads(output.splitlines()[-1])
+    return [float(second) for second in seconds]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--clean", default="{}", help="dataset.clean, as JSON")
+    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--against", type=Path, action="append", default=[])
+    arguments = parser.parse_args()
+    checkouts = [ROOT, *(path.absolute() for path in arguments.against)]
+    found: dict[Path, list[float]] = {checkout: [] for checkout in checkouts}
+    for number in range(arguments.rounds):
+        for checkout in checkouts if number % 2 == 0 else reversed(checkouts):
+            first, *others = measure(checkout, arguments)
+            found[checkout] += others
+            print(f"{checkout.name}: first {first:.2f}, then {' '.join(f'{second:.2f}' for second in others)}")
+    base = statistics.median(found[ROOT])
+    for checkout, seconds in found.items():
+        median = statistics.median(seconds)
+        print(f"{checkout.name}: median {median:.2f} s of CPU; this checkout takes {base / median:.2f} times that")
+
+
+if __name__ == "__main__":
+    main()
