@@ -22,6 +22,10 @@ help: ## List the tasks
 demo: install ## The main job, end to end: cluster, images, fine-tuning, serving, before and after
 	PYTHONPATH=examples $(RUN) python -m demo.demo --s3-image $(call tag,s3) --model "$$(cat $(MODEL))"
 
+.PHONY: results
+results: install ## docs/results.md: the demo's numbers and answers before and after, from a run of it
+	PYTHONPATH=examples $(RUN) python -m demo.demo --s3-image $(call tag,s3) --model "$$(cat $(MODEL))" --results docs/results.md
+
 .PHONY: test
 test: check install integration test-tools ## Everything: lint, types, unit, contract, integration, end to end
 	# The contract tests wait more than they work, each file for its own servers.

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from demo import diagnosis, objectstore
 from demo.kubectl import apply, condition, get, is_condition_true, kubectl, port_forward, wait_until
+from demo.results import Answers, results_page
 from tuneyard_api.contracts.progress import progress_text
 from tuneyard_api.kinds.finetunejob_status import EvaluationStatus, Progress
 from tuneyard_store.artifact import publish_directory
@@ -43,10 +45,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--s3-image", required=True)
     parser.add_argument("--model", required=True, type=Path, help="directory of SmolLM2-135M-Instruct")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="write what was measured there, as a page")
     options = parser.parse_args()
     started = time.monotonic()
     try:
-        passed = run(options.s3_image, options.model)
+        passed = run(options.s3_image, options.model, options.results)
     except Exception:
         diagnosis.print_namespace(NAMESPACE)
         raise
@@ -54,7 +57,7 @@ def main() -> int:
     return 0 if passed else 1
 
 
-def run(s3_image: str, model: Path) -> bool:
+def run(s3_image: str, model: Path, results: Path | None) -> bool:
     heading("1. Two namespaces that enforce Pod Security `restricted`, and an S3 store behind a private CA")
     for namespace in (NAMESPACE, STORE_NAMESPACE):
         fresh_namespace(namespace)
@@ -80,8 +83,12 @@ def run(s3_image: str, model: Path) -> bool:
     after = ask(rows, api_key)
 
     heading("5. The answers of both models to questions that were not in the training data")
-    show_answers(rows, before, after)
+    answers = [Answers(*row, *both) for row, *both in zip(rows, before, after, strict=True)]
+    show_answers(answers)
     show_losses(job)
+    if results:
+        results.write_text(results_page(job, answers, perplexities(job), datetime.now(UTC)))
+        console.print(f"written: {results}")
     show_next_steps()
     ratio = perplexity(job, "tuned") / perplexity(job, "base")
     console.print(f"Held-out perplexity: {1 - ratio:.0%} lower than the base model's (the goal: {1 - MAX_RATIO:.0%}).")
@@ -192,12 +199,12 @@ def answer(client: OpenAI, question: str) -> str:
     return (reply.choices[0].message.content or "").strip()
 
 
-def show_answers(rows: list[Row], before: list[str], after: list[str]) -> None:
-    for row, base, tuned in zip(rows, before, after, strict=True):
+def show_answers(answers: list[Answers]) -> None:
+    for row in answers:
         table = Table(title=row.question, title_justify="left", show_lines=True, expand=True)
         table.add_column("base model", ratio=1)
         table.add_column("tuned model", ratio=1)
-        table.add_row(base, tuned)
+        table.add_row(row.before, row.after)
         console.print(table)
         console.print(f"  the answer in the data: {row.reference}\n")
 
