@@ -76,6 +76,8 @@ WITHOUT_EFFECT: Final = ("checkpoints", "oomRecovery", "tracking")
 
 def _train_part(spec: FineTuneJobSpec) -> dict[str, Any]:
     training = {name: value for name, value in spec.training.wire().items() if name not in WITHOUT_EFFECT}
+    if not spec.training.stream_weights:
+        del training["streamWeights"]  # runs that ended before the field existed are reused
     return {"training": training}
 
 
