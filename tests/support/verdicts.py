@@ -67,6 +67,9 @@ ONE_SOURCE: Final = "validation takes exactly one of uri and fraction"
 HELD_OUT_ROWS: Final = "format, columns and ignore say how the rows of validation.uri are read: write a uri too"
 ROWS_OR_AUTO: Final = "write a number of rows from 1, or auto"
 ONE_LENGTH: Final = "training takes epochs or maxSteps, not both"
+NOT_REPLAY: Final = "neither builtin://general nor a URI of an S3 bucket"
+TRAIN: Final = [{"uri": "s3://data/d.jsonl"}]
+TRAINED: Final = "streamWeights leaves on the disk what is not trained: set method to lora or qlora"
 NO_REFERENCE: Final = "dpo compares the model with what it is without its adapter: set method to lora or qlora"
 ONE_BOUND: Final = "a gate takes exactly one of maxRatio"
 ONE_MODEL: Final = "model takes exactly one of fineTuneJobRef and uri"
@@ -123,6 +126,14 @@ VERDICTS: Final = [
     Verdict("FineTuneJob", {"training": {"dpo": {}}}),
     Verdict("FineTuneJob", {"training": {"dpo": {"beta": 0.3}, "method": "qlora"}}),
     Verdict("FineTuneJob", {"training": {"dpo": {}, "method": "full"}}, NO_REFERENCE),
+    *(
+        Verdict("FineTuneJob", {"dataset": {"train": TRAIN, "replay": {"uri": uri}}}, message)
+        for uri, message in (("builtin://general", ""), ("s3://data/chat.jsonl", ""), ("general", NOT_REPLAY))
+    ),
+    Verdict("FineTuneJob", {"training": {"streamWeights": True, "method": "qlora"}}),
+    Verdict("FineTuneJob", {"training": {"streamWeights": True}}),
+    Verdict("FineTuneJob", {"training": {"streamWeights": False, "method": "full"}}),
+    Verdict("FineTuneJob", {"training": {"streamWeights": True, "method": "full"}}, TRAINED),
     Verdict("FineTuneJob", {"training": {"maxSteps": 5}}),
     Verdict("FineTuneJob", {"training": {"microBatchSize": 4}}),
     Verdict("FineTuneJob", {"training": {"microBatchSize": "auto"}}),
