@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 EXAMPLES: Final = int(os.environ.get("TUNEYARD_EXAMPLES") or 0)
 PROFILE: Final = settings(
-    max_examples=EXAMPLES or 100,
+    max_examples=EXAMPLES or 40,
     derandomize=not EXAMPLES,
     stateful_step_count=60,
     deadline=None,

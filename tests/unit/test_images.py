@@ -23,6 +23,8 @@ sys.path.insert(0, str(ROOT / "images"))
 from tuneyard_images import bake, context, docker, references  # noqa: E402
 from tuneyard_images.catalog import IMAGES, ROLES, SHIPPED, Image, with_parents  # noqa: E402
 
+sys.path.remove(str(ROOT / "images"))  # its folder torch is no torch
+
 GPU_ONLY = {"unsloth"}  # built where they are pushed
 CHOSEN = {"BASE_IMAGE": "debian:bookworm-slim", "VLLM_BUILD": "cpu", "LLAMACPP_BUILD": "cpu"}
 
