@@ -16,30 +16,37 @@ BODY = {
     "max_tokens": tokens,
     "ignore_eos": True,
     "stream": True,
+    "stream_options": {"include_usage": True},
 }
 
 
 def stream() -> dict[str, object]:
-    began, chunks, last = time.time(), 0, ""
+    began, received, last = time.time(), 0, ""
     connection = http.client.HTTPConnection(server, timeout=300)
     try:
         connection.request("POST", "/v1/chat/completions", json.dumps(BODY), {"Content-Type": "application/json"})
         for line in connection.getresponse():
             if line.strip():
-                chunks, last = chunks + 1, line.decode().strip()
+                last = line.decode().strip()
+                if '"usage":{' in last:
+                    received = json.loads(last.removeprefix("data: "))["usage"]["completion_tokens"]
     except Exception as error:
         last = f"{type(error).__name__}: {error}"
-    return {"began": began, "seconds": round(time.time() - began, 1), "chunks": chunks, "last": last}
+    return {"began": began, "seconds": round(time.time() - began, 1), "tokens": received, "last": last}
 
 
 def client() -> None:
     while True:
-        print(json.dumps(stream()), flush=True)
+        line = json.dumps(stream()) + "\n"
+        with writing:
+            sys.stdout.write(line)
+            sys.stdout.flush()
         if repeat != "repeat":
             return
         time.sleep(0.1)
 
 
+writing = threading.Lock()
 threads = [threading.Thread(target=client) for _ in range(clients)]
 for thread in threads:
     thread.start()
