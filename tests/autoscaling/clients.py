@@ -1,15 +1,18 @@
 """Clients of a ModelServer, run in a pod: `python3 -c "$(cat clients.py)" SERVER CLIENTS TOKENS REPEAT`.
 
-Each client streams an answer of so many tokens, once or without end, and prints a line of JSON at its end.
+Each client streams an answer of so many tokens, once or until SIGUSR1, and prints a line of JSON at its end.
 """
 
 import http.client
 import json
+import signal
 import sys
 import threading
 import time
 
 server, clients, tokens, repeat = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+stopping = threading.Event()
+signal.signal(signal.SIGUSR1, lambda *_: stopping.set())
 BODY = {
     "model": server,
     "messages": [{"role": "user", "content": "What is a pod?"}],
@@ -41,7 +44,7 @@ def client() -> None:
         with writing:
             sys.stdout.write(line)
             sys.stdout.flush()
-        if repeat != "repeat":
+        if repeat != "repeat" or stopping.is_set():
             return
         time.sleep(0.1)
 
