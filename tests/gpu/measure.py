@@ -29,7 +29,7 @@ from tuneyard_trainer.model.shape import local_shape
 
 ROWS: Final = 512
 STEPS: Final = 8
-FEW_STEPS: Final = 3
+FEW_STEPS: Final = 2
 LENGTH: Final = 1024
 CARD_GIB: Final = 22.5
 """What PyTorch finds on a card of 24 GB, such as an L4."""
@@ -46,9 +46,13 @@ class Bench(NamedTuple):
     """The shape that stands for each."""
 
     def model(self, name: str, *, streamed: bool = False) -> Path:
+        """One at a time is on the disk."""
         directory = self.folder / f"model-{name}"
-        make = make_streamed_model if streamed else make_model
-        return directory if directory.exists() else make(directory, self.shapes[name])
+        if directory.exists():
+            return directory
+        for other in self.folder.glob("model-*"):
+            shutil.rmtree(other)
+        return (make_streamed_model if streamed else make_model)(directory, self.shapes[name])
 
     def share(self, gib: float) -> float:
         """So much memory as a part of the GPU's."""
@@ -92,10 +96,10 @@ EXPERIMENTS: Final[dict[str, Callable[[Bench], dict[str, Any]]]] = {
     "lora-1B-packed": partial(training, name="1B", method="lora"),
     "lora-1B-padded": partial(training, name="1B", method="lora", packing=False),
     "qlora-1B": partial(training, name="1B", method="qlora"),
+    **{f"ladder-{gib:g}GiB": partial(climbing, gib=gib) for gib in LADDER_GIB},
     "lora-8B": partial(training, name="8B", method="lora", gradientCheckpointing=True, microBatchSize=4),
     "qlora-8B": partial(training, name="8B", method="qlora", gradientCheckpointing=True, microBatchSize=4),
     "qlora-70B-streamed": partial(streaming, name="70B", gib=CARD_GIB),
-    **{f"ladder-{gib:g}GiB": partial(climbing, gib=gib) for gib in LADDER_GIB},
 }
 
 
