@@ -2,12 +2,13 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 
 from integration.conftest import VOCABULARY, token_rows
 from tuneyard_trainer.backends.peft import batching as batching_module
@@ -78,11 +79,31 @@ def test_rows_end_to_end_have_the_loss_and_the_gradient_of_rows_one_by_one(model
     reference = gradients(model, rows, Batching(padded, with_some_logits=False))
 
     batching = Batching.of(model, rows, packing=True)
+    assert batching_module._precision(model) == torch.float32
     assert batching.is_packed
     found = [losses(model, [row], end_to_end, batching.with_some_logits) for row in rows]
     assert found == pytest.approx(expected, rel=1e-4)
     assert losses(model, rows, end_to_end, batching.with_some_logits) == pytest.approx(sum(expected), rel=1e-4)
     assert torch.allclose(gradients(model, rows, batching), reference, rtol=1e-3, atol=1e-4)
+
+
+def test_a_quantized_model_is_packed_whose_head_is_in_float32(tmp_path: Path) -> None:
+    """QLoRA multiplies in bfloat16: on a GPU its logits differ more than those of a model in float32 do."""
+    torch.manual_seed(0)
+    settings = transformers.AutoConfig.for_model("llama", **SIZES | {"hidden_size": 256, "intermediate_size": 512})
+    transformers.AutoModelForCausalLM.from_config(settings).save_pretrained(tmp_path)
+    quantization = transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )
+    base = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.bfloat16, quantization_config=quantization
+    )
+    prepared = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+    model = get_peft_model(prepared, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    rows = token_rows(12, seed=3)
+    assert model(**padded(rows[:1])).logits.dtype == torch.float32
+    assert batching_module._precision(model) == torch.bfloat16
+    assert Batching.of(model, rows, packing=True).is_packed
 
 
 def test_a_model_that_sees_other_rows_is_noticed(model: PeftModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,9 @@ def begin(request: TrainRequest) -> None:
     transformers.set_seed(request.training.seed)
     # Kernels without a deterministic form only warn: CUDA has some, the CPU has none that are used here.
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # No kernel reads memory before it is written; filling it doubles the number of kernels.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN plans its attention anew for each length of a row
 
 
 def check_gpus(request: TrainRequest) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import torch
 from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
@@ -24,6 +25,11 @@ ROW_ATTENTION: Final = "tuneyard_rows"
 
 CHUNK: Final = 256
 """Tokens whose logits are in memory at once: of a vocabulary of 150,000 that is 150 MB in float32."""
+
+FLASH_HEAD: Final = 256
+"""The largest head dimension of FlashAttention 2 (arXiv:2307.08691)."""
+
+AMPERE: Final = (8, 0)
 
 TARGETS: Final = "shift_labels"
 """For each position the token that is predicted there, or IGNORED. Trainer counts the tokens of a step by this name."""
@@ -182,6 +188,7 @@ def row_attention(  # noqa: PLR0913 - the signature is transformers'
     attention_mask: torch.Tensor | None,
     *,
     cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int = 0,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -194,12 +201,25 @@ def row_attention(  # noqa: PLR0913 - the signature is transformers'
     Args:
         query: shape (1, heads, tokens, head dimension); key and value may have fewer heads.
         cu_seq_lens_q: where each row begins, and where the last one ends.
+        max_length_q: the greatest length of a row.
 
     Raises:
         NotImplementedError: the model's attention is of another kind.
     """
     if cu_seq_lens_q is None or attention_mask is not None or softcap is not None or s_aux is not None:
         raise NotImplementedError("this attention cannot be computed row by row")
+    if not dropout and _has_flash(query, value):
+        output = varlen_attn(
+            *(tensor[0].transpose(0, 1) for tensor in (query, key, value)),
+            cu_seq_lens_q,
+            cu_seq_lens_q,
+            max_length_q,
+            max_length_q,
+            scale=scaling,
+            window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        return output[None], None
     lengths = cu_seq_lens_q.diff().tolist()
     rows = zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True)
     outputs = []
@@ -218,6 +238,18 @@ def row_attention(  # noqa: PLR0913 - the signature is transformers'
             )
         )
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _has_flash(query: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether PyTorch's own FlashAttention 2 takes the tensors: in 16 bits, on an Ampere GPU or a newer one."""
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[-1] == value.shape[-1]
+        and query.shape[-1] <= FLASH_HEAD
+        and query.shape[-1] % 8 == 0
+        and torch.cuda.get_device_capability(query.device) >= AMPERE
+    )
 
 
 def _band(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Self
 
 import torch
+from bitsandbytes.nn import Linear4bit
 
 from tuneyard_trainer.backends.peft.batches import (
     ROW_ATTENTION,
@@ -22,7 +23,8 @@ from tuneyard_trainer.data.columns import TokenizedRow, length
 
 PROBE_ROWS: Final = 3
 SAME: Final = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
-"""The relative error of logits up to which they are the same; attention across rows gives several times as much."""
+"""The relative error of logits up to which they are the same, by the precision in which a model computes; attention
+across rows gives several times as much."""
 
 
 class Batching(NamedTuple):
@@ -81,10 +83,17 @@ def _pack(model: Trainable, probe: Sequence[TokenizedRow]) -> str:
     except (NotImplementedError, TypeError, ValueError, RuntimeError) as problem:
         base.set_attn_implementation(before)
         return str(problem).splitlines()[0]
-    if error <= SAME[expected.dtype]:
+    if error <= SAME[_precision(model)]:
         return ""
     base.set_attn_implementation(before)
     return f"their logits have a relative error of {error:.2g}"
+
+
+def _precision(model: Trainable) -> torch.dtype:
+    """The least that is used anywhere: QLoRA multiplies in bfloat16, and has logits in float32."""
+    types = {parameter.dtype for parameter in model.parameters()}
+    types |= {module.compute_dtype for module in model.modules() if isinstance(module, Linear4bit)}
+    return torch.bfloat16 if torch.bfloat16 in types else torch.float32
 
 
 def _logits(model: Trainable, batch: Batch) -> torch.Tensor:
