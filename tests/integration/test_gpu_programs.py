@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def test_the_programs_run(tmp_path: Path) -> None:
-    names = ["lora-1B-padded", "qlora-70B-streamed", "ladder-8GiB"]
+    names = ["lora-1B-padded", "ladder-8GiB", "qlora-70B-streamed"]
     output = tmp_path / "gpu.json"
     command = [sys.executable, "-W", "ignore", "-m", "gpu.measure", "--tiny", "--output", str(output), "--only", *names]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -124,7 +124,9 @@ def test_two_nodes_train_the_same_adapter(new_context: ContextFactory) -> None:
     weights, expected = load(two.adapter), load(one.adapter)
     for name, tensor in expected.items():
         torch.testing.assert_close(weights[name], tensor, rtol=2e-2, atol=2e-4)
-    assert two.files() == {"stage.json", "manifest.json", "adapter_config.json", "adapter_model.safetensors"}
+    events = {name for name in two.files() if name.startswith("events.out.tfevents.")}
+    assert len(events) == 1, "only the first pod writes what TensorBoard reads"
+    assert two.files() - events == {"stage.json", "manifest.json", "adapter_config.json", "adapter_model.safetensors"}
     assert second.result == first.result, "the follower reads what the leader has committed"
 
 
