@@ -106,9 +106,15 @@ def run_chunk(chunk: Chunk) -> list[Found]:
     return found
 
 
+def known_kind(name: str) -> str:
+    if name not in KINDS:
+        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(KINDS)}")
+    return name
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kinds", nargs="*", choices=list(KINDS), metavar="KIND", help=f"default: all of {', '.join(KINDS)}")
+    parser.add_argument("kinds", nargs="*", type=known_kind, metavar="KIND", help=f"default: all of {', '.join(KINDS)}")
     parser.add_argument("--mutations", type=int, default=10_000, help="of each kind; default: %(default)s")
     parser.add_argument("--jobs", type=int, default=2, help="processes; default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
