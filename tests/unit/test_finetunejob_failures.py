@@ -40,7 +40,7 @@ class TestFailure:
             ("", "Error", "StageCrashed", "exited with 1"),
             ("Traceback\nKeyError: 'x'\n", "Error", "StageCrashed", "KeyError: 'x'"),
             ('{"reason": 1', "Error", "StageCrashed", "exited with 1"),
-            ("", "OOMKilled", "OutOfMemory", "resources.limits.memory"),
+            ("", "OOMKilled", "OOMKilled", "resources.limits.memory"),
         ],
     )
     def test_crash_without_a_reason(self, message: str, reason: str, expected: str, says: str) -> None:

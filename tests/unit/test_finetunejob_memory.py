@@ -3,7 +3,9 @@
 import pytest
 
 from support.finetuning import FineTuning
-from tuneyard_api.names import ENV_PODS_KILLED
+from support.podstatus import termination
+from tuneyard_api import reasons
+from tuneyard_api.names import ENV_PODS_KILLED, EXIT_DOES_NOT_FIT
 from tuneyard_operator.machinery.objects import uid
 
 
@@ -45,6 +47,15 @@ def test_the_count_is_read_from_the_job() -> None:
 def test_without_recovery_the_job_is_kept() -> None:
     cluster = FineTuning(training={"oomRecovery": False}).at("train")
     assert killed(cluster).step().delete == []
+
+
+def test_what_fits_no_rung_fails_the_job() -> None:
+    """The Job controller decides of a pod that has said so itself, also where the pod is deleted before it has."""
+    cluster = FineTuning().at("train")
+    cluster.run("train").exit("train", EXIT_DOES_NOT_FIT, termination(reasons.OUT_OF_MEMORY, "no rung is left"))
+    cluster.step()
+    cluster.remove_pod()
+    assert cluster.step().delete == []
 
 
 def test_another_stage_is_kept() -> None:

@@ -189,7 +189,7 @@ def killed_for_memory(state: State) -> Plan | None:
     last = record.last_failure
     if view is None or last is None or not state.spec.training.oom_recovery or not record.definition.has_checkpoints:
         return None
-    if not _lacks_pod(view) or last.termination.reason != reasons.OUT_OF_MEMORY:
+    if not _lacks_pod(view) or last.termination.reason != reasons.OOM_KILLED:
         return None
     record = replace(record, out_of_memory=record.out_of_memory + 1)
     message = f"Recreating the Job: pod {last.pod} was killed for its memory, and the next one goes on with less"

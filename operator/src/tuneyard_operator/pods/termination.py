@@ -69,9 +69,9 @@ def _parse(pod: Json, ended: Json) -> Termination | None:
 def _of_kubelet(pod: Json, container: str, ended: Json) -> Termination:
     if ended.get("exitCode") == 0:
         return Termination(reason=reasons.COMPLETED)
-    if ended.get("reason") == "OOMKilled":
+    if ended.get("reason") == reasons.OOM_KILLED:
         return Termination(
-            reason=reasons.OUT_OF_MEMORY,
+            reason=reasons.OOM_KILLED,
             message=f"Container {container} of pod {name(pod)} was killed because it used more memory than its limit.",
             advice=f"Raise {RESOURCES.get(container, 'spec.resources')}.limits.memory"
             + (", or lower the batch size or the length of the rows." if container == "stage" else "."),
