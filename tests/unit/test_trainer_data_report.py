@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from support import reports
 from support.pages import Page
-from tuneyard_api.kinds.finetunejob_status import AnswersStatus
+from tuneyard_api.kinds.finetunejob_status import AnswersStatus, FitStatus
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import Chat, Message, Text
 from tuneyard_trainer.data.findings import Original
@@ -31,6 +32,7 @@ from tuneyard_trainer.reports.reading import Fault, FormatRows, ReadingDocument
 from tuneyard_trainer.runtime.errors import BadInput
 
 FILE = "s3://data/x.jsonl"
+FIT = FitStatus.model_validate(reports.FIT | {"microBatchSize": 2})
 GIVEN: dict[str, Any] = {
     "name": "support-bot",
     "digest": "sha256:1",
@@ -169,6 +171,22 @@ def test_samples_are_rows_before_and_after() -> None:
     ]
     assert report.samples[0].before == f"row {FILE}, line 2"
     assert report.samples[0].after == [Said(speaker="user", text="Why?"), Said(speaker="assistant", text="So.")]
+
+
+def test_fit() -> None:
+    """The parts, their sum and what there is, with the advice."""
+    html = render_html(DataDocument(**GIVEN | {"fit": FIT}))
+    page = Page.of(html)
+    assert page.defects() == []
+    for row in (["weights", "15.30"], ["logits", "15.20"], ["all parts", "30.5"], ["available", "22.5"]):
+        assert row in page.rows
+    assert '<strong class="failed">30.5 of 22.5 GiB (NVIDIA-L4): DoesNotFit</strong>, with 2 rows at a time.' in html
+    assert "Set training.microBatchSize: 1 (12.0 GiB)." in html
+    unknown = FIT.model_copy(update={"verdict": "Unknown", "available_gib": None, "advice": None})
+    assert ["available", "22.5"] not in Page.of(render_html(DataDocument(**GIVEN | {"fit": unknown}))).rows
+    assert "Memory of the training" not in render_html(DataDocument(**GIVEN))
+    document = DataReport(1).document("x", "", ReadingDocument(), FIT)
+    assert document.wire()["fit"]["parts"] == {"weights": 15.3, "logits": 15.2}
 
 
 def test_other_examples_and_long_texts() -> None:

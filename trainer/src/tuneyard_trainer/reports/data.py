@@ -10,7 +10,7 @@ import numpy as np
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.results import DatasetSummary
-from tuneyard_api.kinds.finetunejob_status import ReplayStatus
+from tuneyard_api.kinds.finetunejob_status import FitStatus, ReplayStatus
 from tuneyard_trainer.data.changes import Changes
 from tuneyard_trainer.data.cleaning import too_long
 from tuneyard_trainer.data.columns import length, supervised
@@ -142,7 +142,7 @@ class DataReport:
             digest=digest,
         )
 
-    def document(self, name: str, digest: str, reading: ReadingDocument) -> DataDocument:
+    def document(self, name: str, digest: str, reading: ReadingDocument, fit: FitStatus | None = None) -> DataDocument:
         """The report on all rows that were counted."""
         return DataDocument(
             name=name,
@@ -169,6 +169,7 @@ class DataReport:
                 for what, rows in self.changes.counts.most_common()
             ],
             reading=reading,
+            fit=fit,
         )
 
     def _replay(self) -> ReplayStatus | None:

@@ -1,7 +1,7 @@
 """What the data report says: report.json, which the page is made of."""
 
 from tuneyard_api.contracts.base import Contract
-from tuneyard_api.kinds.finetunejob_status import AnswersStatus, ReplayStatus
+from tuneyard_api.kinds.finetunejob_status import AnswersStatus, FitStatus, ReplayStatus
 from tuneyard_trainer.data.changes import ChangeSample
 from tuneyard_trainer.data.tokenize.tokens import TextPart
 from tuneyard_trainer.reports.reading import ReadingDocument
@@ -91,3 +91,5 @@ class DataDocument(Contract):
     changes: list[Changed] = []
     """The commonest first."""
     reading: ReadingDocument = ReadingDocument()
+    fit: FitStatus | None = None
+    """The memory that the training needs, where it was estimated."""

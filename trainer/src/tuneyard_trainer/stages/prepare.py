@@ -302,7 +302,7 @@ def publish(
     """Uploads the rows, the report and the dropped rows."""
     context.progress.update(percent=90, message="uploading")
     digest = describe_directory(output, "dataset").digest
-    document = report.document(context.name, digest, reading_document(reading.findings, reading.bad))
+    document = report.document(context.name, digest, reading_document(reading.findings, reading.bad), context.fit)
     write_report(output, document)
     if report.dropped.counts:
         shutil.move(context.work / DROPPED_FILE, output / DROPPED_FILE)
