@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -19,7 +20,7 @@ import torch
 import transformers
 
 from gpu.shapes import SHAPES, make_model, make_streamed_model
-from gpu.training import chat_lengths, run, spec_of, write_rows
+from gpu.training import LENGTH, MICRO, ROWS_A_STEP, chat_lengths, run, run_trl, spec_of, write_rows
 from tuneyard_trainer.backends.ladder import ladder
 from tuneyard_trainer.backends.peft.backend import BACKEND
 from tuneyard_trainer.backends.schedule import micro_batch_size
@@ -28,11 +29,13 @@ from tuneyard_trainer.model.layout import weight_files
 from tuneyard_trainer.model.shape import local_shape
 
 ROWS: Final = 512
-STEPS: Final = 8
+STEPS: Final = 12
 FEW_STEPS: Final = 2
-LENGTH: Final = 1024
 CARD_GIB: Final = 22.5
 """What PyTorch finds on a card of 24 GB, such as an L4."""
+BATCH: Final = {"effectiveBatchSize": ROWS_A_STEP, "microBatchSize": MICRO}
+FULL_ROWS: Final = "full-rows"
+"""The folder of rows that are as the estimate takes them to be: as long as may be, with all tokens trained."""
 LADDER_GIB: Final = (12.0, 8.0, 6.0)
 """Of the GPU's memory, in which a LoRA of the 1B model with eight rows at a time is trained."""
 
@@ -60,14 +63,21 @@ class Bench(NamedTuple):
         return min(1.0, gib * 2**30 / total)
 
 
-def training(bench: Bench, name: str, **spec: Any) -> dict[str, Any]:
+def training(bench: Bench, name: str, rows: str = "rows", **spec: Any) -> dict[str, Any]:
     """A run with the settings of the spec, beside the estimate for it."""
-    job = spec_of({"maxLength": LENGTH, "effectiveBatchSize": 8, "oomRecovery": False} | spec, bench.gpus)
+    job = spec_of({"maxLength": LENGTH, **BATCH, "oomRecovery": False} | spec, bench.gpus)
     model = bench.model(name)
     fit = estimate_fit(job, local_shape(model, weight_files(model)), micro_batch_size(job.training, 1))
     rung = ladder(job.training, 1, bool(bench.gpus), BACKEND.memory_savers)[0]
-    seen = run(bench.folder / "run", model, rung, STEPS, bench.gpus)
+    seen = run(bench.folder / "run", model, rung, STEPS, bench.gpus, rows=bench.folder / rows)
     return {"shape": name, "training": spec, "estimateGiB": fit and fit.required_gib, **seen._asdict()}
+
+
+def with_trl(bench: Bench, name: str, *, packed: bool) -> dict[str, Any]:
+    """The rows of the other runs, trained by TRL, where it is installed."""
+    if find_spec("trl") is None:
+        return {"error": "not begun: no trl"}
+    return {"shape": name, **run_trl(bench.folder / "run", bench.model(name), STEPS, packed=packed)._asdict()}
 
 
 def streaming(bench: Bench, name: str, gib: float, **spec: Any) -> dict[str, Any]:
@@ -92,13 +102,19 @@ def climbing(bench: Bench, gib: float) -> dict[str, Any]:
     return {"limitGiB": gib, "rungs": tried}
 
 
+CHECKPOINTED: Final[dict[str, Any]] = {"gradientCheckpointing": True, "effectiveBatchSize": 8, "microBatchSize": 4}
 EXPERIMENTS: Final[dict[str, Callable[[Bench], dict[str, Any]]]] = {
     "lora-1B-packed": partial(training, name="1B", method="lora"),
+    "lora-1B-packed-without-liger": partial(training, name="1B", method="lora", useLigerKernel=False),
     "lora-1B-padded": partial(training, name="1B", method="lora", packing=False),
+    "trl-1B": partial(with_trl, name="1B", packed=False),
+    "trl-1B-packed": partial(with_trl, name="1B", packed=True),
+    "lora-1B-full-rows": partial(training, name="1B", rows=FULL_ROWS, method="lora"),
     "qlora-1B": partial(training, name="1B", method="qlora"),
+    "qlora-1B-full-rows": partial(training, name="1B", rows=FULL_ROWS, method="qlora"),
     **{f"ladder-{gib:g}GiB": partial(climbing, gib=gib) for gib in LADDER_GIB},
-    "lora-8B": partial(training, name="8B", method="lora", gradientCheckpointing=True, microBatchSize=4),
-    "qlora-8B": partial(training, name="8B", method="qlora", gradientCheckpointing=True, microBatchSize=4),
+    "lora-8B": partial(training, name="8B", method="lora", **CHECKPOINTED),
+    "qlora-8B": partial(training, name="8B", method="qlora", **CHECKPOINTED),
     "qlora-70B-streamed": partial(streaming, name="70B", gib=CARD_GIB),
 }
 
@@ -126,7 +142,9 @@ def main() -> None:
     began, results = time.monotonic(), {}
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), int(torch.cuda.is_available()), shapes)
-        write_rows(bench.folder / "rows", chat_lengths(ROWS, LENGTH), SHAPES[shapes["1B"]]["vocab_size"])
+        vocabulary = SHAPES[shapes["1B"]]["vocab_size"]
+        write_rows(bench.folder / "rows", chat_lengths(ROWS, LENGTH), vocabulary)
+        write_rows(bench.folder / FULL_ROWS, [LENGTH] * 4 * ROWS_A_STEP, vocabulary, trained=1.0)
         for name, experiment in EXPERIMENTS.items():
             if options.only and name not in options.only:
                 continue

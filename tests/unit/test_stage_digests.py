@@ -42,6 +42,7 @@ EVERYTHING = list(STAGES)
         ({"training": {"seed": 1}}, EVERYTHING),
         ({"training": {"learningRate": 1e-3}}, EVERYTHING[1:]),
         ({"training": {"lora": {"rank": 8}}}, EVERYTHING[1:]),
+        ({"training": {"useLigerKernel": False}}, EVERYTHING[1:]),
         ({"export": {"formats": ["bf16", "int8"]}}, EVERYTHING[2:]),
         ({"evaluation": {"gates": []}}, EVERYTHING[3:]),
         # How it runs and where it goes does not change what is made.

@@ -78,6 +78,8 @@ def _train_part(spec: FineTuneJobSpec) -> dict[str, Any]:
     training = {name: value for name, value in spec.training.wire().items() if name not in WITHOUT_EFFECT}
     if not spec.training.stream_weights:
         del training["streamWeights"]  # runs that ended before the field existed are reused
+    if spec.training.use_liger_kernel:
+        del training["useLigerKernel"]  # the same
     return {"training": training}
 
 

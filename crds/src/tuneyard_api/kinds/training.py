@@ -138,6 +138,12 @@ class Training(Model):
         default="auto",
         description="auto: FlashAttention 2 on a GPU if the image has flash-attn, else sdpa. Default: auto.",
     )
+    use_liger_kernel: bool = Field(
+        default=True,
+        description="On a GPU the backend peft computes norms, rotary positions and gated activations with Liger's "
+        "kernels, where the image has liger-kernel and a C compiler, and they give what the model's own code gives. "
+        "Default: true.",
+    )
     packing: bool = Field(
         default=True,
         description="Rows of a micro batch are trained end to end, without padding; each attends only to itself, so "

@@ -15,6 +15,7 @@ from tuneyard_api.contracts.requests import CHUNKED_LOSS, OFFLOADED_OPTIMIZER, T
 from tuneyard_trainer.backends.peft.backend import PeftRequest
 from tuneyard_trainer.backends.peft.batching import PROBE_ROWS, Batching
 from tuneyard_trainer.backends.peft.callback import Measured, StageCallback, leave_out_other_optimizer
+from tuneyard_trainer.backends.peft.liger import accelerate_with_liger
 from tuneyard_trainer.backends.peft.memory import OffloadedAdamW, told_as_does_not_fit
 from tuneyard_trainer.backends.peft.model import Trainable, model_to_train
 from tuneyard_trainer.backends.peft.objective import Likelihood, Objective, Preference
@@ -47,10 +48,12 @@ def _prepared(request: PeftRequest) -> "AdapterTrainer":
     rows = read_rows(request.rows)
     model = model_to_train(request)
     shortest = sorted(range(len(rows)), key=rows.lengths.__getitem__)[:PROBE_ROWS]
+    probe = [rows[index] for index in shortest]
+    accelerate_with_liger(model, probe, request)
     packing = training.packing and training.attention != "eager"
-    batching = Batching.of(model, [rows[index] for index in shortest], packing)
+    batching = Batching.of(model, probe, packing)
     if CHUNKED_LOSS in request.memory_savers:
-        batching = batching.in_chunks(model, [rows[index] for index in shortest])
+        batching = batching.in_chunks(model, probe)
     leave_out_other_optimizer(request)
     objective = Preference(batching, training.dpo.beta) if training.dpo else Likelihood(batching)
     return _trainer(request, model, rows, objective)
