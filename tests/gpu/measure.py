@@ -82,7 +82,8 @@ def with_trl(bench: Bench, name: str, *, packed: bool) -> dict[str, Any]:
 
 def streaming(bench: Bench, name: str, gib: float, **spec: Any) -> dict[str, Any]:
     """A run within so much memory, whose model stays on the disk, beside the estimate for it."""
-    training = {"method": "qlora", "streamWeights": True, "effectiveBatchSize": 1, "maxLength": LENGTH, **spec}
+    alone = {"effectiveBatchSize": 1, "packing": False, "maxLength": LENGTH}
+    training = {"method": "qlora", "streamWeights": True, **alone, **spec}
     job, model = spec_of(training, bench.gpus), bench.model(name, streamed=True)
     fit = estimate_fit(job, local_shape(model, weight_files(model)), 1)
     rung = ladder(job.training, 1, bool(bench.gpus), BACKEND.memory_savers)[0]

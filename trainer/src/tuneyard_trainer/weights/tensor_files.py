@@ -5,6 +5,7 @@ in memory: mapped pages count as the memory of a pod until the kernel drops them
 """
 
 import json
+import os
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
@@ -44,8 +45,11 @@ class TensorReader:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def read(self, name: str) -> torch.Tensor:
-        """A copy of one tensor.
+    def read(self, name: str, pinned: bool = False) -> torch.Tensor:
+        """A copy of one tensor. Threads may read side by side.
+
+        Args:
+            pinned: in memory from which a GPU copies.
 
         Raises:
             ValueError: the file ends before the tensor does, or has a type that torch has not.
@@ -53,14 +57,13 @@ class TensorReader:
         info = self.header.tensors[name]
         if info.dtype not in DTYPES:
             raise ValueError(f"{self._file.name}: {name} has the type {info.dtype}")
-        data = torch.empty(info.end - info.begin, dtype=torch.uint8)
-        self._file.seek(self.header.data_start + info.begin)
-        left = memoryview(data.numpy())
+        data = torch.empty(info.end - info.begin, dtype=torch.uint8, pin_memory=pinned)
+        left, at = memoryview(data.numpy()), self.header.data_start + info.begin
         while left:
-            count = self._file.readinto(left)  # type: ignore[attr-defined]
+            count = os.preadv(self._file.fileno(), [left], at)
             if not count:
                 raise ValueError(f"{self._file.name} ends before {name} does")
-            left = left[count:]
+            left, at = left[count:], at + count
         return data.view(DTYPES[info.dtype]).reshape(info.shape)
 
 

@@ -2,11 +2,12 @@
 
 With gradient checkpointing a layer computes twice in a step: forward, and once more before its backward pass, whose
 graph holds the weights until it is done. Each time they are read anew, so that one layer's weights are in memory,
-whatever the model's size. QLoRA's are quantized once, layer by layer, and read in 4 bits.
+whatever the model's size; while a GPU computes, those of the next layer are read into the host's. QLoRA's are quantized
+once, layer by layer, and read in 4 bits.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -24,11 +25,10 @@ from tuneyard_api import reasons
 from tuneyard_trainer.model.layout import weight_files
 from tuneyard_trainer.model.shape import HEADS
 from tuneyard_trainer.runtime.errors import BadInput
+from tuneyard_trainer.weights.read_ahead import Read, ReadAhead
 from tuneyard_trainer.weights.tensor_files import TensorReader
 
 ADVICE: Final = "Set training.streamWeights to false."
-
-Read = Callable[[], torch.Tensor]
 
 
 class Slot(NamedTuple):
@@ -69,7 +69,7 @@ class WeightFiles:
                 f"The weights of the model at {self._model_uri} cannot be streamed: its files have no tensor {name}",
                 ADVICE,
             )
-        return partial(self._files[name].read, name)
+        return partial(self._files[name].read, name, torch.cuda.is_available())
 
 
 def streamed_model(
@@ -98,11 +98,16 @@ def streamed_model(
     for name, _ in list(model.named_parameters()):
         if not any(name.startswith(f"{layer}.") for layer in layers):
             _put(model, name, _resident(files.reader(name)(), device, options["dtype"]))
+    ahead = ReadAhead()
     for number, (prefix, layer) in enumerate(layers.items()):
-        slots = list(
-            _quantized(layer, prefix, files, scratch / f"layer-{number:04}.safetensors", device, options["dtype"])
-        )
-        slots += [] if quantization else _plain(layer, prefix, files, device, options["dtype"])
+        if quantization:
+            path = scratch / f"layer-{number:04}.safetensors"
+            slots = list(_quantized(layer, prefix, files, path, device, options["dtype"]))
+        else:
+            slots = list(_plain(layer, prefix, files, device, options["dtype"]))
+        if device.type == "cuda":
+            reads = ahead.layer([slot.read for slot in slots])
+            slots = [slot._replace(read=read) for slot, read in zip(slots, reads, strict=True)]
         for name, parameter in list(layer.named_parameters()):
             if parameter.is_meta:
                 _put(layer, name, _resident(files.reader(f"{prefix}.{name}")(), device, options["dtype"]))
@@ -143,9 +148,11 @@ def _quantized(
     """The linear layers in 4 bits, as bitsandbytes holds them; nothing where none is to be quantized."""
     modules = {name: module for name, module in layer.named_modules() if isinstance(module, Linear4bit)}
     packed: dict[str, torch.Tensor] = {}
-    for name, module in modules.items():
-        weight = files.reader(f"{prefix}.{name}.weight")().to(dtype)
-        parameter = Params4bit(weight, requires_grad=False, **_settings(module.weight)).to(device)
+    reads: Sequence[Read] = [files.reader(f"{prefix}.{name}.weight") for name in modules]
+    if device.type == "cuda":
+        reads = ReadAhead().layer(reads)
+    for (name, module), read in zip(modules.items(), reads, strict=True):
+        parameter = Params4bit(read().to(dtype), requires_grad=False, **_settings(module.weight)).to(device)
         packed[name] = parameter.data.cpu()
         parameter.data = torch.empty(0, dtype=torch.uint8, device=device)
         module.weight = parameter
