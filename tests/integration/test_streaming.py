@@ -1,9 +1,11 @@
 """Weights on the disk: the adapter is that of a model in memory, and the model may be larger than the memory."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from integration.runs import Run
 from tuneyard_api.contracts.requests import STREAMED_WEIGHTS
 from tuneyard_trainer.backends.peft.backend import native_config
 from tuneyard_trainer.backends.peft.model import model_to_train
+from tuneyard_trainer.backends.peft.streaming import Slot
 from tuneyard_trainer.runtime.errors import BadInput
 
 SETTINGS: dict[str, Any] = {"gradientCheckpointing": True, "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}
@@ -46,6 +49,32 @@ def test_no_weight_of_a_layer_stays(tmp_path: Path, model: Path, rows: Path) -> 
         "base_model.model.model.embed_tokens.weight",
         "base_model.model.model.norm.weight",
     }
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_no_weight_is_kept_between_forward_and_backward(tmp_path: Path, model: Path, rows: Path, method: str) -> None:
+    """bitsandbytes holds the weights of a product in its node of the graph, where checkpointing does not see them."""
+    run = Run(tmp_path / "run", model, rows, **SETTINGS, method=method)
+    run.request = native_config(run.plain.model_copy(update={"memory_savers": (STREAMED_WEIGHTS,)}))
+    tuned = model_to_train(run.request)
+    tuned.gradient_checkpointing_enable(run.request.training_arguments["activation_checkpointing_kwargs"])
+    tuned.train()
+    read: list[weakref.ref[torch.Tensor]] = []
+    fill = Slot.fill
+
+    def filled(slot: Slot) -> None:
+        fill(slot)
+        read.append(weakref.ref(getattr(slot.module, slot.name)))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Slot, "fill", filled)
+        loss = tuned(input_ids=torch.tensor([[11, 12, 13]]), labels=torch.tensor([[11, 12, 13]])).loss
+        forward = len(read)
+        gc.collect()
+        assert forward > 0
+        assert [weight() for weight in read if weight() is not None] == []
+        loss.backward()
+    assert len(read) == 2 * forward
 
 
 def test_gpt2(tmp_path: Path, rows: Path) -> None:

@@ -59,7 +59,7 @@ def training_arguments(request: TrainRequest) -> dict[str, JsonValue]:
         "optim": "paged_adamw_8bit" if PAGED_OPTIMIZER in request.memory_savers else "adamw_torch",
         "bf16": training.precision == "bf16",
         "activation_checkpointing": training.gradient_checkpointing,
-        "activation_checkpointing_kwargs": {"use_reentrant": False} if training.gradient_checkpointing else None,
+        "activation_checkpointing_kwargs": _checkpointing(request),
         "seed": training.seed,
         # Divide by the supervised tokens of the whole step, over all micro batches and devices.
         "average_tokens_across_devices": True,
@@ -72,6 +72,11 @@ def training_arguments(request: TrainRequest) -> dict[str, JsonValue]:
         "disable_tqdm": True,
         "remove_unused_columns": False,
     }
+
+
+def _checkpointing(request: TrainRequest) -> dict[str, JsonValue] | None:
+    """Reentrant, a forward pass makes no graph: in that of the other form bitsandbytes keeps each layer's weights."""
+    return {"use_reentrant": STREAMED_WEIGHTS in request.memory_savers} if request.training.gradient_checkpointing else None
 
 
 def lora_config(training: Training) -> dict[str, JsonValue]:
