@@ -11,7 +11,7 @@ import pytest
 from tuneyard_trainer.reports import data_page, evaluation
 from tuneyard_trainer.reports.data_document import DataDocument
 from unit.test_evaluation_report import ARTIFACTS, RESULT, TRAINING
-from unit.test_trainer_data_report import GIVEN
+from unit.test_trainer_data_report import FIT, GIVEN
 
 WORD = "s3://" + "a-long-word-without-any-space/" * 12
 CHROMIUM = os.environ.get("CHROMIUM") or next(
@@ -26,9 +26,11 @@ def pages() -> dict[str, str]:
     """Both reports, with the longest words."""
     sample = GIVEN["samples"][0].model_copy(update={"before": WORD, "where": WORD})
     reason = GIVEN["reasons"][0].model_copy(update={"where": WORD, "row": WORD})
-    data = DataDocument(**GIVEN | {"name": WORD, "samples": [sample], "reasons": [reason]})
+    fit = FIT.model_copy(update={"device": WORD, "advice": WORD})
+    data = DataDocument(**GIVEN | {"name": WORD, "samples": [sample], "reasons": [reason], "fit": fit})
     artifact = ARTIFACTS[1].model_copy(update={"notes": [WORD]})
-    evaluated = evaluation.EvaluationDocument.of(WORD, "d" * 64, RESULT, [artifact], TRAINING)
+    answers = evaluation.ComparedAnswers(question=WORD, wanted="So.", answers={"base": WORD, "tuned": WORD})
+    evaluated = evaluation.EvaluationDocument.of(WORD, "d" * 64, RESULT, [artifact], TRAINING, [answers])
     return {"data": data_page.render_html(data), "evaluation": evaluation.render_html(evaluated)}
 
 

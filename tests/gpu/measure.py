@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import torch
 import transformers
 
+from gpu.merging import merge
 from gpu.shapes import SHAPES, make_model, make_streamed_model
 from gpu.training import LENGTH, MICRO, ROWS_A_STEP, chat_lengths, run, run_trl, spec_of, write_rows
 from tuneyard_trainer.backends.ladder import ladder
@@ -103,6 +104,14 @@ def climbing(bench: Bench, gib: float) -> dict[str, Any]:
     return {"limitGiB": gib, "rungs": tried}
 
 
+def merging(bench: Bench, name: str) -> dict[str, Any]:
+    """The merge of an adapter, which uses up the model."""
+    model = bench.model(name)
+    seen = merge(bench.folder / "run", model, bench.shapes[name])
+    shutil.rmtree(model)
+    return {"shape": name, **seen}
+
+
 CHECKPOINTED: Final[dict[str, Any]] = {"gradientCheckpointing": True, "effectiveBatchSize": 8, "microBatchSize": 4}
 EXPERIMENTS: Final[dict[str, Callable[[Bench], dict[str, Any]]]] = {
     "lora-1B-packed": partial(training, name="1B", method="lora"),
@@ -110,12 +119,13 @@ EXPERIMENTS: Final[dict[str, Callable[[Bench], dict[str, Any]]]] = {
     "lora-1B-padded": partial(training, name="1B", method="lora", packing=False),
     "trl-1B": partial(with_trl, name="1B", packed=False),
     "trl-1B-packed": partial(with_trl, name="1B", packed=True),
-    "lora-1B-full-rows": partial(training, name="1B", rows=FULL_ROWS, method="lora"),
+    "lora-1B-full-rows": partial(training, name="1B", rows=FULL_ROWS, method="lora", microBatchSize=8),
     "qlora-1B": partial(training, name="1B", method="qlora"),
-    "qlora-1B-full-rows": partial(training, name="1B", rows=FULL_ROWS, method="qlora"),
+    "qlora-1B-full-rows": partial(training, name="1B", rows=FULL_ROWS, method="qlora", microBatchSize=8),
     **{f"ladder-{gib:g}GiB": partial(climbing, gib=gib) for gib in LADDER_GIB},
     "lora-8B": partial(training, name="8B", method="lora", **CHECKPOINTED),
     "qlora-8B": partial(training, name="8B", method="qlora", **CHECKPOINTED),
+    "merge-8B": partial(merging, name="8B"),
     "qlora-70B-streamed": partial(streaming, name="70B", gib=CARD_GIB),
 }
 

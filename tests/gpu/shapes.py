@@ -58,7 +58,7 @@ SHAPES: Final[dict[str, dict[str, Any]]] = {
 
 def make_model(directory: Path, shape: str) -> Path:
     """Writes the model, tensor by tensor, into `directory`; returns it."""
-    config, model = _skeleton(shape)
+    config, model = skeleton(shape)
     directory.mkdir(parents=True)
     config.save_pretrained(directory)
     tensors = {name: ("BF16", tuple(parameter.shape)) for name, parameter in model.named_parameters()}
@@ -74,7 +74,7 @@ def make_streamed_model(directory: Path, shape: str) -> Path:
 
     Only a reader of single tensors takes it: the format of safetensors does not let tensors overlap.
     """
-    config, model = _skeleton(shape)
+    config, model = skeleton(shape)
     directory.mkdir(parents=True)
     config.save_pretrained(directory)
     header: dict[str, Any] = {}
@@ -93,7 +93,8 @@ def make_streamed_model(directory: Path, shape: str) -> Path:
     return directory
 
 
-def _skeleton(shape: str) -> tuple[LlamaConfig, torch.nn.Module]:
+def skeleton(shape: str) -> tuple[LlamaConfig, torch.nn.Module]:
+    """The model without weights."""
     config = LlamaConfig(**SHAPES[shape], architectures=["LlamaForCausalLM"], dtype="bfloat16")
     with torch.device("meta"):
         return config, AutoModelForCausalLM.from_config(config)

@@ -119,6 +119,30 @@ def test_logits_are_compared_with_those_of_transformers(model: Path, tmp_path: P
     assert ours.end_probability == pytest.approx(theirs.end_probability, rel=0.05)
 
 
+def test_answers_are_those_of_transformers(model: Path, tmp_path: Path) -> None:
+    """Of prompts of several lengths at once, too; an answer ends before the token that ends it."""
+    wanted = request(model, tmp_path, None)
+    convert(wanted)
+    (tmp_path / "held-out.json").write_text(json.dumps([([3, 40, 41, 42], [-100, 40, 41, 42])]))
+    asked = ScoreRequest(
+        models={"x": model}, rows=tmp_path / "held-out.json", prompts=[[3, 40, 41], [5, 60, 61, 62, 63, 64]]
+    )
+    at_once = score_transformers(asked).scores["x"].answers
+    alone = [
+        score_transformers(asked.model_copy(update={"prompts": [prompt]})).scores["x"].answers[0]
+        for prompt in asked.prompts
+    ]
+    of_gguf = score_gguf(asked.model_copy(update={"models": {"x": wanted.shared}})).scores["x"].answers
+    assert all(map(len, at_once))
+    # bfloat16 rounds differently in a batch: what follows may differ, how answers begin does not.
+    begins = [answer[:4] for answer in at_once]
+    assert begins == [answer[:4] for answer in alone] == [answer[:4] for answer in of_gguf]
+    ended = asked.model_copy(update={"end_tokens": [at_once[0][2]]})
+    shorter = at_once[0][: at_once[0].index(at_once[0][2])]
+    assert score_transformers(ended).scores["x"].answers[0] == shorter
+    assert score_gguf(ended.model_copy(update={"models": {"x": wanted.shared}})).scores["x"].answers[0] == shorter
+
+
 def test_generates_as_its_logits_say(model: Path, tmp_path: Path) -> None:
     wanted = request(model, tmp_path, None)
     convert(wanted)

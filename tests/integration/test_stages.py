@@ -108,6 +108,12 @@ def test_the_chain(chain: ContextFactory, tmp_path: Path, method: str, formats: 
     page = store.read(context.uri("evaluate", "report.html")).decode()
     assert "<h2>Training</h2>" in page
     assert [item["format"] for item in report["artifacts"]] == formats
+    assert len(report["answers"]) == 4
+    for item in report["answers"]:
+        assert set(item["answers"]) == set(perplexity)
+        assert item["question"]
+        assert item["wanted"]
+    assert any(item["answers"]["tuned"] != item["answers"]["base"] for item in report["answers"])
 
 
 def test_without_training(new_context: ContextFactory, tmp_path: Path, model: Path) -> None:

@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 
 from support.pages import Page
+from support.tinymodel import byte_tokenizer, write_model
 from tuneyard_api.contracts.requests import Score, ScoreRequest
 from tuneyard_api.contracts.results import EvaluateResult, Level
 from tuneyard_api.contracts.speed import TOGETHER, Speed
 from tuneyard_trainer.data.columns import IGNORED
+from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
+from tuneyard_trainer.metrics.answers import ANSWER_TOKENS, answered, asked_rows, question_and_answer
 from tuneyard_trainer.metrics.comparison import Comparison, Logits
 from tuneyard_trainer.metrics.speed import GENERATED_TOKENS, PROMPT_TOKENS, measure_speed, prompt
 from tuneyard_trainer.metrics.tally import Tally, predicted
 from tuneyard_trainer.reports.evaluation import EvaluationDocument, render_html
-from tuneyard_trainer.stages.evaluate import COMPARED_TOKENS, compared_rows, levels
+from tuneyard_trainer.stages.evaluate import COMPARED_TOKENS, compared_answers, compared_rows, levels
 
 END = 9
 # Two answers, of which the second was cut off before its end.
@@ -96,6 +99,47 @@ def test_compared_rows() -> None:
     assert len(chosen) == math.ceil(COMPARED_TOKENS / 100)
     assert chosen == compared_rows(rows, seed=1) != compared_rows(rows, seed=2)
     assert sorted(compared_rows(rows[:3], seed=1)) == [0, 1, 2]
+
+
+def test_rows_with_a_question_are_asked() -> None:
+    chat, text, long = ([1, 2, 5, END, 3, 6, 7], LABELS), ([5, 6, 7], [5, 6, 7]), ([1] * 600, [IGNORED] * 599 + [1])
+    assert asked_rows([text, chat, long, chat]) == [1, 3]
+    assert asked_rows([chat] * 9) == [0, 1, 2, 3]
+    assert question_and_answer(chat) == ([1, 2], [5, END])
+    assert question_and_answer(([1, 2, 5], [IGNORED, IGNORED, 5])) == ([1, 2], [5])
+
+
+def test_an_answer_ends_with_its_end() -> None:
+    asked: list[tuple[list[list[int]], int]] = []
+
+    def generate(prompts: list[list[int]], tokens: int) -> list[list[int]]:
+        asked.append((prompts, tokens))
+        return [[5, END, 6, END], [5, 6, 7], [END]]
+
+    assert answered(generate, [[1], [2], [3]], frozenset({END})) == [[5], [5, 6, 7], []]
+    assert asked == [([[1], [2], [3]], ANSWER_TOKENS)]
+    assert answered(generate, [], frozenset()) == []
+
+
+def test_answers_as_text(tmp_path: Path) -> None:
+    """Marks of turns are left out; each model's answer is that to the question that it stands below."""
+    write_model(tmp_path / "model", weights=False)
+    encode = byte_tokenizer().encode
+    texts = ["<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n", "Who?"]
+    prompts = [encode(text).ids for text in texts]
+    rows = [([*ids, *encode("So.").ids], [IGNORED] * len(ids) + encode("So.").ids) for ids in prompts]
+    rows.insert(1, ([5, 6], [5, 6]))  # without a question
+    scores = {
+        subject: Score(nll=1, tokens=1, answers=[encode(f"{subject} {number}").ids for number in range(2)])
+        for subject in ("base", "tuned")
+    } | {"int8": Score(nll=1, tokens=1)}
+    found = compared_answers(rows, scores, ModelTokenizer(tmp_path / "model", "s3://models/m"))
+    assert [item.wire() for item in found] == [
+        {"question": "user\nWhy?\nassistant", "wanted": "So.", "answers": {"base": "base 0", "tuned": "tuned 0"}},
+        {"question": "Who?", "wanted": "So.", "answers": {"base": "base 1", "tuned": "tuned 1"}},
+    ]
+    nothing = {"int8": scores["int8"]}
+    assert compared_answers(rows, nothing, ModelTokenizer(tmp_path / "model", "s3://models/m")) == []
 
 
 def test_levels(tmp_path: Path) -> None:

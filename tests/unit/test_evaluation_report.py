@@ -8,7 +8,7 @@ import pytest
 from support.pages import Page
 from tuneyard_api.contracts.results import EvaluateResult, ExportedArtifact, Level
 from tuneyard_api.kinds.finetunejob_status import CurvePoint, Fidelity, GateStatus, Measurement, TrainingStatus
-from tuneyard_trainer.reports.evaluation import EvaluationDocument, render_html
+from tuneyard_trainer.reports.evaluation import ComparedAnswers, EvaluationDocument, render_html
 
 DIGEST = "sha256:" + "a" * 64
 PERPLEXITY = {"base": 20.0, "tuned": 5.0, "int8": 5.1}
@@ -116,6 +116,15 @@ def test_size_and_quality() -> None:
     assert len(page.images) == 3
 
 
+def test_answers_stand_side_by_side() -> None:
+    answers = ComparedAnswers(question="What is <b>?", wanted="A tag.", answers={"base": "I see.", "tuned": "A <tag>."})
+    html = render_html(EvaluationDocument.of("bot", "d" * 64, RESULT, ARTIFACTS, TRAINING, [answers]))
+    assert Page.of(html).defects() == []
+    assert "<pre>What is &lt;b&gt;?</pre>" in html
+    boxes = re.findall(r'<section class="box"><h4>(\w+)</h4>(.*)</section>', html)
+    assert boxes == [("wanted", "A tag."), ("base", "I see."), ("tuned", "A &lt;tag&gt;.")]
+
+
 def test_without_training_and_gates() -> None:
     bare = RESULT.model_copy(update={"gates": []})
     html = render_html(EvaluationDocument.of("support-bot", "d" * 64, bare, [], None))
@@ -123,3 +132,4 @@ def test_without_training_and_gates() -> None:
     assert "No gates are set." in html
     assert "<h2>Training" not in html
     assert "<h2>Artifacts" not in html
+    assert "<h2>Answers" not in html

@@ -7,7 +7,7 @@ events over its standard output, the last of which is its result. See tuneyard_t
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.contracts.speed import Speed
@@ -99,6 +99,7 @@ class ScoreRequest(WorkerRequest):
     reference: str = Field(default="", description="The subject with whose logits those of the others are compared.")
     compared: list[int] = Field(default=[], description="The numbers of the rows whose logits are compared.")
     logits: Path = Field(default=Path(), description="Directory for the logits of the reference, which are kept.")
+    prompts: list[list[int]] = Field(default=[], description="The tokens of questions that each model answers.")
 
 
 class TokenizerOutcome(Contract):
@@ -162,6 +163,9 @@ class Score(Speed):
     )
     memory_bytes: int | None = Field(default=None, description="The weights in memory after loading.")
     engine: str = Field(default="", description="What measured the memory and the speed.")
+    answers: list[list[int]] = Field(
+        default=[], description="The tokens of its answer to each prompt, without the token that ends it."
+    )
 
 
 class ScoreOutcome(Contract):
@@ -221,4 +225,4 @@ WorkerEvent = Annotated[
     TrainingProgress | MetricsLogged | CheckpointWritten | ItemsDone | WorkerFailed | WorkerResult,
     Field(discriminator="event"),
 ]
-WORKER_EVENT: TypeAdapter[WorkerEvent] = TypeAdapter(WorkerEvent)
+WORKER_EVENT: TypeAdapter[WorkerEvent] = TypeAdapter(WorkerEvent, config=ConfigDict(defer_build=True))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tuneyard_api.contracts.requests import ItemsDone, Score, ScoreOutcome, ScoreRequest
 from tuneyard_api.contracts.speed import TOGETHER
+from tuneyard_trainer.metrics.answers import ANSWER_TOKENS, answered
 from tuneyard_trainer.metrics.comparison import Logits, log_softmax
 from tuneyard_trainer.metrics.llamacpp_binding import GgufModel, loaded
 from tuneyard_trainer.metrics.speed import GENERATED_TOKENS, PROMPT_TOKENS, measure_speed
@@ -19,7 +20,8 @@ from tuneyard_trainer.runtime.worker_main import emit, worker_main
 
 def score(request: ScoreRequest) -> ScoreOutcome:
     held_out = HeldOut.of(request)
-    longest = max(TOGETHER * (PROMPT_TOKENS + GENERATED_TOKENS), *map(len, held_out.texts))
+    asked = sum(len(prompt) + ANSWER_TOKENS for prompt in held_out.prompts)
+    longest = max(TOGETHER * (PROMPT_TOKENS + GENERATED_TOKENS), asked, *map(len, held_out.texts))
     scores: dict[str, Score] = {}
     for number, (subject, directory) in enumerate(request.models.items()):
         emit(ItemsDone(done=number, total=len(request.models), item=subject))
@@ -33,7 +35,8 @@ def score_model(model: GgufModel, held_out: HeldOut, tally: Tally) -> Score:
     if tally.general:
         score_rows(model, held_out.general, tally.general)
     speed = measure_speed(model.generate, held_out.rows)
-    return tally.score(memory_bytes=model.size_bytes, speed=speed, engine="llama.cpp")
+    answers = answered(model.generate, held_out.prompts, tally.end_tokens)
+    return tally.score(memory_bytes=model.size_bytes, speed=speed, engine="llama.cpp", answers=answers)
 
 
 def score_rows(model: GgufModel, rows: Sequence[Row], tally: Tally) -> None:

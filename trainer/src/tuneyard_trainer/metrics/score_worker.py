@@ -13,6 +13,7 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from tuneyard_api.contracts.requests import ItemsDone, Score, ScoreOutcome, ScoreRequest
+from tuneyard_trainer.metrics.answers import answered
 from tuneyard_trainer.metrics.speed import measure_speed
 from tuneyard_trainer.metrics.tally import HeldOut, Row, Tally, predicted
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
@@ -46,7 +47,10 @@ def score_model(directory: Path, held_out: HeldOut, tally: Tally) -> Score:
         if tally.general:
             score_rows(model, held_out.general, tally.general)
         speed = measure_speed(partial(generate, model), held_out.rows)
-    return tally.score(memory_bytes=memory, speed=speed, engine=f"transformers {transformers.__version__}")
+        ends = tally.end_tokens | own_ends(model)
+        answers = answered(partial(answer, model, ends), held_out.prompts, ends)
+    engine = f"transformers {transformers.__version__}"
+    return tally.score(memory_bytes=memory, speed=speed, engine=engine, answers=answers)
 
 
 def score_rows(model: torch.nn.Module, rows: Sequence[Row], tally: Tally) -> None:
@@ -91,19 +95,32 @@ def memory_bytes(model: torch.nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
 
 
-def generate(model: Any, prompts: list[list[int]], tokens: int) -> None:
-    """So many tokens after each prompt; all prompts have the same length."""
-    given = torch.tensor(prompts, device=next(model.parameters()).device)
-    model.generate(
-        given,
-        attention_mask=torch.ones_like(given),
-        min_new_tokens=tokens,
-        max_new_tokens=tokens,
-        do_sample=False,
-        pad_token_id=0,
-    )
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def generate(model: Any, prompts: list[list[int]], tokens: int) -> list[list[int]]:
+    """So many tokens after each prompt, whether a token ends the answer or not."""
+    return _generate(model, prompts, tokens, min_new_tokens=tokens, pad_token_id=0)
+
+
+def answer(model: Any, ends: frozenset[int], prompts: list[list[int]], tokens: int) -> list[list[int]]:
+    """The answers, of at most so many tokens; behind a token that ends one there are others that end one."""
+    if not ends:
+        return generate(model, prompts, tokens)
+    return _generate(model, prompts, tokens, eos_token_id=sorted(ends), pad_token_id=min(ends))
+
+
+def own_ends(model: Any) -> frozenset[int]:
+    """The tokens that end an answer by the model's generation_config.json."""
+    found = model.generation_config.eos_token_id
+    return frozenset([found] if isinstance(found, int) else found or [])
+
+
+def _generate(model: Any, prompts: list[list[int]], tokens: int, **options: Any) -> list[list[int]]:
+    # Shorter prompts are padded on the left, so that all answers begin at one place.
+    width, device = max(map(len, prompts)), next(model.parameters()).device
+    given = torch.tensor([[0] * (width - len(ids)) + ids for ids in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=device)
+    generated = model.generate(given, attention_mask=mask, max_new_tokens=tokens, do_sample=False, **options)
+    answers: list[list[int]] = generated[:, width:].tolist()  # which waits for the GPU
+    return answers
 
 
 if __name__ == "__main__":

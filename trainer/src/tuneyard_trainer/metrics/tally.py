@@ -23,11 +23,13 @@ class HeldOut(NamedTuple):
     rows: list[Row]
     """The job's own."""
     general: list[Row]
+    prompts: list[list[int]]
+    """Questions that each model answers."""
 
     @classmethod
     def of(cls, request: ScoreRequest) -> Self:
         general = json.loads(request.general.read_text()) if request.general else []
-        return cls(json.loads(request.rows.read_text()), general)
+        return cls(json.loads(request.rows.read_text()), general, request.prompts)
 
     @property
     def texts(self) -> Iterator[list[int]]:
@@ -81,7 +83,7 @@ class Tally:
         """The logits of all answer tokens of a row whose number is in `compared`."""
         self.comparison.add(row, logits)
 
-    def score(self, *, memory_bytes: int, speed: Speed, engine: str) -> Score:
+    def score(self, *, memory_bytes: int, speed: Speed, engine: str, answers: Sequence[list[int]] = ()) -> Score:
         """The sums, and what the worker has measured of the model itself."""
         return Score(
             nll=self.nll,
@@ -93,6 +95,7 @@ class Tally:
             memory_bytes=memory_bytes,
             **dict(speed),
             engine=engine,
+            answers=list(answers),
         )
 
     def _general(self) -> Likelihood | None:

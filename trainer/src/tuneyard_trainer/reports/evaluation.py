@@ -1,5 +1,6 @@
 """The evaluation report: one HTML file that needs no other file, and the same as JSON."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from tuneyard_api.contracts.base import Contract
@@ -34,6 +35,16 @@ class MetricValues(Contract):
         )
 
 
+class ComparedAnswers(Contract):
+    """What the models answer to one held-out question."""
+
+    question: str
+    wanted: str
+    """The answer of the row."""
+    answers: dict[str, str]
+    """By model."""
+
+
 class EvaluationDocument(Contract):
     """report.json"""
 
@@ -51,6 +62,7 @@ class EvaluationDocument(Contract):
     gates: list[GateStatus]
     artifacts: list[ExportedArtifact] = []
     training: TrainingStatus | None = None
+    answers: list[ComparedAnswers] = []
 
     @classmethod
     def of(
@@ -60,8 +72,10 @@ class EvaluationDocument(Contract):
         result: EvaluateResult,
         artifacts: list[ExportedArtifact],
         training: TrainingStatus | None,
+        answers: Sequence[ComparedAnswers] = (),
     ) -> Self:
-        return cls(name=name, digest=digest, **dict(result), artifacts=artifacts, training=training)
+        found = dict(result)
+        return cls(name=name, digest=digest, **found, artifacts=artifacts, training=training, answers=list(answers))
 
     @property
     def metrics(self) -> list[MetricValues]:

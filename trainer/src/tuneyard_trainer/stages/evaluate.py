@@ -27,12 +27,14 @@ from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS
 from tuneyard_trainer.data.prepared import fetch_rows
 from tuneyard_trainer.data.shards import read_rows
 from tuneyard_trainer.data.split import GENERAL, VALIDATION, Split
+from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
 from tuneyard_trainer.exporters import format_of
 from tuneyard_trainer.gates import DECIMALS, judge
 from tuneyard_trainer.metrics import measure, perplexity
+from tuneyard_trainer.metrics.answers import asked_rows, question_and_answer
 from tuneyard_trainer.metrics.tally import Row
 from tuneyard_trainer.model.layout import download_model
-from tuneyard_trainer.reports.evaluation import EvaluationDocument, render_html
+from tuneyard_trainer.reports.evaluation import ComparedAnswers, EvaluationDocument, render_html
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput
 from tuneyard_trainer.runtime.stage_runner import StageProgram
@@ -68,7 +70,8 @@ def run(context: StageContext) -> EvaluateResult:
         rows=len(rows),
         tokens=scores[BASE].tokens,
     )
-    report_uri = write_report(context, result)
+    tokenizer = ModelTokenizer(models[context.spec.merged_subject], context.spec.model.uri)
+    report_uri = write_report(context, result, compared_answers(rows, scores, tokenizer))
     for item in result.measurements:
         context.log.info("%s of %-6s %.4f", item.metric, item.subject, item.value)
     if verdict.failure and context.spec.evaluation.on_gate_failure == "Block":
@@ -130,6 +133,7 @@ def score(
         reference=context.spec.merged_subject,
         compared=compared_rows(rows, context.spec.training.seed),
         logits=context.work / LOGITS_DIR,
+        prompts=[question_and_answer(rows[number])[0] for number in asked_rows(rows)],
     )
     by_scorer: dict[Program[ScoreOutcome], dict[str, Path]] = defaultdict(dict)
     for subject, directory in models.items():
@@ -190,7 +194,25 @@ def rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def write_report(context: StageContext, result: EvaluateResult) -> str:
+def compared_answers(
+    rows: Sequence[Row], scores: Mapping[str, Score], tokenizer: ModelTokenizer
+) -> list[ComparedAnswers]:
+    """What each model answers to some held-out questions, as text; of the models whose scorer asks them."""
+    answers = {subject: score.answers for subject, score in scores.items() if score.answers}
+    found = []
+    for place, number in enumerate(asked_rows(rows) if answers else []):
+        question, wanted = question_and_answer(rows[number])
+        found.append(
+            ComparedAnswers(
+                question=tokenizer.decode(question).strip(),
+                wanted=tokenizer.decode(wanted).strip(),
+                answers={subject: tokenizer.decode(said[place]).strip() for subject, said in answers.items()},
+            )
+        )
+    return found
+
+
+def write_report(context: StageContext, result: EvaluateResult, answers: Sequence[ComparedAnswers]) -> str:
     """Uploads report.json and report.html; returns the URI of the latter."""
     uri = context.uri("evaluate", REPORT_FILES["evaluate"])
     trained = context.find_result(TrainResult) if "train" in context.digests else None
@@ -200,6 +222,7 @@ def write_report(context: StageContext, result: EvaluateResult) -> str:
         result,
         context.result_of(ExportResult).artifacts,
         trained.training if trained else None,
+        answers,
     )
     text = json.dumps(document.wire(), indent=2).encode()
     context.store.write(context.uri("evaluate", "report.json"), text, "application/json")

@@ -14,12 +14,14 @@ from tuneyard_api.contracts.requests import STREAMED_WEIGHTS, TrainRequest
 from tuneyard_trainer.backends.peft.batches import on_device, padded, row_logits
 from tuneyard_trainer.backends.peft.memory import is_out_of_memory
 from tuneyard_trainer.backends.peft.model import Trainable, base_of
-from tuneyard_trainer.data.columns import TokenizedRow
+from tuneyard_trainer.data.columns import TokenizedRow, truncated
 
 KERNELS: Final = {"rope": True, "rms_norm": True, "swiglu": True, "geglu": True}
 LOSSES: Final = {"cross_entropy": False, "fused_linear_cross_entropy": False}
 SAME: Final = {"fp32": 1e-3, "bf16": 0.15}
 """The relative error up to which rounding alone makes the difference: in bfloat16 it adds up over the layers."""
+PROBE_TOKENS: Final = 256
+"""Of a row: the logits of longer ones could need more memory than a step."""
 
 
 class Probe(NamedTuple):
@@ -98,7 +100,7 @@ def _probed(model: Trainable, rows: Sequence[TokenizedRow], precision: str) -> P
     was_training = model.training
     model.eval()
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        logits = row_logits(model, on_device(padded(rows), device))
+        logits = row_logits(model, on_device(padded([truncated(row, PROBE_TOKENS) for row in rows]), device))
     logits.float().logsumexp(-1).mean().backward()
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)

@@ -154,6 +154,10 @@ class ModelTokenizer:
         with blamed_on(f"{self.name} cannot tokenize a row", reasons.INVALID_MODEL, SAVE_TOKENIZER):
             return list(self._tokenizer.encode_batch(list(texts), add_special_tokens=False))
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, special tokens left out."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
 
 @lru_cache(maxsize=1)
 def _parse(text: str, name: str) -> "Tokenizer":
