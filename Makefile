@@ -78,6 +78,9 @@ score: setup ## kube-score on the chart's output; builds it first (1 minute); no
 fuzz: setup ## 10,000 mutations of each kind of file that users bring; not in CI. KINDS= and MUTATIONS= choose fewer
 	PYTHONPATH=tests:examples $(RUN) python -m fuzz.run --jobs "$$(nproc)" --mutations $(or $(MUTATIONS),10000) $(KINDS)
 
+# Also where the environment forbids bytecode: without it each program that a test starts compiles its imports again.
+check lint types unit: export PYTHONDONTWRITEBYTECODE :=
+check lint types unit: export PYTHONPYCACHEPREFIX := $(TUNEYARD_CACHE)/bytecode
 .PHONY: check
 check: lint types unit ## The quick loop: lint, types, unit tests
 
