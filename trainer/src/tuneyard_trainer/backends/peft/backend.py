@@ -76,7 +76,9 @@ def training_arguments(request: TrainRequest) -> dict[str, JsonValue]:
 
 def _checkpointing(request: TrainRequest) -> dict[str, JsonValue] | None:
     """Reentrant, a forward pass makes no graph: in that of the other form bitsandbytes keeps each layer's weights."""
-    return {"use_reentrant": STREAMED_WEIGHTS in request.memory_savers} if request.training.gradient_checkpointing else None
+    if not request.training.gradient_checkpointing:
+        return None
+    return {"use_reentrant": STREAMED_WEIGHTS in request.memory_savers}
 
 
 def lora_config(training: Training) -> dict[str, JsonValue]:
