@@ -106,8 +106,12 @@ def test_trainings_do_not_overlap(observed: Observed) -> None:
 
 
 def test_each_stage_runs_once(observed: Observed) -> None:
-    jobs = items("jobs", NAMESPACE, "tuneyard.dev/finetunejob=first")
-    stages = [job["metadata"]["labels"]["tuneyard.dev/stage"] for job in jobs]
+    def jobs() -> list[Json]:
+        return items("jobs", NAMESPACE, "tuneyard.dev/finetunejob=first")
+
+    # The Job controller counts a pod a second or two after it has ended, when the next stage runs already.
+    wait_until(lambda: all("completionTime" in job["status"] for job in jobs()), "the Jobs are complete", 30)
+    stages = [job["metadata"]["labels"]["tuneyard.dev/stage"] for job in jobs()]
     assert sorted(stages) == ["evaluate", "export", "prepare", "publish", "train"]
-    assert all(job["status"].get("succeeded") == 1 for job in jobs)
-    assert not any(job["status"].get("failed") for job in jobs)
+    assert all(job["status"].get("succeeded") == 1 for job in jobs())
+    assert not any(job["status"].get("failed") for job in jobs())

@@ -1,6 +1,7 @@
 """The layer that comes next is read while one is used, in both directions, and no more than that."""
 
 import threading
+from functools import partial
 
 import torch
 
@@ -21,7 +22,7 @@ def test_the_next_layer_is_read_in_the_direction_of_the_use() -> None:
 
     ahead = ReadAhead()
     layers: list[list[Read]] = [
-        ahead.layer([lambda layer=layer, index=index: read(layer, index) for index in range(2)])
+        ahead.layer([partial(read, layer, index) for index in range(2)])
         for layer in range(LAYERS)
     ]
     assert not done, "nothing is read before the first layer is used"
