@@ -23,13 +23,7 @@ class Model(BaseModel):
     """A part of a spec or a status. Types are not converted: the API server does not convert them either."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        defer_build=True,  # no process uses all models, and each would be built again within those that contain it
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True, allow_inf_nan=False
     )
 
     @classmethod

@@ -7,7 +7,7 @@ events over its standard output, the last of which is its result. See tuneyard_t
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.contracts.speed import Speed
@@ -225,4 +225,4 @@ WorkerEvent = Annotated[
     TrainingProgress | MetricsLogged | CheckpointWritten | ItemsDone | WorkerFailed | WorkerResult,
     Field(discriminator="event"),
 ]
-WORKER_EVENT: TypeAdapter[WorkerEvent] = TypeAdapter(WorkerEvent, config=ConfigDict(defer_build=True))
+WORKER_EVENT: TypeAdapter[WorkerEvent] = TypeAdapter(WorkerEvent)

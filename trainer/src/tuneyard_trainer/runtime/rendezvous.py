@@ -153,8 +153,6 @@ class Leader(Rendezvous):
 
     def join(self, step: int | None, stopping: threading.Event) -> int | None:
         self._step = step
-        for model in (JoinRequest, JoinAnswer):
-            model.model_rebuild()  # now: pydantic before 2.14 cannot build a model that several threads use at once
         self._server = ThreadingHTTPServer(("", self._group.port + 1), self._handler())
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="rendezvous", daemon=True).start()
