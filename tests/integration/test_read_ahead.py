@@ -22,8 +22,7 @@ def test_the_next_layer_is_read_in_the_direction_of_the_use() -> None:
 
     ahead = ReadAhead()
     layers: list[list[Read]] = [
-        ahead.layer([partial(read, layer, index) for index in range(2)])
-        for layer in range(LAYERS)
+        ahead.layer([partial(read, layer, index) for index in range(2)]) for layer in range(LAYERS)
     ]
     assert not done, "nothing is read before the first layer is used"
     expected = [0, 1]

@@ -105,13 +105,10 @@ def streamed_model(
             slots = list(_quantized(layer, prefix, files, path, device, options["dtype"]))
         else:
             slots = list(_plain(layer, prefix, files, device, options["dtype"]))
-        if device.type == "cuda":
-            reads = ahead.layer([slot.read for slot in slots])
-            slots = [slot._replace(read=read) for slot, read in zip(slots, reads, strict=True)]
         for name, parameter in list(layer.named_parameters()):
             if parameter.is_meta:
                 _put(layer, name, _resident(files.reader(f"{prefix}.{name}")(), device, options["dtype"]))
-        _stream(slots)
+        _stream(_read_ahead(slots, ahead) if device.type == "cuda" else slots)
     model.tie_weights()
     model.config.use_cache = False
     return model.to(device)
@@ -129,6 +126,12 @@ def _stream(slots: list[Slot]) -> None:
         slot.module.register_forward_pre_hook(lambda *_, slot=slot: slot.fill())
         # A pass that is only made for its graph ends with an exception as soon as the graph is complete.
         slot.module.register_forward_hook(lambda *_, slot=slot: slot.clear(), always_call=True)
+
+
+def _read_ahead(slots: list[Slot], ahead: ReadAhead) -> list[Slot]:
+    """The slots of one layer, read while the one before them computes."""
+    reads = ahead.layer([slot.read for slot in slots])
+    return [slot._replace(read=read) for slot, read in zip(slots, reads, strict=True)]
 
 
 def _plain(
