@@ -135,9 +135,9 @@ class TestContainerWithoutMessage:
         cluster.kubelet.fail(pod, "Evicted", "ephemeral local storage usage exceeds 1Gi.")
         cluster.fail_job("train").step()
         found = cluster.condition("Failed")
-        assert found["reason"] == "StageCrashed"
+        assert found["reason"] == "DiskFull"
         assert "Evicted: ephemeral local storage usage exceeds 1Gi." in found["message"]
-        assert "kubectl describe pod -n team" in found["message"]
+        assert "spec.resources.limits.ephemeral-storage" in found["message"]
 
     @pytest.mark.parametrize("has_run", [False, True])
     def test_preemption_is_reported(self, has_run: bool) -> None:

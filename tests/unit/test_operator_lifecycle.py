@@ -313,7 +313,9 @@ class TestQueue:
         plan = cluster.step()
         assert cluster.status["phase"] == "Training"
         assert cluster.stage("train")["state"] == "Pending"
-        assert cluster.stage("train")["message"] == "waits in queue gpus until Kueue admits it"
+        assert cluster.stage("train")["message"].startswith(
+            "waits in queue gpus until Kueue admits it: kubectl describe localqueue gpus"
+        )
         assert "queue gpus" in cluster.condition("Trained")["message"]
         assert plan.requeue_after is None, "Kueue's change of the Job wakes us"
         does_nothing(cluster)
@@ -338,7 +340,9 @@ class TestQueue:
         cluster.exit("train", 75, termination("Preempted", "SIGTERM at step 5"))
         plan = cluster.step()
         assert (plan.apply, plan.create, plan.delete) == ([], [], [])
-        assert cluster.stage("train")["message"] == "waits in queue gpus until Kueue admits it"
+        assert cluster.stage("train")["message"].startswith(
+            "waits in queue gpus until Kueue admits it: kubectl describe localqueue gpus"
+        )
         assert cluster.status["restarts"] == {"preempted": 1, "failed": 0}
         job["spec"]["suspend"] = False
         cluster.run("train").step()

@@ -139,7 +139,7 @@ class TestWaiting:
         for pod in cluster.job_controller.create_pods(cluster.job_of("train")):
             cluster.kubelet.keep_waiting(pod, "ErrImagePull", "no such image")
         cluster.step()
-        assert cluster.stage("train")["message"] == "ErrImagePull: no such image"
+        assert cluster.stage("train")["message"].startswith("ErrImagePull: no such image. Correct the image")
         assert cluster.condition("Trained")["reason"] == "Pending"
 
     def test_runs_when_all_pods_do(self) -> None:
@@ -166,7 +166,9 @@ class TestWaiting:
         cluster = training(queueName="gpus")
         cluster.step()
         assert cluster.job_of("train")["spec"]["suspend"] is True
-        assert cluster.stage("train")["message"] == "waits in queue gpus until Kueue admits it"
+        assert cluster.stage("train")["message"].startswith(
+            "waits in queue gpus until Kueue admits it: kubectl describe localqueue gpus"
+        )
 
 
 class TestTheEnd:

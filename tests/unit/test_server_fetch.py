@@ -1,5 +1,6 @@
 """fetch: the model and a draft model are verified, and what the engine says against its options ends it early."""
 
+import errno
 import json
 import threading
 from pathlib import Path
@@ -100,3 +101,30 @@ def test_missing_artifact_is_told_before_wrong_options(fetching: Fetching) -> No
     missing = Artifact("s3://models/absent", "sha256:0", fetching.folder / "absent")
     assert fetching.run(missing, check=lambda: WRONG) == names.EXIT_BAD_INPUT
     assert fetching.termination()["reason"] == reasons.ARTIFACT_NOT_FOUND
+
+
+def test_artifact_that_was_deleted(fetching: Fetching) -> None:
+    model = fetching.publish(MODEL)
+    fetching.store.objects.clear()
+    assert fetching.run(model) == names.EXIT_BAD_INPUT
+    found = fetching.termination()
+    assert found["reason"] == reasons.ARTIFACT_NOT_FOUND
+    assert found["message"].startswith(f"There is no artifact at {MODEL}: ") and "spec.model.uri" in found["advice"]
+
+
+def test_digest_of_another_artifact(fetching: Fetching) -> None:
+    model = fetching.publish(MODEL)
+    assert fetching.run(model._replace(digest=f"sha256:{'0' * 64}")) == names.EXIT_BAD_INPUT
+    found = fetching.termination()
+    assert found["reason"] == reasons.ARTIFACT_CORRUPT
+    assert model.digest in found["message"] and "write the one in status.artifacts" in found["advice"]
+
+
+def test_full_disk(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    model = fetching.publish(MODEL)
+    monkeypatch.setattr(module, "fetch_directory", full)
+    assert fetching.run(model) == names.EXIT_UNKNOWN, "another node may have room"
+    assert fetching.termination()["reason"] == reasons.DISK_FULL

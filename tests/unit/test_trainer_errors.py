@@ -1,9 +1,13 @@
 """Whatever a library raises over a user's file is a reason, and nothing else is."""
 
+import errno
+import logging
+
 import pytest
 
 from tuneyard_store.errors import StorageUnavailable
-from tuneyard_trainer.runtime.errors import BadInput, TryAgain, blamed_on, preempted
+from tuneyard_trainer.runtime.errors import BadInput, StageError, TryAgain, blamed_on, preempted
+from tuneyard_trainer.runtime.stage_runner import failure
 
 
 class PanicException(BaseException):
@@ -53,3 +57,19 @@ def test_not_blamed(error: BaseException) -> None:
         raise error
     assert raised.value is error
     assert isinstance(preempted(), TryAgain)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "/work/model"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_full_disk_is_no_crash_and_no_file_of_the_user(error: Exception) -> None:
+    outcome = failure(error, logging.getLogger("test"))
+    assert (outcome.exit_code, outcome.reason) == (1, "DiskFull")
+    assert "resources.limits.ephemeral-storage" in outcome.advice
+    with pytest.raises(StageError, match="The disk of the pod is full") as raised, blamed_on("f", "InvalidFile", "x"):
+        raise error
+    assert raised.value.reason == "DiskFull"

@@ -13,7 +13,7 @@ from tuneyard_api.contracts.progress import progress_text
 from tuneyard_api.durations import duration
 from tuneyard_api.kinds.finetunejob_status import AnswersStatus, FitStatus, Progress, ReplayStatus
 from tuneyard_cli import screen
-from tuneyard_cli.advice import APPLY_AGAIN, OUTDATED, UNOBSERVED, advice_on
+from tuneyard_cli.advice import APPLY_AGAIN, OUTDATED, UNOBSERVED
 from tuneyard_cli.durations import since
 from tuneyard_cli.evaluation import by_metric, gate_text, gates_text, values_text
 from tuneyard_cli.objects import (
@@ -65,7 +65,7 @@ def why(job: Json) -> list[str]:
         return outdated
     message = stage.get("message", "")
     waits = f"{stage['name']} waits: {message}" if message else f"{stage['name']} waits for its pod to start."
-    return [*outdated, waits, *advice_on(message)]
+    return [*outdated, waits]
 
 
 def _logs_of_failed(job: Json) -> list[str]:

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tuneyard_cli import screen
-from tuneyard_cli.advice import OUTDATED, UNOBSERVED, advice_on
+from tuneyard_cli.advice import OUTDATED, UNOBSERVED
 from tuneyard_cli.objects import (
     Json,
     condition,
@@ -63,7 +63,7 @@ def trouble(server: Json) -> list[str]:
             lines.append("The previous revision is still served.")
     elif available.get("status") == "False" and reason_and_message(available) != rollout(server):
         lines.append(f"Not available: {reason_and_message(available)}")
-    return [*outdated, *lines, *advice_on(" ".join([*lines, rollout(server)]))]
+    return [*outdated, *lines]
 
 
 def _facts(server: Json) -> Iterator[tuple[str, RenderableType]]:

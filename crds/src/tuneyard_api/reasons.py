@@ -37,6 +37,7 @@ STORAGE_ERROR: Final = "StorageError"
 # Found later.
 GPU_NOT_VISIBLE: Final = "GPUNotVisible"
 OUT_OF_MEMORY: Final = "OutOfMemory"
+DISK_FULL: Final = "DiskFull"
 OOM_KILLED: Final = "OOMKilled"
 TRAINING_DIVERGED: Final = "TrainingDiverged"
 QUANTIZATION_DIVERGED: Final = "QuantizationDiverged"

@@ -1,5 +1,6 @@
 """`tuneyard-server fetch`: downloads artifacts and verifies them, and checks the engine's options meanwhile."""
 
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -22,6 +23,14 @@ log = logging.getLogger(__name__)
 
 LOG_SECONDS: Final = 2.0
 SAME_VOCABULARY: Final = "Take a draft model of the same family, with the same tokenizer."
+WHERE_ADVICE: Final = (
+    "Correct spec.model.uri: status.artifacts of the FineTuneJob has the URIs of what it has published. If it was "
+    "deleted, publish it again."
+)
+DISK_ADVICE: Final = (
+    "Use nodes with more disk, or raise limits.ephemeral-storage in spec.resources and spec.containers.fetch where it "
+    "is set; docs/sizing.md tells how much is needed."
+)
 Check = Callable[[], Cause | None]
 
 
@@ -73,11 +82,14 @@ def fetch(
             for artifact in filter(None, (draft, model)):
                 _fetch(store, artifact, engine, checked)
         except StoreError as error:
-            reason = reasons.ARTIFACT_NOT_FOUND if isinstance(error, ObjectNotFound) else error.reason
             code = names.EXIT_TRY_AGAIN if error.transient else names.EXIT_BAD_INPUT
-            return _refuse(Cause(error.message, reason, error.advice), code)
-        except FormatNotLoadable as error:
+            return _refuse(Cause(error.message, error.reason, error.advice), code)
+        except Unusable as error:
             return _refuse(error.cause, names.EXIT_BAD_INPUT)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return _refuse(Cause(f"The disk of the pod is full: {error}", reasons.DISK_FULL, DISK_ADVICE), 1)
         except OptionsWrong:
             log.info("the rest is not fetched")
     if cause := checked.result() or _vocabulary(model, draft):
@@ -85,13 +97,12 @@ def fetch(
     return 0
 
 
-class FormatNotLoadable(Exception):
-    """The engine cannot load the artifact."""
+class Unusable(Exception):
+    """There is no artifact, or none that the engine can load."""
 
-    def __init__(self, engine: str, artifact_format: str) -> None:
-        super().__init__(artifact_format)
-        message = f"The artifact is {artifact_format}, which {engine} cannot load."
-        self.cause = Cause(message, reasons.FORMAT_NOT_LOADABLE, f"Set spec.engine: {engine_of(artifact_format)}.")
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause.message)
+        self.cause = cause
 
 
 class OptionsWrong(Exception):
@@ -99,10 +110,16 @@ class OptionsWrong(Exception):
 
 
 def _fetch(store: Store, artifact: Artifact, engine: str | None, checked: "Future[Cause | None]") -> None:
-    """Raises StoreError, FormatNotLoadable, and OptionsWrong as soon as the check has found something."""
-    manifest = read_manifest(store, artifact.uri)
+    """Raises StoreError, Unusable, and OptionsWrong as soon as the check has found something."""
+    try:
+        manifest = read_manifest(store, artifact.uri)
+    except ObjectNotFound as error:
+        message = f"There is no artifact at {artifact.uri}: {error.message}"
+        raise Unusable(Cause(message, reasons.ARTIFACT_NOT_FOUND, WHERE_ADVICE)) from error
     if engine and not loads(engine, manifest.format):
-        raise FormatNotLoadable(engine, manifest.format)
+        message = f"The artifact is {manifest.format}, which {engine} cannot load."
+        advice = f"Set spec.engine: {engine_of(manifest.format)}."
+        raise Unusable(Cause(message, reasons.FORMAT_NOT_LOADABLE, advice))
     log.info("fetching %s (%d files, %s)", artifact.uri, len(manifest.files), artifact.digest)
     progress = Progress(manifest.size_bytes)
 

@@ -13,6 +13,10 @@ from tuneyard_store.store import Store
 
 CHUNK_BYTES: Final = 4 * 2**20
 PUBLISH_AGAIN: Final = "Do not serve it: publish the artifact again, and find out who changed it."
+WHICH_DIGEST: Final = (
+    "If the digest in the spec was mistyped, write the one in status.artifacts of the FineTuneJob. Otherwise do not "
+    "serve it: publish the artifact again, and find out who changed it."
+)
 
 OnBytes = Callable[[int], None]
 
@@ -104,7 +108,7 @@ def fetch_directory(
     manifest = read_manifest(store, uri)
     if expected_digest and manifest.digest != expected_digest:
         raise ArtifactCorrupt(
-            f"{uri}/{MANIFEST} has digest {manifest.digest}, expected {expected_digest}", PUBLISH_AGAIN
+            f"{uri}/{MANIFEST} has digest {manifest.digest}, expected {expected_digest}", WHICH_DIGEST
         )
     for file in manifest.files:
         _fetch(store, f"{uri.rstrip('/')}/{file.path}", to / file.path, file, on_bytes)

@@ -25,13 +25,8 @@ from tuneyard_operator.machinery.objects import (
 )
 from tuneyard_operator.machinery.plan import Rejection
 from tuneyard_operator.pods.creation import explain_denial
-from tuneyard_operator.pods.termination import (
-    container_status,
-    own_termination,
-    reason_of,
-    stuck_message,
-    terminated,
-)
+from tuneyard_operator.pods.starting import reason_of, stuck_message
+from tuneyard_operator.pods.termination import container_status, own_termination, terminated
 
 # The field that sets what the stages' container requests.
 RESOURCE_FIELDS: Final = "spec.resources"
@@ -220,7 +215,10 @@ def _suspension(job: Json) -> str:
     if not is_suspended(job):
         return ""
     if queue := label(job, names.LABEL_QUEUE):
-        return f"waits in queue {queue} until Kueue admits it"
+        return (
+            f"waits in queue {queue} until Kueue admits it: kubectl describe localqueue {queue} tells what is free. If "
+            "there is no such LocalQueue in this namespace, create it or correct spec.queueName"
+        )
     return f"Job {name(job)} was suspended by someone else; it starts when its spec.suspend is false"
 
 

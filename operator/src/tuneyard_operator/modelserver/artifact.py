@@ -65,15 +65,22 @@ def _with_own_secret(release: Release, source: ServedModelSource) -> Release:
 
 def _release_of_job(reference: FineTuneJobRef, job: Json | None) -> Release | Waiting:
     if job is None:
-        message = f"FineTuneJob {reference.name} does not exist in this namespace"
+        message = (
+            f"FineTuneJob {reference.name} does not exist in this namespace: create it, or correct "
+            "model.fineTuneJobRef.name"
+        )
         return Waiting(reasons.WAITING_FOR_FINE_TUNE_JOB, message)
     status = job.get("status", {})
     if not run_has_succeeded(job):
         failed = condition(job, "Failed")
         state = f"failed: {failed['reason']}" if failed else f"is {status.get('phase', 'Pending')}"
-        return Waiting(reasons.WAITING_FOR_FINE_TUNE_JOB, f"FineTuneJob {reference.name} {state}")
+        message = f"FineTuneJob {reference.name} {state}: see kubectl describe finetunejob {reference.name}"
+        return Waiting(reasons.WAITING_FOR_FINE_TUNE_JOB, message)
     if failed_gates(status.get("evaluation", {})):
-        message = f"the release of FineTuneJob {reference.name} did not pass its gates"
+        message = (
+            f"the release of FineTuneJob {reference.name} did not pass its gates: its status.evaluation has values. "
+            "Tune it again, change its evaluation.gates, or serve an artifact of it by model.uri and model.digest"
+        )
         return Waiting(reasons.GATE_FAILED, message)
     return _artifact_of_job(reference, job)
 
@@ -95,7 +102,11 @@ def _artifact_of_job(reference: FineTuneJobRef, job: Json) -> Release | Waiting:
         wanted = status.get("recommended", {}).get("format", wanted)
     artifact = next((found for found in status.get("artifacts", []) if found["format"] == wanted), None)
     if artifact is None:
-        message = f"FineTuneJob {reference.name} has no artifact {wanted}: add it to its export.formats"
+        formats = ", ".join(found["format"] for found in status.get("artifacts", [])) or "none"
+        message = (
+            f"FineTuneJob {reference.name} has no artifact {wanted}: add it to its export.formats, or name one that it "
+            f"has in model.fineTuneJobRef.format ({formats})"
+        )
         return Waiting(reasons.FORMAT_NOT_EXPORTED, message)
     secret = job["spec"]["output"].get("secretRef")
     return Release(uri=artifact["uri"], digest=artifact["digest"], format=wanted, secret_ref=secret)

@@ -21,20 +21,20 @@ from tuneyard_operator.machinery.objects import (
 from tuneyard_operator.modelserver.children import ENGINE, FETCH, PROXY
 from tuneyard_operator.modelserver.observe import World
 from tuneyard_operator.pods.creation import Denial, explain_denial
-from tuneyard_operator.pods.termination import (
-    container_status,
-    lacks_room,
-    reason_of,
-    stuck_message,
-    terminated,
-    termination,
-)
+from tuneyard_operator.pods.starting import lacks_room, reason_of, stuck_message, with_advice
+from tuneyard_operator.pods.termination import container_status, terminated, termination
 from tuneyard_operator.pods.words import in_user_words
 
 # How often each container may fail before its revision has failed, in the order in which failures are reported.
 MAX_FAILURES: Final[Mapping[str, int]] = {FETCH: 2, ENGINE: 3, PROXY: 3}
 # The fields that set what the containers request.
 RESOURCE_FIELDS: Final = "spec.resources (engine) and spec.containers (fetch, proxy)"
+
+# What is said of an engine that has not answered in time, though nothing has gone wrong.
+SLOW: Final = (
+    "its engine has not answered yet. See the pod's log, and raise rollout.progressDeadlineSeconds if it only needs "
+    "more time"
+)
 
 # The Deployment controller's reason when all replicas were ready. It stays when pods are lost later.
 ROLLED_OUT: Final = "NewReplicaSetAvailable"
@@ -233,7 +233,7 @@ def _deadline_trouble(deployment: Json, pods: list[Json], counts: Counts, why: s
     waits = counts.without_room > 0
     if not waits and any(0 < _seconds_scheduled(pod, now) < deadline for pod in pods):
         return None
-    message = f"not ready within {deadline} s" + (f": {why}" if why else "")
+    message = f"not ready within {deadline} s: {why or SLOW}"
     return Trouble(reasons.PROGRESS_DEADLINE_EXCEEDED, message, is_final=not waits, is_late=waits)
 
 
@@ -249,7 +249,7 @@ def _stuck(pods: Iterable[Json], warnings: Mapping[str, str], denial: Denial | N
     if denial:
         return Stuck(f"{denial.reason}: {denial.text}")
     for pod in pods:
-        if message := stuck_message(pod) or warnings.get(uid(pod), ""):
+        if message := stuck_message(pod) or with_advice(warnings.get(uid(pod), "")):
             # The word comes first, so that a condition can have it as its reason.
             reason, text = reason_of(message), message.removeprefix(f"{reason_of(message)}: ")
             return Stuck(f"{reason}: pod {name(pod)}: {in_user_words(text, pod)}", _seconds_scheduled(pod, now))

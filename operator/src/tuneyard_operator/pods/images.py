@@ -20,5 +20,8 @@ def image(settings: Settings, role: str) -> str:
     """The reference of a role's image. Raises NoImageError where the settings have none."""
     references = {TRAINER: settings.trainer_image, SERVER: settings.server_image, **settings.images}
     if role not in references:
-        raise NoImageError(f"The operator has no image for {role}: add it to TUNEYARD_IMAGES, as a JSON object by role")
+        raise NoImageError(
+            f"The operator has no image for {role}: set images.{role} in the chart's values and upgrade the release. "
+            "Without the chart, add it to TUNEYARD_IMAGES, a JSON object by role"
+        )
     return references[role]

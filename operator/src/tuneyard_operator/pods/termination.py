@@ -1,29 +1,22 @@
 """How a container ended: the termination message of tuneyard's own programs, or what else the kubelet knows."""
 
-import re
+from collections.abc import Mapping
 from typing import Final
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.termination import Termination
-from tuneyard_operator.machinery.objects import Json, condition, is_deleting, name, namespace
+from tuneyard_operator.machinery.objects import Json, name, namespace
 from tuneyard_operator.pods.words import in_user_words
 
-# Reasons of a waiting container that do not pass by themselves soon.
-STUCK: Final = {
-    "ImagePullBackOff",
-    "ErrImagePull",
-    "ErrImageNeverPull",
-    "InvalidImageName",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "RunContainerError",
-    "CrashLoopBackOff",
-}
-# A pod that fits nowhere because others use what it asks for; any other cause does not pass when they stop.
-NO_ROOM: Final = re.compile(r"Insufficient |Too many pods|didn't have free ports")
 # The fields of a spec that set the resources of a container; of any other container it is spec.resources.
-RESOURCES: Final = {"fetch": "spec.containers.fetch", "proxy": "spec.containers.proxy"}
-REASON: Final = re.compile(r"([A-Z][A-Za-z]+): ")
+RESOURCES: Final[Mapping[str, str]] = {"fetch": "spec.containers.fetch", "proxy": "spec.containers.proxy"}
+
+# What the kubelet writes when it evicts a pod for its use of disk.
+DISK: Final = ("ephemeral-storage", "ephemeral local storage", "EmptyDir volume")
+DISK_ADVICE: Final = (
+    "Raise spec.resources.limits.ephemeral-storage, or use nodes with more disk; docs/sizing.md tells how much is "
+    "needed."
+)
 
 
 def container_statuses(pod: Json) -> list[Json]:
@@ -93,34 +86,8 @@ def pod_failure(pod: Json) -> Termination | None:
     if status.get("phase") != "Failed" or not status.get("reason"):
         return None
     reason = f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
-    return Termination(
-        reason=reasons.STAGE_CRASHED,
-        message=f"Pod {name(pod)} failed: {reason}",
-        advice=f"See kubectl describe pod -n {namespace(pod)} {name(pod)}",
-    )
-
-
-def reason_of(message: str, otherwise: str = reasons.WAITING) -> str:
-    """The word that a message begins with, as `stuck_message` writes it."""
-    found = REASON.match(message)
-    return found[1] if found else otherwise
-
-
-def lacks_room(pod: Json) -> bool:
-    """Whether the scheduler would take the pod if others used less."""
-    scheduled = condition(pod, "PodScheduled")
-    return scheduled.get("status") == "False" and NO_ROOM.search(scheduled.get("message", "")) is not None
-
-
-def stuck_message(pod: Json) -> str:
-    """Why the pod does not start; an empty string where nothing keeps it from that."""
-    if is_deleting(pod):
-        return ""
-    scheduled = condition(pod, "PodScheduled")
-    if scheduled.get("status") == "False":
-        return f"{scheduled.get('reason', 'Unschedulable')}: {scheduled.get('message', '')}".rstrip(": ")
-    for status in container_statuses(pod):
-        waiting = status.get("state", {}).get("waiting", {})
-        if waiting.get("reason") in STUCK:
-            return f"{waiting['reason']}: {waiting.get('message', status['name'])}"
-    return ""
+    message = f"Pod {name(pod)} failed: {reason}"
+    if any(word in reason for word in DISK):
+        return Termination(reason=reasons.DISK_FULL, message=message, advice=DISK_ADVICE)
+    advice = f"See kubectl describe pod -n {namespace(pod)} {name(pod)}"
+    return Termination(reason=reasons.STAGE_CRASHED, message=message, advice=advice)

@@ -7,6 +7,8 @@ StageError          1   a failure without a better name
 """
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator
 from typing import ClassVar, Final
 
@@ -50,6 +52,11 @@ def from_store(error: StoreError) -> StageError:
     return kind(error.reason, error.message, error.advice)
 
 
+NO_SPACE: Final = os.strerror(errno.ENOSPC)
+DISK_ADVICE: Final = (
+    "Use nodes with more disk, or raise resources.limits.ephemeral-storage where it is set; docs/sizing.md tells how "
+    "much is needed."
+)
 LIBRARY_CHARACTERS: Final = 300
 """Of a library's own message stay so many."""
 NOT_A_FILES: Final = frozenset({"OutOfMemoryError", "AcceleratorError"})
@@ -68,11 +75,22 @@ def blamed_on(what: str, reason: str, advice: str) -> Iterator[None]:
     except (StageError, StoreError, MemoryError):
         raise
     except BaseException as error:
+        if full := disk_full(error):
+            raise full from error
         name = type(error).__name__
         if name in NOT_A_FILES or (not isinstance(error, Exception) and name != "PanicException"):
             raise
         text = shortened(" ".join(str(error).split()), LIBRARY_CHARACTERS) or name
         raise BadInput(reason, f"{what}: {text}", advice) from error
+
+
+def disk_full(error: BaseException) -> StageError | None:
+    """The stage's error for one that says that the disk is full; libraries in Rust and C only say it in words."""
+    text = " ".join(str(error).split())
+    if getattr(error, "errno", None) != errno.ENOSPC and NO_SPACE not in text:
+        return None
+    message = f"The disk of the pod is full: {shortened(text, LIBRARY_CHARACTERS)}"
+    return StageError(reasons.DISK_FULL, message, DISK_ADVICE)
 
 
 def preempted() -> TryAgain:

@@ -20,7 +20,7 @@ from tuneyard_api.names import Stage
 from tuneyard_api.stages import STAGES, chain
 from tuneyard_store.errors import StoreError
 from tuneyard_trainer.runtime.context import StageContext
-from tuneyard_trainer.runtime.errors import StageError, from_store, printable, sentence
+from tuneyard_trainer.runtime.errors import StageError, disk_full, from_store, printable, sentence
 
 
 class StageProgram(NamedTuple):
@@ -102,6 +102,7 @@ def failure(error: Exception, log: logging.Logger) -> Outcome:
     """The outcome of a stage that raised this error; an error without a reason of its own is a crash."""
     if isinstance(error, StoreError):
         error = from_store(error)
+    error = disk_full(error) or error
     if isinstance(error, StageError):
         log.error("%s: %s", error.reason, error)
         message, advice = sentence(error.message), sentence(error.advice)

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from tuneyard_api import reasons
 from tuneyard_api.contracts.base import Contract
 from tuneyard_api.contracts.requests import WorkerEvent, WorkerFailed, WorkerRequest, WorkerResult
-from tuneyard_trainer.runtime.errors import StageError
+from tuneyard_trainer.runtime.errors import StageError, disk_full
 
 RECORD: Final = "\x1e"
 
@@ -44,6 +44,7 @@ def worker_main(request: type[Request], work: Callable[[Request], Contract | Non
 
 
 def _failed(error: Exception) -> WorkerFailed:
+    error = disk_full(error) or error
     if isinstance(error, StageError):
         return WorkerFailed(kind=type(error).__name__, reason=error.reason, message=error.message, advice=error.advice)
     traceback.print_exception(error)
