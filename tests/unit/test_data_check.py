@@ -116,6 +116,16 @@ def test_a_file_that_breaks_off(capsys: pytest.CaptureFixture[str]) -> None:
     assert report()["rowsIn"] == 99
 
 
+def test_half_a_character_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a field has it in its name, and in a value of a row that is shown."""
+    Path("x.jsonl").write_bytes(lines({"\ud800": 1, "body": "\udc00"}))
+    code, output = checked(capsys, "x.jsonl")
+    assert code == 65
+    assert r"x.jsonl, line 1: the fields \ud800, body are of no known format" in output
+    assert r'{"\ud800": 1, "body": "\udc00"}' in output
+    assert "surrogates not allowed" not in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

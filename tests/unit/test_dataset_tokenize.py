@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from support.tinymodel import TEMPLATE, TURN_END, TURN_START, byte_tokenizer, write_model
-from support.tokenizers_made import byte_level, write_tokenizer
+from support.tokenizers_made import byte_level, sentencepiece, write_tokenizer
 from tuneyard_api import reasons
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, supervised, truncated
 from tuneyard_trainer.data.examples import Chat, Message, Messages, content_key
@@ -278,6 +278,15 @@ def test_refused_templates(tmp_path: Path, template: str, words: str, reason: st
         example_tokenizer(tmp_path, template)
     assert error.value.reason == reason
     assert error.value.advice
+
+
+def test_a_byte_is_no_end_of_a_turn(tmp_path: Path) -> None:
+    """Some tokenizers list the tokens of bytes among the added ones: | is <0x7C>, which would end the turn."""
+    directory = write_tokenizer(tmp_path, sentencepiece(MARKS), bos_token="<s>", eos_token="</s>")
+    tokenizer = ModelTokenizer(directory, URI)
+    assert "<0x7C>" in [token["content"] for token in tokenizer.added_tokens_decoder.values()]
+    with pytest.raises(BadInput, match=r"'<\|im_end\|>', which is no end-of-turn token"):
+        ExampleTokenizer(ChatTemplate(opened("<|im_end|>"), {}), tokenizer, "The template")
 
 
 def test_an_end_that_the_answer_has_too_does_not_stop(tmp_path: Path) -> None:

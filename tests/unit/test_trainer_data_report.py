@@ -16,7 +16,7 @@ from tuneyard_trainer.data.examples import Chat, Message, Text
 from tuneyard_trainer.data.findings import Original
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
-from tuneyard_trainer.data.tokenize.tokens import AnswerCounts, TextPart
+from tuneyard_trainer.data.tokenize.tokens import TRUNCATED, AnswerCounts, TextPart
 from tuneyard_trainer.reports.answers import answers_status, require_answers
 from tuneyard_trainer.reports.data import DataReport, length_bins, said
 from tuneyard_trainer.reports.data_document import (
@@ -224,3 +224,30 @@ def test_too_few_answers() -> None:
         require_answers(counts, 0.8)
     assert error.value.reason == "AnswersNotTrained"
     assert error.value.advice.startswith("Raise training.maxLength")
+
+
+@pytest.mark.parametrize(
+    ("min_rows", "rows", "cut", "message", "advice"),
+    [
+        (
+            1,
+            3,
+            6,
+            r"Of 3 rows 3 are for training and 0 for validation \(dropped: 6 nothingToTrain\)",
+            "what comes before",
+        ),
+        (100, 3, 6, r"3 rows are left of 9 \(dropped: 6 nothingToTrain\); .*minRows is 100", "what comes before"),
+        (100, 6, 3, r"6 rows are left of 9 \(dropped: 3 nothingToTrain\)", "Add rows, or lower"),
+        (1, 3, 0, r"Of 3 rows 3 are for training and 0 for validation \(dropped: none\)", "Add rows, change"),
+    ],
+)
+def test_too_few_rows_because_answers_are_cut_off(
+    min_rows: int, rows: int, cut: int, message: str, advice: str
+) -> None:
+    """Where prompts fill training.maxLength, more rows of the kind would not help."""
+    report = DataReport(min_rows, rows_in=rows + cut, rows=Counter(train=rows))
+    report.dropped.counts.update(["nothingToTrain"] * cut)
+    report.answers.left_out.update([TRUNCATED] * cut)
+    with pytest.raises(BadInput, match=message) as error:
+        report.require_splits()
+    assert advice in error.value.advice

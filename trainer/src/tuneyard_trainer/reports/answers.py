@@ -9,7 +9,7 @@ from tuneyard_trainer.data.tokenize.turns import ASKED_DIFFERENTLY, NOT_SHOWN
 from tuneyard_trainer.runtime.errors import BadInput
 
 ADVICE: Final = {
-    TRUNCATED: "Raise training.maxLength: it cuts the answers off.",
+    TRUNCATED: "Raise training.maxLength: what comes before the answers fills it, so they are cut off.",
     NOT_SHOWN: "The chat template leaves these answers out: set model.chatTemplate to one that shows every turn.",
     ASKED_DIFFERENTLY: "The chat template shows these answers elsewhere than behind its generation prompt: set "
     "model.chatTemplate to one whose prompt is the beginning of every assistant's turn.",

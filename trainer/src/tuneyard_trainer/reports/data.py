@@ -23,8 +23,8 @@ from tuneyard_trainer.data.replay import Replayed
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.split import GENERAL, TRAIN, VALIDATION, Split
 from tuneyard_trainer.data.tokenize import TokenizedExample
-from tuneyard_trainer.data.tokenize.tokens import AnswerCounts, TextPart
-from tuneyard_trainer.reports.answers import answers_status
+from tuneyard_trainer.data.tokenize.tokens import TRUNCATED, AnswerCounts, TextPart
+from tuneyard_trainer.reports.answers import ADVICE, answers_status
 from tuneyard_trainer.reports.data_document import (
     Changed,
     Cluster,
@@ -106,6 +106,8 @@ class DataReport:
         advice = "Add rows, or lower dataset.clean.minRows."
         if self.dropped.counts[too_long.REASON] > kept:
             advice = "Most were too long: raise training.maxLength, or set dataset.clean.maxLength to truncate."
+        elif self.answers.left_out[TRUNCATED] > kept:
+            advice = ADVICE[TRUNCATED]
         raise BadInput(
             reasons.TOO_FEW_ROWS,
             f"{kept} rows are left of {self.rows_in} ({self._told_dropped()}); dataset.clean.minRows is "
@@ -122,11 +124,12 @@ class DataReport:
         """Raises BadInput when too few rows are kept, or none of a split that must have some."""
         self.require_rows(self.kept)
         if any(self.rows[split] == 0 for split in self.splits):
+            advice = "Add rows, change dataset.validation or raise training.maxLength."
             raise BadInput(
                 reasons.TOO_FEW_ROWS,
                 f"Of {self.kept} rows {self.rows[TRAIN]} are for training and {self.rows[VALIDATION]} for validation "
                 f"({self._told_dropped()})",
-                "Add rows, change dataset.validation or raise training.maxLength.",
+                ADVICE[TRUNCATED] if self.answers.left_out[TRUNCATED] else advice,
             )
 
     def dataset(self, digest: str) -> DatasetSummary:

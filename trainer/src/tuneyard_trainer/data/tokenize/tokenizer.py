@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -40,6 +41,8 @@ DROPPED: Final = (
 FLAGS: Final = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
 # The special tokens that have a name, which chat templates refer to.
 SPECIAL_TOKENS: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# A token that stands for a byte, as SentencePiece writes it.
+BYTE: Final = re.compile(r"<0x[0-9A-F]{2}>")
 SAVE_TOKENIZER: Final = (
     "Save its tokenizer with transformers (AutoTokenizer.from_pretrained(...).save_pretrained(...)) there."
 )
@@ -136,8 +139,12 @@ class ModelTokenizer:
 
     @cached_property
     def added_tokens(self) -> dict[int, str]:
-        """The tokens that are one token wherever their text stands, such as the end of a turn, by id."""
-        return {number: token.content for number, token in self._tokenizer.get_added_tokens_decoder().items()}
+        """The tokens that are one token wherever their text stands, such as the end of a turn, by id.
+
+        A token that stands for a byte is none of them, though some tokenizers list it: it is made of another text.
+        """
+        found = self._tokenizer.get_added_tokens_decoder().items()
+        return {number: token.content for number, token in found if not BYTE.fullmatch(token.content)}
 
     @property
     def added_tokens_decoder(self) -> dict[str, dict[str, Any]]:
