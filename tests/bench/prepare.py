@@ -19,6 +19,7 @@ PROGRAM: Final = """
 import json, sys, tempfile, time
 from pathlib import Path
 root, model, data, times, settings = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+length = int(sys.argv[6])
 sys.path.insert(0, f"{root}/tests")
 from support.memorystore import MemoryStore
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
@@ -40,7 +41,7 @@ for number in range(times + 1):
     spec = {
         "model": {"uri": "s3://models/m"},
         "dataset": {"train": [{"uri": f"s3://data/{data.name}"}], "clean": json.loads(settings)},
-        "training": {"maxLength": 192},
+        "training": {"maxLength": length},
         "output": {"uri": f"s3://out/{number}"},
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -57,6 +58,7 @@ print(json.dumps(seconds))
 def measure(checkout: Path, arguments: argparse.Namespace) -> list[float]:
     """CPU seconds of each run; the first one imports."""
     given = [str(checkout), str(arguments.model), str(arguments.data), str(arguments.times), arguments.clean]
+    given.append(str(arguments.max_length))
     command = [str(checkout / ".venv/bin/python"), "-c", PROGRAM, *given]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
     seconds: list[Any] = json.loads(output.splitlines()[-1])
@@ -68,6 +70,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--clean", default="{}", help="dataset.clean, as JSON")
+    parser.add_argument("--max-length", type=int, default=192, help="training.maxLength, in tokens")
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--against", type=Path, action="append", default=[])
