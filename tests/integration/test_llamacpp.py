@@ -3,21 +3,24 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 from gguf import GGUFReader
 
-from integration.conftest import ContextFactory, free_port, wait_for
+from integration.conftest import END_OF_TURN, VOCABULARY, ContextFactory, free_port, wait_for
 from tuneyard_api import names
 from tuneyard_api.contracts.requests import GgufOutcome, GgufRequest, ScoreRequest
 from tuneyard_api.contracts.results import EvaluateResult, ExportResult
 from tuneyard_api.kinds.llamacpp_options import OPTIONS
 from tuneyard_store.artifact import fetch_directory
-from tuneyard_trainer.exporters.llamacpp_worker import chunk_size, convert, export, matrices
+from tuneyard_trainer.exporters.llamacpp_worker import chunk_size, convert, end_options, export, matrices
 from tuneyard_trainer.metrics.llamacpp_binding import loaded
 from tuneyard_trainer.metrics.llamacpp_worker import score as score_gguf
 from tuneyard_trainer.metrics.score_worker import score as score_transformers
@@ -161,6 +164,47 @@ def test_several_requests_at_once_are_answered_as_each_alone(model: Path, tmp_pa
         assert gguf.generate(prompts, 6) == alone
     assert [len(answer) for answer in alone] == [6, 6, 6]
     assert len(set(map(tuple, alone))) == 3, "each has its own answer"
+
+
+@pytest.mark.parametrize("stops", [[1, 77], [77, 1], 77])
+def test_llamacpp_stops_where_a_turn_was_trained_to_end(model: Path, tmp_path: Path, stops: list[int] | int) -> None:
+    """Whatever the text of the token: 77 is an ordinary one, and the file's eos is <|im_end|>."""
+    tuned = shutil.copytree(model, tmp_path / "tuned")
+    (tuned / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}))
+    export(request(tuned, tmp_path, None))
+    assert {77, END_OF_TURN} <= ends_of(tmp_path / "tiny.gguf")
+    assert 78 not in ends_of(tmp_path / "tiny.gguf")
+    convert(request(tuned, tmp_path / "as llama.cpp converts it", None))
+    assert 77 not in ends_of(tmp_path / "as llama.cpp converts it" / "shared" / "model-bf16.gguf")
+
+
+def ends_of(file: Path) -> set[int]:
+    """The tokens at which llama.cpp stops."""
+    with loaded(file, 64, 2) as gguf:
+        api = gguf._api
+        vocabulary = api.llama_model_get_vocab(gguf._model)
+        return {number for number in range(VOCABULARY) if api.llama_vocab_is_eog(vocabulary, number)}
+
+
+@pytest.mark.parametrize(
+    ("stops", "named", "expected"),
+    [
+        ([7], {"eos": 7}, []),
+        ([0, 7], {"eos": 0}, ["eot=int:7"]),
+        ([0, 5, 7], {"eos": 0, "bos": 7}, ["eot=int:7", "eom=int:5"]),
+        ([0, 7], {"eos": 0, "eot": 3}, ["eom=int:7"]),
+        ([7], {}, ["eos=int:7"]),
+        ([0, 4, 5, 7], {"eos": 0}, ["eot=int:7", "eom=int:5"]),
+        ([], {"eos": 0}, []),
+    ],
+)
+def test_ends_that_a_file_does_not_name(stops: list[int], named: dict[str, int], expected: list[str]) -> None:
+    fields: Any = {
+        f"tokenizer.ggml.{name}_token_id": Mock(contents=lambda token=token: token) for name, token in named.items()
+    }
+    options = end_options(stops, fields)
+    assert options[::2] == ["--override-kv"] * len(expected)
+    assert [option.removeprefix("tokenizer.ggml.").replace("_token_id", "") for option in options[1::2]] == expected
 
 
 def test_importance_of_the_rows_is_in_the_file(model: Path, tmp_path: Path) -> None:

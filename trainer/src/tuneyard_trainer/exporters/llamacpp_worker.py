@@ -4,14 +4,14 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 from gguf import GGUFReader
-from gguf.gguf_reader import ReaderTensor
+from gguf.gguf_reader import ReaderField, ReaderTensor
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
@@ -20,6 +20,7 @@ from tuneyard_api.contracts.requests import GgufOutcome, GgufRequest, ItemsDone
 from tuneyard_api.kinds.finetunejob_status import Fidelity
 from tuneyard_trainer.exporters import llamacpp_converter
 from tuneyard_trainer.exporters.logits import ROW_TOKENS, Reference
+from tuneyard_trainer.exporters.serving_files import GENERATION_CONFIG
 from tuneyard_trainer.metrics.llamacpp_binding import count_other_tokens, loaded
 from tuneyard_trainer.model.llamacpp import llamacpp_home
 from tuneyard_trainer.runtime.errors import StageError
@@ -37,6 +38,8 @@ K_QUANT_BLOCK: Final = 256
 # The type of matrices whose rows do not divide by 256, where llama.cpp's own choice is a bad one: Q5_1 rounds between
 # the smallest and the largest value of a block, with which the perplexity of a tuned SmolLM2-135M is a quarter higher.
 FALLBACKS: Final = {"Q5_K_M": "q8_0"}
+# The tokens at which llama.cpp stops, as a file names them: the end of a text, of a turn and of a message.
+ENDS: Final = ("eos", "eot", "eom")
 LOG_CHARACTERS: Final = 5000  # of a program that failed
 
 
@@ -56,6 +59,7 @@ def export(request: GgufRequest) -> GgufOutcome:
         home / "bin" / "llama-quantize",
         *matrix,
         *fallback_types(request),
+        *end_options(stop_tokens(request.model), GGUFReader(request.shared / FULL).fields),
         FULL,
         request.output,
         request.quantization,
@@ -77,6 +81,28 @@ def fallback_types(request: GgufRequest) -> list[str]:
         if tensor.name.startswith("blk.") and int(tensor.shape[0]) % K_QUANT_BLOCK
     }
     return [word for name in sorted(names) for word in ("--tensor-type", f"{re.escape(name)}={fallback}")]
+
+
+def stop_tokens(model: Path) -> list[int]:
+    """The tokens at which a server stops that reads generation_config.json; those that were trained come last."""
+    stops = json.loads((model / GENERATION_CONFIG).read_text()).get("eos_token_id", [])
+    return stops if isinstance(stops, list) else [stops]
+
+
+def end_options(stops: Sequence[int], fields: Mapping[str, ReaderField]) -> list[str]:
+    """The options that name the stop tokens which the converted file does not.
+
+    llama.cpp does not read generation_config.json. Without these options it knows an end of a turn only by its text,
+    and only the usual ones, such as <|im_end|>.
+
+    Args:
+        stops: where they are more than the file has names for, the last ones count.
+    """
+    keys = [f"tokenizer.ggml.{name}_token_id" for name in ENDS]
+    named = {key: fields[key].contents() for key in keys if key in fields}
+    missing = [token for token in reversed(stops) if token not in named.values()]
+    free = [key for key in keys if key not in named]
+    return [word for key, token in zip(free, missing, strict=False) for word in ("--override-kv", f"{key}=int:{token}")]
 
 
 def matrices(path: Path) -> list[ReaderTensor]:
