@@ -11,6 +11,7 @@ export PATH := $(TUNEYARD_CACHE)/bin:$(PATH)
 UV := $(or $(shell command -v uv),$(TUNEYARD_CACHE)/uv/bin/uv)
 RUN := $(UV) run --frozen --all-packages
 CLUSTER := python3 tests/cluster
+FAILURES := PYTHONPATH=tests:examples $(RUN) python -m planted.page
 ARGOCD := PYTHONPATH=tests:examples $(RUN) python tests/argocd/record.py
 HELM := helm --kubeconfig $(KUBECONFIG)
 
@@ -102,10 +103,11 @@ unit: setup ## Unit tests
 	$(RUN) pytest tests/unit -q
 
 .PHONY: generate
-generate: setup ## Write the generated files: CRDs, the chart's copy and RBAC rules, docs/api.md, docs/argocd
+generate: setup ## Write the generated files: CRDs, the chart's copy and RBAC rules, docs/api.md, docs/failures.md, docs/argocd
 	$(RUN) python crds/generate.py
 	$(RUN) python charts/generate.py
 	$(ARGOCD)
+	$(FAILURES)
 
 .PHONY: format
 format: setup ## Format the code

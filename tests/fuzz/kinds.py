@@ -24,6 +24,7 @@ from tuneyard_trainer.data.tokenize import tokenizer
 from tuneyard_trainer.data.tokenize.tokenizer_worker import write_tokenizer
 from tuneyard_trainer.exporters.adapter_config import read_adapter_config
 from tuneyard_trainer.runtime.context import StageContext
+from tuneyard_trainer.runtime.stage_runner import Outcome
 from tuneyard_trainer.stages import run_stage
 
 EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "finetune.yaml"
@@ -89,7 +90,7 @@ def tokenizer_in_process() -> Iterator[None]:
         module.run_worker = before
 
 
-def prepare(files: Mapping[str, bytes], rows: bytes = ROWS[0], **spec: Any) -> str:
+def outcome_of(files: Mapping[str, bytes], rows: bytes, **spec: Any) -> Outcome:
     """Runs the prepare stage on a model of these files, and on these rows."""
     store = MemoryStore()
     store.objects = {f"{URI}/{name}": data for name, data in files.items()} | {DATA: rows}
@@ -109,7 +110,12 @@ def prepare(files: Mapping[str, bytes], rows: bytes = ROWS[0], **spec: Any) -> s
     )
     with tempfile.TemporaryDirectory() as directory, tokenizer_in_process():
         context = StageContext(stage="prepare", name="fuzz", spec=given, store=store, work=Path(directory))
-        outcome = run_stage(context)
+        return run_stage(context)
+
+
+def prepare(files: Mapping[str, bytes], rows: bytes = ROWS[0], **spec: Any) -> str:
+    """The reason with which prepare ends, which is no crash."""
+    outcome = outcome_of(files, rows, **spec)
     if outcome.exit_code not in ENDS or outcome.reason == reasons.STAGE_CRASHED:
         raise AssertionError(f"{outcome.reason}: {outcome.message}")
     if outcome.exit_code == names.EXIT_BAD_INPUT and not (outcome.message and outcome.advice):

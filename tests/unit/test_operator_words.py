@@ -46,6 +46,7 @@ POD: Json = {
         ("/etc/tuneyard/auth/key holds no API key.", "Key api-key of Secret keys holds no API key."),
         ("No space left on device: /work/model/x", "No space left on device: the pod's scratch volume/model/x"),
         ("s3://models/model is not there", "s3://models/model is not there"),
+        ("Check AWS_ENDPOINT_URL in the credentials Secret.", "Check AWS_ENDPOINT_URL in Secret store."),
         ("s3://bucket/work is not there", "s3://bucket/work is not there"),
         ("see /etc/tuneyard/s3x", "see /etc/tuneyard/s3x"),
     ],

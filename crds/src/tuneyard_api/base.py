@@ -95,7 +95,7 @@ S3Uri = Annotated[
         matches(
             S3_BUCKET,
             "not a URI of an S3 bucket: write s3://bucket/path, with a bucket of 3 to 63 small letters, digits, dots "
-            "and hyphens",
+            "and hyphens. What is on a disk or on a model hub is uploaded first: tuneyard push",
             cel=True,
         ),
         # Not in CEL: what was stored before this rule could no longer be written.

@@ -12,10 +12,13 @@ from tuneyard_store.errors import ArtifactCorrupt, ObjectNotFound
 from tuneyard_store.store import Store
 
 CHUNK_BYTES: Final = 4 * 2**20
-PUBLISH_AGAIN: Final = "Do not serve it: publish the artifact again, and find out who changed it."
+PUBLISH_AGAIN: Final = (
+    "Do not serve it, and find out who changed it. To publish it again, delete the directory above it in the store and "
+    "set spec.rerun of its FineTuneJob to another value; what was uploaded by tuneyard push is uploaded again."
+)
 WHICH_DIGEST: Final = (
-    "If the digest in the spec was mistyped, write the one in status.artifacts of the FineTuneJob. Otherwise do not "
-    "serve it: publish the artifact again, and find out who changed it."
+    "If the digest in the spec was mistyped, write the one in status.artifacts of the FineTuneJob. Otherwise somebody "
+    "has changed it: do not serve it, find out who, and publish it again."
 )
 
 OnBytes = Callable[[int], None]

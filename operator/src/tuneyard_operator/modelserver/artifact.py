@@ -78,8 +78,8 @@ def _release_of_job(reference: FineTuneJobRef, job: Json | None) -> Release | Wa
         return Waiting(reasons.WAITING_FOR_FINE_TUNE_JOB, message)
     if failed_gates(status.get("evaluation", {})):
         message = (
-            f"the release of FineTuneJob {reference.name} did not pass its gates: its status.evaluation has values. "
-            "Tune it again, change its evaluation.gates, or serve an artifact of it by model.uri and model.digest"
+            f"the release of FineTuneJob {reference.name} did not pass its gates (see its status.evaluation). Tune "
+            "it again, change its evaluation.gates, or serve an artifact of it by model.uri and model.digest"
         )
         return Waiting(reasons.GATE_FAILED, message)
     return _artifact_of_job(reference, job)

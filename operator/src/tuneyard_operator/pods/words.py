@@ -17,9 +17,15 @@ PLACES: Final[Mapping[str, str]] = {
 }
 
 
+# How the store's errors name the Secret, which they do not know by name.
+OF_THE_STORE: Final = "the credentials Secret"
+
+
 def in_user_words(text: str, pod: Json) -> str:
     """The text with each path of a mounted Secret replaced by the Secret's name and key, and other paths by words."""
-    places = {**PLACES, **dict(_secrets(pod.get("spec", {})))}
+    secrets = dict(_secrets(pod.get("spec", {})))
+    text = text.replace(OF_THE_STORE, secrets.get(names.CREDENTIALS_DIR, OF_THE_STORE))
+    places = {**PLACES, **secrets}
     for path in sorted(places, key=len, reverse=True):
         # Not within another path or a URI: s3://models/model is the user's own.
         text = re.sub(rf"(?<![\w/:.-]){re.escape(path)}(?![\w-])", places[path], text)
