@@ -32,6 +32,7 @@ class Message:
 
 Messages = tuple[Message, ...]
 _UNTRAINED: Final = "untrained"
+_ALWAYS: Final = ("role", "content")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,13 @@ Example = Chat | Text | Preference
 # The first field of an example tells its kind.
 _KINDS: Final[dict[str, Callable[..., Example]]] = {"messages": Chat, "text": Text, "prompt": Preference}
 
+_FIELDS: Final = {kind: tuple(item.name for item in fields(kind)) for kind in (Chat, Text, Preference)}
+
 
 def to_json(example: Example) -> dict[str, Any]:
     """The example as an object of its fields; empty tools are left out."""
-    values = {item.name: getattr(example, item.name) for item in fields(example)}
-    return {name: _to_json(value) for name, value in values.items() if name != "tools" or value}
+    values = ((name, getattr(example, name)) for name in _FIELDS[type(example)])
+    return {name: _to_json(value) for name, value in values if name != "tools" or value}
 
 
 def _to_json(value: Any) -> Any:
@@ -82,7 +85,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _message_to_json(message: Message) -> dict[str, Any]:
-    return message.to_json() | ({} if message.trained else {_UNTRAINED: True})
+    return message.to_json() if message.trained else message.to_json() | {_UNTRAINED: True}
 
 
 def from_json(given: Mapping[str, Any]) -> Example:
@@ -98,7 +101,9 @@ def _from_json(name: str, value: Any) -> Any:
 
 
 def _message_from_json(given: Mapping[str, Any]) -> Message:
-    extra = {name: value for name, value in given.items() if name not in ("role", "content", _UNTRAINED)}
+    if len(given) == len(_ALWAYS):
+        return Message(given["role"], given["content"])
+    extra = {name: value for name, value in given.items() if name not in (*_ALWAYS, _UNTRAINED)}
     return Message(given["role"], given["content"], extra, trained=_UNTRAINED not in given)
 
 

@@ -107,8 +107,8 @@ class _Column:
         self._path = path
         self._path.write_bytes(_header(0))
 
-    def add(self, values: Sequence[int]) -> None:
-        self._pending.extend(values)
+    def add(self, values: list[int]) -> None:
+        self._pending.fromlist(values)
         self.offsets.append(self.offsets[-1] + len(values))
         if len(self._pending) >= PENDING:
             self._flush()

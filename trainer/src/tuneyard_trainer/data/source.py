@@ -133,8 +133,8 @@ class _SourceRows:
         seen.rows += 1
         if unread:
             self._findings.unread.update(set(unread))
-        if notes := fields.all_notes():
-            self._findings.notes.update(notes)
+        if fields.notes:
+            self._findings.notes.update(fields.notes)
         if isinstance(example, Chat) and (context := sum(not message.trained for message in example.messages)):
             self._findings.notes[UNTRAINED] += context
 

@@ -79,8 +79,8 @@ def _question(example: Example) -> int:
     return int.from_bytes(content_key(Chat(example.messages[:-1], example.tools))[:8], "big")
 
 
-def spool(rows: Iterable[SourceRow], path: Path, *, with_words: bool = True) -> Spooled:
-    """Writes the rows to `path`, and beside it their words, unless no step compares rows by them."""
+def spool(rows: Iterable[SourceRow], path: Path, *, with_words: bool = True, with_questions: bool = True) -> Spooled:
+    """Writes the rows to `path`, and beside it their words, unless no step compares rows by them; so for questions."""
     keys: list[Key] = []
     own = 0
     offsets, questions, validation, position = array("Q"), array("Q"), set(), 0
@@ -92,7 +92,7 @@ def spool(rows: Iterable[SourceRow], path: Path, *, with_words: bool = True) -> 
                 validation.add(row.key)
             offsets.append(position)
             position += stream.write(json.dumps([to_json(row.example), row.where, row.split]).encode() + b"\n")
-            questions.append(_question(row.example))
+            questions.append(_question(row.example) if with_questions else 0)
             if with_words:
                 writer.add(*question_and_answer(row.example))
         words = writer.finish()

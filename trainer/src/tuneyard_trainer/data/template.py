@@ -55,7 +55,9 @@ class ChatTemplate:
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = TODAY.strftime
-        return environment.from_string(self.source)
+        template = environment.from_string(self.source)
+        template.globals = dict(template.globals)  # Jinja's own chain of mappings is copied slowly for each chat
+        return template
 
     def render(
         self,
@@ -71,7 +73,6 @@ class ChatTemplate:
                 much time or memory.
         """
         chat = [_fields(message) for message in messages]
-        said = sum(len(str(value)) for message in chat for value in message.values())
         try:
             with self.bounded():
                 text: str = self._template.render(
@@ -84,7 +85,7 @@ class ChatTemplate:
                 text.encode()
         except Exception as error:  # it runs a user's code, which may raise anything
             raise TemplateError(_explained(error)) from error
-        if len(text) > RENDER_CHARACTERS + RENDER_TIMES * said:
+        if len(text) > RENDER_CHARACTERS and len(text) > RENDER_CHARACTERS + RENDER_TIMES * _said(chat):
             raise TemplateError(f"it renders {len(text)} characters, far more than the messages have")
         return text
 
@@ -113,6 +114,11 @@ def _fields(message: Message) -> dict[str, Any]:
     fields = {name: value for name, value in message.to_json().items() if value is not None}
     reasoning = next((fields[name] for name in REASONING_FIELDS if name in fields), None)
     return fields if reasoning is None else {"thinking": reasoning} | fields | {"reasoning_content": reasoning}
+
+
+def _said(chat: list[dict[str, Any]]) -> int:
+    """The characters of the messages."""
+    return sum(len(str(value)) for message in chat for value in message.values())
 
 
 def _explained(error: Exception) -> str:

@@ -223,7 +223,8 @@ def clean(context: StageContext, cleaning: CleaningContext, reading: Reading) ->
 
     cleaned = apply_steps(ROW_STEPS, followed(stoppable(rows, context)), cleaning)
     with_words = cleaning.settings.near_duplicates > 0 or cleaning.settings.leakage == "drop"
-    spooled = spool(cleaned, directory / SPOOL_FILE, with_words=with_words)
+    with_questions = cleaning.settings.conflicting_answers != "keep"
+    spooled = spool(cleaned, directory / SPOOL_FILE, with_words=with_words, with_questions=with_questions)
     apply_set_steps(SET_STEPS, spooled, cleaning)
     spooled.validation = held_out_keys(context, spooled)
     apply_set_steps(SPLIT_STEPS, spooled, cleaning)

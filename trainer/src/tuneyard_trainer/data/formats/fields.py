@@ -32,25 +32,36 @@ class Fields(Mapping[str, Any]):
     Args:
         label: begins the messages about a field, as in "message 2: ".
         path: begins the names of unread fields, as in "messages[].".
+        notes: those of the row that these fields are within.
     """
 
     __slots__ = ("_children", "_values", "asked", "label", "notes", "path", "rules")
 
     def __init__(
-        self, values: Mapping[str, Any], rules: FieldRules | None = None, label: str = "", path: str = ""
+        self,
+        values: Mapping[str, Any],
+        rules: FieldRules | None = None,
+        label: str = "",
+        path: str = "",
+        notes: Counter[str] | None = None,
     ) -> None:
         self.rules = rules or FieldRules()
         ignore = self.rules.ignore
         self._values = {name: value for name, value in values.items() if value is not None and name not in ignore}
         self._children: list[Fields] = []
         self.asked: set[str] = set()
-        self.notes: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter() if notes is None else notes
+        """On these fields and on those within them."""
         self.label = label
         self.path = path
 
     def __getitem__(self, name: str) -> Any:
         self.asked.add(name)
         return self._values[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.asked.add(name)
+        return self._values.get(name, default)
 
     def __contains__(self, name: object) -> bool:
         return name in self._values
@@ -63,9 +74,16 @@ class Fields(Mapping[str, Any]):
 
     def first(self, names: Sequence[str]) -> str | None:
         """The first of these fields that has a value; where none has one, the first that is empty."""
-        there = [name for name in names if name in self._values]
-        self.asked.update(name for name in names if name not in there)
-        return next((name for name in there if not is_empty(self._values[name])), next(iter(there), None))
+        full = empty = None
+        for name in names:
+            value = self._values.get(name)
+            if value is None:
+                self.asked.add(name)
+            elif full is None and not is_empty(value):
+                full = name
+            elif empty is None:
+                empty = name
+        return full or empty
 
     def text(self, name: str) -> str:
         """A field that must hold text; the empty string where it is absent.
@@ -120,7 +138,7 @@ class Fields(Mapping[str, Any]):
         """
         if not isinstance(values, dict):
             self.refuse(f"{label} is not an object", "Write an object with named fields: {...}")
-        child = Fields(values, self.rules, f"{self.label}{label}: ", f"{self.path}{path}.")
+        child = Fields(values, self.rules, f"{self.label}{label}: ", f"{self.path}{path}.", self.notes)
         self._children.append(child)
         return child
 
@@ -145,10 +163,6 @@ class Fields(Mapping[str, Any]):
             yield self.path + shown(name)
         for child in self._children:
             yield from child.unread()
-
-    def all_notes(self) -> Counter[str]:
-        """The notes on these fields and on those within them."""
-        return sum((child.all_notes() for child in self._children), self.notes)
 
 
 def is_empty(value: Any) -> bool:
