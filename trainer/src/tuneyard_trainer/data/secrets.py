@@ -82,8 +82,11 @@ LONG_GUESSED: Final = frozenset({"bearer-token", "assigned-key"})
 LONG: Final = re.compile(r"[A-Za-z0-9+/_.~-]{16,}")
 DIGIT: Final = re.compile(r"\d")
 _VALUES: Final = ("value", "url", "bearer", "key", "password")
-_HINTS: Final = tuple((hint, name) for name, kind in KINDS.items() for hint in kind.hints)
+# What several hints have in common. A text without it needs no look for them; without anything but ASCII, none for the
+# Korean ones.
+_MARKS: Final = ("_", "gl", "key", "-", ".", ":", "")
 TWILIO: Final = re.compile("SK[0-9a-f]{8}|AC[0-9a-f]{8}")
+TWILIO_BEGINS: Final = ("SK", "AC")
 EXAMPLES: Final = re.compile(
     r"(?i)example|placeholder|your[_-]?|changeme|change[_-]me|dummy|sample|redacted|xxxx|\*{3}|\.\.\.|<|\$\{|\$\(|%\("
 )
@@ -104,12 +107,24 @@ def may_have_secrets(text: str) -> bool:
 def _hinted(text: str) -> frozenset[str]:
     """The kinds of secrets that may be in a text."""
     small = text.lower()
-    kinds = frozenset([name for hint, name in _HINTS if hint in small])
-    if TWILIO.search(text):
+    marked = [hints for mark, hints in _hints(is_ascii=small.isascii()).items() if mark in small]
+    kinds = frozenset([name for hints in marked for hint, name in hints if hint in small])
+    if any(begin in text for begin in TWILIO_BEGINS) and TWILIO.search(text):
         kinds |= {"twilio-key"}
-    if kinds <= LONG_GUESSED and not any(map(DIGIT.search, LONG.findall(text))):
+    if kinds and kinds <= LONG_GUESSED and not any(map(DIGIT.search, LONG.findall(text))):
         return frozenset()
     return kinds
+
+
+@cache
+def _hints(*, is_ascii: bool) -> dict[str, list[tuple[str, str]]]:
+    """Each hint that may be in such a text, with its kind, by the mark that it has."""
+    found: dict[str, list[tuple[str, str]]] = {mark: [] for mark in _MARKS}
+    for name, kind in KINDS.items():
+        for hint in kind.hints:
+            if hint.isascii() or not is_ascii:
+                found[next(mark for mark in _MARKS if mark in hint)].append((hint, name))
+    return found
 
 
 @cache

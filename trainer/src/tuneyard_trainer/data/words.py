@@ -26,6 +26,15 @@ SEED: Final = 1
 BATCH_WORDS: Final = 2**18
 FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 
+# What stands between the words of ASCII; a table is three times as fast as the expression.
+_BETWEEN: Final = {number: " " for number in range(128) if WORD.match(chr(number)) is None}
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in order and in small letters."""
+    folded = text.casefold()
+    return folded.translate(_BETWEEN).split() if folded.isascii() else WORD.findall(folded)
+
 
 @lru_cache(2**16)
 def word_hash(word: str) -> int:
@@ -47,10 +56,10 @@ class WordWriter:
 
     def add(self, question: str, answer: str) -> None:
         """The next row."""
-        self._batch.extend(map(word_hash, WORD.findall(question.casefold())))
+        self._batch.fromlist([*map(word_hash, words_of(question))])
         before = self._ends[-self._batch_rows - 1]
         self._answers.append(before + len(self._batch))
-        self._batch.extend(map(word_hash, WORD.findall(answer.casefold())))
+        self._batch.fromlist([*map(word_hash, words_of(answer))])
         self._ends.append(before + len(self._batch))
         self._batch_rows += 1
         if len(self._batch) >= BATCH_WORDS:
