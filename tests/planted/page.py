@@ -17,6 +17,7 @@ from planted.servers import SERVERS
 from planted.stages import FAILS, WAITS
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "failures.md"
+HASH: Final = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{8}\b(-\d+)?")  # of stages and revisions, and the numbers of pods
 SHOWN: Final = 300  # characters of a message
 ALL: Final = (*REFUSED, *INPUTS, *WAITS, *FAILS, *SERVERS)
 
@@ -27,13 +28,14 @@ HEAD: Final = """# Failures and remedies
 What `kubectl apply` answers, or what `kubectl describe` shows under Status (the column REASON, and the message of a
 condition), with its cause and what to do. `kubectl tuneyard status NAME` shows the same message with less around it.
 All reasons are in [conditions.md](conditions.md). After a correction of a FineTuneJob's spec, apply it again; after one
-of a Secret, the store or the data: `kubectl tuneyard retry NAME`. Finished stages are reused.
+of a Secret, the store or the data: `kubectl tuneyard retry NAME`. Finished stages are reused. Some of what is refused
+the API server says in its own words, beside the same field.
 """
 
 
 def cell(text: str) -> str:
     """The text in a cell of a table, as code."""
-    words = re.sub(r"[0-9a-f]{64}", "…", " ".join(text.split())).replace("|", "\\|").replace("`", "'")
+    words = HASH.sub("…", " ".join(text.split())).replace("|", "\\|").replace("`", "'")
     return f"`{words if len(words) <= SHOWN else words[:SHOWN].rpartition(' ')[0] + ' …'}`"
 
 

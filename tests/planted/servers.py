@@ -223,8 +223,8 @@ SERVERS: Final = (
         "the artifact was deleted",
         lambda: _fetched(lambda store: store.objects.clear()),
         (MODEL, "Correct spec.model.uri", "spec.rerun"),
-        "Correct the URI; or delete what is left of the directory above it, and set `rerun` of the FineTuneJob to "
-        "another value.",
+        "Correct the URI. If it was deleted, delete what is left of the directory `export` of its run, and set `rerun` "
+        "of the FineTuneJob to another value.",
     ),
     _server(
         "the digest is that of another artifact",
@@ -236,7 +236,7 @@ SERVERS: Final = (
         "a file of the artifact was changed",
         lambda: _fetched(lambda store: store.objects.update({f"{MODEL}/config.json": b"{}"})),
         (f"{MODEL}/config.json", "To publish it again", "spec.rerun"),
-        "Find out who changed it. Delete the directory above it in the store, and set `rerun` of the FineTuneJob to "
+        "Find out who changed it. Delete the directory `export` of its run, and set `rerun` of the FineTuneJob to "
         "another value.",
     ),
     _server(

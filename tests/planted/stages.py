@@ -308,7 +308,7 @@ FAILS: Final = (
     _fails(
         "the pod was killed at its memory limit",
         _killed,
-        ("spec.resources.limits.memory", "batch size"),
+        ("spec.resources.limits.memory", "training.microBatchSize"),
         "Raise `resources.limits.memory`.",
     ),
     _fails(

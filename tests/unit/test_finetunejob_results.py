@@ -165,3 +165,23 @@ def test_answers_that_are_left_out_are_an_event(trained: int, warned: bool) -> N
     assert [item.message.startswith("7 of 9 answers trained (left out: 2 notShown); see s3://") for item in events] == (
         [True] if warned else []
     )
+
+
+def test_deleted_export_is_made_again_by_a_rerun() -> None:
+    """What the messages about a damaged artifact advise: its directory is deleted, and spec.rerun changes."""
+    cluster = FineTuning()
+    for _ in range(20):
+        cluster.step()
+        cluster.controllers_run()
+    assert cluster.status["phase"] == "Succeeded"
+    cluster.store.discard(cluster.digests()["export"])
+    cluster.change(rerun="again").step()
+    states: dict[str, set[str]] = {}
+    for _ in range(20):
+        cluster.step()
+        for stage in cluster.status["stages"]:
+            states.setdefault(stage["name"], set()).add(stage["state"])
+        cluster.controllers_run()
+    assert cluster.status["phase"] == "Succeeded"
+    assert "Adopted" in states["train"] and "Running" not in states["train"]
+    assert "Adopted" not in states["export"] and "Succeeded" in states["export"]

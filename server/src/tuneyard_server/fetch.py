@@ -25,7 +25,8 @@ LOG_SECONDS: Final = 2.0
 SAME_VOCABULARY: Final = "Take a draft model of the same family, with the same tokenizer."
 WHERE_ADVICE: Final = (
     "Correct spec.model.uri: status.artifacts of the FineTuneJob has the URIs of what it has published. If it was "
-    "deleted, set spec.rerun of the FineTuneJob to another value, or upload it again with tuneyard push."
+    "deleted, delete what is left of the directory export of its run and set spec.rerun of the FineTuneJob to another "
+    "value, or upload it again with tuneyard push."
 )
 DISK_ADVICE: Final = (
     "Use nodes with more disk, or raise limits.ephemeral-storage in spec.resources and spec.containers.fetch where it "

@@ -13,8 +13,8 @@ from tuneyard_store.store import Store
 
 CHUNK_BYTES: Final = 4 * 2**20
 PUBLISH_AGAIN: Final = (
-    "Do not serve it, and find out who changed it. To publish it again, delete the directory above it in the store and "
-    "set spec.rerun of its FineTuneJob to another value; what was uploaded by tuneyard push is uploaded again."
+    "Do not serve it, and find out who changed it. To publish it again, delete the directory export of its run in the "
+    "store and set spec.rerun of its FineTuneJob to another value; what tuneyard push has uploaded is uploaded again."
 )
 WHICH_DIGEST: Final = (
     "If the digest in the spec was mistyped, write the one in status.artifacts of the FineTuneJob. Otherwise somebody "
