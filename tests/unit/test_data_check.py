@@ -104,7 +104,9 @@ def test_rows_that_are_too_long(model: Path, capsys: pytest.CaptureFixture[str])
     code, output = checked(capsys, "x.jsonl", "--model", "model", "--max-length", "16")
     assert code == 65
     assert "tooLong 120 x.jsonl, line 1" in output
-    assert "TooFewRows" in output
+    assert (
+        "TooFewRows: 0 rows are left of 120 (dropped: 120 tooLong); dataset.clean.minRows is 100. Most were" in output
+    )
 
 
 def test_a_file_that_breaks_off(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +116,26 @@ def test_a_file_that_breaks_off(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 65
     assert "A job would fail. InvalidJSON: x.json, line 1, column" in output
     assert report()["rowsIn"] == 99
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        (
+            "own.jsonl",
+            ["InvalidRow: 120 rows such as own.jsonl, line 1: the fields ask, reply", "map your fields in columns"],
+        ),
+        ("one.jsonl", ["TooFewRows: 1 rows are left of 1 (dropped: none); dataset.clean.minRows is 100"]),
+    ],
+)
+def test_too_few_rows_are_left(name: str, verdict: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The job's own limits say why, not those with which all rows were looked at."""
+    Path("own.jsonl").write_bytes(lines(*({"ask": f"Ask {n}?", "reply": f"Reply {n}."} for n in range(120))))
+    Path("one.jsonl").write_bytes(lines(ROWS[0]))
+    code, output = checked(capsys, name)
+    assert code == 65
+    for words in verdict:
+        assert words in output, output
 
 
 def test_half_a_character_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,7 +133,10 @@ def check_data(check: Check, progress: Progress, stopping: threading.Event) -> C
         document = report.document(context.name, digest, reading_document(reading.findings, reading.bad))
         write_report(check.output, document)
         move_dropped(work, check.output)
-    return Checked(document, problems or judge(check.spec, report, reading, tokenized=tokenizer is not None))
+    judged = judge(check.spec, report, reading, tokenized=tokenizer is not None)
+    # Where too few rows are left, the job's own limits say why.
+    told = judged if all(problem.reason == reasons.TOO_FEW_ROWS for problem in problems) else []
+    return Checked(document, told or problems)
 
 
 def local_spec(check: Check) -> FineTuneJobSpec:
