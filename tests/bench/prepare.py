@@ -6,13 +6,21 @@ measured; the first run of a process, which imports everything, is told apart.
 
 import argparse
 import json
+import random
 import statistics
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 DATA: Final = ROOT / "examples/data/kubernetes-fields.jsonl"
+# No step but reading, exact duplicates, rendering and tokens.
+BARE: Final = {
+    **dict.fromkeys(("conflictingAnswers", "controlCharacters", "encoding", "leakage", "pii"), "keep"),
+    **dict.fromkeys(("placeholders", "refusals", "secrets"), "keep"),
+    "nearDuplicates": 0,
+}
 
 # Runs in the environment of a checkout, which may be older than this file.
 PROGRAM: Final = """
@@ -55,6 +63,24 @@ print(json.dumps(seconds))
 """
 
 
+def write_chats(to: Path, count: int) -> None:
+    """Chats of 1.1 KB in the words of the demo's answers, of which one in 20 repeats an earlier one."""
+    chance = random.Random(7)  # noqa: S311
+    words = [word for line in DATA.read_text().splitlines() for word in json.loads(line)["answer"].split()]
+
+    def say(number: int) -> str:
+        begin = chance.randrange(len(words) - number)
+        return " ".join(words[begin : begin + number])
+
+    lines: list[str] = []
+    for number in range(count):
+        question, answer = f"{number}: {say(39)}", say(chance.randint(45, 136))
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        repeats = bool(lines) and chance.random() < 1 / 20
+        lines.append(chance.choice(lines) if repeats else json.dumps({"messages": turns}) + "\n")
+    to.write_text("".join(lines))
+
+
 def measure(checkout: Path, arguments: argparse.Namespace) -> list[float]:
     """CPU seconds of each run; the first one imports."""
     given = [str(checkout), str(arguments.model), str(arguments.data), str(arguments.times), arguments.clean]
@@ -69,12 +95,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--chats", type=int, default=0, help="instead of data: so many chats of 1.1 KB")
     parser.add_argument("--clean", default="{}", help="dataset.clean, as JSON")
+    parser.add_argument(
+        "--bare",
+        action="store_const",
+        dest="clean",
+        const=json.dumps(BARE),
+        help="reading, exact duplicates, rendering and tokens alone",
+    )
     parser.add_argument("--max-length", type=int, default=192, help="training.maxLength, in tokens")
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--against", type=Path, action="append", default=[])
     arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.chats:
+            arguments.data = Path(folder) / "chats.jsonl"
+            write_chats(arguments.data, arguments.chats)
+        compare(arguments)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Measures all checkouts in turn."""
     checkouts = [ROOT, *(path.absolute() for path in arguments.against)]
     found: dict[Path, list[float]] = {checkout: [] for checkout in checkouts}
     for number in range(arguments.rounds):

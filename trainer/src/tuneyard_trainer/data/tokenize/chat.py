@@ -1,17 +1,19 @@
 """Chats to tokens: the assistant's messages are trained with their end-of-turn tokens, everything else is ignored."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import TemplateError
 
 from tuneyard_api import reasons
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS
 from tuneyard_trainer.data.examples import Chat, RowError
-from tuneyard_trainer.data.tokenize.byte_tokens import Encoded
 from tuneyard_trainer.data.tokenize.marks import locate
 from tuneyard_trainer.data.tokenize.tokens import Answer, TokenizeContext, Tokens
 from tuneyard_trainer.data.tokenize.turns import NOT_SHOWN, Turn
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 
 class Rendered(NamedTuple):
@@ -45,7 +47,7 @@ def render(chat: Chat, context: TokenizeContext) -> Rendered:
     return Rendered(places.text, [context.turns.find(places, messages, item) for item in answers])
 
 
-def label(rendered: Rendered, encodings: Sequence[Encoded], context: TokenizeContext) -> Tokens:
+def label(rendered: Rendered, encodings: "Sequence[Encoding]", context: TokenizeContext) -> Tokens:
     """The tokens of a chat, and a label for each."""
     (encoding,) = encodings
     row = _Row(encoding, encoding.ids)
@@ -59,7 +61,7 @@ def label(rendered: Rendered, encodings: Sequence[Encoded], context: TokenizeCon
 class _Row(NamedTuple):
     """The tokens of a chat."""
 
-    encoding: Encoded
+    encoding: "Encoding"
     ids: list[int]
 
     def place(self, token: int) -> tuple[int, int]:

@@ -1,12 +1,14 @@
 """Plain text to tokens: all of them are trained, and the token that ends a text with them."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tuneyard_trainer.data.columns import INPUT_IDS, LABELS
 from tuneyard_trainer.data.examples import Text
-from tuneyard_trainer.data.tokenize.byte_tokens import Encoded
 from tuneyard_trainer.data.tokenize.tokens import TokenizeContext, Tokens
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 
 class Rendered(NamedTuple):
@@ -21,6 +23,6 @@ def render(text: Text, context: TokenizeContext) -> Rendered:
     return Rendered((f"{tokenizer.text_start}{text.text}{tokenizer.special_tokens.get('eos_token', '')}",))
 
 
-def label(rendered: Rendered, encodings: Sequence[Encoded], context: TokenizeContext) -> Tokens:
+def label(rendered: Rendered, encodings: "Sequence[Encoding]", context: TokenizeContext) -> Tokens:
     (encoding,) = encodings
     return Tokens({INPUT_IDS: encoding.ids, LABELS: list(encoding.ids)})

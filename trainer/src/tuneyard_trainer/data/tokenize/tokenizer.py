@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import TokenizerOutcome, TokenizerRequest
-from tuneyard_trainer.data.tokenize.byte_tokens import Encoded, TokenBytes, place_tokens
 from tuneyard_trainer.data.tokenize.plain import GENERIC_CLASSES, is_plain
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, blamed_on
@@ -20,7 +19,7 @@ from tuneyard_trainer.runtime.userfiles import read_object, read_text
 from tuneyard_trainer.runtime.worker import Program, run_worker
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 TOKENIZER_FILE: Final = "tokenizer.json"
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"
@@ -153,34 +152,14 @@ class ModelTokenizer:
         found = sorted(self._tokenizer.get_added_tokens_decoder().items())
         return {str(number): {flag: getattr(token, flag) for flag in FLAGS} for number, token in found}
 
-    @cached_property
-    def _token_bytes(self) -> TokenBytes | None:
-        """None for a tokenizer whose tokens are not bytes."""
-        # Here, so that importing this module stays cheap.
-        from tokenizers.decoders import ByteLevel  # noqa: PLC0415
-
-        return TokenBytes(self._tokenizer) if isinstance(self._tokenizer.decoder, ByteLevel) else None
-
-    def encode(self, texts: Sequence[str]) -> Sequence[Encoded]:
+    def encode(self, texts: Sequence[str]) -> "list[Encoding]":
         """The tokens of rendered texts, special tokens included where a text has them.
 
         Raises:
             BadInput: the tokenizer fails, for example because it has no token for a character and no unknown token.
         """
         with blamed_on(f"{self.name} cannot tokenize a row", reasons.INVALID_MODEL, SAVE_TOKENIZER):
-            if self._token_bytes is None:
-                return self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-            return self._encode_bytes(list(texts), self._token_bytes)
-
-    def _encode_bytes(self, texts: list[str], token_bytes: TokenBytes) -> Sequence[Encoded]:
-        """The same without the library's places, but for the texts that it changes before they become tokens."""
-        ids = [found.ids for found in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        placed = [place_tokens(*pair, token_bytes) for pair in zip(texts, ids, strict=True)]
-        changed = [text for text, tokens in zip(texts, placed, strict=True) if tokens is None]
-        if 2 * len(changed) > len(texts):
-            self._token_bytes = None  # this tokenizer changes most texts, for example by a space before them
-        others = iter(self._tokenizer.encode_batch(changed, add_special_tokens=False))
-        return [next(others) if tokens is None else tokens for tokens in placed]
+            return list(self._tokenizer.encode_batch(list(texts), add_special_tokens=False))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special tokens left out."""
