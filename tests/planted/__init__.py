@@ -35,7 +35,7 @@ class Planted(NamedTuple):
     remedy: str
     """What to do, in Markdown."""
     mended: Callable[[], Seen] | None = None
-    """The same after the remedy, which must be FINE."""
+    """After the remedy, which must be FINE; None where the remedy is not in the spec, Secret, model or data."""
 
 
 @cache

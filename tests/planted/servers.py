@@ -4,7 +4,6 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
@@ -40,14 +39,6 @@ def described(cluster: Serving) -> Seen:
         return FINE
     degraded = condition(cluster.server, "Degraded").get("message", "")
     return Seen(reason(cluster), degraded or message(cluster, "Progressing"))
-
-
-@cache
-def _serving() -> Seen:
-    """Nothing is wrong."""
-    cluster = Serving()
-    work(cluster, 30)
-    return described(cluster)
 
 
 def _follows(*, job: dict[str, Any] | None, format: str = "recommended") -> Seen:  # noqa: A002 - the field's name
@@ -188,7 +179,7 @@ def _killed() -> Seen:
 
 
 def _server(cause: str, show: Callable[[], Seen], names: tuple[str, ...], remedy: str) -> Planted:
-    return Planted("ModelServer", cause, show, names, remedy, _serving)
+    return Planted("ModelServer", cause, show, names, remedy)
 
 
 FAILED: Final = {"conditions": [{"type": "Failed", "status": "True", "reason": "TooFewRows"}], "phase": "Failed"}

@@ -3,7 +3,6 @@
 import json
 import tempfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,14 +64,6 @@ def _unscheduled(causes: str) -> Callable[[], Seen]:
         return described(cluster)
 
     return show
-
-
-@cache
-def _scheduled() -> Seen:
-    """Nothing keeps the pod of training from running."""
-    cluster = FineTuning().at("train").run("train")
-    cluster.step()
-    return Seen(cluster.status.get("reason", ""), cluster.stage("train").get("message", ""))
 
 
 def _image() -> Seen:
@@ -184,108 +175,103 @@ def _rejected() -> Seen:
     return described(cluster)
 
 
-def _waits(cause: str, show: Callable[[], Seen], names: tuple[str, ...], remedy: str) -> Planted:
-    """A pod that does not start: it does when its cause is gone."""
-    return Planted("FineTuneJob", cause, show, names, remedy, _scheduled)
-
-
-def _fails(cause: str, show: Callable[[], Seen], names: tuple[str, ...], remedy: str) -> Planted:
+def _job(cause: str, show: Callable[[], Seen], names: tuple[str, ...], remedy: str) -> Planted:
     return Planted("FineTuneJob", cause, show, names, remedy)
 
 
 WAITS: Final = (
-    _waits(
+    _job(
         "a ResourceQuota is used up",
         _denied("exceeded quota: team, requested: limits.cpu=4, used: limits.cpu=8, limited: limits.cpu=8"),
         ("ResourceQuota team", "Raise"),
         "Raise the quota, or free what others use; the pod is tried again by itself.",
     ),
-    _waits(
+    _job(
         "a ResourceQuota wants limits",
         _denied("failed quota: team: must specify limits.cpu for: stage"),
         ("ResourceQuota team", "limits.cpu", "spec.resources"),
         "Set what the message names in `resources.limits`.",
     ),
-    _waits(
+    _job(
         "a LimitRange forbids the limits",
         _denied("maximum memory usage per Container is 4Gi, but limit is 16Gi"),
         ("spec.resources", "LimitRange", "4Gi"),
         "Lower `resources.limits`, or have the LimitRange changed.",
     ),
-    _waits(
+    _job(
         "a webhook of the cluster refuses the pods",
         _denied('admission webhook "pods.policy.example" denied the request: the label team is missing'),
         ("pods.policy.example", "the label team is missing"),
         "Do what it says, for example with `pod.labels`, or ask who runs it.",
     ),
-    _waits(
+    _job(
         "the PriorityClass does not exist",
         _denied("no PriorityClass with name urgent was found"),
         ("Create the PriorityClass with name urgent", "name another one in the spec"),
         "Create it, or correct `priorityClassName`.",
     ),
-    _waits(
+    _job(
         "the service account does not exist",
         _denied('error looking up service account team/trainer: serviceaccount "trainer" not found'),
         ('Create the serviceaccount "trainer"', "name another one in the spec"),
         "Create it, or correct `pod.serviceAccountName`.",
     ),
-    _waits(
+    _job(
         "no node has such a GPU, or none is free",
         _unscheduled("3 Insufficient nvidia.com/gpu"),
         ("nvidia.com/gpu", "kubectl describe nodes", "spec.resources.gpuResourceName"),
         "Free a GPU or add a node; where no node lists the resource, install the device plugin or correct "
         "`resources.gpuResourceName`.",
     ),
-    _waits(
+    _job(
         "the nodes with GPUs have a taint",
         _unscheduled("2 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint {gpu: only}"),
         ("key gpu", "spec.resources.tolerations"),
         "Add `{key: gpu, operator: Exists}` to `resources.tolerations`.",
     ),
-    _waits(
+    _job(
         "no node has the label",
         _unscheduled("3 node(s) didn't match Pod's node affinity/selector"),
         ("spec.resources.nodeSelector", "kubectl get nodes --show-labels"),
         "Correct `resources.nodeSelector`, or label a node.",
     ),
-    _waits(
+    _job(
         "no node has so much memory",
         _unscheduled("3 Insufficient memory"),
         ("Lower memory in spec.resources", "add a node"),
         "Lower `resources.requests.memory`, or add a node ([sizing.md](sizing.md)).",
     ),
-    _waits(
+    _job(
         "the image cannot be pulled",
         _image,
         ("registry.example/trainer:1", "values images", "imagePullSecrets"),
         "Correct `images` in the chart's values, or give it `imagePullSecrets`, and create that Secret here.",
     ),
-    _waits(
+    _job(
         "the operator has no image for the backend",
         _no_image,
         ("images.axolotl", "chart's values"),
         "Set the image in the chart's values and upgrade the release.",
     ),
-    _waits(
+    _job(
         "the queue does not exist, or has no quota left",
         _queue,
         ("kubectl describe localqueue gpus", "spec.queueName", "create it"),
         "Create the LocalQueue, correct `queueName`, or wait for quota.",
     ),
-    _waits(
+    _job(
         "the job is suspended",
         _suspended,
         ("Set spec.suspend to false",),
         "`kubectl tuneyard resume NAME`.",
     ),
-    _waits(
+    _job(
         "the spec was changed under `onSpecChange: Replace`, and pods of the earlier run have not ended",
         _superseded,
         ("waits for the pods of an earlier run to end",),
         "Wait: they write a checkpoint first.",
     ),
-    _waits(
+    _job(
         "the node of training is gone",
         _node_lost,
         ("PodGC: node no longer exists", "The next pod starts"),
@@ -293,43 +279,43 @@ WAITS: Final = (
     ),
 )
 FAILS: Final = (
-    _fails(
+    _job(
         "the API server takes no Job with this spec",
         _rejected,
         ("nodeSelector", "Change the spec and apply it again"),
         "Correct the field that the message names.",
     ),
-    _fails(
+    _job(
         "the training needs more memory than the GPU has, at every step of saving some",
         _every_rung,
         ("This was tried in vain", "training.maxLength", "training.method: qlora", "GPUs with more memory"),
         "Do one of what the message names ([sizing.md](sizing.md)).",
     ),
-    _fails(
+    _job(
         "the pod was killed at its memory limit",
         _killed,
         ("spec.resources.limits.memory", "training.microBatchSize"),
         "Raise `resources.limits.memory`.",
     ),
-    _fails(
+    _job(
         "the training diverged",
         _diverged,
         ("step 7", "training.learningRate"),
         "Lower `training.learningRate`.",
     ),
-    _fails(
+    _job(
         "the disk of the node is full",
         _disk,
         ("The disk of the pod is full", "resources.limits.ephemeral-storage", "docs/sizing.md"),
         "Use nodes with more disk.",
     ),
-    _fails(
+    _job(
         "the pod used more disk than its limit",
         lambda: _failed_pod("Evicted", "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi."),
         ("spec.resources.limits.ephemeral-storage", "1Gi"),
         "Raise `resources.limits.ephemeral-storage`.",
     ),
-    _fails(
+    _job(
         "a gate failed",
         _gate,
         ("perplexity of tuned", "evaluation.gates", "evaluation.onGateFailure: Warn"),
