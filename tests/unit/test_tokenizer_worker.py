@@ -128,6 +128,11 @@ def test_marks_are_one_token(tmp_path: Path) -> None:
         ),
         (
             "tokenizer.json",
+            '{"model": {"vocab": {".": 2147483648}, "merges": []}, "added_tokens": [{"content": ".", "id": 0}]}',
+            r"tokenizer\.json gives the token '\.' the id 2147483648",
+        ),
+        (
+            "tokenizer.json",
             '{"model": {"vocab": {}, "merges": []}, "added_tokens": [{"content": "b", "id": 100000000}]}',
             r"tokenizer\.json gives the token 'b' the id 100000000",
         ),

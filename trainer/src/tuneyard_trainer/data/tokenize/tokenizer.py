@@ -105,10 +105,13 @@ def check_ids(text: str, name: str) -> None:
         return
     try:
         document = json.loads(text)
-        ids = {**document["model"]["vocab"], **{token["content"]: token["id"] for token in document["added_tokens"]}}
-    except (KeyError, TypeError, ValueError):
-        return  # the library says what is wrong with it
-    for token, number in ids.items():
+        ids = [
+            *document["model"]["vocab"].items(),
+            *((each["content"], each["id"]) for each in document["added_tokens"]),
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return  # a list of pieces has no ids; of another file the library says what is wrong
+    for token, number in ids:
         if isinstance(number, int) and number >= MOST_TOKENS:
             wrong = f"{name} gives the token {token!r} the id {number}, and no model has so many tokens"
             raise BadInput(reasons.INVALID_MODEL, wrong, SAVE_TOKENIZER)
