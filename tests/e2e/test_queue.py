@@ -111,7 +111,8 @@ def test_each_stage_runs_once(observed: Observed) -> None:
 
     # The Job controller counts a pod a second or two after it has ended, when the next stage runs already.
     wait_until(lambda: all("completionTime" in job["status"] for job in jobs()), "the Jobs are complete", 30)
-    stages = [job["metadata"]["labels"]["tuneyard.dev/stage"] for job in jobs()]
+    found = jobs()
+    stages = [job["metadata"]["labels"]["tuneyard.dev/stage"] for job in found]
     assert sorted(stages) == ["evaluate", "export", "prepare", "publish", "train"]
-    assert all(job["status"].get("succeeded") == 1 for job in jobs())
-    assert not any(job["status"].get("failed") for job in jobs())
+    assert all(job["status"].get("succeeded") == 1 for job in found)
+    assert not any(job["status"].get("failed") for job in found)

@@ -4,7 +4,6 @@ The request is that which a pod of train gives its worker. SHARE is the part of 
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -139,14 +138,12 @@ class Ended(NamedTuple):
         )
 
 
-def started(module: str, *arguments: str, environment: dict[str, str] | None = None) -> Ended:
+def started(module: str, *arguments: str) -> Ended:
     """A module of the tests, run to its end in a process of its own."""
     began = time.monotonic()
     command = [sys.executable, "-W", "ignore", "-m", module, *arguments]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=TIMEOUT, env=os.environ | (environment or {})
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         return Ended("", TIMEOUT, f"not done within {TIMEOUT:.0f} s")
     seconds = round(time.monotonic() - began, 1)

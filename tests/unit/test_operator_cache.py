@@ -25,7 +25,8 @@ SERVER = Key("ModelServer", "team", "s")
 def obj(kind: str, name: str, version: int, uid: str = "", **labels: str) -> Json:
     ours = {f"tuneyard.dev/{key}": value for key, value in labels.items()} | (MANAGED_BY if labels else {})
     names = {"name": name, "namespace": "team", "uid": uid or f"uid-{name}"}
-    return {"kind": kind, "metadata": {**names, "resourceVersion": str(version), "labels": ours}}
+    spec: Json = {"spec": {}} if kind == "Job" else {}
+    return {"kind": kind, "metadata": {**names, "resourceVersion": str(version), "labels": ours}, **spec}
 
 
 def job(version: int, phase: str = "", uid: str = "") -> Json:
@@ -111,6 +112,15 @@ def test_unmanaged_service_is_trimmed() -> None:
         cache.put(each | {"spec": {"ports": []}})
     assert "spec" in (cache.get("Service", "team", "ours") or {})
     assert set(cache.get("Service", "team", "theirs") or {}) == {"kind", "metadata"}
+
+
+def test_the_template_of_a_job_of_ours_is_not_kept() -> None:
+    cache = Cache(KINDS)
+    ours, theirs = obj("Job", "ours", 5, finetunejob="x"), obj("Job", "theirs", 6)
+    for each in (ours, theirs):
+        cache.put(each | {"spec": {"completions": 2, "template": {}}})
+    assert (cache.get("Job", "team", "ours") or {})["spec"] == {"completions": 2}
+    assert (cache.get("Job", "team", "theirs") or {})["spec"] == {"completions": 2, "template": {}}
 
 
 def test_kind_that_is_not_watched_is_not_kept() -> None:

@@ -14,6 +14,7 @@ from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.names import LABEL_QUEUE, Stage
 from tuneyard_api.runs import revision
 from tuneyard_operator.finetunejob.children import config_map, stage_job
+from tuneyard_operator.finetunejob.controller import without_template
 from tuneyard_operator.machinery.objects import Json, name, uid
 
 
@@ -210,7 +211,7 @@ class TestSuspend:
         cluster = FineTuning().prepared().run("train", percent=40)
         cluster.step()
         plan = cluster.change(suspend=True).dry_run()
-        assert plan.delete == [cluster.job_of("train")]
+        assert plan.delete == [without_template(cluster.job_of("train"))]
         cluster.reconcile()
         assert cluster.dry_run().status == plan.status, "while its pod writes the checkpoint"
         assert name(cluster.job_of("train")) in cluster.condition("Suspended")["message"]
@@ -360,7 +361,7 @@ class TestQueue:
     def test_suspend_leaves_the_queue(self) -> None:
         cluster = FineTuning(queueName="gpus").prepared()
         cluster.step()
-        assert cluster.change(suspend=True).dry_run().delete == [cluster.job_of("train")]
+        assert cluster.change(suspend=True).dry_run().delete == [without_template(cluster.job_of("train"))]
 
 
 class TestOperator:

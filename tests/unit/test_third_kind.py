@@ -187,6 +187,7 @@ class TestDeclared:
                 CONTROLLER._replace(watches=(Watches(SERVICE, gardens_of, trim=lambda service: service),)),
                 "Service is trimmed in two ways",
             ),
+            (CONTROLLER._replace(owns=(Owns(JOB, trim=lambda job: job),)), "Job is trimmed in two ways"),
         ],
     )
     def test_contradictions_are_errors(self, declares: Controller[World, str], wrong: str) -> None:

@@ -121,6 +121,21 @@ def test_marks_are_one_token(tmp_path: Path) -> None:
             '{"model": {"type": "Future"}}',
             "transformers .* cannot load the tokenizer of s3://models/tiny",
         ),
+        (
+            "tokenizer.json",
+            '{"model": {"type": "BPE", "vocab": {"a": 0, ".": 2147483648}, "merges": []}, "added_tokens": []}',
+            r"tokenizer\.json gives the token '\.' the id 2147483648",
+        ),
+        (
+            "tokenizer.json",
+            '{"model": {"vocab": {".": 2147483648}, "merges": []}, "added_tokens": [{"content": ".", "id": 0}]}',
+            r"tokenizer\.json gives the token '\.' the id 2147483648",
+        ),
+        (
+            "tokenizer.json",
+            '{"model": {"vocab": {}, "merges": []}, "added_tokens": [{"content": "b", "id": 100000000}]}',
+            r"tokenizer\.json gives the token 'b' the id 100000000",
+        ),
         ("tokenizer_config.json", "\ufeff{}", r"tokenizer_config\.json begins with a byte order mark"),
         ("tokenizer_config.json", '{"a": 1,}', r"tokenizer_config\.json, line 1, column 9: not JSON"),
         ("special_tokens_map.json", "[]", r"special_tokens_map\.json holds an array"),

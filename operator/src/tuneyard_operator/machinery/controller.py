@@ -41,6 +41,7 @@ class Owns(NamedTuple):
     labels: str = ""  # label selector of the watch
     warnings: bool = False  # whether warning events about them are kept
     cached: bool = True  # False: they are written, but never read, and so not watched
+    trim: Callable[[Json], Json] | None = None  # what the cache keeps of an object; None: all of it
 
 
 class Watches(NamedTuple):

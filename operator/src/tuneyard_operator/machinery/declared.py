@@ -1,10 +1,10 @@
 """What the declarations of all controllers amount to: resources, watches, and the rules of the cache."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from tuneyard_operator.machinery.cache import CachedKind, Reader
-from tuneyard_operator.machinery.controller import Controllers
+from tuneyard_operator.machinery.controller import Controllers, Owns, Watches
 from tuneyard_operator.machinery.objects import Json, Key, key_of
 from tuneyard_operator.machinery.resources import DEPLOYMENT, EVENT, LEASE, Resource, Source
 
@@ -65,17 +65,21 @@ def cached_kinds(controllers: Controllers) -> dict[str, CachedKind]:
             if owned.cached:
                 known = kinds[owned.resource.kind]
                 labels = (*known.owner_labels, (controller.owner_label, kind))
-                kinds[owned.resource.kind] = known._replace(owner_labels=labels)
+                kinds[owned.resource.kind] = known._replace(owner_labels=labels, trim=_trim(known, owned))
         for index in controller.indexes:
             known = kinds[index.resource.kind]
             kinds[index.resource.kind] = known._replace(references=(*known.references, index.keys))
         for watch in controller.watches:
             known = kinds[watch.resource.kind]
-            if known.trim and watch.trim and known.trim != watch.trim:
-                raise ValueError(f"{watch.resource.kind} is trimmed in two ways, by {known.trim} and {watch.trim}")
             mappers = (*known.enqueue, watch.enqueue)
-            kinds[watch.resource.kind] = known._replace(trim=known.trim or watch.trim, enqueue=mappers)
+            kinds[watch.resource.kind] = known._replace(trim=_trim(known, watch), enqueue=mappers)
     return kinds
+
+
+def _trim(known: CachedKind, declared: Owns | Watches) -> Callable[[Json], Json] | None:
+    if known.trim and declared.trim and known.trim != declared.trim:
+        raise ValueError(f"{declared.resource.kind} is trimmed in two ways, by {known.trim} and {declared.trim}")
+    return known.trim or declared.trim
 
 
 def enqueue_requests(obj: Json, kinds: Mapping[str, CachedKind], cache: Reader) -> list[Key]:

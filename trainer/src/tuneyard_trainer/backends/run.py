@@ -34,7 +34,7 @@ def begin(request: TrainRequest) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # No kernel reads memory before it is written; filling it doubles the number of kernels.
     torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN plans its attention anew for each length of a row
+    torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN builds a plan for each new length of a row
 
 
 def check_gpus(request: TrainRequest) -> None:

@@ -38,7 +38,7 @@ def quantize(request: QuantizeRequest) -> QuantizeOutcome:
     """
     torch.manual_seed(0)
     torch.set_num_threads(request.threads or torch.get_num_threads())
-    torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN plans its attention anew for each length of a row
+    torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN builds a plan for each new length of a row
     if not torch.cuda.is_available():
         # AWQ pins its caches for faster copies to a GPU, which fails where there is none.
         IntermediatesCache.pin_memory = lambda self, *_: None

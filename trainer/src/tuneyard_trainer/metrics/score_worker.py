@@ -25,7 +25,7 @@ def score(request: ScoreRequest) -> ScoreOutcome:
     """The reference comes first, as the others are compared with its logits."""
     torch.set_num_threads(request.threads or torch.get_num_threads())
     transformers.logging.set_verbosity_error()
-    torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN plans its attention anew for each length of a row
+    torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN builds a plan for each new length of a row
     held_out = HeldOut.of(request)
     scores: dict[str, Score] = {}
     for subject in sorted(request.models, key=lambda subject: subject != request.reference):

@@ -46,6 +46,8 @@ BYTE: Final = re.compile(r"<0x[0-9A-F]{2}>")
 SAVE_TOKENIZER: Final = (
     "Save its tokenizer with transformers (AutoTokenizer.from_pretrained(...).save_pretrained(...)) there."
 )
+HUGE_NUMBER: Final = re.compile(r'":\s*\d{9,}\s*[,}]')
+MOST_TOKENS: Final = 100_000_000
 WORKER: Final = Program("tuneyard_trainer.data.tokenize.tokenizer_worker", TokenizerOutcome)
 
 
@@ -93,10 +95,28 @@ def check_files(model: Path, uri: str) -> None:
     """Raises BadInput that names the file which is missing or broken; transformers' own words name none."""
     if not (model / TOKENIZER_FILE).is_file():
         raise BadInput(reasons.MODEL_NOT_FOUND, f"The model at {uri} has no {TOKENIZER_FILE}", SAVE_TOKENIZER)
-    read_text(model / TOKENIZER_FILE, f"{uri}/{TOKENIZER_FILE}")
+    check_ids(read_text(model / TOKENIZER_FILE, f"{uri}/{TOKENIZER_FILE}"), f"{uri}/{TOKENIZER_FILE}")
     for name in JSON_FILES:
         if (model / name).is_file():
             read_object(model / name, f"{uri}/{name}")
+
+
+def check_ids(text: str, name: str) -> None:
+    """Raises BadInput for an id that no model has: the tokenizers library takes memory up to the largest."""
+    if not HUGE_NUMBER.search(text):
+        return
+    try:
+        document = json.loads(text)
+        ids = [
+            *document["model"]["vocab"].items(),
+            *((each["content"], each["id"]) for each in document["added_tokens"]),
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return  # a list of pieces has no ids; of another file the library says what is wrong
+    for token, number in ids:
+        if isinstance(number, int) and number >= MOST_TOKENS:
+            wrong = f"{name} gives the token {token!r} the id {number}, and no model has so many tokens"
+            raise BadInput(reasons.INVALID_MODEL, wrong, SAVE_TOKENIZER)
 
 
 class ModelTokenizer:
