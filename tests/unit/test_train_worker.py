@@ -185,9 +185,27 @@ def test_lost_peer_terminates_the_worker(bench: Bench) -> None:
     assert caught.value.reason == reasons.PEER_LOST
 
 
-def test_nccl_abort_is_a_lost_peer(bench: Bench) -> None:
-    text = "print('NCCL error: ncclRemoteError: a remote process exited', flush=True)\nos.abort()"
+@pytest.mark.parametrize(
+    "message",
+    [
+        "NCCL error: ncclRemoteError: a remote process exited",
+        "terminate called after throwing an instance of 'gloo::IoException'",
+    ],
+)
+def test_abort_for_a_lost_peer(bench: Bench, message: str) -> None:
     with pytest.raises(TryAgain) as caught:
+        bench.run(f"print({message!r}, flush=True)\nos.abort()")
+    assert caught.value.reason == reasons.PEER_LOST
+
+
+def test_abort_after_a_lost_peer_was_reported(bench: Bench) -> None:
+    """As Gloo's threads may do while the process ends."""
+    text = """
+emit(WorkerFailed(pid=os.getpid(), kind="TryAgain", reason="PeerLost", message="a peer is gone"))
+print(f"  traceback : Signal 6 (SIGABRT) received by PID {os.getpid()}")
+sys.exit(1)
+"""
+    with pytest.raises(TryAgain, match="a peer is gone") as caught:
         bench.run(text)
     assert caught.value.reason == reasons.PEER_LOST
 
@@ -195,7 +213,7 @@ def test_nccl_abort_is_a_lost_peer(bench: Bench) -> None:
 def test_sigkill_of_one_of_several_processes(bench: Bench) -> None:
     """The processes that lost it as a peer do not make it a preemption."""
     text = """
-emit(WorkerFailed(kind="TryAgain", reason="PeerLost", message="a peer is gone"))
+emit(WorkerFailed(pid=os.getpid(), kind="TryAgain", reason="PeerLost", message="a peer is gone"))
 print("  traceback : Signal 9 (SIGKILL) received by PID 27523")
 sys.exit(1)
 """
@@ -206,7 +224,7 @@ sys.exit(1)
 
 def test_sigterm_by_torchrun_is_no_cause(bench: Bench) -> None:
     text = """
-emit(WorkerFailed(kind="TryAgain", reason="PeerLost", message="a peer is gone"))
+emit(WorkerFailed(pid=os.getpid(), kind="TryAgain", reason="PeerLost", message="a peer is gone"))
 print("  traceback : Signal 15 (SIGTERM) received by PID 27524")
 sys.exit(1)
 """
@@ -217,10 +235,10 @@ sys.exit(1)
 
 def test_cause_comes_before_lost_peers(bench: Bench) -> None:
     text = """
-lost = WorkerFailed(kind="TryAgain", reason="PeerLost", message="a peer is gone")
-emit(lost)
-emit(WorkerFailed(kind="DoesNotFit", reason="OutOfMemory", message="no memory"))
-emit(lost)
+lost = {"kind": "TryAgain", "reason": "PeerLost", "message": "a peer is gone"}
+emit(WorkerFailed(pid=101, **lost))
+emit(WorkerFailed(pid=102, kind="DoesNotFit", reason="OutOfMemory", message="no memory"))
+emit(WorkerFailed(pid=103, **lost))
 """
     with pytest.raises(DoesNotFit, match="no memory"):
         bench.run(text)

@@ -208,6 +208,7 @@ class WorkerFailed(Contract):
     """The worker raised an error that has a name."""
 
     event: Literal["failed"] = "failed"
+    pid: int = Field(description="The process that has failed.")
     kind: str = Field(description="The class of the error: StageError, BadInput, DoesNotFit or TryAgain.")
     reason: str
     message: str

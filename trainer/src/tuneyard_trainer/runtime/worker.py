@@ -46,10 +46,10 @@ CREDENTIALS: Final = ("AWS_", "MLFLOW_")
 KILL_AFTER_SECONDS: Final = 20
 LAST_LINES: Final = 100  # torchrun writes many lines after the cause
 RENDEZVOUS_SECONDS: Final = 3600  # one node may need that much longer to download the model than another
-# What NCCL writes in a process that it aborts because another node is gone. (With Gloo the process itself reports it.)
-PEER_GONE: Final = "ncclRemoteError"
+# What is written by a process that NCCL or Gloo aborts because another node is gone. With Gloo most report it themselves.
+PEER_GONE: Final = re.compile("ncclRemoteError|gloo::IoException")
 # What torchrun writes of a process that a signal ended; SIGTERM it has sent itself.
-DIED: Final = re.compile(r"Signal (?!15\b)(\d+) \(SIG\w+\) received")
+DIED: Final = re.compile(r"Signal (?!15\b)(?P<signal>\d+) \(SIG\w+\) received by PID (?P<pid>\d+)")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def run_worker(
         return program.outcome.model_validate(ended.result)
     if context.stopping.is_set():
         raise preempted()
-    if rendezvous.lost.is_set() or any(PEER_GONE in line for line in ended.last_lines):
+    if rendezvous.lost.is_set() or any(PEER_GONE.search(line) for line in ended.last_lines):
         raise TryAgain(reasons.PEER_LOST, "Another node is gone or does not answer.", RESTART_ADVICE)
     spared = killed_before is not None and oom_kills() == killed_before
     raise _crash(program.module, process.returncode, ended.last_lines, spared)
@@ -172,7 +172,7 @@ def _follow(process: "subprocess.Popen[str]", context: StageContext, on_event: E
         StageError: a process has failed; one that knows the cause comes before those that only lost their peer.
     """
     result: dict[str, object] | None = None
-    failures: list[StageError] = []
+    failures: dict[int, StageError] = {}  # by the process that has failed
     last_lines: deque[str] = deque(maxlen=LAST_LINES)
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     for line in process.stdout:
@@ -185,7 +185,7 @@ def _follow(process: "subprocess.Popen[str]", context: StageContext, on_event: E
         event = WORKER_EVENT.validate_json(record)
         match event:
             case WorkerFailed():
-                failures.append(FAILURES[event.kind](event.reason, event.message, event.advice))
+                failures[event.pid] = FAILURES[event.kind](event.reason, event.message, event.advice)
             case WorkerResult():
                 result = event.result
             case _:
@@ -195,12 +195,20 @@ def _follow(process: "subprocess.Popen[str]", context: StageContext, on_event: E
     return _Ended(result, list(last_lines))
 
 
-def _raise_cause(failures: Sequence[StageError], last_lines: Iterable[str]) -> None:
-    """Raises the failure that knows the cause, before those that only lost their peer."""
-    if causes := [error for error in failures if error.reason != reasons.PEER_LOST]:
+def _raise_cause(failures: Mapping[int, StageError], last_lines: Iterable[str]) -> None:
+    """Raises the failure that knows the cause, before those that only lost their peer.
+
+    A process that died without a word may be that peer; one that died after it had reported its failure is not.
+    """
+    if causes := [error for error in failures.values() if error.reason != reasons.PEER_LOST]:
         raise causes[0]
-    if failures and not any(DIED.search(line) for line in last_lines):
-        raise failures[0]
+    if failures and _signals(last_lines).keys() <= failures.keys():
+        raise next(iter(failures.values()))
+
+
+def _signals(last_lines: Iterable[str]) -> dict[int, int]:
+    """The processes that a signal ended, and their signals."""
+    return {int(found["pid"]): int(found["signal"]) for line in last_lines if (found := DIED.search(line))}
 
 
 @contextlib.contextmanager
@@ -242,8 +250,7 @@ def _terminate(process: "subprocess.Popen[str]") -> None:
 
 def _crash(module: str, code: int, last_lines: list[str], spared: bool = False) -> StageError:
     """The error of a worker that ended without one; `spared`: the kernel has killed no process for its memory."""
-    signals = {int(found[1]) for line in last_lines if (found := DIED.search(line))}
-    if signal.SIGKILL in {-code, *signals} and not spared:
+    if signal.SIGKILL in {-code, *_signals(last_lines).values()} and not spared:
         return DoesNotFit(
             reasons.OUT_OF_MEMORY,
             f"{module} was killed: most likely it needed more memory than the pod may use.",

@@ -5,6 +5,7 @@ is the worker's log. This works through torchrun, and between Python environment
 """
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -46,9 +47,11 @@ def worker_main(request: type[Request], work: Callable[[Request], Contract | Non
 def _failed(error: Exception) -> WorkerFailed:
     error = disk_full(error) or error
     if isinstance(error, StageError):
-        return WorkerFailed(kind=type(error).__name__, reason=error.reason, message=error.message, advice=error.advice)
+        kind, reason = type(error).__name__, error.reason
+        return WorkerFailed(pid=os.getpid(), kind=kind, reason=reason, message=error.message, advice=error.advice)
     traceback.print_exception(error)
     return WorkerFailed(
+        pid=os.getpid(),
         kind=StageError.__name__,
         reason=reasons.STAGE_CRASHED,
         message=traceback.format_exception_only(error)[-1].strip(),
