@@ -16,7 +16,7 @@ RATE: Final = 50  # samples per second; each pauses the program for a moment
 TOP: Final = 10
 SCAFFOLD: Final = (
     *("asyncio/", "threading.py", "concurrent/", "selectors.py", "<module>"),
-    *("tuneyard_operator/main.py", "tuneyard_operator/process.py"),
+    *("tuneyard_operator/__main__.py", "tuneyard_operator/main.py", "tuneyard_operator/process.py"),
 )
 
 

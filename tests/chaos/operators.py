@@ -29,7 +29,7 @@ class OperatorProcess:
 
     async def run(self) -> None:
         """Starts it, and starts it again whenever it has ended, as a kubelet does; until this is cancelled."""
-        command = [sys.executable, "-m", "tuneyard_operator.main"]
+        command = [sys.executable, "-m", "tuneyard_operator"]
         try:
             while True:
                 with self._log.open("ab") as log:

@@ -55,7 +55,7 @@ class Operator:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "tuneyard_operator.main"]
+            command = [sys.executable, "-m", "tuneyard_operator"]
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         wait_until(self.is_ready)
 

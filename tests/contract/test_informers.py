@@ -283,7 +283,7 @@ async def test_sigterm_ends_the_process_and_kopf_reads_no_object(
     since = len(server.audit_log.read_text())
     settings = {"TRAINER_IMAGE": "t", "SERVER_IMAGE": "s", "HEALTH_PORT": str(unused_tcp_port), "LOG_FORMAT": "json"}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tuneyard_operator.main"),
+        *(sys.executable, "-m", "tuneyard_operator"),
         env=os.environ | {f"TUNEYARD_{key}": value for key, value in settings.items()},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -2,9 +2,7 @@
 
 import argparse
 import asyncio
-import gc
 import os
-import sys
 from typing import Final
 
 from prometheus_client import REGISTRY
@@ -31,9 +29,6 @@ CONTROLLERS: Final = (finetunejob.CONTROLLER, modelserver.CONTROLLER)
 
 IDENTITY: Final = Identity(field_manager=names.FIELD_MANAGER, component="tuneyard")
 METRICS_PREFIX: Final = "tuneyard_"
-# Containers that are created before the garbage collector looks for cycles. Decoded JSON has none, and searching the
-# pages of the first lists again and again took more than half of their time.
-GC_THRESHOLD: Final = 200_000
 LEADERSHIP_LOST: Final = 3  # the exit status of a process that has lost the Lease
 
 
@@ -47,8 +42,6 @@ def main() -> int:
     parser.parse_args()
     settings = from_environment()
     logs.set_up(settings.log_level, settings.log_format)
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
     admission = Admission()
     webhook = process.Webhook(settings.webhook_port, settings.webhook_certificates, admission.review)
     asyncio.run(process.run(lambda: run(settings, admission), webhook if settings.webhook_port else None))
@@ -99,7 +92,3 @@ async def lead(election: Election, queue: WorkQueue[Key]) -> None:
         await election.renew()
         # An exception would cancel the workers one by one, and those that are left could still write.
         os._exit(LEADERSHIP_LOST)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
