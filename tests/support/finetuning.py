@@ -9,6 +9,7 @@ from support.reports import CHAIN, DATASET, PREPARED, PUBLISHED
 from tuneyard_api import names, reasons
 from tuneyard_api.kinds.finetunejob import CHANGEABLE, REPLACE, RESTING
 from tuneyard_api.names import Stage
+from tuneyard_api.runs import revision
 from tuneyard_operator.finetunejob.children import job_name
 from tuneyard_operator.machinery.objects import Json, condition, hash8, key_of, label
 from tuneyard_operator.machinery.plan import Plan
@@ -59,7 +60,7 @@ class FineTuning(SimulatedCluster):
         return condition(self.job, kind)
 
     def job_of(self, stage: Stage) -> Json:
-        return self.objects[self.key._replace(kind="Job", name=job_name(self.job, stage))]
+        return self.objects[self.key._replace(kind="Job", name=job_name(self.job, stage, revision(self.job)))]
 
     def pods_of_stage(self, stage: Stage) -> list[Json]:
         return [pod for pod in self.pods if label(pod, names.LABEL_STAGE) == stage]

@@ -13,8 +13,8 @@ from tuneyard_api.names import Stage
 from tuneyard_api.registry import BACKENDS
 from tuneyard_api.runs import revision
 from tuneyard_api.stages import STAGES
-from tuneyard_operator.finetunejob.children import config_map, config_name, job_name, stage_job
-from tuneyard_operator.machinery.objects import Json
+from tuneyard_operator.finetunejob.children import config_map, stage_job
+from tuneyard_operator.machinery.objects import Json, name
 
 
 def pod_of(stage: Stage, **spec: Any) -> Json:
@@ -138,8 +138,9 @@ class TestChildren:
 
     def test_names_have_the_revision(self) -> None:
         job = fine_tune_job()
-        assert job_name(job, "train") == f"x-train-{revision(job)}"
-        assert config_name(job) == f"x-{revision(job)}"
+        built = stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), "train", DIGESTS, SETTINGS)
+        assert name(built) == f"x-train-{revision(job)}"
+        assert name(config_map(job)) == f"x-{revision(job)}"
         namesake = fine_tune_job()
         namesake["metadata"]["uid"] = "another"
         assert revision(namesake) != revision(job)

@@ -11,6 +11,7 @@ from support.reports import DIGESTS
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus
 from tuneyard_api.names import Stage
+from tuneyard_api.runs import revision
 from tuneyard_api.stages import STAGES
 from tuneyard_operator.finetunejob.children import FAILURE_POLICY, labels, stage_job, stage_services
 from tuneyard_operator.finetunejob.observe import running_pod_ip
@@ -74,7 +75,7 @@ class TestChildren:
         assert name(service) == name(built("train", **TWO))
         assert service["spec"]["clusterIP"] == "None"
         assert service["spec"]["publishNotReadyAddresses"] is True
-        assert service["spec"]["selector"] == labels(job, "train")
+        assert service["spec"]["selector"] == labels(job, revision(job), "train")
         assert service["metadata"]["ownerReferences"][0]["uid"] == "uid-x"
 
     @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "train"])

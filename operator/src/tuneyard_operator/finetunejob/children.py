@@ -36,31 +36,32 @@ FAILURE_POLICY: Final[list[Json]] = [
 ]
 
 
-def job_name(job: Json, stage: Stage) -> str:
-    return f"{name(job)}-{stage}-{revision(job)}"
+def job_name(job: Json, stage: Stage, run: str) -> str:
+    """The name of a stage's Job; `run` is the FineTuneJob's revision, as in all functions here."""
+    return f"{name(job)}-{stage}-{run}"
 
 
-def config_name(job: Json) -> str:
-    return f"{name(job)}-{revision(job)}"
+def config_name(job: Json, run: str) -> str:
+    return f"{name(job)}-{run}"
 
 
-def labels(job: Json, stage: Stage | None = None) -> dict[str, str]:
+def labels(job: Json, run: str, stage: Stage | None = None) -> dict[str, str]:
     """Of the children of a FineTuneJob, or of those of one stage."""
-    run = {names.LABEL_FINETUNEJOB: name(job), names.LABEL_REVISION: revision(job)}
+    of_run = {names.LABEL_FINETUNEJOB: name(job), names.LABEL_REVISION: run}
     app = podspec.app_labels("finetunejob", name(job), stage or "")
-    return {**app, **run, **({names.LABEL_STAGE: stage} if stage else {})}
+    return {**app, **of_run, **({names.LABEL_STAGE: stage} if stage else {})}
 
 
 def config_map(job: Json) -> Json:
     """The FineTuneJob as the stages read it."""
-    metadata = {key: job["metadata"][key] for key in ("name", "namespace", "uid")}
+    metadata, run = {key: job["metadata"][key] for key in ("name", "namespace", "uid")}, revision(job)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
-            "name": config_name(job),
+            "name": config_name(job, run),
             "namespace": namespace(job),
-            "labels": labels(job),
+            "labels": labels(job, run),
             "ownerReferences": [owner_reference(job)],
         },
         "immutable": True,
@@ -95,12 +96,13 @@ def stage_job(
 ) -> Json:
     """The batch/v1 Job of one stage; `digests` are those that prepare computed, and empty for prepare itself."""
     queue = spec.queue_name if STAGES[stage].queued else None
-    stage_labels = labels(job, stage)
+    run = revision(job)
+    stage_labels = labels(job, run, stage)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": job_name(job, stage),
+            "name": job_name(job, stage, run),
             "namespace": namespace(job),
             "labels": stage_labels | ({names.LABEL_QUEUE: queue} if queue else {}),
             "annotations": {names.ANNOTATION_BEFORE: json.dumps(before._asdict())},
@@ -113,7 +115,7 @@ def stage_job(
             "podFailurePolicy": {"rules": FAILURE_POLICY},
             "template": {
                 "metadata": podspec.metadata(spec.pod, stage_labels),
-                "spec": _pod(job, spec, stage, digests, settings, before),
+                "spec": _pod(job, run, spec, stage, digests, settings, before),
             },
         },
     }
@@ -123,12 +125,13 @@ def stage_services(job: Json, spec: FineTuneJobSpec, stage: Stage) -> list[Json]
     """By which several pods of a stage find each other: one headless Service with the Job's name. Empty for one pod."""
     if nodes.pods_of(spec, stage) == 1:
         return []
-    owner = owner_reference(job)
-    return [nodes.headless_service(job_name(job, stage), namespace(job), labels(job, stage), owner)]
+    run, owner = revision(job), owner_reference(job)
+    return [nodes.headless_service(job_name(job, stage, run), namespace(job), labels(job, run, stage), owner)]
 
 
 def _pod(
     job: Json,
+    run: str,
     spec: FineTuneJobSpec,
     stage: Stage,
     digests: Mapping[str, str],
@@ -137,7 +140,7 @@ def _pod(
 ) -> Json:
     definition = STAGES[stage]
     resources = spec.resources if definition.on_gpu else podspec.without_gpu(spec.resources)
-    config = {"name": "job", "configMap": {"name": config_name(job)}}
+    config = {"name": "job", "configMap": {"name": config_name(job, run)}}
     mounted = [
         (config, {"name": "job", "mountPath": names.JOB_DIR, "readOnly": True}),
         *podspec.credentials(spec.output.secret_ref),
@@ -151,7 +154,7 @@ def _pod(
         "image": images.image(settings, definition.image(spec)),
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["tuneyard", "stage", stage],
-        "env": _environment(job, spec, stage, digests, before),
+        "env": _environment(job, run, spec, stage, digests, before),
         "ports": [{"name": "progress", "containerPort": names.PROGRESS_PORT}],
         "resources": podspec.container_resources(resources),
         "securityContext": podspec.CONTAINER_SECURITY,
@@ -161,7 +164,7 @@ def _pod(
     spread = {names.LABEL_FINETUNEJOB: name(job), names.LABEL_STAGE: stage}
     return {
         **podspec.NO_TOKEN,
-        **({"subdomain": job_name(job, stage)} if several else {}),
+        **({"subdomain": job_name(job, stage, run)} if several else {}),
         **podspec.image_settings(settings),
         **podspec.identity(spec.pod),
         **podspec.placement(resources, spec.priority_class_name, spread),
@@ -180,7 +183,7 @@ def _tracking_secret(spec: FineTuneJobSpec, stage: Stage) -> SecretRef | None:
 
 
 def _environment(
-    job: Json, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, str], before: Before
+    job: Json, run: str, spec: FineTuneJobSpec, stage: Stage, digests: Mapping[str, str], before: Before
 ) -> list[Json]:
     variables = {"HOME": "/tmp"}  # noqa: S108
     if digests:
@@ -190,5 +193,5 @@ def _environment(
     if before.out_of_memory:
         variables[names.ENV_PODS_KILLED] = str(before.out_of_memory)
     if nodes.pods_of(spec, stage) > 1:
-        variables |= nodes.rendezvous_environment(job_name(job, stage))
+        variables |= nodes.rendezvous_environment(job_name(job, stage, run))
     return [{"name": key, "value": value} for key, value in variables.items()]

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from tuneyard_api import names, reasons
 from tuneyard_api.contracts.progress import ProgressReport
 from tuneyard_api.contracts.termination import Termination
-from tuneyard_api.kinds.finetunejob_status import StageState
+from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus, StageState
 from tuneyard_api.names import Stage
 from tuneyard_api.runs import revision
 from tuneyard_operator.finetunejob.children import CONTAINER, Before, counted_before
@@ -53,6 +53,11 @@ class World(Observed):
     def revision(self) -> str:
         """The run that the spec asks for."""
         return revision(self.job)
+
+    @cached_property
+    def status(self) -> FineTuneJobStatus:
+        """The status, without fields that another version has written."""
+        return FineTuneJobStatus.model_validate(self.job.get("status", {}), extra="ignore")
 
     @cached_property
     def views(self) -> dict[Stage, "StageView | None"]:

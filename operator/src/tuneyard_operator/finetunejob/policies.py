@@ -6,7 +6,6 @@ apply, and is only asked where none of the policies before it applies.
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -27,7 +26,7 @@ from tuneyard_operator.finetunejob.observe import (
     stale_jobs,
 )
 from tuneyard_operator.finetunejob.run import Failure, Run, StageRecord
-from tuneyard_operator.finetunejob.state import State, read_status
+from tuneyard_operator.finetunejob.state import State
 from tuneyard_operator.finetunejob.status import with_observed_generation, write_status
 from tuneyard_operator.machinery.conditions import parse_time
 from tuneyard_operator.machinery.objects import condition, is_condition_true, label, name
@@ -75,10 +74,10 @@ def stale(state: State) -> Plan | None:
         return None
     ends_last = max(jobs, key=lambda job: not (is_condition_true(job, "Complete") or is_condition_true(job, "Failed")))
     message = f"waits for the pods of an earlier run to end: Job {name(ends_last)}"
-    run = replace(state.before, suspended=state.spec.suspend)
+    run = state.before._replace(suspended=state.spec.suspend)
     if run.current:
         run = run.with_stage(run.current.waits(reasons.WAITING_FOR_EARLIER_RUN, message))
-    told = replacement(read_status(state.world.job), state.world.revision)
+    told = replacement(state.world.status, state.world.revision)
     decided = _plan(state, run)
     return decided._replace(delete=jobs, events=[*told, *decided.events])
 
@@ -100,10 +99,10 @@ def result_lost(state: State) -> Plan | None:
     left = seconds - _seconds_since(view.finished_at, state.now)
     if left > 0:
         message = f"{lost} is lost, {LOST_WITH_POD}: the stage runs again within {duration(seconds)}"
-        waiting = replace(record.reset(state.now, message), ran_seconds=record.ran_seconds)  # its Job is still there
+        waiting = record.reset(state.now, message)._replace(ran_seconds=record.ran_seconds)  # its Job is still there
         return _plan(state, state.run.with_stage(waiting))._replace(requeue_after=left)
     message = f"Recreating the Job: {lost} is lost, {LOST_WITH_POD}"
-    again = replace(record.reset(state.now, message), reruns=record.reruns + 1)
+    again = record.reset(state.now, message)._replace(reruns=record.reruns + 1)
     return _plan(state, state.run.with_stage(again))._replace(delete=[view.job])
 
 
@@ -111,7 +110,7 @@ def failed(state: State) -> Plan | None:
     """The current stage has failed for good."""
     cause = state.current.cause
     failure = state.run.failure or (Failure(cause.reason, cause.text) if cause else None)
-    return _plan(state, replace(state.run, failure=failure)) if failure else None
+    return _plan(state, state.run._replace(failure=failure)) if failure else None
 
 
 def suspended(state: State) -> Plan | None:
@@ -119,7 +118,7 @@ def suspended(state: State) -> Plan | None:
     if not state.run.suspended or (state.view and state.view.is_decided):
         return None
     job = find_job(state.world, state.current.name)
-    run = replace(state.run.with_stage(state.current.reset(state.now)), stopping=name(job) if job else None)
+    run = state.run.with_stage(state.current.reset(state.now))._replace(stopping=name(job) if job else None)
     return _plan(state, run)._replace(delete=[job] if job else [])
 
 
@@ -145,7 +144,7 @@ def rejected(state: State) -> Plan | None:
         denial = explain_denial(message, RESOURCE_FIELDS)
         return _waiting(state, denial.text, denial.reason)
     failure = Failure(reasons.INVALID_SPEC, f"{message}. Change the spec and apply it again.")
-    return _plan(state, replace(state.run, failure=failure))
+    return _plan(state, state.run._replace(failure=failure))
 
 
 def without_job(state: State) -> Plan | None:
@@ -158,7 +157,7 @@ def without_job(state: State) -> Plan | None:
         child = stage_job(job, state.spec, record.name, state.run.digests, state.settings, before)
     except NoImageError as error:
         return _waiting(state, str(error), reasons.IMAGE_NOT_CONFIGURED)
-    return _plan(state, state.run.with_stage(replace(record, job=name(child))))._replace(
+    return _plan(state, state.run.with_stage(record._replace(job=name(child))))._replace(
         apply=[config_map(job), *stage_services(job, state.spec, record.name)],
         create=[child],
         requeue_after=NO_POD_SECONDS,
@@ -191,7 +190,7 @@ def killed_for_memory(state: State) -> Plan | None:
         return None
     if not _lacks_pod(view) or last.termination.reason != reasons.OOM_KILLED:
         return None
-    record = replace(record, out_of_memory=record.out_of_memory + 1)
+    record = record._replace(out_of_memory=record.out_of_memory + 1)
     message = f"Recreating the Job: pod {last.pod} was killed for its memory, and the next one goes on with less"
     return _plan(state, state.run.with_stage(record.reset(state.now, message)))._replace(delete=[view.job])
 

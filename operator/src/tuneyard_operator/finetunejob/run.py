@@ -4,10 +4,8 @@ Runs and their stages are values: each function returns a new one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
-from typing import Self
+from typing import NamedTuple, Self
 
 from pydantic import ValidationError
 
@@ -42,16 +40,14 @@ from tuneyard_operator.machinery.conditions import parse_time
 from tuneyard_operator.machinery.objects import name
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """Why a run has failed for good."""
 
     reason: str
     message: str
 
 
-@dataclass(frozen=True)
-class StageRecord:
+class StageRecord(NamedTuple):
     """One stage of a run: an entry of status.stages, and below it what only the present observation tells."""
 
     definition: StageDefinition
@@ -83,8 +79,7 @@ class StageRecord:
 
     def reset(self, now: datetime, message: str | None = None) -> Self:
         """The stage without a Job: it has none yet, or the one that it has is deleted before the stage is done."""
-        return replace(
-            self,
+        return self._replace(
             state="Pending",
             job=None,
             started_at=None,
@@ -104,7 +99,7 @@ class StageRecord:
         return self.ran_seconds + max(0, int((until - parse_time(self.started_at)).total_seconds()))
 
     def waits(self, reason: str, message: str) -> Self:
-        return replace(self, reason=reason, message=message)
+        return self._replace(reason=reason, message=message)
 
     def update_from(self, view: StageView) -> Self:
         """The stage as its Job and pods show it now."""
@@ -116,8 +111,7 @@ class StageRecord:
         restarts = self.restarts + len(new)
         if view.state in ("Succeeded", "Failed"):  # then the Job's count has those that no operator saw
             restarts = max(restarts, view.before.restarts + view.failed)
-        updated = replace(
-            self,
+        updated = self._replace(
             state=view.state,
             job=name(view.job),
             restarts=restarts,
@@ -132,7 +126,7 @@ class StageRecord:
             newly_preempted=sum(pod.is_preempted for pod in new),
             backoff=backoff(restarts - view.before.restarts),
         )
-        return replace(updated, message=_message(updated, view))
+        return updated._replace(message=_message(updated, view))
 
     def status(self) -> StageStatus:
         return StageStatus(
@@ -192,14 +186,13 @@ def _message(record: StageRecord, view: StageView) -> str | None:
     return f"restarts after {ended.reason}: {ended.text}{next_pod}"
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """The chain of one revision of the spec, and what its stages have reported."""
 
     stages: Mapping[Stage, StageRecord]  # in the order of the chain
     output_uri: str = ""
     suspended: bool = False
-    restarts: Restarts = field(default_factory=Restarts)
+    restarts: Restarts = Restarts()
     dataset: DatasetStatus | None = None
     fit: FitStatus | None = None
     training: TrainingStatus | None = None
@@ -215,7 +208,7 @@ class Run:
     def digests(self) -> dict[str, str]:
         return {stage: record.digest for stage, record in self.stages.items() if record.digest}
 
-    @cached_property
+    @property
     def current(self) -> StageRecord | None:
         """The first stage that is not done."""
         return next((record for record in self.stages.values() if not record.is_done), None)
@@ -225,12 +218,12 @@ class Run:
         return self.failure is None and self.current is None
 
     def with_stage(self, *records: StageRecord) -> Self:
-        return replace(self, stages={**self.stages, **{record.name: record for record in records}})
+        return self._replace(stages={**self.stages, **{record.name: record for record in records}})
 
     def failed_at(self, record: StageRecord, reason: str, message: str) -> Self:
         """The run after a failure that the stage's Job knows nothing of."""
-        failed = replace(record, state="Failed", message=f"{reason}: {message}")
-        return replace(self.with_stage(failed), failure=Failure(reason, message))
+        failed = record._replace(state="Failed", message=f"{reason}: {message}")
+        return self.with_stage(failed)._replace(failure=Failure(reason, message))
 
     def concluded(self, record: StageRecord, termination: Termination | None) -> Self:
         """The run after a stage has succeeded: with its report, or failed where that cannot be read."""
@@ -260,7 +253,7 @@ class Run:
             case PrepareReport():
                 return self._prepared(report)
             case TrainReport():
-                return replace(self, training=report.training)
+                return self._replace(training=report.training)
             case EvaluateReport():
                 return self._evaluated(report)
             case PublishReport():
@@ -269,19 +262,19 @@ class Run:
 
     def _prepared(self, report: PrepareReport) -> Self:
         """Prepare reports every stage's digest, and the stages whose output exists already."""
-        records = [replace(record, digest=report.digests[stage]) for stage, record in self.stages.items()]
+        records = [record._replace(digest=report.digests[stage]) for stage, record in self.stages.items()]
         reused = [
-            replace(record, state="Adopted")
+            record._replace(state="Adopted")
             for record in records
             if record.name in report.done and record.definition.adoptable and not record.is_done
         ]
         run = self.with_stage(*records).with_stage(*reused)
         dataset = DatasetStatus(**dict(report.dataset), report_uri=run._report_uri("prepare"))
-        return replace(run, dataset=dataset, fit=report.fit)
+        return run._replace(dataset=dataset, fit=report.fit)
 
     def _evaluated(self, report: EvaluateReport) -> Self:
         uri = self._report_uri("evaluate")
-        return replace(self, evaluation=EvaluationStatus(**dict(report), report_uri=uri))
+        return self._replace(evaluation=EvaluationStatus(**dict(report), report_uri=uri))
 
     def _published(self, report: PublishReport) -> Self:
         run = self._evaluated(report.evaluation) if report.evaluation else self
@@ -296,10 +289,9 @@ class Run:
                 format=chosen.format, uri=chosen.uri, digest=chosen.digest, reason=report.recommended.reason
             )
         if report.training and not run.training:  # an earlier run has trained
-            run = replace(run, training=report.training)
+            run = run._replace(training=report.training)
         loss = round(report.training.loss, 4) if report.training and report.training.loss is not None else None
-        return replace(
-            run,
+        return run._replace(
             artifacts=tuple(artifacts.values()),
             recommended=recommended,
             release_uri=self._report_uri("publish"),

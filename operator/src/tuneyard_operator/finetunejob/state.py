@@ -1,18 +1,17 @@
 """What the policies decide from: the run as its status tells it, brought up to date with its Jobs and pods."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
 from tuneyard_api.contracts.termination import Termination
 from tuneyard_api.kinds.finetunejob import FINE_TUNE_JOB, FineTuneJobSpec
-from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus, Restarts
+from tuneyard_api.kinds.finetunejob_status import Restarts
 from tuneyard_api.stages import chain
 from tuneyard_api.validation import Problem, explain, read_spec
 from tuneyard_operator.finetunejob.children import counted_before
 from tuneyard_operator.finetunejob.observe import StageView, World, run_jobs, view_stage
 from tuneyard_operator.finetunejob.run import Run, StageRecord
-from tuneyard_operator.machinery.objects import Json
 from tuneyard_operator.settings import Settings
 
 
@@ -49,9 +48,9 @@ class State:
     @cached_property
     def run(self) -> Run:
         """The run as its Jobs and pods show it."""
-        run = replace(self.before, suspended=self.spec.suspend)
+        run = self.before._replace(suspended=self.spec.suspend)
         updated = follow(self.world, run, self.now)
-        return replace(updated, restarts=count_restarts(self.world, updated))
+        return updated._replace(restarts=count_restarts(self.world, updated))
 
     @cached_property
     def current(self) -> StageRecord:
@@ -64,14 +63,9 @@ class State:
         return view_stage(self.world, self.current.name)
 
 
-def read_status(job: Json) -> FineTuneJobStatus:
-    """The status, without fields that another version has written."""
-    return FineTuneJobStatus.model_validate(job.get("status", {}), extra="ignore")
-
-
 def read_run(world: World, spec: FineTuneJobSpec) -> Run:
     """The run as the status tells it; a new one where the spec asks for another."""
-    status = read_status(world.job)
+    status = world.status
     suspended = status.phase == "Suspended"
     if status.revision != world.revision:
         new = {stage.name: StageRecord(stage) for stage in chain(spec)}

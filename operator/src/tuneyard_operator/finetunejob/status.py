@@ -10,7 +10,6 @@ from tuneyard_api.kinds.finetunejob_status import Phase, Progress
 from tuneyard_operator.finetunejob.observe import World
 from tuneyard_operator.finetunejob.progress import progress_status
 from tuneyard_operator.finetunejob.run import Run, StageRecord
-from tuneyard_operator.finetunejob.state import read_status
 from tuneyard_operator.machinery.conditions import Condition, conditions
 from tuneyard_operator.machinery.objects import Json, generation
 
@@ -58,7 +57,7 @@ def _progress(world: World, run: Run) -> Progress | None:
         return None
     is_running = run.current.state != "Pending"
     report = world.progress if is_running else None
-    return progress_status(report, run.current.name, read_status(world.job), world.since_write, is_running)
+    return progress_status(report, run.current.name, world.status, world.since_write, is_running)
 
 
 def _reason(run: Run) -> str | None:
