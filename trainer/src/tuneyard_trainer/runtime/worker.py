@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -46,7 +46,7 @@ CREDENTIALS: Final = ("AWS_", "MLFLOW_")
 KILL_AFTER_SECONDS: Final = 20
 LAST_LINES: Final = 100  # torchrun writes many lines after the cause
 RENDEZVOUS_SECONDS: Final = 3600  # one node may need that much longer to download the model than another
-# What is written by a process that NCCL or Gloo aborts because another node is gone. With Gloo most report it themselves.
+# What a process writes that NCCL or Gloo aborts because another node is gone. (With Gloo most report it themselves.)
 PEER_GONE: Final = re.compile("ncclRemoteError|gloo::IoException")
 # What torchrun writes of a process that a signal ended; SIGTERM it has sent itself.
 DIED: Final = re.compile(r"Signal (?!15\b)(?P<signal>\d+) \(SIG\w+\) received by PID (?P<pid>\d+)")
