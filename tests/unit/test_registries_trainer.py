@@ -262,7 +262,6 @@ def test_a_backend_at_the_top_of_the_ladder(chain: Chain) -> None:
     [
         ({"maxLength": 1024}, "at most 512 tokens"),
         ({"maxLength": 256, "method": "qlora"}, "toy has no method qlora"),
-        ({"maxLength": 256, "streamWeights": True}, "toy has no training.streamWeights"),
     ],
 )
 def test_prepare_asks_the_backend(chain: Chain, training: dict[str, object], message: str) -> None:
