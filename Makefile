@@ -82,6 +82,8 @@ fuzz: setup ## 10,000 mutations of each kind of file that users bring; not in CI
 # Also where the environment forbids bytecode: without it each program that a test starts compiles its imports again.
 check lint types unit: export PYTHONDONTWRITEBYTECODE :=
 check lint types unit: export PYTHONPYCACHEPREFIX := $(TUNEYARD_CACHE)/bytecode
+# A new clone has what mypy found in another one: it reads a cache by the files' content.
+check lint types unit: export MYPY_CACHE_DIR := $(TUNEYARD_CACHE)/mypy
 .PHONY: check
 check: lint types unit ## The quick loop: lint, types, unit tests
 
@@ -100,7 +102,7 @@ types: setup ## Static types
 
 .PHONY: unit
 unit: setup ## Unit tests
-	$(RUN) pytest tests/unit -q
+	$(RUN) pytest tests/unit -q -n "$$(nproc)" --maxprocesses 8 --dist worksteal
 
 .PHONY: generate
 generate: setup ## Write the generated files: CRDs, the chart's copy and RBAC rules, docs/api.md, docs/failures.md, docs/argocd

@@ -178,7 +178,7 @@ class Chain:
         self.upload_model("model")
 
     def upload_model(self, name: str, **config: Any) -> None:
-        directory = write_model(self.folder / "models" / name, **config)
+        directory = write_model(self.folder / "models" / name, plain=True, **config)
         self.store.upload_all({f"{ROOT}/{name}/{path.name}": path for path in directory.iterdir()})
 
     def run(self, last: Stage, **changes: Any) -> tuple[Outcome, StageContext]:
