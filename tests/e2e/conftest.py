@@ -1,7 +1,7 @@
 """The end-to-end tests: a real cluster with tuneyard installed (`make install`), real images, real training, real vLLM.
 
-Each test module uses its own namespaces, which enforce Pod Security `restricted`, so several modules can run at the same
-time, each process of pytest-xdist with an object store of its own.
+Each test module uses its own namespaces, which enforce Pod Security `restricted`. Several modules can run at the same
+time: each process of pytest-xdist has an object store of its own.
 """
 
 import json
