@@ -31,7 +31,8 @@ results: install ## docs/results.md: the demo's numbers and answers before and a
 test: check install integration test-tools ## Everything: lint, types, unit, contract, integration, end to end
 	# The contract tests wait more than they work, each file for its own servers.
 	$(RUN) pytest tests/contract -n 4 --dist loadfile
-	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/e2e
+	# A pod that starts, or ends, leaves a core to the pods of another test.
+	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/e2e -n 2 --dist loadfile --no-loadscope-reorder --durations 40
 
 .PHONY: chaos
 chaos: install test-tools chaos-tools ## Stages killed 60 times, then 200 faults over an API server and 200 over a cluster with real jobs; not in CI
@@ -82,6 +83,8 @@ fuzz: setup ## 10,000 mutations of each kind of file that users bring; not in CI
 # Also where the environment forbids bytecode: without it each program that a test starts compiles its imports again.
 check lint types unit: export PYTHONDONTWRITEBYTECODE :=
 check lint types unit: export PYTHONPYCACHEPREFIX := $(TUNEYARD_CACHE)/bytecode
+# A new clone has what mypy found in another one: it reads a cache by the files' content.
+check lint types unit: export MYPY_CACHE_DIR := $(TUNEYARD_CACHE)/mypy
 .PHONY: check
 check: lint types unit ## The quick loop: lint, types, unit tests
 
@@ -100,7 +103,7 @@ types: setup ## Static types
 
 .PHONY: unit
 unit: setup ## Unit tests
-	$(RUN) pytest tests/unit -q
+	$(RUN) pytest tests/unit -q -n "$$(nproc)" --maxprocesses 8 --dist worksteal
 
 .PHONY: generate
 generate: setup ## Write the generated files: CRDs, the chart's copy and RBAC rules, docs/api.md, docs/failures.md, docs/argocd

@@ -1,35 +1,61 @@
 """The end-to-end tests: a real cluster with tuneyard installed (`make install`), real images, real training, real vLLM.
 
-Each test module uses its own namespaces, which enforce Pod Security `restricted`.
+Each test module uses its own namespaces, which enforce Pod Security `restricted`. Several modules can run at the same
+time: each process of pytest-xdist has an object store of its own.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import redirect_stderr, suppress
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from demo import demo, diagnosis, objectstore
-from demo.kubectl import Json, apply, kubectl
+from demo.kubectl import Json, KubectlError, apply, kubectl, wait_until
 from demo.objectstore import ObjectStore
 from e2e.smallmodel import first_layers
 from tuneyard_store.artifact import publish_directory
 
 ROOT = Path(__file__).parents[2]
-STORE_NAMESPACE = "e2e-store"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+STORE_NAMESPACE = f"e2e-store-{WORKER}" if WORKER else "e2e-store"
 DATA = ROOT / "examples" / "data" / "kubernetes-fields.jsonl"
 
-# The first checks the calls that the operator made during all other modules; the second uninstalls the operator.
-LAST = ["test_permissions.py", "test_uninstall.py"]
+# The longest ones, so that several processes end at about the same time.
+FIRST = [
+    *("test_chain.py", "test_end_of_turn.py", "test_resilience.py", "test_rollout.py", "test_queue.py"),
+    *("test_serving.py", "test_suspend.py", "test_replace.py", "test_readme.py", "test_nodes.py", "test_backends.py"),
+]
+# Each of these begins when all before it have ended. Two stop the operator for a while, the third checks the calls that
+# the operator made during all other modules, the last one uninstalls the operator.
+LAST = ["test_admission.py", "test_namespaced.py", "test_permissions.py", "test_uninstall.py"]
 
 NamespaceFactory = Callable[[str], str]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LAST.index(item.path.name) if item.path.name in LAST else -1)
+    order = {name: number for number, name in enumerate(FIRST, -len(FIRST))}
+    order |= {name: number for number, name in enumerate(LAST, 1)}
+    items.sort(key=lambda item: order.get(item.path.name, 0))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Lets a module of LAST wait for the modules before it, which other processes may run."""
+    name = request.path.name
+    ended = tmp_path_factory.getbasetemp().parent / "ended"  # all processes of a run have this parent
+    ended.mkdir(exist_ok=True)
+    if WORKER and name in LAST:
+        modules = list(dict.fromkeys(item.path.name for item in request.session.items))
+        before = set(modules[: modules.index(name)])
+        wait_until(lambda: before <= {path.name for path in ended.iterdir()}, f"{before} have ended", 3600)
+    yield
+    (ended / name).touch()
 
 
 @pytest.fixture(scope="session")
@@ -104,10 +130,19 @@ def fresh_namespace(name: str) -> None:
     apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """After a failure, prints the state of every namespace of the tests."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds the state of every namespace of the tests to the report of a failure."""
+    report = yield
     if report.failed:
-        listed = kubectl("get", "namespaces", "-l", "tuneyard-test=e2e", "-o", "json")
-        namespaces: list[Json] = json.loads(listed)["items"]
-        for namespace in namespaces:
-            diagnosis.print_namespace(namespace["metadata"]["name"])
+        with redirect_stderr(StringIO()) as printed, suppress(KubectlError):
+            print_namespaces()
+        report.sections.append(("namespaces of the tests", printed.getvalue()))
+    return report
+
+
+def print_namespaces() -> None:
+    listed = kubectl("get", "namespaces", "-l", "tuneyard-test=e2e", "-o", "json")
+    namespaces: list[Json] = json.loads(listed)["items"]
+    for namespace in namespaces:
+        diagnosis.print_namespace(namespace["metadata"]["name"])

@@ -8,7 +8,7 @@ import pytest
 
 from demo.kubectl import Json, apply, condition, items, kubectl
 from demo.objectstore import READ_ONLY_PORT, ObjectStore
-from e2e.conftest import NamespaceFactory
+from e2e.conftest import STORE_NAMESPACE, NamespaceFactory
 from e2e.jobs import fine_tune_job, wait_for_job
 from tuneyard_store.store import Store
 
@@ -49,7 +49,7 @@ CASES = [
     Case("no-weights", "ModelWeightsMissing", ["s3://models/no-weights", "safetensors"], {"model": {"uri": "s3://models/no-weights"}}),
     Case("model-missing", "ModelNotFound", ["s3://models/not-there"], {"model": {"uri": "s3://models/not-there"}}),
     Case("read-only", "OutputNotWritable", ["s3://artifacts"], secret={
-        "AWS_ENDPOINT_URL": f"https://s3.e2e-store.svc:{READ_ONLY_PORT}"
+        "AWS_ENDPOINT_URL": f"https://s3.{STORE_NAMESPACE}.svc:{READ_ONLY_PORT}"
     }),
 ]  # fmt: skip
 

@@ -40,7 +40,7 @@ def observed(kueue: None, new_namespace: NamespaceFactory, images: dict[str, str
     """Preempts the training of `first` by an urgent Job; `second` is created meanwhile and waits for both."""
     apply(local_queue(new_namespace(NAMESPACE)))
     apply(fine_tune_job("first", NAMESPACE, training=TRAINING, queueName=QUEUE))
-    wait_until(lambda: last_step(training_log("first", NAMESPACE)) >= 5, "first has reached step 5", 120, every=0.5)
+    wait_until(lambda: last_step(training_log("first", NAMESPACE)) >= 5, "first has reached step 5", 180, every=0.5)
 
     apply(urgent_job(images["trainer"]))
     apply(fine_tune_job("second", NAMESPACE, queueName=QUEUE))

@@ -1,6 +1,7 @@
 """Data files in memory, read as prepare reads them."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ from tuneyard_api.kinds.dataset import BadRowsPolicy, Cleaning, DataSource
 from tuneyard_trainer.data.bad_rows import BadRows
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import to_json
-from tuneyard_trainer.data.files import DataFile
-from tuneyard_trainer.data.source import Reading, read_source
+from tuneyard_trainer.data.files import DataFile, no_rows
+from tuneyard_trainer.data.readers import read_rows
+from tuneyard_trainer.data.source import Reading, SourceRow, SourceRows
 
 ROOT = "s3://data"
 Json = dict[str, Any]
@@ -18,6 +20,21 @@ Json = dict[str, Any]
 def lines(*rows: Json) -> bytes:
     """The rows as JSON Lines."""
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def read_source(source: DataSource, files: list[DataFile], reading: Reading | None = None) -> Iterator[SourceRow]:
+    """The rows of a source, not cleaned.
+
+    Raises:
+        BadInput: see tuneyard_trainer.data.clean_blocks.clean_source.
+    """
+    reading = reading or Reading()
+    rows = SourceRows(source, reading)
+    for file in files:
+        yield from rows.read(read_rows(file.path, file.uri))
+    if not reading.findings.rows:
+        raise no_rows(source.uri)
+    rows.columns.check(source)
 
 
 def read(

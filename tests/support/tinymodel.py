@@ -24,11 +24,22 @@ CONFIG: Final = {
 }
 
 
-def write_model(to: Path, *, template: str | None = TEMPLATE, weights: bool = True, **config: Any) -> Path:
-    """Writes the directory; a template goes into tokenizer_config.json."""
+def write_model(
+    to: Path, *, template: str | None = TEMPLATE, weights: bool = True, plain: bool = False, **config: Any
+) -> Path:
+    """Writes the directory; a template goes into tokenizer_config.json.
+
+    With `plain` the tokenizer is one that prepare takes as it is. Otherwise transformers loads it in a process of its
+    own, which takes a second.
+    """
     to.mkdir(parents=True)
     (to / "config.json").write_text(json.dumps({**CONFIG, **config}))
-    tokenizer_config = {"bos_token": TURN_START, "eos_token": {"__type": "AddedToken", "content": TURN_END}}
+    tokenizer_config: dict[str, Any] = {
+        "bos_token": TURN_START,
+        "eos_token": {"__type": "AddedToken", "content": TURN_END},
+    }
+    if plain:
+        tokenizer_config |= {"eos_token": TURN_END, "tokenizer_class": "PreTrainedTokenizerFast"}
     if template is not None:
         tokenizer_config["chat_template"] = template
     (to / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))

@@ -70,6 +70,8 @@ ONE_LENGTH: Final = "training takes epochs or maxSteps, not both"
 NOT_REPLAY: Final = "neither builtin://general nor a URI of an S3 bucket"
 TRAIN: Final = [{"uri": "s3://data/d.jsonl"}]
 TRAINED: Final = "streamWeights leaves on the disk what is not trained: set method to lora or qlora"
+ONLY_PEFT: Final = "of the backends only peft has it: leave it out, or set backend: peft"
+NOT_UNSLOTH: Final = "of the backends only peft and axolotl have it: leave it out, or set backend: peft"
 NO_REFERENCE: Final = "dpo compares the model with what it is without its adapter: set method to lora or qlora"
 ONE_BOUND: Final = "a gate takes exactly one of maxRatio"
 ONE_MODEL: Final = "model takes exactly one of fineTuneJobRef and uri"
@@ -134,6 +136,26 @@ VERDICTS: Final = [
     Verdict("FineTuneJob", {"training": {"streamWeights": True}}),
     Verdict("FineTuneJob", {"training": {"streamWeights": False, "method": "full"}}),
     Verdict("FineTuneJob", {"training": {"streamWeights": True, "method": "full"}}, TRAINED),
+    *(
+        Verdict("FineTuneJob", {"training": {"backend": backend, field: value}}, message)
+        for field, value, message in (
+            ("useLigerKernel", True, ONLY_PEFT),
+            ("useLigerKernel", False, ""),
+            ("streamWeights", True, ONLY_PEFT),
+            ("streamWeights", False, ""),
+            ("dpo", {}, ONLY_PEFT),
+        )
+        for backend in ("axolotl", "unsloth")
+    ),
+    *(
+        Verdict("FineTuneJob", {"training": {"backend": backend, field: value}}, message)
+        for field, value, message in (("packing", True, NOT_UNSLOTH), ("attention", "sdpa", NOT_UNSLOTH))
+        for backend, message in (("axolotl", ""), ("unsloth", message))
+    ),
+    Verdict("FineTuneJob", {"training": {"backend": "unsloth", "packing": False, "attention": "auto"}}),
+    Verdict("FineTuneJob", {"training": {"backend": "peft", "packing": True, "useLigerKernel": True}}),
+    Verdict("FineTuneJob", {"training": {"packing": True, "useLigerKernel": True, "attention": "eager"}}),
+    Verdict("FineTuneJob", {"training": {"backend": "axolotl", "overrides": {"weight_decay": 0.1}}}),
     Verdict("FineTuneJob", {"training": {"maxSteps": 5}}),
     Verdict("FineTuneJob", {"training": {"microBatchSize": 4}}),
     Verdict("FineTuneJob", {"training": {"microBatchSize": "auto"}}),

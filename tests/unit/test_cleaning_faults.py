@@ -11,19 +11,20 @@ from typing import Any
 
 import pytest
 
+from support.datafiles import read_source
 from support.faults import FAULTS, SETTINGS, Planted
 from tuneyard_api.kinds.dataset import Cleaning, DataSource
 from tuneyard_trainer.data.bad_rows import BadRows
 from tuneyard_trainer.data.changes import Changes
-from tuneyard_trainer.data.cleaning import ROW_STEPS, SET_STEPS, SPLIT_STEPS
+from tuneyard_trainer.data.cleaning import REPEAT_STEPS, ROW_STEPS, SET_STEPS, SPLIT_STEPS
 from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import Chat, Example
 from tuneyard_trainer.data.files import DataFile
 from tuneyard_trainer.data.readers.row import Place
-from tuneyard_trainer.data.source import Reading, read_source
+from tuneyard_trainer.data.source import Reading
 from tuneyard_trainer.data.split import held_out
-from tuneyard_trainer.data.spool import Spooled, spool
+from tuneyard_trainer.data.spool import Spooled, spool, written
 
 ROWS = int(os.environ.get("TUNEYARD_FAULT_ROWS", "1000"))
 
@@ -53,7 +54,8 @@ def cleaned(tmp_path: Path, rows: list[dict[str, str]], **settings: Any) -> tupl
         source = DataSource.model_validate({"uri": "s3://data/rows.jsonl"})
         context = CleaningContext(clean, 1024, dropped, changes=changes)
         read = read_source(source, [DataFile("s3://data/rows.jsonl", path, "")], reading=reading)
-        spooled = spool(apply_steps(ROW_STEPS, read, context), tmp_path / "clean")
+        rows_kept = written(list(apply_steps(ROW_STEPS, read, context)))
+        spooled = spool(apply_steps(REPEAT_STEPS, rows_kept, context), tmp_path / "clean")
         for step in SET_STEPS:
             step.apply(spooled, context)
         spooled.validation = held_out(spooled.keys, 0.05, 42)

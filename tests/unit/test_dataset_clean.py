@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tuneyard_api.kinds.dataset import Cleaning
-from tuneyard_trainer.data.cleaning import ROW_STEPS, TOKEN_STEPS
+from tuneyard_trainer.data.cleaning import REPEAT_STEPS, ROW_STEPS, TOKEN_STEPS
 from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, length
 from tuneyard_trainer.data.dropped import DroppedRows
@@ -15,7 +15,7 @@ from tuneyard_trainer.data.examples import Chat, Message, content_key
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.split import Split, held_out
-from tuneyard_trainer.data.spool import spool
+from tuneyard_trainer.data.spool import spool, written
 from tuneyard_trainer.data.tokenize import TokenizedExample
 from tuneyard_trainer.data.tokenize.tokens import Answer
 from tuneyard_trainer.runtime.errors import BadInput
@@ -34,7 +34,8 @@ def context(**settings: Any) -> CleaningContext:
 
 def kept(rows: Iterable[SourceRow], cleaning: CleaningContext) -> list[str]:
     """The lines of the rows that are kept."""
-    return [str(item.where.number) for item in apply_steps(ROW_STEPS, rows, cleaning)]
+    cleaned = written(list(apply_steps(ROW_STEPS, rows, cleaning)))
+    return [str(item.where.number) for item in apply_steps(REPEAT_STEPS, cleaned, cleaning)]
 
 
 def test_exact_duplicates() -> None:
@@ -93,7 +94,7 @@ def test_first_token_is_not_trained() -> None:
 
 def test_spool(tmp_path: Path) -> None:
     rows = [row("a", 1, "validation"), row("b\n🚀", 2), row("a", 3)]
-    spooled = spool(rows, tmp_path / "clean")
+    spooled = spool(written(rows), tmp_path / "clean")
     assert list(spooled.rows()) == rows
     assert len(spooled) == 3
     assert spooled.validation == {rows[0].key}

@@ -12,7 +12,7 @@ from tuneyard_trainer.data.examples import Chat, Message, Messages, content_key
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.template import ChatTemplate
-from tuneyard_trainer.data.tokenize import ExampleTokenizer, TokenizedExample, tokenize_rows
+from tuneyard_trainer.data.tokenize import ExampleTokenizer, TokenizedExample
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
 from tuneyard_trainer.data.tokenize.tokens import AnswerCounts
 from tuneyard_trainer.runtime.errors import BadInput
@@ -366,4 +366,4 @@ def test_rows_are_named(tmp_path: Path) -> None:
     )
     tokenizer = example_tokenizer(tmp_path, template)
     with pytest.raises(BadInput, match=r"x\.jsonl, line 3: .*no system prompt"):
-        list(tokenize_rows([source((SYSTEM, *CHAT))], tokenizer))
+        tokenizer.tokenize([source((SYSTEM, *CHAT))])

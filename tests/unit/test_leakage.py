@@ -11,7 +11,7 @@ from tuneyard_trainer.data.examples import Chat, Message, content_key
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.split import TRAIN, VALIDATION, Split
-from tuneyard_trainer.data.spool import Spooled, spool
+from tuneyard_trainer.data.spool import Spooled, spool, written
 
 CHANCE = random.Random(4)  # noqa: S311
 WORDS = [f"{one}{two}{three}" for one in "bdgkmprst" for two in "aeiou" for three in "lnrs"]
@@ -32,7 +32,7 @@ def cleaned(tmp_path: Path, **settings: object) -> tuple[Spooled, DroppedRows]:
         source.append(SourceRow(chat, Place("s3://data/rows", number), split, content_key(chat)))
     dropped = DroppedRows()
     context = CleaningContext(Cleaning.model_validate({"conflictingAnswers": "keep"} | settings), 1024, dropped)
-    spooled = spool(source, tmp_path / "clean")
+    spooled = spool(written(source), tmp_path / "clean")
     apply_set_steps([*SET_STEPS, *SPLIT_STEPS], spooled, context)
     return spooled, dropped
 

@@ -8,7 +8,7 @@ import pytest
 from datasketch import MinHash, MinHashLSH
 
 from tuneyard_trainer.data.similar import candidates, repeated
-from tuneyard_trainer.data.words import SKETCH, Words, WordWriter, shingles, similarity
+from tuneyard_trainer.data.words import SKETCH, Words, WordWriter, shingles, similarity, words_of_rows
 
 THRESHOLD = 0.85
 WORDS = [f"{one}{two}{three}" for one in "bdgkmprst" for two in "aeiou" for three in "lnrs"]
@@ -37,8 +37,8 @@ def answers() -> list[str]:
 @pytest.fixture(scope="module")
 def words(answers: list[str], tmp_path_factory: pytest.TempPathFactory) -> Words:
     with WordWriter(tmp_path_factory.mktemp("words") / "rows") as writer:
-        for answer in answers:
-            writer.add("", answer)
+        for row in words_of_rows(("", answer) for answer in answers):
+            writer.add(row)
         return writer.finish()
 
 

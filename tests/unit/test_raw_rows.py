@@ -28,7 +28,7 @@ def rows() -> list[RawRow]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("models") / "model")
+    return write_model(tmp_path_factory.mktemp("models") / "model", plain=True)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import IO, Any, NamedTuple
 
 import pytest
 
+from support.datafiles import read_source
 from support.tinymodel import TEMPLATE, byte_tokenizer, write_model
 from tuneyard_api.kinds.dataset import Cleaning, DataSource
 from tuneyard_api.registry import DATA_FORMATS, DataFormat
@@ -25,9 +26,9 @@ from tuneyard_trainer.data.examples import Chat, Message, Text, content, content
 from tuneyard_trainer.data.files import DataFile, find_objects
 from tuneyard_trainer.data.readers import READERS
 from tuneyard_trainer.data.readers.row import Place, Row
-from tuneyard_trainer.data.source import SourceRow, read_source
+from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.template import ChatTemplate
-from tuneyard_trainer.data.tokenize import TOKENIZERS, ExampleTokenizer, tokenize_rows
+from tuneyard_trainer.data.tokenize import TOKENIZERS, ExampleTokenizer
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
 from tuneyard_trainer.data.tokenize.tokens import TokenizeContext, Tokens
 from tuneyard_trainer.runtime.errors import BadInput
@@ -136,12 +137,12 @@ def test_add_cleaning_step() -> None:
                 yield row
 
     step: Any = module("no_secrets", apply=apply)
-    texts = ("one", "a secret", "one", "two")
+    texts = ("one", "a secret", "two")
     rows = [SourceRow(Text(text), PLACE, "train", content_key(Text(text))) for text in texts]
     context = CleaningContext(Cleaning(), max_length=10, dropped=DroppedRows())
     kept = [row.example for row in apply_steps((*ROW_STEPS, step), rows, context)]
     assert kept == [Text("one"), Text("two")]
-    assert context.dropped.counts == {"duplicate": 1, "secret": 1}
+    assert context.dropped.counts == {"secret": 1}
 
 
 def test_add_kind_of_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,5 +161,5 @@ def test_add_kind_of_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     tokenizer = ExampleTokenizer(ChatTemplate(TEMPLATE, {}), ModelTokenizer(model, "s3://models/tiny"), "the template")
     row = SourceRow(Text("abc"), PLACE, "train", b"")
     cleaning = CleaningContext(Cleaning(), 10, DroppedRows())
-    (tokenized,) = apply_steps(TOKEN_STEPS, tokenize_rows([row], tokenizer), cleaning)
+    (tokenized,) = apply_steps(TOKEN_STEPS, tokenizer.tokenize([row]), cleaning)
     assert byte_tokenizer().decode(tokenized.tokens[LABELS]) == "abc"

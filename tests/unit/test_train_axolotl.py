@@ -31,7 +31,7 @@ def request(training: dict[str, Any], **changes: Any) -> TrainRequest:
         "validation_rows": Path("held-out"),
         "validation_count": 2,
         "validation_steps": 5,
-        "training": Training.model_validate(training),
+        "training": Training.model_validate({"backend": "axolotl", **training}),
         "steps": 100,
         "gpus": 1,
         "devices": 1,
@@ -175,5 +175,5 @@ def test_an_override_is_accepted() -> None:
 
 
 def test_peft_takes_no_overrides() -> None:
-    with pytest.raises(BadInput, match=r"peft takes no training\.overrides, got weight_decay"):
-        check_training(spec_of({"overrides": {"weight_decay": 0.1}}))
+    with pytest.raises(ValueError, match="of the backends only axolotl has it: leave it out, or set backend: axolotl"):
+        spec_of({"overrides": {"weight_decay": 0.1}})

@@ -38,7 +38,7 @@ class Ladder(NamedTuple):
 
 
 class Backend(NamedTuple):
-    """A library that trains, and what it can do: prepare refuses a job that asks for more."""
+    """A library that trains, and what it can do: a job that asks for more is refused."""
 
     description: str
     methods: tuple[str, ...]
@@ -49,10 +49,8 @@ class Backend(NamedTuple):
     """The role of its image in the operator's settings."""
     variants: tuple[str, ...] = ("lora", "rslora", "dora")
     """The values of training.lora.variant that it implements."""
-    takes_overrides: bool = False
-    """Whether training.overrides has settings of the library."""
-    streams_weights: bool = False
-    """Whether it has training.streamWeights."""
+    has: tuple[str, ...] = ()
+    """Those fields of tuneyard_api.kinds.training.OPTIONAL that it has; a job that sets another one is refused."""
     needs_gpu: bool = False
     max_devices: int | None = None
     """GPUs of all nodes that can train together; None: any number."""
@@ -116,10 +114,14 @@ BACKENDS: Final[dict[str, Backend]] = {
         "Hugging Face PEFT",
         methods=("lora", "qlora", "full"),
         rows=("chat", "text", "preference"),
-        streams_weights=True,
+        has=("attention", "dpo", "packing", "streamWeights", "useLigerKernel"),
     ),
     "axolotl": Backend(
-        "Axolotl", methods=("lora", "qlora"), image="axolotl", variants=("lora", "rslora"), takes_overrides=True
+        "Axolotl",
+        methods=("lora", "qlora"),
+        image="axolotl",
+        variants=("lora", "rslora"),
+        has=("attention", "overrides", "packing"),
     ),
     "unsloth": Backend(
         "Unsloth, on one GPU",

@@ -80,6 +80,7 @@ def _train_part(spec: FineTuneJobSpec) -> dict[str, Any]:
         del training["streamWeights"]  # runs that ended before the field existed are reused
     if spec.training.use_liger_kernel:
         del training["useLigerKernel"]  # the same
+    training["packing"] = spec.training.packing is not False  # as it was written when true was the default
     return {"training": training}
 
 

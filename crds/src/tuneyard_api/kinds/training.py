@@ -1,6 +1,7 @@
 """How a FineTuneJob trains: spec.training."""
 
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
@@ -11,6 +12,8 @@ from tuneyard_api.rules import Rule, validations, violated
 
 FULL: Final = "full"
 """The method that trains every parameter, and so makes a model rather than an adapter."""
+PEFT: Final = "peft"
+"""The default backend."""
 NO_TRAINING: Final = "none"
 """The method of a job that only exports, evaluates and publishes."""
 LEARNING_RATES: Final = {"lora": 2e-4, "qlora": 2e-4, FULL: 2e-5}
@@ -91,7 +94,7 @@ class EarlyStopping(Model):
 
 class Training(Model):
     backend: Annotated[str, OneOf(BACKENDS)] = Field(
-        default="peft", description=f"{described(BACKENDS)} Default: peft."
+        default=PEFT, description=f"{described(BACKENDS)} Default: {PEFT}."
     )
     method: Literal["lora", "qlora", "full", "none"] = Field(
         default="lora",
@@ -136,18 +139,21 @@ class Training(Model):
     )
     attention: Literal["auto", "flash_attention_2", "sdpa", "eager"] = Field(
         default="auto",
-        description="auto: FlashAttention 2 on a GPU if the image has flash-attn, else sdpa. Default: auto.",
+        description="auto: of a packed micro batch on a GPU PyTorch's own FlashAttention 2 for rows of any length, "
+        "which is in every image; where rows are padded, and with axolotl, sdpa. Where the image has the package "
+        "flash-attn, peft takes that. unsloth chooses by itself. Default: auto.",
     )
-    use_liger_kernel: bool = Field(
-        default=True,
+    use_liger_kernel: bool | None = Field(
+        default=None,
         description="On a GPU the backend peft computes norms, rotary positions and gated activations with Liger's "
         "kernels, where the image has liger-kernel and a C compiler, and they give what the model's own code gives. "
-        "Default: true.",
+        "Default: true with peft; the other backends do not have it.",
     )
-    packing: bool = Field(
-        default=True,
+    packing: bool | None = Field(
+        default=None,
         description="Rows of a micro batch are trained end to end, without padding; each attends only to itself, so "
-        "the result is that of padded rows. Models that cannot do this are trained with padding. Default: true.",
+        "the result is that of padded rows. Models that cannot do this are trained with padding. Default: true with "
+        "peft and axolotl; unsloth pads.",
     )
     eval_steps: int | None = Field(
         default=None,
@@ -190,6 +196,16 @@ class Training(Model):
         """Validations without a lower loss after which the run ends; None: it does not end early."""
         return self.early_stopping.patience if self.early_stopping else None
 
+    @property
+    def packs(self) -> bool:
+        """Whether rows are to be trained end to end."""
+        return "packing" in BACKENDS[self.backend].has and self.packing is not False
+
+    @property
+    def tries_liger(self) -> bool:
+        """Whether Liger's kernels are to be used where they can."""
+        return "useLigerKernel" in BACKENDS[self.backend].has and self.use_liger_kernel is not False
+
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
         return (
@@ -222,4 +238,41 @@ class Training(Model):
                 cel="!has(self.dpo) || !has(self.method) || self.method in ['lora', 'qlora']",
                 field="dpo",
             ),
+            *_rules_of_backends(),
         )
+
+
+class OptionalField(NamedTuple):
+    """A field of training that some backends have."""
+
+    is_asked_for: Callable[[Training], bool]
+    asks_in_cel: str = ""
+    """The same of a field that is set; empty: CEL cannot read it."""
+
+
+OPTIONAL: Final = {
+    "attention": OptionalField(lambda training: training.attention != AUTO, f"self.attention != '{AUTO}'"),
+    "dpo": OptionalField(lambda training: training.dpo is not None, "true"),
+    "overrides": OptionalField(lambda training: bool(training.overrides)),
+    "packing": OptionalField(lambda training: training.packing is True, "self.packing"),
+    "streamWeights": OptionalField(lambda training: training.stream_weights, "self.streamWeights"),
+    "useLigerKernel": OptionalField(lambda training: training.use_liger_kernel is True, "self.useLigerKernel"),
+}
+"""Fields that not every backend has, by their names in the spec; registry.Backend.has names those that it has."""
+
+
+def _rules_of_backends() -> tuple[Rule, ...]:
+    """A rule for each optional field: it is set only with backends that have it."""
+    return tuple(_only_where_it_is(field, optional) for field, optional in OPTIONAL.items())
+
+
+def _only_where_it_is(field: str, optional: OptionalField) -> Rule:
+    having = [name for name, backend in BACKENDS.items() if field in backend.has]
+    asked = f"has(self.{field}) && {optional.asks_in_cel}"
+    return Rule(
+        f"of the backends only {' and '.join(having)} {'has' if len(having) == 1 else 'have'} it: leave it out, or set "
+        f"backend: {having[0]}",
+        lambda training: not optional.is_asked_for(training) or field in BACKENDS[training.backend].has,
+        cel=f"!({asked}) || (has(self.backend) ? self.backend : '{PEFT}') in {having}" if optional.asks_in_cel else "",
+        field=field,
+    )

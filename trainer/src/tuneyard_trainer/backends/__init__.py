@@ -40,18 +40,6 @@ def check_capabilities(spec: FineTuneJobSpec) -> None:
             f"training.backend {name} has no variant {training.lora.variant} of LoRA",
             f"Set training.lora.variant to {' or '.join(can.variants)}, {ANOTHER}",
         )
-    if training.overrides and not can.takes_overrides:
-        raise BadInput(
-            reasons.INVALID_SPEC,
-            f"training.backend {name} takes no training.overrides, got {', '.join(sorted(training.overrides))}",
-            f"Leave training.overrides out, {ANOTHER}",
-        )
-    if training.stream_weights and not can.streams_weights:
-        raise BadInput(
-            reasons.INVALID_SPEC,
-            f"training.backend {name} has no training.streamWeights",
-            f"Leave training.streamWeights out, {ANOTHER}",
-        )
     _check_devices(spec)
 
 

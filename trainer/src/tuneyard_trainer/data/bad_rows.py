@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tuneyard_api import reasons
 from tuneyard_api.kinds.dataset import BadRowsPolicy
-from tuneyard_trainer.data.dropped import DroppedRows
+from tuneyard_trainer.data.dropped import Drop, DroppedRows
 from tuneyard_trainer.data.examples import RowError
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.runtime.errors import BadInput, sentence
@@ -21,6 +21,13 @@ NAMES: Final = {
     reasons.INVALID_ROW: "invalidRow",
     reasons.MISSING_ANSWER: "missingAnswer",
 }
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be used, and what is written down of it."""
+
+    error: RowError
+    drop: Drop
 
 
 @dataclass
@@ -56,10 +63,16 @@ class BadRows:
         Raises:
             BadInput: the policy is to fail; names the URI and the line.
         """
+        reason = NAMES.get(error.reason, error.reason)
+        self.take(BadRow(error, self._dropped.drop(place, reason, row, error.message)))
+
+    def take(self, bad: BadRow) -> None:
+        """Drops a row of which this is to be written down; raises as `add` does."""
+        error, place = bad.error, bad.drop.place
         if self._policy.policy == "fail":
             raise error.at(place) from error
         self.count += 1
-        self._dropped.add(place, NAMES.get(error.reason, error.reason), row, error.message)
+        self._dropped.take(bad.drop)
         kind = error.reason, re.sub(r"\d+", "0", error.message)
         if kind not in self._faults and len(self._faults) >= KINDS:
             kind = error.reason, ""

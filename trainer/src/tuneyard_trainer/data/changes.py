@@ -44,6 +44,13 @@ class Changes:
         if len(found) < SAMPLES:
             found += [_sample(place, *pair, hide=hide) for pair in _different(before, after)][:1]
 
+    def merge(self, later: "Changes") -> None:
+        """Adds what was counted in the rows after these."""
+        self.counts.update(later.counts)
+        for what, samples in later.samples.items():
+            found = self.samples.setdefault(what, [])
+            found += samples[: SAMPLES - len(found)]
+
 
 def _different(before: Example, after: Example) -> Iterator[tuple[str, str]]:
     for one, other in zip(texts(before), texts(after), strict=True):

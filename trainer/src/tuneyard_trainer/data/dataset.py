@@ -10,12 +10,15 @@ from typing import Final
 from tuneyard_api.kinds.dataset import Dataset, DataSource
 from tuneyard_store.store import Store
 from tuneyard_trainer.data.builtin import builtin_files, is_builtin
-from tuneyard_trainer.data.examples import to_json
+from tuneyard_trainer.data.clean_blocks import CleanedBlock, RawBlock, clean_source
+from tuneyard_trainer.data.cleaning.step import CleaningContext
 from tuneyard_trainer.data.files import DataFile, fetch
 from tuneyard_trainer.data.shards import ShardWriter
-from tuneyard_trainer.data.source import Reading, SourceRow, read_source
+from tuneyard_trainer.data.source import Reading
 from tuneyard_trainer.data.split import GENERAL, TRAIN, VALIDATION, Split
+from tuneyard_trainer.data.spool import WrittenRow
 from tuneyard_trainer.data.tokenize import TokenizedExample
+from tuneyard_trainer.runtime.processes import Workers
 
 REPLAY: Final = "replay"
 INDEX_FILE: Final = "files.json"
@@ -64,15 +67,21 @@ def fetched_dataset(directory: Path) -> Files:
     return {name: [DataFile(uri, Path(path), sha256) for uri, path, sha256 in files] for name, files in index.items()}
 
 
-def read_dataset(dataset: Dataset, files: Files, reading: Reading) -> Iterator[SourceRow]:
-    """The rows of all sources, so that each can be compared with those before it.
+def clean_dataset(
+    dataset: Dataset,
+    files: Files,
+    reading: Reading,
+    cleaning: CleaningContext,
+    workers: Workers[RawBlock, CleanedBlock],
+) -> Iterator[WrittenRow]:
+    """The rows of all sources, cleaned one by one, so that each can be compared with those before it.
 
-    First come the rows of the validation source, last those of dataset.replay.
+    First come the rows of the validation source, last those of dataset.replay. See clean_source.
     """
     named = sources(dataset)
     for name in sorted(named, key=lambda name: (name == REPLAY, name != VALIDATION)):
         split = SPLITS.get(name, TRAIN)
-        yield from read_source(named[name], files[name], split, reading.of(split))
+        yield from clean_source(named[name], files[name], split, reading.of(split), cleaning.of(split), workers)
 
 
 def write_splits(
@@ -93,7 +102,7 @@ def write_splits(
         for split, row in rows:
             writers[split].add(row.tokens)
             if not row.piece:
-                texts[split].write(json.dumps(to_json(row.source.example), ensure_ascii=False) + "\n")
+                texts[split].write(row.source.text + "\n")
             on_row(split, row)
     for writer in writers.values():
         writer.finish()

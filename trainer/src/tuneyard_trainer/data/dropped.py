@@ -10,13 +10,20 @@ from tuneyard_trainer.data.excerpt import excerpt
 from tuneyard_trainer.data.readers.row import Place
 
 
-class DroppedRow(NamedTuple):
-    """A row that is not kept."""
+class Drop(NamedTuple):
+    """A row that is not kept, without what must not be written down."""
 
     place: Place
+    reason: str
+    """A camelCase word that report and status show."""
     row: str
     """The beginning of it."""
     message: str
+    """Says more of this row."""
+    repeats: Place | None
+    """The kept row that says the same."""
+    line: str
+    """All of this, as JSON."""
 
 
 class DroppedRows:
@@ -31,37 +38,38 @@ class DroppedRows:
         self.path = path
         self._redact = redact
         self.counts: Counter[str] = Counter()
-        self.examples: dict[str, DroppedRow] = {}
+        self.examples: dict[str, Drop] = {}
         """The first row of each reason."""
         self.repeated: Counter[Place] = Counter()
         """By the kept row, how many rows that repeat it were dropped."""
         self._file: IO[str] | None = None
 
     def add(self, place: Place, reason: str, row: Any, message: str = "", repeats: Place | None = None) -> None:
-        """Counts a row and writes it down.
+        """Counts a row and writes it down; see Drop."""
+        self.take(self.drop(place, reason, row, message, repeats))
 
-        Args:
-            reason: a camelCase word that report and status show.
-            message: says more of this row.
-            repeats: the kept row that says the same.
-        """
-        self.counts[reason] += 1
+    def drop(self, place: Place, reason: str, row: Any, message: str = "", repeats: Place | None = None) -> Drop:
+        """What is written down of a row."""
         row = self._redact(row)
-        if reason not in self.examples:
-            self.examples[reason] = DroppedRow(place, excerpt(row), message)
+        where = {"uri": place.uri, place.unit: place.number}
+        said: dict[str, Any] = {"message": message} if message else {}
         if repeats is not None:
-            self.repeated[repeats] += 1
+            said["repeats"] = {"uri": repeats.uri, repeats.unit: repeats.number}
+        line = json.dumps(where | {"reason": reason} | said | {"row": row}, ensure_ascii=False, default=str)
+        return Drop(place, reason, excerpt(row), message, repeats, line)
+
+    def take(self, drop: Drop) -> None:
+        """Counts a row of which this is to be written down."""
+        self.counts[drop.reason] += 1
+        self.examples.setdefault(drop.reason, drop)
+        if drop.repeats is not None:
+            self.repeated[drop.repeats] += 1
         if self.path is None:
             return
         if self._file is None:
             # Half a character in a row becomes an escape, which JSON reads back as it was.
             self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace")
-        where = {"uri": place.uri, place.unit: place.number}
-        said: dict[str, Any] = {"message": message} if message else {}
-        if repeats is not None:
-            said["repeats"] = {"uri": repeats.uri, repeats.unit: repeats.number}
-        written = json.dumps(where | {"reason": reason} | said | {"row": row}, ensure_ascii=False, default=str)
-        self._file.write(written + "\n")
+        self._file.write(drop.line + "\n")
 
     def __enter__(self) -> Self:
         return self

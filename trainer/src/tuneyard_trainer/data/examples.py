@@ -156,6 +156,10 @@ class RowError(Exception):
         self.advice = advice
         self.offset = offset
 
+    def __reduce__(self) -> tuple[type["RowError"], tuple[str, str, str, str]]:
+        """So that it passes from one process to another."""
+        return type(self), (self.reason, self.message, self.advice, self.offset)
+
     def at(self, where: object) -> BadInput:
         """The stage's error. `where` is the URI and the line."""
         place = f"{where}, {self.offset}" if self.offset else str(where)

@@ -1,7 +1,7 @@
 """What was seen in the rows of all sources while they were read; the data report shows it."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from tuneyard_trainer.data.readers.row import Place
@@ -44,3 +44,18 @@ class Findings:
     """Some rows as they were read; the report shows what became of them."""
     notes: Counter[str] = field(default_factory=Counter)
     """How often something was done to a row that is worth telling."""
+
+    def merge(self, later: "Findings") -> None:
+        """Adds what was seen in the rows after these."""
+        self.rows += later.rows
+        self.unread.update(later.unread)
+        self.notes.update(later.notes)
+        room: dict[str, int] = {}
+        for key, seen in later.formats.items():
+            known = self.formats.setdefault(key, replace(seen, rows=0))
+            room[seen.format] = ORIGINALS - known.rows
+            known.rows += seen.rows
+        for place, original in later.originals.items():
+            if room[original.format] > 0:
+                room[original.format] -= 1
+                self.originals[place] = original

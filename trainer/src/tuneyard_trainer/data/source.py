@@ -1,27 +1,41 @@
 """The rows of a source as examples: files are read, fields get the format's names, and the format makes an example."""
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tuneyard_api import reasons
 from tuneyard_api.kinds.dataset import BadRowsPolicy, Cleaning, DataSource
 from tuneyard_trainer.data.bad_rows import BadRows
 from tuneyard_trainer.data.dropped import DroppedRows
-from tuneyard_trainer.data.examples import Chat, Example, Key, RowError, content_key
+from tuneyard_trainer.data.examples import Chat, Example, Key, RowError, content_key, to_json
 from tuneyard_trainer.data.excerpt import excerpt
-from tuneyard_trainer.data.files import DataFile, no_rows
 from tuneyard_trainer.data.findings import ORIGINALS, Findings, Original, SeenFormat
 from tuneyard_trainer.data.formats import Format, detect, listed, load_format, renamed, require
 from tuneyard_trainer.data.formats.fields import FieldRules, Fields, shown
-from tuneyard_trainer.data.readers import read_rows
-from tuneyard_trainer.data.readers.row import BrokenRow, Place, Row
+from tuneyard_trainer.data.readers.row import BrokenRow, Place, RawRow, Row, parsed
 from tuneyard_trainer.data.secrets import redacted_row
 from tuneyard_trainer.data.split import GENERAL, TRAIN, Split
 from tuneyard_trainer.runtime.errors import BadInput
 
 UNTRAINED = "answers that are not trained (weight: 0)"
+
+
+class KnownRow(Protocol):
+    """A row by what tells it from others."""
+
+    @property
+    def example(self) -> Example: ...
+    @property
+    def where(self) -> Place: ...
+    @property
+    def split(self) -> Split: ...
+    @property
+    def key(self) -> Key: ...
+    @property
+    def text(self) -> str: ...
 
 
 class SourceRow(NamedTuple):
@@ -34,6 +48,11 @@ class SourceRow(NamedTuple):
     """Equal for rows whose content differs in nothing but case and white space."""
     fields: Mapping[str, Any] = MappingProxyType({})
     """As the file has them, while the rows are cleaned."""
+
+    @property
+    def text(self) -> str:
+        """The example as JSON, for people."""
+        return json.dumps(to_json(self.example), ensure_ascii=False)
 
 
 @dataclass
@@ -51,55 +70,71 @@ class Reading:
         return self.general if split == GENERAL and self.general else self
 
 
-def read_source(
-    source: DataSource, files: list[DataFile], split: Split = TRAIN, reading: Reading | None = None
-) -> Iterator[SourceRow]:
-    """The rows of a source, in order. With the format `auto`, each row tells its own format.
+@dataclass
+class SeenColumns:
+    """The columns of a source's rows, to be compared with what the source says of them."""
 
-    Raises:
-        BadInput: a file cannot be read; there are no rows; or `columns` names what no row and no format has.
-    """
-    reading = reading or Reading()
-    rows = _SourceRows(source, reading)
-    before = reading.findings.rows
-    for file in files:
-        for row in read_rows(file.path, file.uri):
-            reading.findings.rows += 1
-            try:
-                example = rows.example(row)
-            except RowError as error:
-                reading.bad.add(error, row.place, row.content if isinstance(row, BrokenRow) else row.fields)
-            else:
-                fields = row.fields if isinstance(row, Row) else {}
-                yield SourceRow(example, row.place, split, content_key(example), fields)
-    if reading.findings.rows == before:
-        raise no_rows(source.uri)
-    rows.check_columns()
+    there: dict[str, None] = field(default_factory=dict)
+    """All columns of all rows."""
+    asked: set[str] = field(default_factory=set)
+    """Fields that the formats have looked for."""
+
+    def merge(self, others: "SeenColumns") -> None:
+        self.there |= others.there
+        self.asked |= others.asked
+
+    def check(self, source: DataSource) -> None:
+        """Raises BadInput when `columns` names a column that no row has, or a field that no format reads."""
+        for name, column in (source.columns or {}).items():
+            if column not in self.there:
+                raise BadInput(
+                    reasons.INVALID_SPEC,
+                    f"No row of {source.uri} has the column {shown(column)}, which columns gives to {name}",
+                    f"Correct columns. The rows have: {listed(self.there)}.",
+                )
+            if self.asked and name not in self.asked:
+                raise BadInput(
+                    reasons.INVALID_SPEC,
+                    f"columns of {source.uri} names the field {shown(name)}, which the format does not have",
+                    "Write the format's name first: {prompt: your_column}.",
+                )
 
 
-class _SourceRows:
-    """Makes examples of the rows of one source."""
+class SourceRows:
+    """Makes examples of the rows of one source. With the format `auto`, each row tells its own format."""
 
     def __init__(self, source: DataSource, reading: Reading) -> None:
         self._source = source
         self._columns = source.columns or {}
         self._findings = reading.findings
+        self._bad = reading.bad
         self._redact: Callable[[Any], Any] = redacted_row if reading.settings.secrets != "keep" else lambda row: row
         self._rules = FieldRules(reading.settings.non_text, frozenset(source.ignore))
         self._formats: dict[frozenset[str], str] = {}
         self._modules: dict[str, Format] = {}
-        self._there: set[str] = set()
-        self._asked: set[str] = set()
+        self.columns = SeenColumns()
 
-    def example(self, row: Row | BrokenRow) -> Example:
+    def read(self, rows: Iterable[RawRow], split: Split = TRAIN) -> Iterator[SourceRow]:
+        """The rows that can be used; the others are given to reading.bad."""
+        for row in map(parsed, rows):
+            self._findings.rows += 1
+            try:
+                example = self._example(row)
+            except RowError as error:
+                self._bad.add(error, row.place, row.content if isinstance(row, BrokenRow) else row.fields)
+            else:
+                fields = row.fields if isinstance(row, Row) else {}
+                yield SourceRow(example, row.place, split, content_key(example), fields)
+
+    def _example(self, row: Row | BrokenRow) -> Example:
         """Raises RowError when the row cannot be used."""
         if isinstance(row, BrokenRow):
             raise row.error
-        self._there.update(row.fields)
+        self.columns.there.update(dict.fromkeys(row.fields))
         fields = Fields(renamed(row.fields, self._columns), self._rules)
         name = self._format(fields)
         example = self._modules[name].read(fields)
-        self._asked |= fields.asked
+        self.columns.asked |= fields.asked
         unread = [*fields.unread(), *self._hidden(row.fields)]
         self._note(name, row.place, fields, unread, example)
         if self._findings.formats[self._source.uri, name].rows <= ORIGINALS:
@@ -137,20 +172,3 @@ class _SourceRows:
             self._findings.notes.update(fields.notes)
         if isinstance(example, Chat) and (context := sum(not message.trained for message in example.messages)):
             self._findings.notes[UNTRAINED] += context
-
-    def check_columns(self) -> None:
-        """Raises BadInput when `columns` names a column that no row has, or a field that no format reads."""
-        for name, column in self._columns.items():
-            if column not in self._there:
-                names = listed(dict.fromkeys(self._there))
-                raise BadInput(
-                    reasons.INVALID_SPEC,
-                    f"No row of {self._source.uri} has the column {shown(column)}, which columns gives to {name}",
-                    f"Correct columns. The rows have: {names}.",
-                )
-            if self._asked and name not in self._asked:
-                raise BadInput(
-                    reasons.INVALID_SPEC,
-                    f"columns of {self._source.uri} names the field {shown(name)}, which the format does not have",
-                    "Write the format's name first: {prompt: your_column}.",
-                )

@@ -2,16 +2,17 @@
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from tuneyard_trainer.data.examples import Chat, Example, Key, content_key, from_json, to_json
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
-from tuneyard_trainer.data.split import GENERAL, VALIDATION, rank
+from tuneyard_trainer.data.split import GENERAL, VALIDATION, Split, rank
 from tuneyard_trainer.data.texts import question_and_answer
-from tuneyard_trainer.data.words import Words, WordWriter
+from tuneyard_trainer.data.words import RowWords, Words, WordWriter, words_of_rows
 
 
 @dataclass
@@ -46,21 +47,29 @@ class Spooled:
 
     def rows(self) -> Iterator[SourceRow]:
         """The job's own rows that are kept."""
+        return map(SpooledLine.row, self.lines())
+
+    def lines(self) -> Iterator["SpooledLine"]:
+        """The job's own rows that are kept, as they are in the file."""
         with self.path.open("rb") as stream:
             for key, line, is_kept in zip(self.row_keys[: self.own], stream, self.kept, strict=False):
                 if is_kept:
-                    yield _row(line, key)
+                    yield SpooledLine(line, key)
 
     def general(self, seed: int) -> list[int]:
         """The numbers of the rows of dataset.replay that are kept, in a random order."""
         kept = (number for number in range(self.own, len(self.kept)) if self.kept[number])
         return sorted(kept, key=lambda number: rank(self.row_keys[number], seed))
 
-    def row(self, number: int) -> SourceRow:
-        """One row, kept or not."""
+    def line(self, number: int) -> "SpooledLine":
+        """One row, kept or not, as it is in the file."""
         with self.path.open("rb") as stream:
             stream.seek(self.offsets[number])
-            return _row(stream.readline(), self.row_keys[number])
+            return SpooledLine(stream.readline(), self.row_keys[number])
+
+    def row(self, number: int) -> SourceRow:
+        """One row, kept or not."""
+        return self.line(number).row()
 
     def leave_out(self, number: int) -> SourceRow:
         """Keeps the row no longer, and returns it."""
@@ -68,9 +77,41 @@ class Spooled:
         return self.row(number)
 
 
-def _row(line: bytes, key: Key) -> SourceRow:
-    example, where, split = json.loads(line)
-    return SourceRow(from_json(example), Place(*where), split, key)
+class SpooledLine(NamedTuple):
+    """A row that is not parsed yet, so that another process can do it."""
+
+    line: bytes
+    key: Key
+
+    def row(self) -> SourceRow:
+        example, where, split = json.loads(self.line)
+        return SourceRow(from_json(example), Place(*where), split, self.key)
+
+
+class WrittenRow(NamedTuple):
+    """A row that is ready for a file, as one process hands it to another."""
+
+    text: str
+    """The example as JSON."""
+    where: Place
+    split: Split
+    key: Key
+    question: int = 0
+    """See Spooled.questions."""
+    words: RowWords | None = None
+
+    @property
+    def example(self) -> Example:
+        return from_json(json.loads(self.text))
+
+
+def written(rows: Sequence[SourceRow], *, with_words: bool = True, with_questions: bool = True) -> Iterator[WrittenRow]:
+    """The rows with their words, unless no step compares rows by them; so for questions."""
+    words = words_of_rows(question_and_answer(row.example) for row in rows) if with_words else None
+    for row in rows:
+        text = json.dumps(to_json(row.example))
+        question = _question(row.example) if with_questions else 0
+        yield WrittenRow(text, row.where, row.split, row.key, question, next(words) if words else None)
 
 
 def _question(example: Example) -> int:
@@ -79,8 +120,8 @@ def _question(example: Example) -> int:
     return int.from_bytes(content_key(Chat(example.messages[:-1], example.tools))[:8], "big")
 
 
-def spool(rows: Iterable[SourceRow], path: Path, *, with_words: bool = True, with_questions: bool = True) -> Spooled:
-    """Writes the rows to `path`, and beside it their words, unless no step compares rows by them; so for questions."""
+def spool(rows: Iterable[WrittenRow], path: Path) -> Spooled:
+    """Writes the rows to `path`, and their words beside it."""
     keys: list[Key] = []
     own = 0
     offsets, questions, validation, position = array("Q"), array("Q"), set(), 0
@@ -91,9 +132,9 @@ def spool(rows: Iterable[SourceRow], path: Path, *, with_words: bool = True, wit
             if row.split == VALIDATION:
                 validation.add(row.key)
             offsets.append(position)
-            position += stream.write(json.dumps([to_json(row.example), row.where, row.split]).encode() + b"\n")
-            questions.append(_question(row.example) if with_questions else 0)
-            if with_words:
-                writer.add(*question_and_answer(row.example))
+            position += stream.write(f"[{row.text}, {json.dumps([row.where, row.split])[1:]}\n".encode())
+            questions.append(row.question)
+            if row.words:
+                writer.add(row.words)
         words = writer.finish()
     return Spooled(path, words, keys, offsets, questions, bytearray(b"\x01") * len(keys), validation, own)

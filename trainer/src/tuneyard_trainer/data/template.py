@@ -47,6 +47,10 @@ class ChatTemplate:
         self._special_tokens = special_tokens
         self._bounds: Bounded | None = None
 
+    def __reduce__(self) -> tuple[type["ChatTemplate"], tuple[str, dict[str, str]]]:
+        """Another process compiles it itself."""
+        return ChatTemplate, (self.source, self._special_tokens)
+
     @cached_property
     def _template(self) -> Any:
         environment = ImmutableSandboxedEnvironment(

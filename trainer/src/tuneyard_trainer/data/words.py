@@ -7,9 +7,10 @@ digit. The words of the answers come last, so that they can be told from those o
 import hashlib
 import re
 from array import array
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ WORD: Final = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
 SKETCH: Final = 128
 """Numbers of a sketch: the standard error of the similarity is 1 / sqrt(128), or 0.09, at most."""
 SEED: Final = 1
-BATCH_WORDS: Final = 2**18
+HASH_BYTES: Final = 8
 FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 
 # What stands between the words of ASCII; a table is three times as fast as the expression.
@@ -42,6 +43,31 @@ def word_hash(word: str) -> int:
     return number | 1 if any(map(str.isdigit, word)) else number & ~1
 
 
+class RowWords(NamedTuple):
+    """The words of one row, as they are on disk."""
+
+    hashes: bytes
+    """Of its words, the question's first: 8 bytes each."""
+    answer: int
+    """The number of words before those of the answer."""
+    sketch: bytes
+
+
+def words_of_rows(rows: Iterable[tuple[str, str]]) -> Iterator[RowWords]:
+    """The words of some rows, of each of which question and answer are given: no more than fit into memory."""
+    hashes, ends, answers = array("Q"), array("Q", [0]), list[int]()
+    for question, answer in rows:
+        hashes.fromlist([*map(word_hash, words_of(question))])
+        answers.append(len(hashes) - ends[-1])
+        hashes.fromlist([*map(word_hash, words_of(answer))])
+        ends.append(len(hashes))
+    if not answers:
+        return
+    sketches = _sketches(np.asarray(hashes, np.uint64), np.asarray(ends, np.int64))
+    for number, before in enumerate(answers):
+        yield RowWords(hashes[ends[number] : ends[number + 1]].tobytes(), before, sketches[number].tobytes())
+
+
 class WordWriter:
     """Writes the words and the sketches of rows."""
 
@@ -51,19 +77,14 @@ class WordWriter:
         self._path = path
         self._ends: array[int] = array("Q", [0])
         self._answers: array[int] = array("Q")
-        self._batch: array[int] = array("Q")
-        self._batch_rows = 0
 
-    def add(self, question: str, answer: str) -> None:
+    def add(self, words: RowWords) -> None:
         """The next row."""
-        self._batch.fromlist([*map(word_hash, words_of(question))])
-        before = self._ends[-self._batch_rows - 1]
-        self._answers.append(before + len(self._batch))
-        self._batch.fromlist([*map(word_hash, words_of(answer))])
-        self._ends.append(before + len(self._batch))
-        self._batch_rows += 1
-        if len(self._batch) >= BATCH_WORDS:
-            self._flush()
+        before = self._ends[-1]
+        self._answers.append(before + words.answer)
+        self._ends.append(before + len(words.hashes) // HASH_BYTES)
+        self._hashes.write(words.hashes)
+        self._sketches.write(words.sketch)
 
     def __enter__(self) -> Self:
         return self
@@ -74,19 +95,9 @@ class WordWriter:
 
     def finish(self) -> "Words":
         """What was written, once nothing is added any more."""
-        self._flush()
         self._hashes.flush()
         self._sketches.flush()
         return Words(self._path, np.asarray(self._ends, np.uint64), np.asarray(self._answers, np.uint64))
-
-    def _flush(self) -> None:
-        if not self._batch_rows:
-            return
-        hashes = np.asarray(self._batch, np.uint64)
-        ends = np.asarray(self._ends[-self._batch_rows - 1 :], np.int64)
-        self._hashes.write(hashes.tobytes())
-        self._sketches.write(_sketches(hashes, ends - ends[0]).tobytes())
-        self._batch, self._batch_rows = array("Q"), 0
 
 
 def _sketches(hashes: Hashes, ends: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:

@@ -279,5 +279,5 @@ def _changes(spec: FineTuneJobSpec, micro: int) -> Iterator[tuple[str, FineTuneJ
 def _can_stream(spec: FineTuneJobSpec) -> bool:
     """Whether the weights could be on the disk, and are not yet."""
     training = spec.training
-    has_streaming = BACKENDS[training.backend].streams_weights and training.lora.variant != "dora"
+    has_streaming = "streamWeights" in BACKENDS[training.backend].has and training.lora.variant != "dora"
     return has_streaming and spec.resources.devices == 1 and not training.stream_weights

@@ -20,7 +20,7 @@ from tuneyard_trainer.data.excerpt import excerpt
 from tuneyard_trainer.data.findings import Original
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.replay import Replayed
-from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.source import KnownRow
 from tuneyard_trainer.data.split import GENERAL, TRAIN, VALIDATION, Split
 from tuneyard_trainer.data.tokenize import TokenizedExample
 from tuneyard_trainer.data.tokenize.tokens import TRUNCATED, AnswerCounts, TextPart
@@ -88,7 +88,7 @@ class DataReport:
         self.trained_tokens += tokens if split == TRAIN else 0
         self.lengths.append(length(row.tokens))
 
-    def add_row(self, split: Split, row: SourceRow) -> None:
+    def add_row(self, split: Split, row: KnownRow) -> None:
         """Counts a row that is kept, without tokens."""
         self.rows[split] += 1
         original = self.originals.get(row.where)

@@ -33,6 +33,10 @@ class StageError(Exception):
         self.advice = advice
         self.report = report
 
+    def __reduce__(self) -> tuple[type["StageError"], tuple[str, str, str, StageReport | None]]:
+        """So that it passes from one process to another."""
+        return type(self), (self.reason, self.message, self.advice, self.report)
+
 
 class BadInput(StageError):
     exit_code = names.EXIT_BAD_INPUT

@@ -20,23 +20,23 @@ from tuneyard_trainer.backends import check_training
 from tuneyard_trainer.backends.microbatch import with_micro_batch_size
 from tuneyard_trainer.backends.schedule import micro_batch_size, total_steps
 from tuneyard_trainer.data.bad_rows import BadRows
-from tuneyard_trainer.data.cleaning import ROW_STEPS, SET_STEPS, SPLIT_STEPS, TOKEN_STEPS
+from tuneyard_trainer.data.clean_blocks import CleanBlocks
+from tuneyard_trainer.data.cleaning import REPEAT_STEPS, SET_STEPS, SPLIT_STEPS
 from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_set_steps, apply_steps
 from tuneyard_trainer.data.columns import length
-from tuneyard_trainer.data.dataset import fetch_dataset, fetched_dataset, read_dataset, write_splits
+from tuneyard_trainer.data.dataset import clean_dataset, fetch_dataset, fetched_dataset, write_splits
 from tuneyard_trainer.data.dropped import DroppedRows
-from tuneyard_trainer.data.examples import Key, RowError, content
+from tuneyard_trainer.data.examples import Key
+from tuneyard_trainer.data.recording import redaction
 from tuneyard_trainer.data.replay import Replayed, held_out_count, replayed, wanted_tokens
-from tuneyard_trainer.data.secrets import redacted_row
-from tuneyard_trainer.data.source import Reading, SourceRow
+from tuneyard_trainer.data.source import Reading
 from tuneyard_trainer.data.split import GENERAL, TRAIN, VALIDATION, Split, held_out
-from tuneyard_trainer.data.spool import Spooled, spool
+from tuneyard_trainer.data.spool import Spooled, SpooledLine, WrittenRow, spool
 from tuneyard_trainer.data.template import TEMPLATE_FILE, ChatTemplate, require_template
-from tuneyard_trainer.data.template_fields import require_shown
-from tuneyard_trainer.data.tokenize import ExampleTokenizer, TokenizedExample, tokenize_rows
+from tuneyard_trainer.data.tokenize import ExampleTokenizer, TokenizedExample
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer, write_served_tokenizer
-from tuneyard_trainer.data.tokenize.vocabulary import check_vocabulary, within
-from tuneyard_trainer.data.trainable import require_trainable
+from tuneyard_trainer.data.tokenize.vocabulary import check_vocabulary
+from tuneyard_trainer.data.tokenize_blocks import TokenizeBlocks, TokenizedBlock, tokenize_lines
 from tuneyard_trainer.exporters import check_formats
 from tuneyard_trainer.model.adaptable import check_target_modules
 from tuneyard_trainer.model.check import check_model
@@ -49,6 +49,7 @@ from tuneyard_trainer.reports.data_page import write_report
 from tuneyard_trainer.reports.reading import reading_document
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, preempted, sentence
+from tuneyard_trainer.runtime.processes import Workers, process_count
 from tuneyard_trainer.runtime.stage_runner import StageProgram
 
 MODEL_DIR: Final = "model"
@@ -143,8 +144,7 @@ def run(context: StageContext) -> PrepareResult:
 
 def dropped_rows(context: StageContext) -> DroppedRows:
     """The rows that are not kept, written down without secrets."""
-    redact = [redacted_row] if context.spec.dataset.clean.secrets != "keep" else []
-    return DroppedRows(context.work / DROPPED_FILE, *redact)
+    return DroppedRows(context.work / DROPPED_FILE, redaction(context.spec.dataset.clean))
 
 
 def required_rows(spec: FineTuneJobSpec) -> tuple[int, tuple[Split, ...]]:
@@ -213,18 +213,25 @@ def embedding_size(context: StageContext) -> int:
 def clean(context: StageContext, cleaning: CleaningContext, reading: Reading) -> Spooled:
     """Reads all sources, writes the rows that are kept to disk, compares them with each other, and holds some out."""
     directory = context.work / DATA_DIR
-    rows = read_dataset(context.spec.rows, fetched_dataset(directory), reading)
+    files, settings = fetched_dataset(directory), cleaning.settings
 
-    def followed(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
+    def followed(rows: Iterable[WrittenRow]) -> Iterator[WrittenRow]:
         for number, row in enumerate(rows):
             if number % PROGRESS_ROWS == 0:
-                context.progress.update(message=f"cleaning the rows: {number:,}")
+                context.progress.update(message=f"cleaning the rows: {reading.findings.rows:,}")
             yield row
 
-    cleaned = apply_steps(ROW_STEPS, followed(stoppable(rows, context)), cleaning)
-    with_words = cleaning.settings.near_duplicates > 0 or cleaning.settings.leakage == "drop"
-    with_questions = cleaning.settings.conflicting_answers != "keep"
-    spooled = spool(cleaned, directory / SPOOL_FILE, with_words=with_words, with_questions=with_questions)
+    work = CleanBlocks(
+        settings,
+        cleaning.max_length,
+        with_words=settings.near_duplicates > 0 or settings.leakage == "drop",
+        with_questions=settings.conflicting_answers != "keep",
+    )
+    size = sum(file.path.stat().st_size for found in files.values() for file in found)
+    with Workers(work, process_count(context.threads, size)) as workers:
+        rows = clean_dataset(context.spec.rows, files, reading, cleaning, workers)
+        different = apply_steps(REPEAT_STEPS, followed(stoppable(rows, context)), cleaning)
+        spooled = spool(different, directory / SPOOL_FILE)
     apply_set_steps(SET_STEPS, spooled, cleaning)
     spooled.validation = held_out_keys(context, spooled)
     apply_set_steps(SPLIT_STEPS, spooled, cleaning)
@@ -250,48 +257,31 @@ def tokenize(
 ) -> None:
     """Writes the tokenized rows of all splits into `output`: first the job's own, then those of dataset.replay."""
 
-    def followed(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
-        for number, row in enumerate(rows):
+    def followed(lines: Iterable[SpooledLine]) -> Iterator[SpooledLine]:
+        for number, line in enumerate(lines):
             if number % PROGRESS_ROWS == 0:
                 context.progress.update(percent=30 + 60 * number // len(spooled), message="tokenizing")
-            yield row
+            yield line
 
     def on_row(split: Split, row: TokenizedExample) -> None:
         report.add(split, row)
         if split == TRAIN and not report.trained_row:
             report.trained_row = tokenizer.show(row.source, length(row.tokens))
 
-    def all_rows() -> Iterator[tuple[Split, TokenizedExample]]:
-        for row in tokenized(context, followed(spooled.rows()), tokenizer, cleaning, reading.bad):
+    def all_rows(workers: Workers[list[SpooledLine], TokenizedBlock]) -> Iterator[tuple[Split, TokenizedExample]]:
+        for row in tokenize_lines(stoppable(followed(spooled.lines()), context), reading.bad, cleaning, workers):
             yield VALIDATION if row.source.key in spooled.validation else TRAIN, row
         if (replay := context.spec.dataset.replay) and cleaning.general and reading.general:
             order = spooled.general(context.spec.training.seed)
-            bad = reading.general.bad
-            general = tokenized(context, map(spooled.row, order), tokenizer, cleaning.general, bad)
+            lines = stoppable(map(spooled.line, order), context)
+            general = tokenize_lines(lines, reading.general.bad, cleaning.general, workers)
             tokens = wanted_tokens(report.trained_tokens, replay.fraction)
             yield from replayed(general, held_out_count(len(order)), tokens)
 
     splits: tuple[Split, ...] = (TRAIN, VALIDATION, GENERAL) if report.replay else (TRAIN, VALIDATION)
-    write_splits(all_rows(), splits, output, on_row)
-
-
-def tokenized(
-    context: StageContext,
-    rows: Iterable[SourceRow],
-    tokenizer: ExampleTokenizer,
-    cleaning: CleaningContext,
-    bad: BadRows,
-) -> Iterable[TokenizedExample]:
-    """The rows that can be trained, with their tokens."""
-
-    def drop(error: RowError, row: SourceRow) -> None:
-        bad.add(error, row.where, content(row.example))
-
-    rows = require_trainable(stoppable(rows, context), context.spec.training, drop)
-    rows = require_shown(rows, tokenizer.context.template, drop)
-    examples = tokenize_rows(rows, tokenizer, drop)
-    examples = within(examples, embedding_size(context), tokenizer.context.tokenizer.name)
-    return apply_steps(TOKEN_STEPS, examples, cleaning)
+    work = TokenizeBlocks(tokenizer, embedding_size(context), context.spec.training, cleaning.settings)
+    with Workers(work, process_count(context.threads, spooled.path.stat().st_size)) as workers:
+        write_splits(all_rows(workers), splits, output, on_row)
 
 
 def publish(

@@ -80,7 +80,7 @@ def _adapter(training: Training) -> Config:
 
 def _batches(request: TrainRequest, lengths: Sequence[int]) -> Config:
     training, devices = request.training, request.devices
-    if training.packing:
+    if training.packs:
         packing = plan(training, lengths, devices)
         return {
             "sequence_len": packing.sequence_len,

@@ -45,7 +45,7 @@ def accelerate_with_liger(model: Trainable, rows: Sequence[TokenizedRow], reques
     Args:
         rows: with which both are tried, forward and backward; a kernel is compiled when it is first used.
     """
-    if not torch.cuda.is_available() or not request.training.use_liger_kernel:
+    if not torch.cuda.is_available() or not request.training.tries_liger:
         return
     if STREAMED_WEIGHTS in request.memory_savers:
         print("Liger's kernels are not used: reading the streamed weights is what takes the time.")

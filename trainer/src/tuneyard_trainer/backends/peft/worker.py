@@ -50,7 +50,7 @@ def _prepared(request: PeftRequest) -> "AdapterTrainer":
     shortest = sorted(range(len(rows)), key=rows.lengths.__getitem__)[:PROBE_ROWS]
     probe = [rows[index] for index in shortest]
     accelerate_with_liger(model, probe, request)
-    packing = training.packing and training.attention != "eager"
+    packing = training.packs and training.attention != "eager"
     batching = Batching.of(model, probe, packing)
     if CHUNKED_LOSS in request.memory_savers:
         batching = batching.in_chunks(model, probe)

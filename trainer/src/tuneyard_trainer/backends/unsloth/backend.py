@@ -51,7 +51,7 @@ class UnslothRequest(TrainRequest):
 
 
 def check(spec: FineTuneJobSpec) -> None:
-    """Raises BadInput for layers, and for an attention, that Unsloth's kernels do not have."""
+    """Raises BadInput for layers that Unsloth's kernels do not have."""
     training = spec.training
     micro_batch_size(training, spec.resources.devices)
     other = sorted(set(training.lora.target_modules) - {ALL_LINEAR, *ADAPTED})
@@ -60,12 +60,6 @@ def check(spec: FineTuneJobSpec) -> None:
             reasons.INVALID_SPEC,
             f"training.backend unsloth does not adapt {', '.join(other)}, which training.lora.targetModules names",
             f"Write [{ALL_LINEAR}], or names of: {', '.join(ADAPTED)}; or choose another training.backend.",
-        )
-    if training.attention != "auto":
-        raise BadInput(
-            reasons.INVALID_SPEC,
-            f"training.backend unsloth chooses its attention itself, and training.attention is {training.attention}",
-            "Leave training.attention out, or choose another training.backend.",
         )
 
 

@@ -26,9 +26,10 @@ from tuneyard_trainer.data.cleaning import (
 )
 from tuneyard_trainer.data.cleaning.step import SetStep, Step
 from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.spool import WrittenRow
 from tuneyard_trainer.data.tokenize import TokenizedExample
 
-# Row by row. The rows of the validation source come first.
+# Row by row, in processes that know of no other row.
 ROW_STEPS: Final[tuple[Step[SourceRow], ...]] = (
     encoding,
     control_characters,
@@ -38,6 +39,9 @@ ROW_STEPS: Final[tuple[Step[SourceRow], ...]] = (
     placeholders,
     refusals,
     language,
+)
+# Each row with those before it. The rows of the validation source come first.
+REPEAT_STEPS: Final[tuple[Step[WrittenRow], ...]] = (
     in_validation,
     exact_duplicates,
 )
@@ -48,7 +52,7 @@ SET_STEPS: Final[tuple[SetStep, ...]] = (
 )
 # Once the validation rows are chosen.
 SPLIT_STEPS: Final[tuple[SetStep, ...]] = (leakage,)
-# After tokenizing.
+# Row by row after tokenizing, in processes again.
 TOKEN_STEPS: Final[tuple[Step[TokenizedExample], ...]] = (
     too_long,
     count_answers,

@@ -5,12 +5,12 @@ from typing import Final
 
 from tuneyard_trainer.data.cleaning.places import KnownPlaces
 from tuneyard_trainer.data.cleaning.step import CleaningContext
-from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.spool import WrittenRow
 
 REASON: Final = "duplicate"
 
 
-def apply(rows: Iterable[SourceRow], context: CleaningContext) -> Iterator[SourceRow]:
+def apply(rows: Iterable[WrittenRow], context: CleaningContext) -> Iterator[WrittenRow]:
     if context.settings.exact_duplicates == "keep":
         yield from rows
         return

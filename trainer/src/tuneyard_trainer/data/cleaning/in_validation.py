@@ -5,13 +5,13 @@ from typing import Final
 
 from tuneyard_trainer.data.cleaning.step import CleaningContext
 from tuneyard_trainer.data.examples import Key
-from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.split import VALIDATION
+from tuneyard_trainer.data.spool import WrittenRow
 
 REASON: Final = "inValidation"
 
 
-def apply(rows: Iterable[SourceRow], context: CleaningContext) -> Iterator[SourceRow]:
+def apply(rows: Iterable[WrittenRow], context: CleaningContext) -> Iterator[WrittenRow]:
     validation: set[Key] = set()
     for row in rows:
         if row.split == VALIDATION:

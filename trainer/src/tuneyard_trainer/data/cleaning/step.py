@@ -9,7 +9,7 @@ from tuneyard_trainer.data.changes import Changes
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import Example, content, content_key
 from tuneyard_trainer.data.readers.row import Place
-from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.source import KnownRow, SourceRow
 from tuneyard_trainer.data.split import GENERAL, Split
 from tuneyard_trainer.data.spool import Spooled
 from tuneyard_trainer.data.tokenize.tokens import AnswerCounts
@@ -37,7 +37,7 @@ class CleaningContext:
         """The one for the sources of a split."""
         return self.general if split == GENERAL and self.general else self
 
-    def drop(self, row: SourceRow, reason: str, message: str = "", repeats: Place | None = None) -> None:
+    def drop(self, row: KnownRow, reason: str, message: str = "", repeats: Place | None = None) -> None:
         """Counts a row that is not kept; see DroppedRows.add."""
         self.of(row.split).dropped.add(row.where, reason, content(row.example), message, repeats)
 

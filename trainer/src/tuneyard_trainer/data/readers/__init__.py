@@ -10,14 +10,14 @@ from tuneyard_trainer.data.compression import COMPRESSIONS, compression_of
 from tuneyard_trainer.data.compression.bounded import bounded
 from tuneyard_trainer.data.readers import delimited, json_lines, json_values, parquet
 from tuneyard_trainer.data.readers.mistaken import HEAD_BYTES, other_file
-from tuneyard_trainer.data.readers.row import BrokenRow, Place, Row
+from tuneyard_trainer.data.readers.row import BrokenRow, Place, RawRow, Row, parsed
 from tuneyard_trainer.runtime.errors import BadInput
 
 
 class Reader(Protocol):
     """A module that reads a file format."""
 
-    def read(self, stream: IO[bytes], uri: str) -> Iterator[Row | BrokenRow]:
+    def read(self, stream: IO[bytes], uri: str) -> Iterator[RawRow]:
         """The rows of a file, decompressed, in order.
 
         Raises:
@@ -42,7 +42,12 @@ def endings() -> tuple[str, ...]:
 
 
 def read_rows(path: Path, uri: str) -> Iterator[Row | BrokenRow]:
-    """The rows of the file at `path`, a copy of `uri`. A name without a known ending is read as JSON.
+    """The rows of the file at `path`, a copy of `uri`; see read_raw_rows."""
+    return map(parsed, read_raw_rows(path, uri))
+
+
+def read_raw_rows(path: Path, uri: str) -> Iterator[RawRow]:
+    """The rows of the file at `path`, some of them not parsed yet. A name without a known ending is read as JSON.
 
     Raises:
         BadInput: the file is something else than its name says, or cannot be decompressed; or see Reader.read.

@@ -9,11 +9,11 @@ from tuneyard_api import reasons
 from tuneyard_trainer.data.examples import RowError
 from tuneyard_trainer.data.readers.encodings import not_utf8
 from tuneyard_trainer.data.readers.json_objects import as_object, pairs
-from tuneyard_trainer.data.readers.row import BrokenRow, Place, Row
+from tuneyard_trainer.data.readers.row import BrokenRow, Line, Place, Row
 from tuneyard_trainer.data.readers.values import ROW_BYTES, too_large
 
 
-def read(stream: IO[bytes], uri: str) -> Iterator[Row | BrokenRow]:
+def read(stream: IO[bytes], uri: str) -> Iterator[Line | BrokenRow]:
     number = 0
     while line := stream.readline(ROW_BYTES + 1):
         number += 1
@@ -23,10 +23,15 @@ def read(stream: IO[bytes], uri: str) -> Iterator[Row | BrokenRow]:
                 line = stream.readline(ROW_BYTES)
             yield BrokenRow("", place, too_large())
         elif line.strip():
-            try:
-                yield Row(parse(line.removeprefix(codecs.BOM_UTF8)), place)
-            except RowError as error:
-                yield BrokenRow(line.decode(errors="backslashreplace").rstrip("\r\n"), place, error)
+            yield Line(line, place, row_of)
+
+
+def row_of(line: bytes, place: Place) -> Row | BrokenRow:
+    """The row in a line."""
+    try:
+        return Row(parse(line.removeprefix(codecs.BOM_UTF8)), place)
+    except RowError as error:
+        return BrokenRow(line.decode(errors="backslashreplace").rstrip("\r\n"), place, error)
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A row of a data file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from tuneyard_trainer.data.examples import RowError
@@ -27,9 +27,26 @@ class Row(NamedTuple):
     place: Place
 
 
+class Line(NamedTuple):
+    """A row that is not parsed yet, so that another process can do it."""
+
+    content: bytes
+    place: Place
+    parse: Callable[[bytes, Place], "Row | BrokenRow"]
+    """A function of the module of the file format."""
+
+
 class BrokenRow(NamedTuple):
     """A row without fields: what stands there instead, and why it is no row. Those after it can be read."""
 
     content: Any
     place: Place
     error: RowError
+
+
+RawRow = Row | BrokenRow | Line
+
+
+def parsed(row: RawRow) -> Row | BrokenRow:
+    """The row, parsed where it was not."""
+    return row.parse(row.content, row.place) if isinstance(row, Line) else row

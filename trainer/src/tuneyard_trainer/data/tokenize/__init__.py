@@ -1,14 +1,13 @@
 """Examples to tokens: a new kind of example is one module with `render` and `label`, and one line here."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby, islice
 from typing import Any, Final, NamedTuple
 
 from tuneyard_trainer.data.columns import IGNORED, LABELS, TokenizedRow
 from tuneyard_trainer.data.examples import Chat, Example, Preference, RowError, Text
-from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.source import KnownRow, SourceRow
 from tuneyard_trainer.data.template import ChatTemplate
-from tuneyard_trainer.data.texts import texts
 from tuneyard_trainer.data.tokenize import chat, preference, text
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
 from tuneyard_trainer.data.tokenize.tokens import Answer, Kind, TextPart, TokenizeContext
@@ -19,10 +18,6 @@ TOKENIZERS: Final[dict[type[Example], Kind]] = {
     Text: text,
     Preference: preference,
 }
-
-BATCH_ROWS: Final = 256
-BATCH_CHARACTERS: Final = 2**22
-"""A batch ends with the row that reaches it, so that long rows are few at once."""
 
 OnError = Callable[[RowError, SourceRow], None]
 
@@ -35,7 +30,7 @@ def refuse(error: RowError, row: SourceRow) -> None:
 class TokenizedExample(NamedTuple):
     """A row and its tokens."""
 
-    source: SourceRow
+    source: KnownRow
     tokens: TokenizedRow
     answers: tuple[Answer, ...] = ()
     """Where the assistant's answers are among the tokens."""
@@ -55,6 +50,11 @@ class ExampleTokenizer:
 
     def __init__(self, template: ChatTemplate, tokenizer: ModelTokenizer, where: str) -> None:
         self.context = TokenizeContext(template, tokenizer, find_format(template, tokenizer, where))
+        self._where = where
+
+    def __reduce__(self) -> tuple[type["ExampleTokenizer"], tuple[ChatTemplate, ModelTokenizer, str]]:
+        """Another process makes its own."""
+        return ExampleTokenizer, (self.context.template, self.context.tokenizer, self._where)
 
     def tokenize(self, rows: Sequence[SourceRow], on_error: OnError = refuse) -> list[TokenizedExample]:
         """The rows with their tokens; those that cannot be trained are given to `on_error`."""
@@ -72,7 +72,7 @@ class ExampleTokenizer:
         ]
         return [TokenizedExample(row, *item) for (row, _), item in zip(rendered, tokens, strict=True)]
 
-    def show(self, row: SourceRow, length: int) -> list[TextPart]:
+    def show(self, row: KnownRow, length: int) -> list[TextPart]:
         """The text of the row's first `length` tokens, in pieces that are trained and pieces that are not."""
         rendered = self._render(row)
         encodings = self.context.tokenizer.encode(rendered.texts)
@@ -88,30 +88,5 @@ class ExampleTokenizer:
         end = places[-1][1] if places else 0
         return [part for part in (*parts, TextPart(text=shown[position:end], is_trained=False)) if part.text]
 
-    def _render(self, row: SourceRow) -> Any:
+    def _render(self, row: KnownRow) -> Any:
         return TOKENIZERS[type(row.example)].render(row.example, self.context)
-
-
-def tokenize_rows(
-    rows: Iterable[SourceRow], tokenizer: ExampleTokenizer, on_error: OnError = refuse
-) -> Iterator[TokenizedExample]:
-    """The rows with their tokens, some hundred at once: the tokenizers library works on them with all CPUs.
-
-    Raises:
-        BadInput: see ExampleTokenizer.tokenize.
-    """
-    for batch in _batches(rows):
-        yield from tokenizer.tokenize(batch, on_error)
-
-
-def _batches(rows: Iterable[SourceRow]) -> Iterator[list[SourceRow]]:
-    batch: list[SourceRow] = []
-    characters = 0
-    for row in rows:
-        batch.append(row)
-        characters += sum(map(len, texts(row.example)))
-        if len(batch) == BATCH_ROWS or characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch

@@ -127,10 +127,16 @@ class ModelTokenizer:
         """It has tokenizer.json and tokenizer_config.json."""
         self.name = f"{uri.rstrip('/')}/{TOKENIZER_FILE}"
         """Of the file, for messages."""
+        self._uri = uri
+
+    def __reduce__(self) -> tuple[type["ModelTokenizer"], tuple[Path, str]]:
+        """Another process reads the files itself."""
+        return ModelTokenizer, (self.directory, self._uri)
 
     @cached_property
     def _tokenizer(self) -> "Tokenizer":
-        os.environ["TOKENIZERS_PARALLELISM"] = "true"  # nothing forks here; workers get an environment of their own
+        # The process of a stage does not fork; one of those that share the CPUs has another value already.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         return _parse(read_text(self.directory / TOKENIZER_FILE, self.name), self.name)
 
     @cached_property

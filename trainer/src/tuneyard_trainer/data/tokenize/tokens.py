@@ -67,6 +67,15 @@ class AnswerCounts:
         elif answer.end_token is not None:
             self.end_tokens.add(answer.end_token)
 
+    def merge(self, others: "AnswerCounts") -> None:
+        """Adds the counts of other rows."""
+        self.given += others.given
+        self.trained += others.trained
+        self.cut_short += others.cut_short
+        self.left_out.update(others.left_out)
+        self.end_tokens |= others.end_tokens
+        self.inside |= others.inside
+
     def stop_tokens(self, last_end: int) -> list[int]:
         """The tokens that a served model must stop at.
 
