@@ -88,7 +88,7 @@ def test_status_of_a_waiting_job(new_namespace: NamespaceFactory) -> None:
     wait_until(lambda: "exceeded quota" in plugin("status", "waits", "-n", full), "status shows why the job waits", 120)
     printed = plugin("status", "waits", "-n", full)
     assert "prepare waits: QuotaExceeded: " in printed
-    assert "ResourceQuota is used up" in printed, "the remedy"
+    assert "Raise ResourceQuota none, or free what others in this namespace use" in printed, "the remedy"
 
 
 def test_status_lists_both_kinds(followed: str, namespace: str) -> None:
