@@ -98,7 +98,7 @@ def demo_rows(model: Path, count: int) -> list[Row]:
     return rows
 
 
-def run(contestant: Contestant, folder: Path, steps: int) -> Figures:
+def run(contestant: Contestant, folder: Path, steps: int, micro: int) -> Figures:
     """Trains in a process of its own, which the kernel accounts for."""
     path = [
         Path(__file__).parents[1],
@@ -114,7 +114,7 @@ def run(contestant: Contestant, folder: Path, steps: int) -> Figures:
         "PYTHONPATH": ":".join(map(str, path)),
     }
     log = folder / f"{contestant.name}.log"
-    command = [contestant.python, "-m", "bench.training_run", contestant.name, folder, str(steps)]
+    command = [contestant.python, "-m", "bench.training_run", contestant.name, folder, str(steps), str(micro)]
     with log.open("w") as output:
         process = subprocess.Popen([*map(str, command)], env=environment, stdout=output, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
@@ -131,12 +131,14 @@ def write_rows(folder: Path, model: Path, rows: Sequence[Row]) -> None:
     (folder / "rows.json").write_text(json.dumps(list(rows)))
 
 
-def measured(contestants: Sequence[Contestant], folder: Path, steps: int, rounds: int) -> dict[str, list[Figures]]:
+def measured(
+    contestants: Sequence[Contestant], folder: Path, steps: int, micro: int, rounds: int
+) -> dict[str, list[Figures]]:
     found: dict[str, list[Figures]] = {contestant.name: [] for contestant in contestants}
     for number_of_round in range(rounds):
         for contestant in contestants if number_of_round % 2 == 0 else contestants[::-1]:
             load = os.getloadavg()[0]
-            figures = run(contestant, folder, steps)
+            figures = run(contestant, folder, steps, micro)
             found[contestant.name].append(figures)
             print(f"{folder.name} {contestant.name} load {load:.1f}: {figures}", flush=True)
     return found
@@ -195,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--axolotl", type=Path, help="a Python with axolotl; default: none")
     parser.add_argument("--only", choices=["demo", "chat"], help="one of the data sets")
     parser.add_argument("--steps", type=int, default=12, help=f"of {BATCH} rows; default: %(default)s")
+    parser.add_argument("--micro", type=int, default=MICRO, help="rows of a forward pass; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     return parser
 
@@ -216,7 +219,9 @@ def main() -> int:
         if options.only not in (None, name):
             continue
         write_rows(options.folder / name, options.model, rows)
-        found: Any = measured(_contestants(options), options.folder / name, options.steps, options.rounds)
+        found: Any = measured(
+            _contestants(options), options.folder / name, options.steps, options.micro, options.rounds
+        )
         if "trl" in found:
             lines += rows_of_table(name, found)
             problems += missed(name, found)

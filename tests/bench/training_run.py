@@ -15,7 +15,7 @@ import torch
 import transformers
 import yaml
 
-from bench.training import BATCH, LONGEST, MICRO, THREADS
+from bench.training import BATCH, LONGEST, THREADS
 
 LEARNING_RATE: Final = 1e-3
 RANK: Final = 16
@@ -67,7 +67,7 @@ def measure(folder: Path, name: str) -> None:
     transformers.Trainer.train = timed
 
 
-def tuneyard(folder: Path, rows: list[Any], steps: int) -> None:
+def tuneyard(folder: Path, rows: list[Any], steps: int, micro: int) -> None:
     from tuneyard_api.contracts.requests import TrainRequest  # noqa: PLC0415 - not in every contestant's Python
     from tuneyard_api.kinds.training import Training  # noqa: PLC0415
     from tuneyard_trainer.backends.peft.backend import native_config  # noqa: PLC0415
@@ -81,7 +81,7 @@ def tuneyard(folder: Path, rows: list[Any], steps: int) -> None:
     training = Training.model_validate(
         {
             "effectiveBatchSize": BATCH,
-            "microBatchSize": MICRO,
+            "microBatchSize": micro,
             "maxSteps": steps,
             "maxLength": LONGEST,
             "learningRate": LEARNING_RATE,
@@ -107,7 +107,7 @@ def tuneyard(folder: Path, rows: list[Any], steps: int) -> None:
     fine_tune(native_config(request))
 
 
-def trl(folder: Path, rows: list[Any], steps: int, *, packing: bool = False) -> None:
+def trl(folder: Path, rows: list[Any], steps: int, micro: int, *, packing: bool = False) -> None:
     """Packed, a step has as many sequences as have the tokens of 8 rows."""
     from datasets import Dataset, arrow_dataset  # noqa: PLC0415
     from peft import LoraConfig  # noqa: PLC0415
@@ -115,7 +115,7 @@ def trl(folder: Path, rows: list[Any], steps: int, *, packing: bool = False) -> 
 
     width = max(512, *(len(row["input_ids"]) for row in rows))
     tokens = sum(len(row["input_ids"]) for row in rows)
-    micro = 1 if packing else MICRO
+    micro = 1 if packing else micro  # sequences, not rows
     per_step = max(1, round(tokens / steps / width)) if packing else BATCH
     arguments = SFTConfig(
         output_dir=str(folder / "trl"),
@@ -145,11 +145,11 @@ def trl(folder: Path, rows: list[Any], steps: int, *, packing: bool = False) -> 
     SFTTrainer(model=model, processing_class=tokenizer, args=arguments, train_dataset=data, peft_config=adapter).train()
 
 
-def trl_packed(folder: Path, rows: list[Any], steps: int) -> None:
-    trl(folder, rows, steps, packing=True)
+def trl_packed(folder: Path, rows: list[Any], steps: int, micro: int) -> None:
+    trl(folder, rows, steps, micro, packing=True)
 
 
-def axolotl(folder: Path, rows: list[Any], steps: int) -> None:
+def axolotl(folder: Path, rows: list[Any], steps: int, micro: int) -> None:
     """By its own command, in bfloat16. It refuses to train on a CPU unless it is told to."""
     import pyarrow  # noqa: PLC0415
     from axolotl.cli.train import do_cli  # noqa: PLC0415
@@ -171,8 +171,8 @@ def axolotl(folder: Path, rows: list[Any], steps: int) -> None:
         "lora_alpha": 2 * RANK,
         "lora_target_linear": True,
         **{f"lora_{part}_kernel": False for part in ("mlp", "qkv", "o")},
-        "micro_batch_size": MICRO,
-        "gradient_accumulation_steps": BATCH // MICRO,
+        "micro_batch_size": micro,
+        "gradient_accumulation_steps": BATCH // micro,
         "max_steps": steps,
         "num_epochs": 1,
         "optimizer": "adamw_torch",
@@ -210,12 +210,12 @@ CONTESTANTS: Final[dict[str, Callable[..., None]]] = {
 }
 
 
-def main(name: str, folder: Path, steps: int) -> None:
+def main(name: str, folder: Path, steps: int, micro: int) -> None:
     torch.set_num_threads(THREADS)
     transformers.set_seed(SEED)
     measure(folder, name)
-    CONTESTANTS[name](folder, json.loads((folder / "rows.json").read_text()), steps)
+    CONTESTANTS[name](folder, json.loads((folder / "rows.json").read_text()), steps, micro)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

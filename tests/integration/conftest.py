@@ -37,6 +37,17 @@ END_OF_TURN = byte_tokenizer().token_to_id(TURN_END)
 
 ContextFactory = Callable[..., StageContext]
 
+# The longest files come first, so that the processes of pytest-xdist end together.
+FIRST = [
+    *("test_stages.py", "test_formats.py", "test_llamacpp.py", "test_nodes.py", "test_resume.py"),
+    *("test_stage_faults.py", "test_memory.py", "test_objectives.py"),
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: number for number, name in enumerate(FIRST, -len(FIRST))}
+    items.sort(key=lambda item: order.get(item.path.name, 0))
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """These tests run without pyproject.toml, which declares the markers."""

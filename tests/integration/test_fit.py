@@ -8,6 +8,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tuneyard_api.kinds.training import Training
+from tuneyard_trainer.backends.peft.model import share_inputs
 from tuneyard_trainer.model.fit import activation_bytes, adapter_parameters, sizes_of
 from tuneyard_trainer.model.shape import ModelShape
 
@@ -53,6 +54,7 @@ def test_what_autograd_keeps(precision: str, checkpointing: bool) -> None:
         base.enable_input_require_grads()
         base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     model = get_peft_model(base, LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")).train()
+    share_inputs(model, training)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert adapter_parameters(training, shape) == trained
 

@@ -83,12 +83,16 @@ def spec(
 
 
 # Bytes that autograd kept, without the logits, counted with torch.autograd.graph.saved_tensors_hooks (each storage
-# once, parameters not) in PEFT 0.21 on SmolLM2-135M cut to so many layers, LoRA of rank 16 on all linear layers.
+# once, parameters not) in PEFT 0.21 on SmolLM2-135M cut to so many layers, LoRA of rank 16 on all linear layers. The
+# backend peft shares the inputs of layers (peft/model.py), axolotl does not.
 LOGITS = 12582912
 COUNTED: list[tuple[int, int, dict[str, Any], int]] = [
-    (2, 256, {}, 27144964 - LOGITS),
-    (4, 256, {}, 41696004 - LOGITS),
-    (2, 512, {}, 53693956 - 2 * LOGITS),
+    (2, 256, {}, 12201984),
+    (4, 256, {}, 24393728),
+    (2, 512, {}, 23808000),
+    (2, 256, {"backend": "axolotl"}, 27144964 - LOGITS),
+    (4, 256, {"backend": "axolotl"}, 41696004 - LOGITS),
+    (2, 512, {"backend": "axolotl"}, 53693956 - 2 * LOGITS),
     (2, 256, {"precision": "fp32"}, 33413892 - LOGITS),
 ]
 
@@ -100,7 +104,7 @@ def test_activations_are_those_that_were_counted(
     sizes = sizes_of(shape(SMOLLM, layers, tied=True))
     assert sizes is not None
     given = spec(**training).training
-    estimated = activation_bytes(given, sizes, tokens, 4 if training else 2)
+    estimated = activation_bytes(given, sizes, tokens, 4 if "precision" in training else 2)
     assert estimated == pytest.approx(counted, rel=0.1)
 
 
@@ -188,7 +192,7 @@ def test_verdicts_and_advice() -> None:
     assert large.verdict == "DoesNotFit"
     assert large.advice is not None
     assert "Set training {method: qlora, gradientCheckpointing: true, microBatchSize: 1}" in large.advice
-    assert large.advice.endswith("GPU of 140.4 GiB (H200) would do.")
+    assert large.advice.endswith("GPU of 79.6 GiB (H100) would do.")
     small = estimated(L4, 1, gradientCheckpointing=True, maxLength=512)
     assert (small.verdict, small.advice) == ("Fits", None)
     unknown = estimated({}, 1, gradientCheckpointing=True, maxLength=512)
@@ -222,12 +226,12 @@ def test_what_is_advised_for_the_largest_models() -> None:
     given = yaml.safe_load((ROOT / "examples" / "larger-than-memory.yaml").read_text())["spec"]
     found = estimate_fit(FineTuneJobSpec.model_validate(given), shape(LLAMA_70B, 80), 1)
     assert found is not None
-    assert (found.verdict, found.required_gib) == ("Fits", 17.4)
+    assert (found.verdict, found.required_gib) == ("Fits", 16.4)
     given["training"]["streamWeights"] = False
     found = estimate_fit(FineTuneJobSpec.model_validate(given), shape(LLAMA_70B, 80), 1)
     assert found is not None
     assert found.verdict == "DoesNotFit"
-    assert "Set training {method: qlora, streamWeights: true, microBatchSize: 1} (17.4 GiB)" in str(found.advice)
+    assert "Set training {method: qlora, streamWeights: true, microBatchSize: 1} (16.4 GiB)" in str(found.advice)
 
 
 def micro_batch(resources: dict[str, Any], fit: dict[str, Any] | None = None, **training: Any) -> int | None:

@@ -6,11 +6,21 @@ All of them can be merged: exporters/merge_worker.py merges whatever PEFT adapts
 from typing import Final
 
 from tuneyard_api import reasons
-from tuneyard_api.kinds.training import Lora
+from tuneyard_api.kinds.training import PEFT, Lora, Training
 from tuneyard_trainer.model.shape import ModelShape, kind
 from tuneyard_trainer.runtime.errors import BadInput
 
 ALL_LINEAR: Final = "all-linear"
+
+
+def shares_inputs(training: Training) -> bool:
+    """Whether adapted layers with the same input in bfloat16 keep one copy of it for the gradient, not one each.
+
+    Dropout, and the norms of DoRA, are computed of a copy in float32, and in a QLoRA all inputs are in float32.
+    """
+    lora = training.lora
+    return training.backend == PEFT and training.method == "lora" and not lora.dropout and lora.variant != "dora"
+
 
 # transformers 5 loads the experts of a mixture as two parameters a layer, which PEFT adapts by the names of the files
 # for these model types (transformers.conversion_mapping, peft.utils.transformers_weight_conversion).

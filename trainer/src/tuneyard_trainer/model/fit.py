@@ -13,7 +13,8 @@ optimizer    the two moments of AdamW: 8 bytes for each parameter of the adapter
 activations  what autograd keeps of a decoder layer with frozen weights and adapted matrices, for each token: see
              `_kept_per_token`. With gradient checkpointing the input of each layer, and one layer in full
              (arXiv:1604.06174). Fewer targetModules need less.
-logits       the head's output, its log-probabilities in float32 and the gradients of both.
+logits       the head's output and its gradient; with other backends than peft also its log-probabilities in float32 and
+             their gradient.
 reserve      the CUDA context, about 0.7 GiB, and a twentieth of the rest for what PyTorch's allocator cannot use.
 """
 
@@ -25,9 +26,9 @@ from typing import Any, Final, Literal, NamedTuple
 
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import FitStatus
-from tuneyard_api.kinds.training import Training
+from tuneyard_api.kinds.training import PEFT, Training
 from tuneyard_api.registry import BACKENDS
-from tuneyard_trainer.model.adaptable import ALL_LINEAR, why_not
+from tuneyard_trainer.model.adaptable import ALL_LINEAR, shares_inputs, why_not
 from tuneyard_trainer.model.architectures import structure_of
 from tuneyard_trainer.model.gpus import GIB, Device, device_of, smallest_with
 from tuneyard_trainer.model.shape import ModelShape, kind
@@ -38,7 +39,7 @@ PACKED_BYTES: Final = 4 / 8
 DECODER_LAYER: Final = re.compile(r".*?\.\d+\.")
 FLOAT32: Final = 4
 MOMENTS: Final = 8
-LOGITS_BYTES: Final = 4 + 4  # log-probabilities and their gradient, beside the logits and theirs
+LOG_PROBABILITIES: Final = 4 + 4  # and their gradient
 CONTEXT_GIB: Final = 0.7
 FRAGMENTATION: Final = 0.05
 TIGHT: Final = 0.9
@@ -140,7 +141,7 @@ def parts_in_gib(spec: FineTuneJobSpec, shape: ModelShape, sizes: Sizes, micro: 
         "gradients": adapter * FLOAT32 * (2 if spec.resources.devices > 1 else 1),
         "optimizer": adapter * MOMENTS,
         "activations": activation_bytes(training, sizes, tokens, width),
-        "logits": tokens * sizes.vocabulary * (LOGITS_BYTES + 2 * width),
+        "logits": tokens * sizes.vocabulary * (2 * width + (0 if training.backend == PEFT else LOG_PROBABILITIES)),
     }
     parts = {name: amount / GIB for name, amount in bytes_of.items()}
     context = CONTEXT_GIB if spec.resources.gpus else 0
@@ -213,7 +214,7 @@ def _kept_per_token(training: Training, sizes: Sizes, width: int) -> float:
     rotation, values, the attention's output; the inputs of the adapted matrices, and the norms' input in float32; and
     what seven adapters have between their two matrices. Attention that is not fused keeps its scores too.
     """
-    copies = 6 if width < FLOAT32 else 2  # in float32 some are the same tensor
+    copies = 2 if width == FLOAT32 or shares_inputs(training) else 6
     kept = 4 * sizes.inner + 2 * sizes.keys + 2 * sizes.queries + copies * sizes.hidden + 7 * training.lora.rank
     scores = 2 * sizes.heads * training.max_length if training.attention == "eager" else 0
     return width * (kept + scores) + 2 * FLOAT32 * sizes.hidden

@@ -15,6 +15,8 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
+from tuneyard_trainer.backends.peft.cross_entropy import cross_entropy
+from tuneyard_trainer.backends.peft.short_rows import causal_attention, is_short
 from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow
 
 Batch = dict[str, Any]
@@ -86,7 +88,7 @@ def summed_loss(model: torch.nn.Module, batch: Batch, with_some_logits: bool) ->
             which is most of the memory where the vocabulary is large.
     """
     targets = batch[TARGETS]
-    return _nll(_trained_logits(model, batch, with_some_logits), targets[targets != IGNORED])
+    return cross_entropy(_trained_logits(model, batch, with_some_logits), targets[targets != IGNORED]).sum()
 
 
 def chunked_loss(
@@ -97,7 +99,7 @@ def chunked_loss(
     Args:
         head: of the model, whose output the model returns as it is.
     """
-    return _in_chunks(model, batch, with_some_logits, head, chunk, "sum").sum()
+    return _in_chunks(model, batch, with_some_logits, head, chunk).sum()
 
 
 def row_losses(
@@ -107,9 +109,9 @@ def row_losses(
     targets, bounds = batch[TARGETS], batch.get("cu_seq_lens_q")
     trained = targets != IGNORED
     if head is None:
-        losses = _nll(_trained_logits(model, batch, with_some_logits), targets[trained], "none")
+        losses = cross_entropy(_trained_logits(model, batch, with_some_logits), targets[trained])
     else:
-        losses = _in_chunks(model, batch, with_some_logits, head, CHUNK, "none")
+        losses = _in_chunks(model, batch, with_some_logits, head, CHUNK)
     if bounds is None:
         rows, count = trained.nonzero()[:, 0], len(targets)
     else:
@@ -128,15 +130,15 @@ def head_error(model: torch.nn.Module, batch: Batch, with_some_logits: bool, hea
 
 
 def _in_chunks(
-    model: torch.nn.Module, batch: Batch, with_some_logits: bool, head: torch.nn.Module, chunk: int, reduction: str
+    model: torch.nn.Module, batch: Batch, with_some_logits: bool, head: torch.nn.Module, chunk: int
 ) -> torch.Tensor:
-    """The loss of each chunk, or with the reduction none that of each target."""
+    """The loss of each target."""
     targets = batch[TARGETS]
     with _without(head) as compute:
         hidden = _trained_logits(model, batch, with_some_logits)
 
     def loss(part: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
-        return _nll(compute(part), goal, reduction).reshape(-1)
+        return cross_entropy(compute(part), goal)
 
     chunks = zip(hidden.split(chunk), targets[targets != IGNORED].split(chunk), strict=True)
     return torch.cat([checkpoint(loss, *each, use_reentrant=False) for each in chunks])
@@ -159,10 +161,6 @@ def _trained_logits(model: torch.nn.Module, batch: Batch, with_some_logits: bool
     options = {"logits_to_keep": trained} if with_some_logits else {}
     logits = model(**_inputs(batch), **options, use_cache=False).logits
     return logits.reshape(-1, logits.shape[-1]) if with_some_logits else logits[trained]
-
-
-def _nll(logits: torch.Tensor, targets: torch.Tensor, reduction: str = "sum") -> torch.Tensor:
-    return functional.cross_entropy(logits.float(), targets, reduction=reduction)
 
 
 def row_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
@@ -221,23 +219,32 @@ def row_attention(  # noqa: PLR0913 - the signature is transformers'
         )
         return output[None], None
     lengths = cu_seq_lens_q.diff().tolist()
-    rows = zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True)
-    outputs = []
-    for row_query, row_key, row_value in rows:
-        band = _band(row_query.shape[2], sliding_window, query.device)
-        outputs.append(
-            functional.scaled_dot_product_attention(
-                row_query,
-                row_key,
-                row_value,
-                attn_mask=band,
-                is_causal=band is None,
-                dropout_p=dropout,
-                scale=scaling,
-                enable_gqa=query.shape[1] != key.shape[1],
-            )
-        )
+    rows = zip(query.split(lengths, dim=2), key.split(lengths, dim=2), value.split(lengths, dim=2), strict=True)
+    outputs = [_of_one_row(*row, sliding_window, dropout, scaling) for row in rows]
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _of_one_row(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    sliding_window: int | None,
+    dropout: float,
+    scaling: float | None,
+) -> torch.Tensor:
+    band = _band(query.shape[2], sliding_window, query.device)
+    if band is None and not dropout and is_short(query):
+        return causal_attention(query, key, value, scaling)
+    return functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=band,
+        is_causal=band is None,
+        dropout_p=dropout,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
 
 
 def _has_flash(query: torch.Tensor, value: torch.Tensor) -> bool:

@@ -10,6 +10,7 @@ import torch
 import transformers
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
@@ -18,7 +19,7 @@ from tuneyard_api.contracts.requests import STREAMED_WEIGHTS, TrainRequest
 from tuneyard_api.kinds.training import FULL, Training
 from tuneyard_trainer.backends.peft.backend import PeftRequest
 from tuneyard_trainer.backends.peft.streaming import streamed_model
-from tuneyard_trainer.model.adaptable import ALL_LINEAR, check_target_modules
+from tuneyard_trainer.model.adaptable import ALL_LINEAR, check_target_modules, shares_inputs
 from tuneyard_trainer.model.layout import copy_config_files, declare_bfloat16, fresh, weight_files
 from tuneyard_trainer.model.shape import local_shape
 from tuneyard_trainer.runtime.errors import BadInput, blamed_on
@@ -92,6 +93,18 @@ def _keep_layout(base: PreTrainedModel) -> None:
     for module in base.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def share_inputs(model: Trainable, training: Training) -> None:
+    """Gives the layers of LoRA their inputs in bfloat16, as autocast computes with them: PEFT copies each of them to
+    float32, and autocast back to the same bits, so that every layer keeps a copy. Without autocast the model cannot
+    run from now on.
+    """
+    if training.precision != "bf16" or not shares_inputs(training):
+        return
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = False
 
 
 def check_loaded(missing: Collection[str], model_uri: str) -> None:

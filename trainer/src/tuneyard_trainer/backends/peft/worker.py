@@ -17,7 +17,7 @@ from tuneyard_trainer.backends.peft.batching import PROBE_ROWS, Batching
 from tuneyard_trainer.backends.peft.callback import Measured, StageCallback, leave_out_other_optimizer
 from tuneyard_trainer.backends.peft.liger import accelerate_with_liger
 from tuneyard_trainer.backends.peft.memory import OffloadedAdamW, told_as_does_not_fit
-from tuneyard_trainer.backends.peft.model import Trainable, model_to_train
+from tuneyard_trainer.backends.peft.model import Trainable, model_to_train, share_inputs
 from tuneyard_trainer.backends.peft.objective import Likelihood, Objective, Preference
 from tuneyard_trainer.backends.peft.spikes import StepRows
 from tuneyard_trainer.backends.peft.validation import Validation
@@ -54,6 +54,7 @@ def _prepared(request: PeftRequest) -> "AdapterTrainer":
     batching = Batching.of(model, probe, packing)
     if CHUNKED_LOSS in request.memory_savers:
         batching = batching.in_chunks(model, probe)
+    share_inputs(model, training)
     leave_out_other_optimizer(request)
     objective = Preference(batching, training.dpo.beta) if training.dpo else Likelihood(batching)
     return _trainer(request, model, rows, objective)
