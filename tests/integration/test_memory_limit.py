@@ -52,8 +52,9 @@ if any("peft.worker" in word for word in sys.orig_argv):
                         name = line.partition(":")[0]
                         if name in most:
                             most[name] = max(most[name], int(line.split()[1]) * 1024)
-                with open(peaks, "w") as file:
+                with open(peaks + ".new", "w") as file:
                     file.write(" ".join(map(str, most.values())))
+                os.replace(peaks + ".new", peaks)  # the process may end at any moment
                 time.sleep(0.005)
         threading.Thread(target=look, daemon=True).start()
 """

@@ -48,14 +48,14 @@ def test_a_resumed_run_gives_the_same_bytes(uninterrupted: Run, stopped: Run, tm
 
 
 def test_the_best_step_survives_a_restart(tmp_path: Path, model: Path, rows: Path) -> None:
-    """A run that is over-trained from its second step on: its best adapter is that of the first step."""
-    too_fast: dict[str, Any] = {"learningRate": 0.3, "scheduler": "constant", "earlyStopping": {"patience": 3}}
+    """A run whose third step is worse than its second by far, on every kind of CPU."""
+    too_fast: dict[str, Any] = {"learningRate": 0.1, "scheduler": "constant", "earlyStopping": {"patience": 1}}
     expected = Run(tmp_path / "uninterrupted", model, rows, **too_fast)
     outcome = expected.train()
     assert outcome.finished
     assert outcome.stopped_early
     lowest = min(outcome.curve, key=lambda point: point.validation_loss)
-    assert outcome.kept_step == lowest.step < outcome.steps == lowest.step + 3
+    assert outcome.kept_step == lowest.step < outcome.steps == lowest.step + 1
 
     run = Run(tmp_path / "stopped", model, rows, **too_fast)
     run.train(stop=True)
