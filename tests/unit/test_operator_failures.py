@@ -39,7 +39,9 @@ class TestDeletedPod:
         pod = cluster.remove_pod()
         rejected_input(cluster, stage, name(pod)).step()
         assert cluster.condition("Failed")["reason"] == "AccessDenied"
-        assert cluster.condition("Failed")["message"] == "No right to write. Ask for it."
+        assert cluster.condition("Failed")["message"] == (
+            "No right to write. Ask for it. Then: kubectl tuneyard retry x -n team"
+        )
         assert cluster.stage(stage)["lastFailure"]["pod"] == name(pod)
         FineTuneJobStatus.model_validate(cluster.status)
 
@@ -87,7 +89,7 @@ class TestUnobservedPod:
             "failed with exit code 78",
             "it does not fit",
             "kubectl get events -n team --field-selector involvedObject.name=x-train-kq7z2",
-            "apply it again",
+            "kubectl tuneyard retry x -n team",
         ):
             assert words in found["message"], found
 

@@ -2,10 +2,6 @@
 
 from typing import Final
 
-APPLY_AGAIN: Final = (
-    "Change the spec and apply it again. Where the spec was right: kubectl tuneyard retry NAME. "
-    "Finished stages are reused."
-)
 UNOBSERVED: Final = (
     "The operator has not observed it yet. Is it running? kubectl get deployments -A -l app.kubernetes.io/name=tuneyard"
 )

@@ -13,7 +13,7 @@ from tuneyard_api.contracts.progress import progress_text
 from tuneyard_api.durations import duration
 from tuneyard_api.kinds.finetunejob_status import AnswersStatus, FitStatus, Progress, ReplayStatus
 from tuneyard_cli import screen
-from tuneyard_cli.advice import APPLY_AGAIN, OUTDATED, UNOBSERVED
+from tuneyard_cli.advice import OUTDATED, UNOBSERVED
 from tuneyard_cli.durations import since
 from tuneyard_cli.evaluation import by_metric, gate_text, gates_text, values_text
 from tuneyard_cli.objects import (
@@ -55,7 +55,6 @@ def why(job: Json) -> list[str]:
             *outdated,
             f"Failed: {reason_and_message(condition(job, 'Failed'))}",
             *_logs_of_failed(job),
-            APPLY_AGAIN,
         ]
     if is_condition_true(job, "Suspended"):
         message = condition(job, "Suspended").get("message", "")

@@ -132,6 +132,6 @@ def _unknown_cause(job: Json, pod: str = "", code: int | None = None) -> Termina
     return Termination(
         reason=reasons.REASON_LOST,
         message=f"{message}{meaning}. Its pods are gone, and no operator saw how they ended",
-        advice=f"See {events} and, where logs are collected, the log of {pod or 'its pods'}. To see the reason again, "
-        "delete the FineTuneJob and apply it again: finished stages are reused.",
+        advice=f"See {events} and, where logs are collected, the log of {pod or 'its pods'}. It runs again, and "
+        "finished stages are reused, when you try it again",
     )

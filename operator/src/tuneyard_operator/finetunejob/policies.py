@@ -25,6 +25,7 @@ from tuneyard_operator.finetunejob.observe import (
     orphaned_pods,
     stale_jobs,
 )
+from tuneyard_operator.finetunejob.remedies import with_remedy
 from tuneyard_operator.finetunejob.run import Failure, Run, StageRecord
 from tuneyard_operator.finetunejob.state import State
 from tuneyard_operator.finetunejob.status import with_observed_generation, write_status
@@ -62,8 +63,7 @@ def invalid_spec(state: State) -> Plan | None:
     """Nothing is created, and nothing is known of the chain."""
     if not state.problems:
         return None
-    message = f"{explain(state.problems)}. Change the spec and apply it again."
-    run = Run({}, failure=Failure(reasons.INVALID_SPEC, message))
+    run = with_remedy(Run({}, failure=Failure(reasons.INVALID_SPEC, explain(state.problems))), state.world.job)
     return Plan(write_status(state.world, run, state.now), events=events(Run({}), run))
 
 
@@ -143,8 +143,7 @@ def rejected(state: State) -> Plan | None:
     if not rejection.final:
         denial = explain_denial(message, RESOURCE_FIELDS)
         return _waiting(state, denial.text, denial.reason)
-    failure = Failure(reasons.INVALID_SPEC, f"{message}. Change the spec and apply it again.")
-    return _plan(state, state.run._replace(failure=failure))
+    return _plan(state, state.run._replace(failure=Failure(reasons.INVALID_SPEC, message)))
 
 
 def without_job(state: State) -> Plan | None:
@@ -239,6 +238,7 @@ POLICIES: Final[tuple[Policy, ...]] = (
 
 def _plan(state: State, run: Run) -> Plan:
     """Writes the status of the run, and emits the events that lead to it."""
+    run = with_remedy(run, state.world.job)
     return Plan(write_status(state.world, run, state.now), events=events(state.before, run))
 
 
@@ -276,8 +276,7 @@ def _lost_for_good(state: State, view: StageView) -> Plan | None:
         return None
     message = (
         f"{state.current.name} has succeeded {RERUNS + 1} times, and each time its result was lost, {LOST_WITH_POD}. "
-        "See what deletes pods in this namespace as soon as they have ended, then delete the FineTuneJob and apply it "
-        "again: finished stages are reused."
+        "See what deletes pods in this namespace as soon as they have ended"
     )
     return _plan(state, state.run.failed_at(state.current, reasons.RESULT_LOST, message))
 
