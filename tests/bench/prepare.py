@@ -2,16 +2,25 @@
 
 MODEL is a directory with a model; `make images` leaves the demo's. The store is memory, so neither network nor disk is
 measured; the first run of a process, which imports everything, is told apart.
+
+With --peer PYTHON: time, CPU and memory beside datasets.map, from the start of each program to the end of all of its
+processes. PYTHON is an interpreter that has datasets and transformers, such as that of the quantizer image.
 """
 
 import argparse
 import json
+import os
 import random
+import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
+
+from bench.processes import load_average
+from bench.tree import Tree, run
 
 ROOT: Final = Path(__file__).parents[2]
 DATA: Final = ROOT / "examples/data/kubernetes-fields.jsonl"
@@ -108,12 +117,43 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--against", type=Path, action="append", default=[])
+    parser.add_argument("--peer", help="an interpreter with datasets and transformers; or none: prepare alone")
+    parser.add_argument("--processes", type=int, default=2, help="with --peer: of each of both")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.chats:
             arguments.data = Path(folder) / "chats.jsonl"
             write_chats(arguments.data, arguments.chats)
-        compare(arguments)
+        if arguments.peer:
+            beside(arguments, Path(folder))
+        else:
+            compare(arguments)
+
+
+def beside(arguments: argparse.Namespace, folder: Path) -> None:
+    """Measures the stage and its peer in turn, each with as many processes; prints medians, and the parts of a run."""
+    contestants = {"tuneyard": (sys.executable, "bench.prepare_run")}
+    if arguments.peer != "none":
+        contestants["datasets.map"] = (arguments.peer, "bench.prepare_datasets")
+    given = {"clean": json.loads(arguments.clean), "maxLength": arguments.max_length, "threads": arguments.processes}
+    found: dict[str, list[Tree]] = {name: [] for name in contestants}
+    for number in range(arguments.rounds):
+        names = [*contestants]
+        for name in names if number % 2 == 0 else names[::-1]:
+            python, module = contestants[name]
+            work = folder / f"{name}-{number}"
+            environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "HF_HOME": str(work), "TMPDIR": str(folder)}
+            command = [python, "-m", module, str(arguments.model), str(arguments.data), str(work), json.dumps(given)]
+            tree = run(command, environment)
+            shutil.rmtree(work)
+            found[name].append(tree)
+            print(f"{name}: {told(tree)}; load average {load_average()}; {tree.output.strip().splitlines()[-1]}")
+    for name, trees in found.items():
+        print(f"{name}, medians: {told(Tree('', *map(statistics.median, list(zip(*trees, strict=True))[1:])))}")
+
+
+def told(tree: Tree) -> str:
+    return f"{tree.wall_seconds:.1f} s, {tree.cpu_seconds:.1f} s of CPU, {tree.peak_mib:.0f} MiB"
 
 
 def compare(arguments: argparse.Namespace) -> None:
