@@ -100,8 +100,8 @@ SECRETS: Final = (
         "the Secret does not exist",
         {},
         ("does not exist or is empty", "Create it in the same namespace", "AWS_ACCESS_KEY_ID"),
-        "Create it in the job's namespace with the keys that the message names, and apply the job again "
-        "([access.md](access.md)).",
+        "Create it in the job's namespace with the keys that the message names ([access.md](access.md)), and run "
+        "`kubectl tuneyard retry NAME`.",
     ),
     _secret_with(
         "the Secret has one of the two keys only",
@@ -131,7 +131,7 @@ STORE: Final = (
     Planted(
         *("FineTuneJob", "the secret key is wrong", _answer("SignatureDoesNotMatch", "ListObjectsV2", DATA)),
         ("Check AWS_SECRET_ACCESS_KEY in Secret keys", ENDPOINT),
-        "Correct the key in the Secret, and apply the job again or `kubectl tuneyard retry NAME`.",
+        "Correct the key in the Secret, and run `kubectl tuneyard retry NAME`.",
     ),
     Planted(
         *("FineTuneJob", "the key may not write", _answer("AccessDenied", "PutObject", "s3://out/put/x")),

@@ -182,8 +182,22 @@ def _server(cause: str, show: Callable[[], Seen], names: tuple[str, ...], remedy
     return Planted("ModelServer", cause, show, names, remedy)
 
 
-FAILED: Final = {"conditions": [{"type": "Failed", "status": "True", "reason": "TooFewRows"}], "phase": "Failed"}
-GATED: Final = {"evaluation": {"gates": [{"passed": False}], "gatesFailed": 1}}
+TOO_FEW: Final = {
+    "type": "Failed",
+    "status": "True",
+    "reason": "TooFewRows",
+    "message": "4 rows are left of 9. Then: kubectl tuneyard retry tune -n team",
+}
+FAILED: Final = {"conditions": [TOO_FEW], "phase": "Failed"}
+GATE: Final = {
+    "metric": "perplexity",
+    "against": "base",
+    "subject": "tuned",
+    "value": 9.0,
+    "limit": 7.0,
+    "passed": False,
+}
+GATED: Final = {"evaluation": {"gates": [GATE], "gatesFailed": 1}}
 
 SERVERS: Final = (
     _server(
@@ -195,13 +209,13 @@ SERVERS: Final = (
     _server(
         "the FineTuneJob failed",
         lambda: _follows(job=FAILED),
-        ("TooFewRows", "kubectl describe finetunejob tune"),
-        "Look up the reason of the FineTuneJob in this page.",
+        ("FineTuneJob tune failed: TooFewRows: 4 rows are left", "kubectl tuneyard retry tune -n team"),
+        "Look up the reason of the FineTuneJob in this page, and do what its message says.",
     ),
     _server(
         "the release did not pass its gates",
         lambda: _follows(job=GATED),
-        ("FineTuneJob tune", "status.evaluation", "evaluation.gates"),
+        ("FineTuneJob tune", "perplexity of tuned is 9, the gate allows 7", "status.artifacts"),
         "Tune it again, change the gates, or serve it by `model.uri` and `model.digest` all the same.",
     ),
     _server(
@@ -275,7 +289,7 @@ SERVERS: Final = (
     _server(
         "the Secret holds no usable API key",
         _api_key_unusable,
-        ("Key api-key of Secret team-key", "Put one into the Secret's key"),
+        ("Key api-key of Secret team-key", "Put one of 8 to 512 characters there"),
         "Put a key of 8 or more characters into the Secret.",
     ),
     _server(

@@ -123,7 +123,7 @@ def test_a_file_that_breaks_off(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (
             "own.jsonl",
-            ["InvalidRow: 120 rows such as own.jsonl, line 1: the fields ask, reply", "map your fields in columns"],
+            ["InvalidRow: 120 rows such as own.jsonl, line 1: the fields ask, reply", "name your fields in columns"],
         ),
         ("one.jsonl", ["TooFewRows: 1 rows are left of 1 (dropped: none); dataset.clean.minRows is 100"]),
     ],

@@ -19,7 +19,10 @@ class TestFailure:
         failed = cluster.condition("Failed")
         assert failed["status"] == "True"
         assert failed["reason"] == "BucketNotFound"
-        assert failed["message"] == "There is no bucket nowhere. Create it, or change dataset.train."
+        assert failed["message"] == (
+            "There is no bucket nowhere. Create it, or change dataset.train. "
+            "Then apply the changed spec, or without a change: kubectl tuneyard retry x -n team"
+        )
         assert cluster.condition("DatasetReady")["reason"] == "BucketNotFound"
         assert cluster.condition("Succeeded")["status"] == "False"
         assert cluster.status["phase"] == "Failed"

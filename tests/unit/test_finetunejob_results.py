@@ -92,7 +92,10 @@ def test_result_of_another_version_fails_the_run(stage: Stage, result: Json | No
     failed = cluster.condition("Failed")
     assert failed["reason"] == "StageCrashed"
     assert f"The result of {stage} cannot be read: " in failed["message"]
-    assert failed["message"].endswith("Are the images of operator and trainer of the same version?")
+    assert failed["message"].endswith(
+        "Are the images of operator and trainer of the same version? "
+        "Then apply the changed spec, or without a change: kubectl tuneyard retry x -n team"
+    )
     assert cluster.stage(stage)["state"] == "Failed"
     assert cluster.dry_run().delete == []
 
@@ -103,7 +106,9 @@ def test_too_large_result_fails_the_run(stage: Stage) -> None:
     cluster.run(stage).exit(stage, 0, termination("ResultTooLarge", "Too many bytes", "Use fewer gates."))
     cluster.complete_job(stage).step()
     assert cluster.condition("Failed")["reason"] == "ResultTooLarge"
-    assert cluster.condition("Failed")["message"] == "Too many bytes. Use fewer gates."
+    assert cluster.condition("Failed")["message"] == (
+        "Too many bytes. Use fewer gates. Change the spec and apply it again."
+    )
 
 
 def test_reused_evaluation_reports_nothing() -> None:

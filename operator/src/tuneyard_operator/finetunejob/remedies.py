@@ -55,7 +55,7 @@ def _restarted(failure: Failure, job: Json) -> Failure:
         text = f"Then: {retry}"
     else:
         text = f"Then apply the changed spec, or without a change: {retry}"
-    return failure._replace(message=f"{failure.message.rstrip('. ')}. {text}")
+    return failure._replace(message=f"{_sentence(failure.message)} {text}")
 
 
 def _changed(run: Run, job: Json) -> Run:
@@ -65,5 +65,10 @@ def _changed(run: Run, job: Json) -> Run:
         return run
     if job["spec"].get("onSpecChange") == REPLACE or not SPEC.search(current.message):
         return run
-    text = f"{current.message.removesuffix(REPLACE_IT).rstrip('. ')}. {REPLACE_IT}"
+    text = f"{_sentence(current.message.removesuffix(REPLACE_IT))} {REPLACE_IT}"
     return run.with_stage(current._replace(message=text))
+
+
+def _sentence(text: str) -> str:
+    text = text.rstrip()
+    return text if text.endswith((".", "?", "!")) else f"{text}."

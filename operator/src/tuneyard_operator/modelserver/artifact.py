@@ -73,13 +73,16 @@ def _release_of_job(reference: FineTuneJobRef, job: Json | None) -> Release | Wa
     status = job.get("status", {})
     if not run_has_succeeded(job):
         failed = condition(job, "Failed")
-        state = f"failed: {failed['reason']}" if failed else f"is {status.get('phase', 'Pending')}"
-        message = f"FineTuneJob {reference.name} {state}: see kubectl describe finetunejob {reference.name}"
+        phase = f"is {status.get('phase', 'Pending')}: see kubectl describe finetunejob {reference.name}"
+        state = f"failed: {failed['reason']}: {failed.get('message', '')}" if failed else phase
+        message = f"FineTuneJob {reference.name} {state}"
         return Waiting(reasons.WAITING_FOR_FINE_TUNE_JOB, message)
-    if failed_gates(status.get("evaluation", {})):
+    evaluation = status.get("evaluation", {})
+    if failed_gates(evaluation):
         message = (
-            f"the release of FineTuneJob {reference.name} did not pass its gates (see its status.evaluation). Tune "
-            "it again, change its evaluation.gates, or serve an artifact of it by model.uri and model.digest"
+            f"the release of FineTuneJob {reference.name} did not pass its gates{_first_failed(evaluation)}. Tune it "
+            "again, change its evaluation.gates, or serve it all the same: model.uri and model.digest are in its "
+            "status.artifacts"
         )
         return Waiting(reasons.GATE_FAILED, message)
     return _artifact_of_job(reference, job)
@@ -93,6 +96,16 @@ def failed_gates(evaluation: Json) -> int:
     if "gatesFailed" in evaluation:
         return int(evaluation["gatesFailed"])
     return sum(not gate["passed"] for gate in evaluation.get("gates", []))
+
+
+def _first_failed(evaluation: Json) -> str:
+    """The figures of a gate that failed; empty where an older operator wrote none."""
+    gate = next((gate for gate in evaluation.get("gates", []) if not gate["passed"] and "limit" in gate), None)
+    return (
+        f": {gate['metric']} of {gate['subject']} is {gate['value']:g}, the gate allows {gate['limit']:g}"
+        if gate
+        else ""
+    )
 
 
 def _artifact_of_job(reference: FineTuneJobRef, job: Json) -> Release | Waiting:

@@ -32,8 +32,8 @@ RESOURCE_FIELDS: Final = "spec.resources (engine) and spec.containers (fetch, pr
 
 # What is said of an engine that has not answered in time, though nothing has gone wrong.
 SLOW: Final = (
-    "its engine has not answered yet. See the pod's log, and raise rollout.progressDeadlineSeconds if it only needs "
-    "more time"
+    "its engine has not answered yet. See the pod's log (kubectl logs POD -c engine), and raise "
+    "rollout.progressDeadlineSeconds if it only needs more time"
 )
 
 # The Deployment controller's reason when all replicas were ready. It stays when pods are lost later.

@@ -21,7 +21,7 @@ def image(settings: Settings, role: str) -> str:
     references = {TRAINER: settings.trainer_image, SERVER: settings.server_image, **settings.images}
     if role not in references:
         raise NoImageError(
-            f"The operator has no image for {role}: set images.{role} in the chart's values and upgrade the release. "
-            "Without the chart, add it to TUNEYARD_IMAGES, a JSON object by role"
+            f"This installation has no image for {role}: use another backend or engine, or ask who runs the operator "
+            f"to set images.{role} in the chart's values (without the chart: TUNEYARD_IMAGES, a JSON object by role)"
         )
     return references[role]

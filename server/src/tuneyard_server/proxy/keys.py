@@ -17,7 +17,7 @@ def read_keys(path: Path) -> list[str]:
     lines = path.read_text().split("\n") if path.is_file() else []
     keys = [key for line in lines if (key := line.strip("\r "))]
     if not keys:
-        raise InvalidKeyError(f"{path} holds no API key. Put one into the Secret's key, or remove spec.auth.")
+        raise InvalidKeyError(f"{path} holds no API key. Put one of 8 to 512 characters there, or remove spec.auth.")
     if any(not re.fullmatch(r"[\x21-\x7e]{8,512}", key) for key in keys):
         raise InvalidKeyError(
             f"{path} holds an API key that is not 8 to 512 printable ASCII characters without spaces. Use such a key."

@@ -78,7 +78,7 @@ class StageContext:
         if found is None:
             uri = self.uri(stage_of(result), STAGE_MARK)
             raise StageError(
-                reasons.ARTIFACT_NOT_FOUND, f"{uri} does not exist", "Apply the job again under another name."
+                reasons.ARTIFACT_NOT_FOUND, f"{uri} does not exist", "Change spec.rerun and apply the job again."
             )
         return found
 

@@ -56,7 +56,7 @@ def detect(fields: Mapping[str, Any]) -> str:
     raise RowError(
         reasons.INVALID_ROW,
         f"the fields {listed(fields)} are of no known format",
-        f"{hint}Use one of: {shapes}; or map your fields in columns of the data source",
+        f"{hint}Use one of: {shapes}; or name your fields in columns of the data source: {{prompt: FIELD, completion: FIELD}}",
     )
 
 
