@@ -56,7 +56,8 @@ def detect(fields: Mapping[str, Any]) -> str:
     raise RowError(
         reasons.INVALID_ROW,
         f"the fields {listed(fields)} are of no known format",
-        f"{hint}Use one of: {shapes}; or name your fields in columns of the data source: {{prompt: FIELD, completion: FIELD}}",
+        f"{hint}Use one of: {shapes}; or name your fields in columns of the data source: "
+        "{prompt: FIELD, completion: FIELD}",
     )
 
 
