@@ -200,8 +200,8 @@ def require_template(directory: Path, given: str | None, uri: str) -> str:
         raise BadInput(
             reasons.CHAT_TEMPLATE_MISSING,
             f"The model at {uri} has no chat template: neither {TEMPLATE_FILE} nor chat_template in {CONFIG_FILE}",
-            "Set model.chatTemplate to the text of a Jinja template, such as that of the model's Instruct variant, or tune that "
-            "variant.",
+            "Set model.chatTemplate to the text of a Jinja template, such as that of the model's Instruct variant, "
+            "or tune that variant.",
         )
     return source
 

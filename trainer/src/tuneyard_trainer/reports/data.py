@@ -105,7 +105,10 @@ class DataReport:
             return
         advice = "Add rows, or lower dataset.clean.minRows."
         if self.dropped.counts[too_long.REASON] > kept:
-            advice = "Most were too long: raise training.maxLength, or cut their answers off by dataset.clean.maxLength: truncate."
+            advice = (
+                "Most were too long: raise training.maxLength, or cut their answers off by "
+                "dataset.clean.maxLength: truncate."
+            )
         elif self.answers.left_out[TRUNCATED] > kept:
             advice = ADVICE[TRUNCATED]
         raise BadInput(
