@@ -23,7 +23,13 @@ class Model(BaseModel):
     """A part of a spec or a status. Types are not converted: the API server does not convert them either."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True, allow_inf_nan=False
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        defer_build=True,  # until the first use: building all at import would delay each start of the operator
     )
 
     @classmethod

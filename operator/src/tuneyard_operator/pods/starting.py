@@ -89,7 +89,7 @@ def stuck_message(pod: Json) -> str:
 def with_advice(warning: str) -> str:
     """The last warning event about a pod, as "reason: message", and what to do where that is known."""
     is_missing = warning.startswith("FailedMount: ") and re.search(r"not found|non-existent", warning)
-    return f"{warning.rstrip('. ')}. {CREATE_ADVICE}" if is_missing else warning
+    return _followed(warning, CREATE_ADVICE) if is_missing else warning
 
 
 def _scheduling_advice(message: str) -> Iterator[str]:
@@ -102,4 +102,8 @@ def _scheduling_advice(message: str) -> Iterator[str]:
 
 def _advised(reason: str, message: str, advice: str) -> str:
     text = f"{reason}: {message}".rstrip(": ")
-    return f"{text.rstrip('. ')}. {advice}" if advice else text
+    return _followed(text, advice) if advice else text
+
+
+def _followed(text: str, advice: str) -> str:
+    return f"{text.rstrip('. ')}. {advice}"

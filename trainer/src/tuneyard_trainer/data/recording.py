@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from tuneyard_api.kinds.dataset import BadRowsPolicy, Cleaning
 from tuneyard_trainer.data.bad_rows import BadRow, BadRows
 from tuneyard_trainer.data.dropped import Drop, DroppedRows
-from tuneyard_trainer.data.secrets import redacted_row
+from tuneyard_trainer.data.secrets import redaction
 from tuneyard_trainer.runtime.errors import StageError
 
 Kept = TypeVar("Kept")
@@ -48,15 +48,6 @@ class _Bad(BadRows):
 
     def take(self, bad: BadRow) -> None:
         self._record(bad)
-
-
-def redaction(settings: Cleaning) -> Callable[[Any], Any]:
-    """What takes out of a row, before it is written down, what must not be."""
-    return redacted_row if settings.secrets != "keep" else _unchanged
-
-
-def _unchanged(row: Any) -> Any:
-    return row
 
 
 def settled(outcomes: Iterable[Outcome[Kept]], bad: BadRows, dropped: DroppedRows) -> Iterator[Kept]:

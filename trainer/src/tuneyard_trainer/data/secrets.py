@@ -6,8 +6,11 @@ The patterns are those of the providers' documentation, as gitleaks has them (ht
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, NamedTuple
+
+from tuneyard_api.kinds.dataset import Cleaning
 
 _KEY_END: Final = r"-----END [A-Z ]{0,20}PRIVATE KEY(?: BLOCK)?-----"
 _ASSIGNED: Final = r"[\"']?\s{0,3}(?:=>|[:=]|은|는|is)\s{0,3}[\"'`]?"
@@ -176,3 +179,12 @@ def _entropy(text: str) -> float:
     """Shannon's entropy, in bits per character."""
     counts = Counter(text).values()
     return -sum(count / len(text) * math.log2(count / len(text)) for count in counts)
+
+
+def redaction(settings: Cleaning) -> Callable[[Any], Any]:
+    """What takes out of a row, before it is written down, what must not be."""
+    return redacted_row if settings.secrets != "keep" else _unchanged
+
+
+def _unchanged(row: Any) -> Any:
+    return row

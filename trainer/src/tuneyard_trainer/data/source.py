@@ -1,7 +1,7 @@
 """The rows of a source as examples: files are read, fields get the format's names, and the format makes an example."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +16,7 @@ from tuneyard_trainer.data.findings import ORIGINALS, Findings, Original, SeenFo
 from tuneyard_trainer.data.formats import Format, detect, listed, load_format, renamed, require
 from tuneyard_trainer.data.formats.fields import FieldRules, Fields, shown
 from tuneyard_trainer.data.readers.row import BrokenRow, Place, RawRow, Row, parsed
-from tuneyard_trainer.data.secrets import redacted_row
+from tuneyard_trainer.data.secrets import redaction
 from tuneyard_trainer.data.split import GENERAL, TRAIN, Split
 from tuneyard_trainer.runtime.errors import BadInput
 
@@ -108,7 +108,7 @@ class SourceRows:
         self._columns = source.columns or {}
         self._findings = reading.findings
         self._bad = reading.bad
-        self._redact: Callable[[Any], Any] = redacted_row if reading.settings.secrets != "keep" else lambda row: row
+        self._redact = redaction(reading.settings)
         self._rules = FieldRules(reading.settings.non_text, frozenset(source.ignore))
         self._formats: dict[frozenset[str], str] = {}
         self._modules: dict[str, Format] = {}

@@ -27,8 +27,8 @@ from tuneyard_trainer.data.columns import length
 from tuneyard_trainer.data.dataset import clean_dataset, fetch_dataset, fetched_dataset, write_splits
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import Key
-from tuneyard_trainer.data.recording import redaction
 from tuneyard_trainer.data.replay import Replayed, held_out_count, replayed, wanted_tokens
+from tuneyard_trainer.data.secrets import redaction
 from tuneyard_trainer.data.source import Reading
 from tuneyard_trainer.data.split import GENERAL, TRAIN, VALIDATION, Split, held_out
 from tuneyard_trainer.data.spool import Spooled, SpooledLine, WrittenRow, spool
