@@ -29,6 +29,20 @@ class TestFailure:
         assert stages_of(cluster.jobs) == ["prepare"], "no GPU was asked for"
         assert any(event.startswith("BucketNotFound: ") for event in cluster.events)
 
+    @pytest.mark.parametrize(
+        ("reason", "ending"),
+        [
+            ("TrainingDiverged", " Change the spec and apply it again."),
+            ("CredentialsMissing", " Then: kubectl tuneyard retry x -n team"),
+            ("InvalidJSON", " Then apply the changed spec, or without a change: kubectl tuneyard retry x -n team"),
+        ],
+    )
+    def test_ends_with_what_starts_the_job_again(self, reason: str, ending: str) -> None:
+        cluster = FineTuning().at("train")
+        cluster.run("train").exit("train", 65, termination(reason, "What is wrong", "What to do."))
+        cluster.fail_job("train", failed=1).step()
+        assert cluster.condition("Failed")["message"] == f"What is wrong. What to do.{ending}"
+
     def test_final_exit_code_is_not_a_retry(self) -> None:
         cluster = FineTuning()
         cluster.step()

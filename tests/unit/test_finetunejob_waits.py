@@ -3,6 +3,7 @@
 import pytest
 
 from support.finetuning import FineTuning
+from tuneyard_api.names import Stage
 from tuneyard_operator.machinery.conditions import timestamp
 from tuneyard_operator.machinery.plan import Rejection
 
@@ -86,6 +87,43 @@ class TestReason:
         cluster.write_status(cluster.plan())
         assert reason(cluster) == "QuotaExceeded"
         assert "Raise ResourceQuota q" in cluster.stage("prepare")["message"]
+
+
+def denied_message(stage: Stage, denial: str, **spec: str) -> str:
+    """The message of a stage whose pods the API server denies."""
+    cluster = FineTuning(**spec).at(stage)
+    cluster.wait(10)
+    cluster.warn(cluster.job_of(stage), "FailedCreate", f'Error creating: pods "x" is forbidden: {denial}')
+    cluster.step()
+    return str(cluster.stage(stage)["message"])
+
+
+class TestRemedyOfAWait:
+    """While a stage waits the API server refuses a change of the spec, unless onSpecChange is Replace."""
+
+    LIMIT = "maximum memory usage per Container is 1Gi, but limit is 2Gi"
+    QUOTA = "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"
+    REMEDY = "Set onSpecChange: Replace with a change of the spec."
+
+    def test_names_replace_where_the_spec_has_to_change(self) -> None:
+        assert denied_message("train", self.LIMIT).endswith(f". {self.REMEDY}")
+
+    def test_is_said_once(self) -> None:
+        cluster = FineTuning().at("train")
+        cluster.wait(10)
+        cluster.warn(cluster.job_of("train"), "FailedCreate", f'Error creating: pods "x" is forbidden: {self.LIMIT}')
+        for _ in range(3):
+            cluster.step()
+        assert cluster.stage("train")["message"].count(self.REMEDY) == 1
+
+    def test_is_left_out_with_replace(self) -> None:
+        assert self.REMEDY not in denied_message("train", self.LIMIT, onSpecChange="Replace")
+
+    def test_is_left_out_where_the_remedy_is_in_the_cluster(self) -> None:
+        assert self.REMEDY not in denied_message("train", self.QUOTA)
+
+    def test_is_left_out_before_the_first_stage_runs(self) -> None:
+        assert self.REMEDY not in denied_message("prepare", self.LIMIT)
 
 
 def test_quota_that_changes_enqueues_who_waits_for_it() -> None:
