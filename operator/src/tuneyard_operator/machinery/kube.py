@@ -18,7 +18,7 @@ from tuneyard_operator.machinery.objects import Json, is_deleting, name, namespa
 from tuneyard_operator.machinery.resources import Resource, Source
 
 TIMEOUT_SECONDS: Final = 20
-PAGE: Final = 250  # objects: half of what kubectl asks for, as memory for a page of 500 Jobs is mapped anew for each page
+PAGE: Final = 250  # objects, half of what kubectl asks for: the memory for 500 Jobs would be mapped anew for each page
 TIMEOUT: Final = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
 LINE_BYTES: Final = 2 * 1024 * 1024  # of a watch: an object of any size that etcd takes (1.5 MiB)
 METHODS: Final = {"create": "POST", "patch": "PATCH", "update": "PUT", "delete": "DELETE"}  # all other verbs are GET
