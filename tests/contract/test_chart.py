@@ -283,7 +283,7 @@ def test_every_stages_pod_is_restricted(stage: Stage) -> None:
             "resources": PLACED,
         }
     )
-    job = stage_job(owner("FineTuneJob"), spec, stage, {}, SETTINGS)
+    job = stage_job(owner("FineTuneJob"), "5b3b1b0a", spec, stage, {}, SETTINGS)
     assert "dry run" in accepted(pod(stage, job["spec"]["template"]["spec"]))
     job["metadata"].pop("ownerReferences")
     assert "dry run" in accepted(job), "and the Job is valid"

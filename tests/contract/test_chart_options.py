@@ -13,6 +13,7 @@ from support.builders import OLD, SETTINGS, artifact, fine_tune_job, model_serve
 from support.chart import CHART, helm, rendered
 from support.foreigncrds import FOREIGN, foreign_crd
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
+from tuneyard_api.runs import revision
 from tuneyard_operator.finetunejob.children import stage_job
 from tuneyard_operator.modelserver.children import labels
 
@@ -187,7 +188,8 @@ def test_network_policies() -> None:
 
 def test_monitors_select_the_pods_that_are_made() -> None:
     job = fine_tune_job()
-    stage = stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), "train", {}, SETTINGS)["spec"]["template"]
+    spec = FineTuneJobSpec.model_validate(job["spec"])
+    stage = stage_job(job, revision(job), spec, "train", {}, SETTINGS)["spec"]["template"]
     made = {
         "stages": stage["metadata"]["labels"],
         "servers": labels(model_server(artifact(OLD)), "r1"),

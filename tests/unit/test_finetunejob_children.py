@@ -19,7 +19,7 @@ from tuneyard_operator.machinery.objects import Json, name
 
 def pod_of(stage: Stage, **spec: Any) -> Json:
     job = fine_tune_job(**spec)
-    built = stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), stage, DIGESTS, SETTINGS)
+    built = stage_job(job, revision(job), FineTuneJobSpec.model_validate(job["spec"]), stage, DIGESTS, SETTINGS)
     pod: Json = built["spec"]["template"]["spec"]
     return pod
 
@@ -92,7 +92,7 @@ class TestChildren:
     def test_user_labels_are_not_copied(self) -> None:
         job = fine_tune_job()
         spec = FineTuneJobSpec.model_validate(job["spec"])
-        for child in (config_map(job), stage_job(job, spec, "train", DIGESTS, SETTINGS)):
+        for child in (config_map(job, revision(job)), stage_job(job, revision(job), spec, "train", DIGESTS, SETTINGS)):
             assert "argocd" not in json.dumps(child)
             assert set(child["metadata"]["labels"]) <= {
                 *(f"app.kubernetes.io/{key}" for key in ("managed-by", "part-of", "name", "instance", "component")),
@@ -107,9 +107,8 @@ class TestChildren:
     def test_pods_have_the_users_labels_and_identity(self, stage: Stage) -> None:
         options = {"labels": {"team": "ml"}, "annotations": {"x/y": "z"}, "serviceAccountName": "trainer"}
         job = fine_tune_job(pod=options)
-        template = stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), stage, DIGESTS, SETTINGS)["spec"][
-            "template"
-        ]
+        spec = FineTuneJobSpec.model_validate(job["spec"])
+        template = stage_job(job, revision(job), spec, stage, DIGESTS, SETTINGS)["spec"]["template"]
         assert template["metadata"]["annotations"] == {"x/y": "z"}
         assert template["metadata"]["labels"]["team"] == "ml"
         assert template["metadata"]["labels"]["app.kubernetes.io/instance"] == "x"
@@ -130,17 +129,18 @@ class TestChildren:
         }
 
     def test_job_file(self) -> None:
-        built = config_map(fine_tune_job())
+        job = fine_tune_job()
+        built = config_map(job, revision(job))
         assert built["immutable"] is True
-        job = json.loads(built["data"]["job.json"])
-        assert job["metadata"] == {"name": "x", "namespace": "team", "uid": "uid-x"}
-        FineTuneJobSpec.model_validate(job["spec"])
+        stored = json.loads(built["data"]["job.json"])
+        assert stored["metadata"] == {"name": "x", "namespace": "team", "uid": "uid-x"}
+        FineTuneJobSpec.model_validate(stored["spec"])
 
     def test_names_have_the_revision(self) -> None:
         job = fine_tune_job()
-        built = stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), "train", DIGESTS, SETTINGS)
+        built = stage_job(job, revision(job), FineTuneJobSpec.model_validate(job["spec"]), "train", DIGESTS, SETTINGS)
         assert name(built) == f"x-train-{revision(job)}"
-        assert name(config_map(job)) == f"x-{revision(job)}"
+        assert name(config_map(job, revision(job))) == f"x-{revision(job)}"
         namesake = fine_tune_job()
         namesake["metadata"]["uid"] = "another"
         assert revision(namesake) != revision(job)
@@ -148,7 +148,7 @@ class TestChildren:
     def test_failure_policy(self) -> None:
         job = fine_tune_job(retryPolicy={"backoffLimit": 7})
         spec = FineTuneJobSpec.model_validate(job["spec"])
-        built = stage_job(job, spec, "train", DIGESTS, SETTINGS)["spec"]
+        built = stage_job(job, revision(job), spec, "train", DIGESTS, SETTINGS)["spec"]
         assert built["backoffLimit"] == 7
         rules = built["podFailurePolicy"]["rules"]
         codes = {rule["action"]: rule["onExitCodes"]["values"] for rule in rules if "onExitCodes" in rule}
@@ -160,8 +160,9 @@ class TestChildren:
         monkeypatch.setitem(BACKENDS, "peft", BACKENDS["peft"]._replace(image="axolotl"))
         settings = SETTINGS.model_copy(update={"images": {"axolotl": "axolotl:1"}})
         cluster = FineTuning().prepared()
+        spec = FineTuneJobSpec.model_validate(cluster.job["spec"])
         for stage in STAGES:
-            job = stage_job(cluster.job, FineTuneJobSpec.model_validate(cluster.job["spec"]), stage, DIGESTS, settings)
+            job = stage_job(cluster.job, revision(cluster.job), spec, stage, DIGESTS, settings)
             (container,) = job["spec"]["template"]["spec"]["containers"]
             assert container["image"] == ("axolotl:1" if stage == "train" else "trainer:1")
 

@@ -305,7 +305,7 @@ class TestQueue:
     @pytest.mark.parametrize("stage", CHAIN)
     def test_only_training_is_queued(self, stage: Stage) -> None:
         job = fine_tune_job(queueName="gpus")
-        built = stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), stage, DIGESTS, SETTINGS)
+        built = stage_job(job, revision(job), FineTuneJobSpec.model_validate(job["spec"]), stage, DIGESTS, SETTINGS)
         assert (built["metadata"]["labels"].get(LABEL_QUEUE) == "gpus") is (stage == "train")
         assert (built["spec"].get("suspend") is True) is (stage == "train")
 
@@ -383,8 +383,8 @@ class TestOperator:
         """The garbage collector deletes children by their owner references, also while the operator is down."""
         job = fine_tune_job()
         for child in (
-            config_map(job),
-            stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), stage, {}, SETTINGS),
+            config_map(job, revision(job)),
+            stage_job(job, revision(job), FineTuneJobSpec.model_validate(job["spec"]), stage, {}, SETTINGS),
         ):
             assert [owner["uid"] for owner in child["metadata"]["ownerReferences"]] == ["uid-x"]
             assert "finalizers" not in str(child)

@@ -23,7 +23,7 @@ PEER_LOST = termination("PeerLost", "Another node is gone.")
 
 def built(stage: Stage, **spec: Any) -> Json:
     job = fine_tune_job(**spec)
-    return stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), stage, DIGESTS, SETTINGS)
+    return stage_job(job, revision(job), FineTuneJobSpec.model_validate(job["spec"]), stage, DIGESTS, SETTINGS)
 
 
 def environment(job: Json) -> dict[str, str]:
@@ -66,12 +66,12 @@ class TestChildren:
     def test_longest_name_is_a_host_name(self) -> None:
         job = fine_tune_job(resources={"nodes": 64}, training={"effectiveBatchSize": 64})
         job["metadata"]["name"] = "x" * 44
-        made = stage_job(job, FineTuneJobSpec.model_validate(job["spec"]), "train", DIGESTS, SETTINGS)
+        made = stage_job(job, revision(job), FineTuneJobSpec.model_validate(job["spec"]), "train", DIGESTS, SETTINGS)
         assert len(f"{name(made)}-63") <= 63
 
     def test_headless_service(self) -> None:
         job = fine_tune_job(**TWO)
-        (service,) = stage_services(job, FineTuneJobSpec.model_validate(job["spec"]), "train")
+        (service,) = stage_services(job, revision(job), FineTuneJobSpec.model_validate(job["spec"]), "train")
         assert name(service) == name(built("train", **TWO))
         assert service["spec"]["clusterIP"] == "None"
         assert service["spec"]["publishNotReadyAddresses"] is True

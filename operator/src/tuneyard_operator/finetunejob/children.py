@@ -9,7 +9,7 @@ from tuneyard_api.base import SecretRef
 from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.names import Stage
 from tuneyard_api.quantity import cpu_threads
-from tuneyard_api.runs import revision, run_spec
+from tuneyard_api.runs import run_spec
 from tuneyard_api.stages import STAGES
 from tuneyard_operator.finetunejob import nodes
 from tuneyard_operator.machinery.objects import Json, name, namespace, owner_reference
@@ -52,9 +52,9 @@ def labels(job: Json, run: str, stage: Stage | None = None) -> dict[str, str]:
     return {**app, **of_run, **({names.LABEL_STAGE: stage} if stage else {})}
 
 
-def config_map(job: Json) -> Json:
+def config_map(job: Json, run: str) -> Json:
     """The FineTuneJob as the stages read it."""
-    metadata, run = {key: job["metadata"][key] for key in ("name", "namespace", "uid")}, revision(job)
+    metadata = {key: job["metadata"][key] for key in ("name", "namespace", "uid")}
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -88,6 +88,7 @@ def counted_before(job: Json) -> Before:
 
 def stage_job(
     job: Json,
+    run: str,
     spec: FineTuneJobSpec,
     stage: Stage,
     digests: Mapping[str, str],
@@ -96,7 +97,6 @@ def stage_job(
 ) -> Json:
     """The batch/v1 Job of one stage; `digests` are those that prepare computed, and empty for prepare itself."""
     queue = spec.queue_name if STAGES[stage].queued else None
-    run = revision(job)
     stage_labels = labels(job, run, stage)
     return {
         "apiVersion": "batch/v1",
@@ -121,12 +121,12 @@ def stage_job(
     }
 
 
-def stage_services(job: Json, spec: FineTuneJobSpec, stage: Stage) -> list[Json]:
+def stage_services(job: Json, run: str, spec: FineTuneJobSpec, stage: Stage) -> list[Json]:
     """By which several pods of a stage find each other: one headless Service with the Job's name. Empty for one pod."""
     if nodes.pods_of(spec, stage) == 1:
         return []
-    run, owner = revision(job), owner_reference(job)
-    return [nodes.headless_service(job_name(job, stage, run), namespace(job), labels(job, run, stage), owner)]
+    service, owner = job_name(job, stage, run), owner_reference(job)
+    return [nodes.headless_service(service, namespace(job), labels(job, run, stage), owner)]
 
 
 def _pod(

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from tuneyard_api import names, reasons
 from tuneyard_api.contracts.progress import ProgressReport
 from tuneyard_api.kinds.finetunejob import FINE_TUNE_JOB
+from tuneyard_api.runs import revision
 from tuneyard_operator.finetunejob import metrics
 from tuneyard_operator.finetunejob.observe import World, is_suspended, own_jobs, pods_wanted, running_pod_ip
 from tuneyard_operator.finetunejob.plan import plan
@@ -27,6 +28,7 @@ async def observe(job: Json, context: Context) -> World:
     cluster, key = context.cache, key_of(job)
     world = World(
         job=job,
+        revision=revision(job),
         jobs=cluster.children("Job", key),
         pods=cluster.children("Pod", key),
         services=cluster.children("Service", key),

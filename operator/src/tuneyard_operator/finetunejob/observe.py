@@ -9,7 +9,6 @@ from tuneyard_api.contracts.progress import ProgressReport
 from tuneyard_api.contracts.termination import Termination
 from tuneyard_api.kinds.finetunejob_status import FineTuneJobStatus, StageState
 from tuneyard_api.names import Stage
-from tuneyard_api.runs import revision
 from tuneyard_operator.finetunejob.children import CONTAINER, Before, counted_before
 from tuneyard_operator.finetunejob.failures import EndedEarly, ended_early, is_active, preempted_pods
 from tuneyard_operator.machinery.objects import (
@@ -36,6 +35,7 @@ class Observed(NamedTuple):
     """A FineTuneJob with its children, and what the API server says of them."""
 
     job: Json  # the FineTuneJob
+    revision: str  # of the run that its spec asks for
     jobs: list[Json]  # batch/v1 Jobs with its label
     pods: list[Json]  # pods with its label
     progress: ProgressReport | None = None  # of the running stage
@@ -48,11 +48,6 @@ class Observed(NamedTuple):
 
 class World(Observed):
     """Everything that a plan is made from."""
-
-    @cached_property
-    def revision(self) -> str:
-        """The run that the spec asks for."""
-        return revision(self.job)
 
     @cached_property
     def status(self) -> FineTuneJobStatus:

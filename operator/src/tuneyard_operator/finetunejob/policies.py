@@ -150,14 +150,14 @@ def without_job(state: State) -> Plan | None:
     """The current stage has no Job: it is created."""
     if state.view:
         return None
-    record, job = state.current, state.world.job
+    record, job, run = state.current, state.world.job, state.world.revision
     before = Before(state.run.restarts.failed, record.restarts, record.reruns, record.out_of_memory)
     try:
-        child = stage_job(job, state.spec, record.name, state.run.digests, state.settings, before)
+        child = stage_job(job, run, state.spec, record.name, state.run.digests, state.settings, before)
     except NoImageError as error:
         return _waiting(state, str(error), reasons.IMAGE_NOT_CONFIGURED)
     return _plan(state, state.run.with_stage(record._replace(job=name(child))))._replace(
-        apply=[config_map(job), *stage_services(job, state.spec, record.name)],
+        apply=[config_map(job, run), *stage_services(job, run, state.spec, record.name)],
         create=[child],
         requeue_after=NO_POD_SECONDS,
     )
@@ -210,7 +210,7 @@ def running(state: State) -> Plan | None:
     if view is None:
         return None
     existing = {name(service) for service in state.world.services}
-    services = stage_services(state.world.job, state.spec, state.current.name)
+    services = stage_services(state.world.job, state.world.revision, state.spec, state.current.name)
     poll = state.settings.poll if view.pod_ip else None
     return _plan(state, state.run)._replace(
         apply=[service for service in services if name(service) not in existing],

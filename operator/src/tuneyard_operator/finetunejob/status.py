@@ -53,49 +53,53 @@ def _wire(value: Any) -> Any:
 
 def _progress(world: World, run: Run) -> Progress | None:
     """The progress of the current stage. It stays while the stage is suspended or waits for another pod."""
-    if run.current is None or run.failure:
+    current = run.current
+    if current is None or run.failure:
         return None
-    is_running = run.current.state != "Pending"
+    is_running = current.state != "Pending"
     report = world.progress if is_running else None
-    return progress_status(report, run.current.name, world.status, world.since_write, is_running)
+    return progress_status(report, current.name, world.status, world.since_write, is_running)
 
 
 def _reason(run: Run) -> str | None:
     """One word for why nothing runs, or why it has failed."""
     if run.failure:
         return run.failure.reason
-    if run.current is None:
+    current = run.current
+    if current is None:
         return None
     if run.suspended:
         return reasons.SUSPENDED
-    return (run.current.reason or run.current.state) if run.current.state == "Pending" else None
+    return (current.reason or current.state) if current.state == "Pending" else None
 
 
 def phase(run: Run) -> Phase:
     if run.failure:
         return "Failed"
-    if run.current is None:
+    current = run.current
+    if current is None:
         return "Succeeded"
     if run.suspended:
         return "Suspended"
-    is_first = run.current is next(iter(run.stages.values()))
-    return "Pending" if is_first and run.current.state == "Pending" else run.current.definition.phase
+    is_first = current is next(iter(run.stages.values()))
+    return "Pending" if is_first and current.state == "Pending" else current.definition.phase
 
 
 def _conditions(run: Run) -> Iterator[Condition]:
     """The conditions that apply; a stage has none before it is reached."""
+    current = run.current
     for record in run.stages.values():
-        if record.is_done or record is run.current:
+        if record.is_done or record is current:
             yield _stage_condition(run, record)
     if run.failure:
         yield Condition("Succeeded", False, run.failure.reason, run.failure.message)
         yield Condition("Failed", True, run.failure.reason, run.failure.message)
-    elif run.current is None:
+    elif current is None:
         yield Condition("Succeeded", True, reasons.COMPLETED, _outcome(run))
     else:
         if run.suspended:
             yield Condition("Suspended", True, reasons.SUSPENDED, _suspended_message(run))
-        yield Condition("Succeeded", False, phase(run), run.current.message or "")
+        yield Condition("Succeeded", False, phase(run), current.message or "")
 
 
 def _stage_condition(run: Run, record: StageRecord) -> Condition:
