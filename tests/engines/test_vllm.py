@@ -133,6 +133,10 @@ def test_speculative_decoding_gives_the_same_tokens(engine: Engine, start: Start
     ("options", "says"),
     [
         ({"extraArgs": {"no-such-flag": "1"}}, "unrecognized arguments: --no-such-flag=1"),
+        (
+            {"extraArgs": {"max-sequences": "4"}},
+            "--max-sequences=4. Did you mean --max-num-seqs?",
+        ),
         ({"extraArgs": {"max-num-batched-tokens": "many"}}, "argument --max-num-batched-tokens"),
         ({"kvCacheDtype": "fp7"}, "argument --kv-cache-dtype: invalid choice: 'fp7'"),
         ({"toolCallParser": "absent"}, "invalid tool call parser: absent"),

@@ -28,7 +28,7 @@ from tuneyard_store.artifact import publish_directory
 
 MODEL: Final = "s3://artifacts/x"
 DRAFT: Final = "s3://models/small"
-OPTIONS: Final = "vllm serve: error: unrecognized arguments: --max-sequences 4"
+OPTIONS: Final = "vllm serve: error: unrecognized arguments: --max-sequences=4. Did you mean --max-num-seqs?"
 TOO_LONG: Final = "ValueError: max_model_len (900000) is greater than the model's 8192"
 NO_CACHE: Final = "ValueError: To serve at least one request, 9 GiB KV cache is needed, which is larger than 4 GiB"
 

@@ -253,8 +253,8 @@ class FineTuneJobSpec(Model):
     def rules(cls) -> tuple[Rule, ...]:
         return (
             Rule(
-                "the rows of a step are divided among all GPUs: write a multiple of resources.nodes x resources.gpus "
-                "x training.microBatchSize",
+                "the rows of a step are divided among all GPUs: write a multiple of resources.nodes x resources.gpus; "
+                "where training.microBatchSize is set, of that many times it",
                 lambda spec: spec.training.effective_batch_size
                 % (spec.resources.devices * (spec.training.given_micro_batch_size or 1))
                 == 0,

@@ -36,7 +36,7 @@ OWNED: Final[Mapping[str, tuple[str, ...]]] = {
         *("model", "model-tag", "config", "download-dir", "revision", "hf-token"),
     ),
     "the model has the ModelServer's name": ("served-model-name",),
-    "the proxy reaches the engine through its socket: leave it out": (
+    "the proxy reaches the engine through its socket, and clients reach port 80 of the Service: leave it out": (
         *("uds", "host", "port", "root-path", "headless", "grpc", "grpc-port"),
         *("ssl-keyfile", "ssl-certfile", "ssl-ca-certs", "ssl-cert-reqs", "enable-ssl-refresh"),
     ),
@@ -48,8 +48,10 @@ OWNED: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def _leaves_out(options: tuple[str, ...], instead: str) -> Rule:
+    *others, last = options
+    listed = f"{', '.join(others)} or {last}" if others else last
     return Rule(
-        f"without {', '.join(options)}: {instead}",
+        f"cannot have {listed}: {instead}",
         lambda vllm: not any(option in vllm.extra_args for option in options),
         cel=f"!has(self.extraArgs) || !{[*options]}.exists(option, option in self.extraArgs)",
         field="extraArgs",

@@ -67,7 +67,7 @@ def _of_kubelet(pod: Json, container: str, ended: Json) -> Termination:
             reason=reasons.OOM_KILLED,
             message=f"Container {container} of pod {name(pod)} was killed because it used more memory than its limit.",
             advice=f"Raise {RESOURCES.get(container, 'spec.resources')}.limits.memory"
-            + (", or lower training.microBatchSize or training.maxLength." if container == "stage" else "."),
+            + (", or on a CPU lower training.microBatchSize or training.maxLength." if container == "stage" else "."),
         )
     if failure := pod_failure(pod):
         return failure

@@ -3,8 +3,11 @@
 It runs in a process of its own, because importing vLLM takes seconds and 800 MB.
 """
 
+import re
 import sys
 from argparse import Namespace
+from difflib import get_close_matches
+from typing import NoReturn
 
 from vllm.config.attention import AttentionConfig
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
@@ -16,8 +19,18 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from tuneyard_api import names
 
 
+class Parser(FlexibleArgumentParser):
+    """Also names the option that is nearest to an unknown one."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        options = [name for action in self._actions for name in action.option_strings]
+        near = get_close_matches(unknown[1], options, n=1) if unknown else []
+        super().error(f"{message}. Did you mean {near[0]}?" if near else message)
+
+
 def main(words: list[str]) -> int:
-    parser = make_arg_parser(FlexibleArgumentParser(prog="vllm serve"))
+    parser = make_arg_parser(Parser(prog="vllm serve"))
     try:
         options = parser.parse_args(words)
     except SystemExit:  # argparse has printed why
