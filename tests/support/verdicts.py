@@ -47,7 +47,7 @@ def _vllm(**options: Any) -> Json:
 
 NO_PARSER: Final = "the model calls tools by itself only where toolCallParser says"
 NEEDS_DRAFT: Final = "method draftModel needs model (uri and digest), and ngram takes none"
-THE_PROXYS: Final = "the proxy reaches the engine through its socket, and clients reach port 80 of the Service: leave it out"
+THE_PROXYS: Final = "through its socket, and clients reach port 80 of the Service: leave it out"
 DRAFT: Final[Json] = {"uri": "s3://models/small", "digest": SHA}
 
 
