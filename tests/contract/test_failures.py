@@ -66,7 +66,10 @@ def test_pod_deleted_after_its_failure(server: ApiServer) -> None:
         )
         evict(server, pod)
         found = failure(server, "observed")
-        assert (found["reason"], found["message"]) == ("OutOfMemory", "The model needs 90 GiB. Lower the batch size.")
+        assert (found["reason"], found["message"]) == (
+            "OutOfMemory",
+            "The model needs 90 GiB. Lower the batch size. Change the spec and apply it again.",
+        )
 
 
 @pytest.mark.lifecycle("reason-lost")

@@ -80,4 +80,7 @@ def test_crashing_pod_fails_the_job(server: ApiServer) -> None:
         end(server, first, EXIT_TRY_AGAIN, termination("PeerLost", "Another node is gone."))
     wait_until(lambda: status(server, "crashes")["phase"] == "Failed", "it has failed", 30, every=0.2)
     (failed,) = [each for each in status(server, "crashes")["conditions"] if each["type"] == "Failed"]
-    assert (failed["reason"], failed["message"]) == ("StageCrashed", "twice.")
+    assert (failed["reason"], failed["message"]) == (
+        "StageCrashed",
+        "twice. Then apply the changed spec, or without a change: kubectl tuneyard retry crashes -n default",
+    )

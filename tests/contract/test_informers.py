@@ -27,6 +27,7 @@ from tuneyard_operator.machinery.controller import Context, Controller
 from tuneyard_operator.machinery.errors import ApiError, Verdict, classify, delay
 from tuneyard_operator.machinery.http import HttpClient
 from tuneyard_operator.machinery.informers import Informer
+from tuneyard_operator.machinery.kube import PAGE
 from tuneyard_operator.machinery.metrics import API_REQUESTS
 from tuneyard_operator.machinery.objects import Key
 from tuneyard_operator.machinery.plan import Plan
@@ -167,10 +168,10 @@ async def test_expired_version_is_listed_again(server: ApiServer, wire: Wire) ->
 
 
 async def test_long_lists_come_in_pages(server: ApiServer, wire: Wire) -> None:
-    await asyncio.to_thread(lambda: [create(server, f"many-{each}") for each in range(1001)])
+    await asyncio.to_thread(lambda: [create(server, f"many-{each}") for each in range(2 * PAGE + 1)])
     before = requests("list")
     async with informing() as cache:
-        assert cache.states("FineTuneJob") == {"Pending": 1001}
+        assert cache.states("FineTuneJob") == {"Pending": 2 * PAGE + 1}
         assert requests("list") == before + 3
 
 
@@ -298,7 +299,7 @@ async def test_sigterm_ends_the_process_and_kopf_reads_no_object(
     assert {json.loads(line)["level"] for line in said.decode().splitlines()} <= {"INFO"}
     asked = audited(server, since)
     assert len([each for each in asked if "watch=true" in each]) == len(SOURCES)
-    assert len([each for each in asked if "limit=500" in each]) == len(SOURCES)
+    assert len([each for each in asked if f"limit={PAGE}" in each]) == len(SOURCES)
     assert len([each for each in asked if each.startswith("get ")]) == 1, "the owner of the Lease"
     assert len(asked) == 2 * len(SOURCES) + 1
     discovery = audited(server, since, "kopf")

@@ -10,6 +10,7 @@ from demo.kubectl import Json, apply, condition, items, kubectl
 from demo.objectstore import READ_ONLY_PORT, ObjectStore
 from e2e.conftest import STORE_NAMESPACE, NamespaceFactory
 from e2e.jobs import fine_tune_job, wait_for_job
+from tuneyard_operator.finetunejob.remedies import CHANGE_SPEC
 from tuneyard_store.store import Store
 
 NAMESPACE = "e2e-bad-input"
@@ -93,7 +94,8 @@ def test_reason_and_message(applied: str, case: Case) -> None:
     assert failed["reason"] == case.reason, failed
     for words in case.mentions:
         assert words in failed["message"], failed
-    assert failed["message"].rstrip().endswith("."), "the message ends with a sentence"
+    retry = f"kubectl tuneyard retry {case.name} -n {applied}"
+    assert failed["message"].endswith((CHANGE_SPEC, retry)), "the message ends with what starts the job again"
 
 
 def test_no_gpu_pod_is_created(applied: str) -> None:
