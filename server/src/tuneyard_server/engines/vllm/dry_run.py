@@ -7,7 +7,7 @@ import re
 import sys
 from argparse import Namespace
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any
 
 from vllm.config.attention import AttentionConfig
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
@@ -19,18 +19,22 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from tuneyard_api import names
 
 
-class Parser(FlexibleArgumentParser):
-    """Also names the option that is nearest to an unknown one."""
+def with_nearest(parser: Any) -> Any:
+    """The parser, whose error about an unknown option also names the nearest one."""
+    report = parser.error
+    options = [name for action in parser._actions for name in action.option_strings]
 
-    def error(self, message: str) -> NoReturn:
+    def error(message: str) -> None:
         unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
-        options = [name for action in self._actions for name in action.option_strings]
         near = get_close_matches(unknown[1], options, n=1) if unknown else []
-        super().error(f"{message}. Did you mean {near[0]}?" if near else message)
+        report(f"{message}. Did you mean {near[0]}?" if near else message)
+
+    parser.error = error
+    return parser
 
 
 def main(words: list[str]) -> int:
-    parser = make_arg_parser(Parser(prog="vllm serve"))
+    parser = with_nearest(make_arg_parser(FlexibleArgumentParser(prog="vllm serve")))
     try:
         options = parser.parse_args(words)
     except SystemExit:  # argparse has printed why
