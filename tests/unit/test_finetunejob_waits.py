@@ -89,13 +89,17 @@ class TestReason:
         assert "Raise ResourceQuota q" in cluster.stage("prepare")["message"]
 
 
-def denied_message(stage: Stage, denial: str, **spec: str) -> str:
-    """The message of a stage whose pods the API server denies."""
+def denied(stage: Stage, denial: str, **spec: str) -> FineTuning:
+    """A cluster whose API server denies the pods of a stage."""
     cluster = FineTuning(**spec).at(stage)
     cluster.wait(10)
     cluster.warn(cluster.job_of(stage), "FailedCreate", f'Error creating: pods "x" is forbidden: {denial}')
     cluster.step()
-    return str(cluster.stage(stage)["message"])
+    return cluster
+
+
+def denied_message(stage: Stage, denial: str, **spec: str) -> str:
+    return str(denied(stage, denial, **spec).stage(stage)["message"])
 
 
 class TestRemedyOfAWait:
@@ -109,11 +113,9 @@ class TestRemedyOfAWait:
         assert denied_message("train", self.LIMIT).endswith(f". {self.REMEDY}")
 
     def test_is_said_once(self) -> None:
-        cluster = FineTuning().at("train")
-        cluster.wait(10)
-        cluster.warn(cluster.job_of("train"), "FailedCreate", f'Error creating: pods "x" is forbidden: {self.LIMIT}')
-        for _ in range(3):
-            cluster.step()
+        cluster = denied("train", self.LIMIT)
+        cluster.step()
+        cluster.step()
         assert cluster.stage("train")["message"].count(self.REMEDY) == 1
 
     def test_is_left_out_with_replace(self) -> None:
