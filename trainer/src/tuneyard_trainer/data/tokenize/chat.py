@@ -1,7 +1,7 @@
 """Chats to tokens: the assistant's messages are trained with their end-of-turn tokens, everything else is ignored."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import TemplateError
 
@@ -11,9 +11,7 @@ from tuneyard_trainer.data.examples import Chat, RowError
 from tuneyard_trainer.data.tokenize.marks import locate
 from tuneyard_trainer.data.tokenize.tokens import Answer, TokenizeContext, Tokens
 from tuneyard_trainer.data.tokenize.turns import NOT_SHOWN, Turn
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding
+from tuneyard_trainer.data.tokenize.word_cache import Encoding
 
 
 class Rendered(NamedTuple):
@@ -47,7 +45,7 @@ def render(chat: Chat, context: TokenizeContext) -> Rendered:
     return Rendered(places.text, [context.turns.find(places, messages, item) for item in answers])
 
 
-def label(rendered: Rendered, encodings: "Sequence[Encoding]", context: TokenizeContext) -> Tokens:
+def label(rendered: Rendered, encodings: Sequence[Encoding], context: TokenizeContext) -> Tokens:
     """The tokens of a chat, and a label for each."""
     (encoding,) = encodings
     row = _Row(encoding, encoding.ids)
@@ -61,7 +59,7 @@ def label(rendered: Rendered, encodings: "Sequence[Encoding]", context: Tokenize
 class _Row(NamedTuple):
     """The tokens of a chat."""
 
-    encoding: "Encoding"
+    encoding: Encoding
     ids: list[int]
 
     def place(self, token: int) -> tuple[int, int]:

@@ -1,15 +1,13 @@
 """Pairs of answers to tokens: two chats with the same prompt, in which only the answer is trained."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tuneyard_trainer.data.columns import REJECTED, TokenizedRow
 from tuneyard_trainer.data.examples import Preference
 from tuneyard_trainer.data.tokenize import chat
 from tuneyard_trainer.data.tokenize.tokens import TokenizeContext, Tokens
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding
+from tuneyard_trainer.data.tokenize.word_cache import Encoding
 
 
 class Rendered(NamedTuple):
@@ -29,7 +27,7 @@ def render(pair: Preference, context: TokenizeContext) -> Rendered:
     return Rendered(chat.render(chosen, context), chat.render(rejected, context))
 
 
-def label(rendered: Rendered, encodings: "Sequence[Encoding]", context: TokenizeContext) -> Tokens:
+def label(rendered: Rendered, encodings: Sequence[Encoding], context: TokenizeContext) -> Tokens:
     """The columns of the chosen chat, and beside them those of the rejected one."""
     chosen = chat.label(rendered.chosen, encodings[:1], context)
     rejected = chat.label(rendered.rejected, encodings[1:], context)

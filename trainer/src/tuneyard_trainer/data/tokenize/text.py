@@ -1,14 +1,12 @@
 """Plain text to tokens: all of them are trained, and the token that ends a text with them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tuneyard_trainer.data.columns import INPUT_IDS, LABELS
 from tuneyard_trainer.data.examples import Text
 from tuneyard_trainer.data.tokenize.tokens import TokenizeContext, Tokens
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding
+from tuneyard_trainer.data.tokenize.word_cache import Encoding
 
 
 class Rendered(NamedTuple):
@@ -23,6 +21,6 @@ def render(text: Text, context: TokenizeContext) -> Rendered:
     return Rendered((f"{tokenizer.text_start}{text.text}{tokenizer.special_tokens.get('eos_token', '')}",))
 
 
-def label(rendered: Rendered, encodings: "Sequence[Encoding]", context: TokenizeContext) -> Tokens:
+def label(rendered: Rendered, encodings: Sequence[Encoding], context: TokenizeContext) -> Tokens:
     (encoding,) = encodings
     return Tokens({INPUT_IDS: encoding.ids, LABELS: list(encoding.ids)})

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import TokenizerOutcome, TokenizerRequest
 from tuneyard_trainer.data.tokenize.plain import GENERIC_CLASSES, is_plain
+from tuneyard_trainer.data.tokenize.word_cache import Encoding, WordCache, splits_at_words
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, blamed_on
 from tuneyard_trainer.runtime.userfiles import read_object, read_text
 from tuneyard_trainer.runtime.worker import Program, run_worker
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Tokenizer
 
 TOKENIZER_FILE: Final = "tokenizer.json"
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"
@@ -178,13 +179,19 @@ class ModelTokenizer:
         found = sorted(self._tokenizer.get_added_tokens_decoder().items())
         return {str(number): {flag: getattr(token, flag) for flag in FLAGS} for number, token in found}
 
-    def encode(self, texts: Sequence[str]) -> "list[Encoding]":
+    @cached_property
+    def _words(self) -> WordCache | None:
+        return WordCache(self._tokenizer) if splits_at_words(self._tokenizer) else None
+
+    def encode(self, texts: Sequence[str]) -> Sequence[Encoding]:
         """The tokens of rendered texts, special tokens included where a text has them.
 
         Raises:
             BadInput: the tokenizer fails, for example because it has no token for a character and no unknown token.
         """
         with blamed_on(f"{self.name} cannot tokenize a row", reasons.INVALID_MODEL, SAVE_TOKENIZER):
+            if self._words is not None:
+                return self._words.encode(texts)
             return list(self._tokenizer.encode_batch(list(texts), add_special_tokens=False))
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -3,17 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from tuneyard_api.contracts.base import Contract
 from tuneyard_trainer.data.columns import TokenizedRow
 from tuneyard_trainer.data.template import ChatTemplate
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
 from tuneyard_trainer.data.tokenize.turns import TurnFormat
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding
-
+from tuneyard_trainer.data.tokenize.word_cache import Encoding
 
 TRUNCATED: Final = "truncated"
 """The reason of an answer that training.maxLength cuts off altogether."""
@@ -119,7 +116,7 @@ class Kind(Protocol):
         """
         ...
 
-    def label(self, rendered: Any, encodings: "Sequence[Encoding]", context: TokenizeContext) -> Tokens:
+    def label(self, rendered: Any, encodings: Sequence[Encoding], context: TokenizeContext) -> Tokens:
         """The columns of the shards; a backend has a collator for them.
 
         Args:
