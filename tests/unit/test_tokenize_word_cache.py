@@ -2,6 +2,8 @@
 
 import random
 import sys
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -15,23 +17,7 @@ from tuneyard_trainer.data.tokenize.word_cache import LONGEST, OTHERS, WORDS, Wo
 
 MARKS = ("<s>", "<|im_start|>", "<|im_end|>")
 PIECES = [
-    *(
-        " ",
-        "  ",
-        "   ",
-        "\n",
-        "\n\n",
-        "\n ",
-        " \n",
-        "\r\n",
-        "\t",
-        "\u00a0",
-        "\u0085",
-        "\u2028",
-        "\u3000",
-        "\x1c",
-        "\x0b",
-    ),
+    *(" ", "  ", "   ", "\n", "\n\n", "\n ", " \n", "\r\n", "\t", "\x0b", "\x1c", "\x85", "\xa0", "\u2028", "\u3000"),
     *("a", "Word", "wORD", "'s", "'LL", "ß", "e\u0301", "\u0301", "\u0338", "안", "一二", "カ", "ー", "🙂", "\u200b"),
     *("7", "2026", "½", "٣", "_", "/", "//", ".", "...", "<", "<b>", "(", "#!", "\\", '"', "…", "—"),
     *MARKS,
@@ -59,19 +45,25 @@ def trained(splitter: Any, normalizer: Any = None) -> Tokenizer:
     return tokenizer
 
 
-TOKENIZERS = {
-    "gpt2": trained(GPT2),
-    "nfc": trained(GPT2, normalizers.NFC()),
-    "smollm": trained(pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), GPT2])),
-    **{f"pattern{number}": trained(split(pattern)) for number, pattern in enumerate(sorted(WORDS))},
-    "deepseek": trained(split(*sorted(OTHERS), next(each for each in WORDS if "A-Za-z" in each))),
+DEEPSEEK = next(pattern for pattern in WORDS if "A-Za-z" in pattern)
+TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
+    "gpt2": lambda: trained(GPT2),
+    "nfc": lambda: trained(GPT2, normalizers.NFC()),
+    "smollm": lambda: trained(pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), GPT2])),
+    "deepseek": lambda: trained(split(*sorted(OTHERS), DEEPSEEK)),
+    **{f"pattern{number}": partial(trained, split(pattern)) for number, pattern in enumerate(sorted(WORDS))},
 }
+
+
+@cache
+def tokenizer_of(name: str) -> Tokenizer:
+    return TOKENIZERS[name]()
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @given(text=st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
 def test_tokens_are_the_librarys(name: str, text: str) -> None:
-    tokenizer = TOKENIZERS[name]
+    tokenizer = tokenizer_of(name)
     assert splits_at_words(tokenizer)
     expected = tokenizer.encode(text, add_special_tokens=False)
     (found,) = WordCache(tokenizer).encode([text])
@@ -83,20 +75,25 @@ def test_tokens_are_the_librarys(name: str, text: str) -> None:
 
 
 def test_no_white_space_of_the_library_counts_as_a_character_here() -> None:
-    characters = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
-    parts = pre_tokenizers.Split(Regex(r"\s"), "removed").pre_tokenize_str(characters)
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    white = pre_tokenizers.Split(Regex(r"\s"), "removed")
+    parts = [
+        part
+        for start in range(0, len(characters), 4096)
+        for part in white.pre_tokenize_str("".join(characters[start : start + 4096]))
+    ]
     theirs = set(characters) - {character for part, _ in parts for character in part}
     assert " " in theirs
     assert [character for character in theirs if not character.isspace()] == []
 
 
 def test_frequent_words_are_kept_and_long_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = WordCache(TOKENIZERS["gpt2"])
+    cache = WordCache(tokenizer_of("gpt2"))
     cache.encode([f"one two two {'x' * LONGEST}x one"])
     assert cache._kept.keys() == {"one", " two", " one"}
     monkeypatch.setattr(word_cache, "MOST_WORDS", 4)
     texts = ["one two three", "four five", "two three four"]
-    expected = TOKENIZERS["gpt2"].encode_batch(texts, add_special_tokens=False)
+    expected = tokenizer_of("gpt2").encode_batch(texts, add_special_tokens=False)
     assert [found.ids for found in cache.encode(texts)] == [each.ids for each in expected]
     assert cache._kept == {}
 
@@ -107,23 +104,23 @@ def added(**flags: Any) -> Tokenizer:
     return tokenizer
 
 
-OTHER_TOKENIZERS = {
-    "it prepends a blank": sentencepiece(MARKS),
-    "a mark takes in blanks": added(rstrip=True),
-    "a mark takes in blanks before it": added(lstrip=True),
-    "a mark is a word": added(single_word=True),
-    "a mark has a blank in it": added(content="end of turn"),
-    "its normalizer is not known": trained(GPT2, normalizers.Strip()),
-    "its pattern is not known": trained(split(r"\w+ \w+")),
-    "nothing cuts words": trained(split(*OTHERS)),
-    "nothing cuts at all": trained(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)),
-    "there is no pre-tokenizer": Tokenizer(models.BPE()),
-    "a blank comes first": trained(pre_tokenizers.ByteLevel(add_prefix_space=True)),
-    "what cuts is taken away": trained(pre_tokenizers.Split(Regex(r"\s"), "removed")),
-    "it is no BPE": Tokenizer(models.WordLevel({"a": 0}, unk_token="a")),
+OTHER_TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
+    "it prepends a blank": lambda: sentencepiece(MARKS),
+    "a mark takes in blanks": lambda: added(rstrip=True),
+    "a mark takes in blanks before it": lambda: added(lstrip=True),
+    "a mark is a word": lambda: added(single_word=True),
+    "a mark has a blank in it": lambda: added(content="end of turn"),
+    "its normalizer is not known": lambda: trained(GPT2, normalizers.Strip()),
+    "its pattern is not known": lambda: trained(split(r"\w+ \w+")),
+    "nothing cuts words": lambda: trained(split(*OTHERS)),
+    "nothing cuts at all": lambda: trained(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)),
+    "there is no pre-tokenizer": lambda: Tokenizer(models.BPE()),
+    "a blank comes first": lambda: trained(pre_tokenizers.ByteLevel(add_prefix_space=True)),
+    "what cuts is taken away": lambda: trained(pre_tokenizers.Split(Regex(r"\s"), "removed")),
+    "it is no BPE": lambda: Tokenizer(models.WordLevel({"a": 0}, unk_token="a")),
 }
 
 
 @pytest.mark.parametrize("why", OTHER_TOKENIZERS)
 def test_other_tokenizers_get_whole_texts(why: str) -> None:
-    assert not splits_at_words(OTHER_TOKENIZERS[why])
+    assert not splits_at_words(OTHER_TOKENIZERS[why]())
