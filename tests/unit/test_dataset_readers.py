@@ -17,7 +17,7 @@ URI = "s3://data/x.jsonl"
 def read(tmp_path: Path, content: bytes, uri: str = URI) -> list[tuple[int, Any]]:
     path = tmp_path / "file"
     path.write_bytes(content)
-    return [(row.place.number, getattr(row, "fields", None)) for row in checked(read_rows(path, uri))]
+    return [(row.place.number, getattr(row, "fields", None)) for row in checked([*read_rows(path, uri)])]
 
 
 def checked(rows: Iterable[Row | BrokenRow]) -> Iterator[Row | BrokenRow]:
