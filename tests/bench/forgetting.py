@@ -36,6 +36,7 @@ def spec_of(fraction: float) -> FineTuneJobSpec:
         "model": {"uri": "s3://models/m"},
         "dataset": {"train": [{"uri": "s3://data/rows.jsonl"}], "replay": {"fraction": fraction}},
         "training": TRAINING,
+        "resources": {"gpus": 0},
         "export": {"formats": ["bf16"]},
         "evaluation": {"maxRows": 30, "onGateFailure": "Warn"},
         "output": {"uri": "s3://out/put"},
