@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from integration.runs import Run
+from tuneyard_trainer.backends.peft import precision
 
 STEPS = 20
 GOLDEN = Path(__file__).parent / "golden_losses.json"
@@ -24,8 +25,8 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def run_method(name: str, folder: Path, model: Path, rows: Path) -> Run:
-    run = Run(folder, model, rows, STEPS, precision="fp32", keep="last", **METHODS[name])
+def run_method(name: str, folder: Path, model: Path, rows: Path, precision: str = "fp32") -> Run:
+    run = Run(folder, model, rows, STEPS, precision=precision, keep="last", **METHODS[name])
     run.train_here()
     return run
 
@@ -43,6 +44,17 @@ def test_golden_losses(name: str, tmp_path: Path, model: Path, rows: Path) -> No
         assert found[step] == pytest.approx(golden[step], rel=1e-5), f"step {step} of {json.dumps(found)}"
     first, last = run.outcome.curve[0], run.outcome.curve[-1]
     assert last.validation_loss < first.validation_loss - 0.2, "it has learned something"
+
+
+def test_a_cpu_without_bfloat16_computes_in_float32(
+    tmp_path: Path, model: Path, rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(precision, "computes_in_bfloat16", lambda: False)
+    run = run_method("lora", tmp_path / "run", model, rows, "bf16")
+    found = [point.loss for point in run.outcome.curve[1:]]
+    golden = json.loads(GOLDEN.read_text())["lora"]
+    assert found == pytest.approx([loss for loss, _ in golden[1:]], rel=1e-5)
+    assert "This CPU has no instructions for bfloat16" in capsys.readouterr().out
 
 
 def test_a_full_tuning_trains_every_parameter_and_writes_a_model(tmp_path: Path, model: Path, rows: Path) -> None:

@@ -129,7 +129,10 @@ class Training(Model):
         "effectiveBatchSize.",
     )
     max_length: int = Field(default=1024, ge=8, le=1048576, description="Tokens per row. Default: 1024.")
-    precision: Literal["bf16", "fp32"] = Field(default="bf16", description="Default: bf16.")
+    precision: Literal["bf16", "fp32"] = Field(
+        default="bf16",
+        description="A CPU without instructions for bfloat16 computes in fp32 with either. Default: bf16.",
+    )
     gradient_checkpointing: bool = Field(default=False, description="Default: false.")
     stream_weights: bool = Field(
         default=False,

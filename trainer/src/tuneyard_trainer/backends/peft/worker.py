@@ -19,6 +19,7 @@ from tuneyard_trainer.backends.peft.liger import accelerate_with_liger
 from tuneyard_trainer.backends.peft.memory import OffloadedAdamW, told_as_does_not_fit
 from tuneyard_trainer.backends.peft.model import Trainable, model_to_train, share_inputs
 from tuneyard_trainer.backends.peft.objective import Likelihood, Objective, Preference
+from tuneyard_trainer.backends.peft.precision import in_native_precision
 from tuneyard_trainer.backends.peft.spikes import StepRows
 from tuneyard_trainer.backends.peft.validation import Validation
 from tuneyard_trainer.backends.run import begin, finish, held_out, train
@@ -34,6 +35,7 @@ def fine_tune(request: PeftRequest) -> TrainOutcome | None:
         DoesNotFit: the memory does not suffice.
         BadInput: the model or the spec cannot be trained.
     """
+    request = in_native_precision(request)
     with told_as_does_not_fit(lambda: "before the first step"):
         trainer = _prepared(request)
     diverged = train(trainer, request.resume)
