@@ -6,14 +6,19 @@ package main
 import (
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 )
 
 func main() {
-	if err := miniredis.NewMiniRedis().StartAddr(os.Args[1]); err != nil {
+	server := miniredis.NewMiniRedis()
+	if err := server.StartAddr(os.Args[1]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	select {}
+	// Its keys do not expire by themselves.
+	for range time.Tick(time.Second) {
+		server.FastForward(time.Second)
+	}
 }
