@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from support.playedpods import FINE_TUNE_JOBS, NAMESPACE
 EXAMPLE: Final = ROOT / "examples" / "gitops"
 NAME: Final = "support-bot"  # of everything in the example
 AUTHOR: Final = ("-c", "user.name=test", "-c", "user.email=test@example.com")
-SECONDS: Final = 60.0
+SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,18 @@ class Application:
         return {each["kind"]: each["health"]["status"] for each in resources if "health" in each}
 
     @property
-    def operation(self) -> Json:
-        """The last sync."""
-        found: Json = self.status.get("operationState", {})
-        return found
+    def sync(self) -> tuple[str, str]:
+        """Phase and message of the last sync."""
+        found = self.status.get("operationState", {})
+        return found.get("phase", ""), found.get("message", "")
 
     @property
     def job_path(self) -> str:
         return f"{FINE_TUNE_JOBS}/{self.name}"
+
+    @property
+    def server_path(self) -> str:
+        return self.job_path.replace("finetunejobs", "modelservers")
 
     @property
     def fine_tune_job(self) -> Json:
@@ -81,8 +85,8 @@ class Application:
         return self.git("rev-parse", "HEAD")
 
     def wait_synced(self, revision: str) -> None:
-        """Waits until the cluster is as the commit says."""
-        self._wait(lambda: self.compared, ("Synced", revision))
+        """Waits until the commit is applied and the cluster is as it says."""
+        self._wait(lambda: (*self.compared, self.sync[0]), ("Synced", revision, "Succeeded"))
 
     def wait_health(self, **health: str) -> None:
         self._wait(lambda: self.health, health)
@@ -95,9 +99,9 @@ class Application:
 
 
 def create(
-    server: ApiServer, folder: Path, name: str, *, without: str = "", policy: Mapping[str, Json] | None = None
+    server: ApiServer, folder: Path, name: str, *, without: str = "", account: str = "", retry: Json | None = None
 ) -> Application:
-    """The example under another name, without a line of its FineTuneJob, and with another part of the sync policy."""
+    """The example under another name, without a line of its FineTuneJob, with a ServiceAccount or another `retry`."""
     shutil.copytree(EXAMPLE / NAME, folder / name)
     for file in (folder / name).iterdir():
         file.write_text(file.read_text().replace(NAME, name).replace(without, ""))
@@ -105,9 +109,9 @@ def create(
     spec = application["spec"]
     spec["source"]["repoURL"] = f"file://{folder}"
     spec["destination"]["namespace"] = NAMESPACE
-    spec["syncPolicy"] |= policy or {}
+    spec["syncPolicy"] |= {"retry": retry} if retry else {}
     created = Application(server, folder, name)
     created.git("init", "--quiet", f"--initial-branch={spec['source']['targetRevision']}")
-    created.commit("finetune.yaml", "")
+    created.commit("account.yaml", account)
     server.request("POST", f"{ARGO}/applications", application)
     return created

@@ -8,12 +8,13 @@ from typing import Final
 import pytest
 
 from argocd.application import Application, create
-from argocd.controller import argo_cd
+from argocd.controller import ARGO, argo_cd
 from bench import ours
 from demo.kubectl import wait_until
 from support.apiserver import ApiServer, Json, api_server
 from support.docs import ROOT, blocks
 from support.playedpods import (
+    MERGE,
     NAMESPACE,
     PODS,
     begin,
@@ -35,6 +36,13 @@ CONTROLLERS: Final = "job-controller,deployment-controller,replicaset-controller
 JOB_FILE: Final = "finetune.yaml"
 CHANGE: Final = "  resources: {gpus: 2}\n"
 REPLACE: Final = "  onSpecChange: Replace\n"  # without it a change is refused during a run
+ACCOUNT: Final = """\
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: trainer
+  annotations: {{argocd.argoproj.io/sync-wave: "{wave}"}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +54,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
             operator.wait_ready()
             with argo_cd(running, folder):
                 yield running
+
+
+@pytest.fixture(autouse=True)
+def no_applications(server: ApiServer) -> Iterator[None]:
+    """After a test Argo CD has nothing to look at."""
+    yield
+    server.request("DELETE", f"{ARGO}/applications")
 
 
 def trains(application: Application) -> Json:
@@ -114,20 +129,19 @@ def serve(server: ApiServer, name: str) -> None:
     run(server, pod)
 
 
-def refused(bot: Application) -> Json:
-    """Commits a change that the API server refuses, and waits until it has; returns the sync."""
+def commit_refused(bot: Application) -> None:
+    """Commits a change, and waits until the API server has refused it and Argo CD says why."""
     revision, message = bot.commit(JOB_FILE, CHANGE), unchanged_while_running()["message"]
-    wait_until(lambda: message in bot.operation["message"], "the commit is refused", 60, every=0.3)
+    wait_until(lambda: message in bot.sync[1], "the commit is refused", 60, every=0.3)
     assert bot.compared == ("OutOfSync", revision)
     assert "resources" not in bot.fine_tune_job["spec"]
-    return bot.operation
 
 
 @pytest.mark.parametrize("correction", ["revert", "replace"])
 def test_refused_commit_does_not_block_its_correction(server: ApiServer, tmp_path: Path, correction: str) -> None:
     bot = create(server, tmp_path, f"refused-{correction}", without=REPLACE)
     pod = trains(bot)
-    refused(bot)
+    commit_refused(bot)
     assert not is_deleting(server, pod)
     if correction == "revert":
         bot.git("revert", "--no-edit", "HEAD")
@@ -141,7 +155,7 @@ def test_refused_commit_does_not_block_its_correction(server: ApiServer, tmp_pat
 def test_refused_commit_is_applied_after_the_run(server: ApiServer, tmp_path: Path) -> None:
     bot = create(server, tmp_path, "refused-waits", without=REPLACE)
     pod = trains(bot)
-    refused(bot)
+    commit_refused(bot)
     end(server, pod, EXIT_BAD_INPUT, termination("TrainingDiverged", "The loss is nan"))
     bot.wait_synced(bot.head)
     prepare(server, bot.name)
@@ -149,12 +163,12 @@ def test_refused_commit_is_applied_after_the_run(server: ApiServer, tmp_path: Pa
 
 def test_commit_that_was_given_up_is_never_tried_again(server: ApiServer, tmp_path: Path) -> None:
     """What the example's `retry` prevents."""
-    once: Json = {"retry": {"limit": 1, "backoff": {"duration": "1s"}}}
-    bot = create(server, tmp_path, "given-up", without=REPLACE, policy=once)
+    once: Json = {"limit": 1, "backoff": {"duration": "1s"}}
+    bot = create(server, tmp_path, "given-up", without=REPLACE, retry=once)
     pod = trains(bot)
-    refused(bot)
-    wait_until(lambda: bot.operation["phase"] == "Failed", "it is given up", 30, every=0.3)
-    assert bot.operation["message"].endswith("(retried 1 times).")
+    commit_refused(bot)
+    wait_until(lambda: bot.sync[0] == "Failed", "it is given up", 30, every=0.3)
+    assert bot.sync[1].endswith("(retried 1 times).")
     end(server, pod, EXIT_BAD_INPUT, termination("TrainingDiverged", "The loss is nan"))
     bot.wait_health(FineTuneJob="Degraded", ModelServer="Progressing")
     with pytest.raises(TimeoutError):
@@ -164,8 +178,7 @@ def test_commit_that_was_given_up_is_never_tried_again(server: ApiServer, tmp_pa
 @pytest.mark.parametrize(("wave", "applies"), [(-1, True), (1, False)])
 def test_sync_waves(server: ApiServer, tmp_path: Path, wave: int, applies: bool) -> None:
     """A commit is applied during a run unless something is in a wave after the FineTuneJob."""
-    bot = create(server, tmp_path, f"wave-{wave}".replace("--", "-minus-"))
-    bot.commit("account.yaml", ACCOUNT.format(name=bot.name, wave=wave))
+    bot = create(server, tmp_path, f"waves-{applies}".lower(), account=ACCOUNT.format(wave=wave))
     pod = begin(server, bot.name, "prepare")
     revision = bot.commit(JOB_FILE, CHANGE)
     if applies:
@@ -173,27 +186,17 @@ def test_sync_waves(server: ApiServer, tmp_path: Path, wave: int, applies: bool)
         wait_stopped(server, pod)
     else:
         wait_until(lambda: bot.compared == ("OutOfSync", revision), "the commit is known", 60, every=0.3)
-        assert bot.operation["phase"] == "Running"
-        assert bot.operation["message"] == "waiting for healthy state of tuneyard.dev/FineTuneJob/wave-1"
+        waits = f"waiting for healthy state of tuneyard.dev/FineTuneJob/{bot.name} and 1 more resources"
+        assert bot.sync == ("Running", waits)
         assert "resources" not in bot.fine_tune_job["spec"]
 
 
-ACCOUNT: Final = """\
-apiVersion: v1
-kind: ServiceAccount
-metadata:
-  name: {name}
-  annotations: {{argocd.argoproj.io/sync-wave: "{wave}"}}
-"""
-
-
-def test_self_heal_leaves_replicas_alone(server: ApiServer, tmp_path: Path) -> None:
-    bot = create(server, tmp_path, "healed")
-    bot.wait_synced(bot.head)
-    servers = f"/apis/tuneyard.dev/v1alpha1/namespaces/{NAMESPACE}/modelservers/{bot.name}"
-    merge = "application/merge-patch+json"
-    server.request("PATCH", servers, {"spec": {"replicas": 3}}, merge)
-    server.request("PATCH", bot.job_path, {"spec": {"rerun": "by hand"}}, merge)
+def test_git_takes_nothing_but_the_replicas_back(server: ApiServer, tmp_path: Path) -> None:
+    """Neither self-heal nor a commit undoes what an autoscaler has set, although git has that field too."""
+    bot = create(server, tmp_path, "scaled")
+    bot.wait_synced(bot.commit("modelserver.yaml", "  replicas: 1\n"))
+    server.request("PATCH", bot.server_path, {"spec": {"replicas": 3}}, MERGE)
+    server.request("PATCH", bot.job_path, {"spec": {"rerun": "by hand"}}, MERGE)
     wait_until(lambda: bot.fine_tune_job["spec"]["rerun"] == "2026-11-01", "rerun is as in git", 60, every=0.3)
-    bot.wait_synced(bot.head)
-    assert server.request("GET", servers)["spec"]["replicas"] == 3
+    bot.wait_synced(bot.commit("modelserver.yaml", "  resources: {gpus: 2}\n"))
+    assert server.request("GET", bot.server_path)["spec"].items() >= {"replicas": 3, "resources": {"gpus": 2}}.items()
