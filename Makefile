@@ -57,7 +57,8 @@ gpu-wheels: ## What `make gpu` needs beside these, into .wheels
 	  --requirement tests/gpu/requirements.txt --dest .wheels
 
 .PHONY: argocd
-argocd: setup ## The health scripts in Argo CD's own evaluator, which is built first (3 minutes on 2 cores); not in CI
+argocd: setup ## Commits during a run and the health scripts, by Argo CD itself, which is built first (20 minutes on 2 cores); not in CI
+	@$(CLUSTER) tools node >/dev/null
 	$(RUN) pytest tests/argocd
 
 .PHONY: pages

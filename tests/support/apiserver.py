@@ -44,13 +44,17 @@ class ApiServer:
 
     def request(self, method: str, path: str, body: Json | None = None, content_type: str = "application/json") -> Json:
         """Raises urllib.error.HTTPError where the API server refuses."""
+        parsed: Json = json.loads(self._answer(method, path, body, content_type))
+        return parsed
+
+    def _answer(self, method: str, path: str, body: Json | None, content_type: str) -> bytes:
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": content_type}
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)  # noqa: S310 - ours
         context = ssl.create_default_context(cafile=str(self.ca))
         with urllib.request.urlopen(request, context=context, timeout=30) as answer:  # noqa: S310
-            parsed: Json = json.loads(answer.read())
-            return parsed
+            found: bytes = answer.read()
+            return found
 
     def install_crds(self, folder: Path = CRDS) -> None:
         """Installs the CRDs of a folder, this tree's by default; returns when their objects can be created."""
@@ -90,11 +94,14 @@ class ApiServer:
         _etcd(self.etcd_url, "compaction", {"revision": revision, "physical": True})
 
     def start(self, name: str = "kube-apiserver") -> None:
+        if name == "kube-controller-manager":
+            self._wait_for("/healthz")  # it ends where that takes longer than ten seconds
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.processes[name] = subprocess.Popen(self.commands[name], stdout=log, stderr=log)
         if name == "kube-apiserver":
-            self._wait_ready()
+            # An object shows that RBAC and the default namespace are there too.
+            self._wait_for("/api/v1/namespaces/default")
 
     def stop(self, name: str = "kube-apiserver") -> None:
         """Its clients lose their connections; what it stored stays."""
@@ -113,13 +120,13 @@ class ApiServer:
         self.stop()
         self.start()
 
-    def _wait_ready(self) -> None:
+    def _wait_for(self, path: str) -> None:
+        """Waits until a GET succeeds."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             try:
-                # /readyz is plain text; an object shows that RBAC and the default namespace are there too.
-                self.request("GET", "/api/v1/namespaces/default")
-            except (OSError, ValueError) as error:
+                self._answer("GET", path, None, "application/json")
+            except OSError as error:
                 if self.processes["kube-apiserver"].poll() is not None:
                     raise RuntimeError(f"kube-apiserver ended: {self.log_end()}") from error
                 time.sleep(0.1)
