@@ -90,6 +90,9 @@ def test_frequent_words_are_kept_and_long_ones_are_not(monkeypatch: pytest.Monke
     cache = WordCache(tokenizer_of("gpt2"))
     cache.encode([f"one two two {'x' * LONGEST}x one"])
     assert cache._kept.keys() == {"one", " two", " one"}
+    (found,) = cache.encode([f"{'x' * LONGEST}x one"])
+    assert (found.char_to_token(0), found.token_to_chars(0)) == (0, (0, 1))
+    assert cache._kept_places.cache_info().currsize == 0
     monkeypatch.setattr(word_cache, "MOST_WORDS", 4)
     texts = ["one two three", "four five", "two three four"]
     expected = tokenizer_of("gpt2").encode_batch(texts, add_special_tokens=False)

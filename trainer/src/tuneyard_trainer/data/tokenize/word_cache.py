@@ -83,7 +83,7 @@ class WordCache:
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self._tokenizer = tokenizer
         self._kept: dict[str, tuple[int, ...]] = {}
-        self._places = lru_cache(MOST_PLACES)(self._encode)
+        self._kept_places = lru_cache(MOST_PLACES)(self._encode)
 
     def encode(self, texts: Sequence[str]) -> list["WordEncoding"]:
         """The tokens of texts, which the library gives too."""
@@ -103,6 +103,9 @@ class WordCache:
             if len(word) > LONGEST:
                 self._kept.pop(word, None)
 
+    def _places(self, word: str) -> Encoding:
+        return self._kept_places(word) if len(word) <= LONGEST else self._encode(word)
+
     def _encode(self, word: str) -> Encoding:
         return self._tokenizer.encode(word, add_special_tokens=False)
 
@@ -121,13 +124,13 @@ class _Begins(NamedTuple):
 
 
 class WordEncoding:
-    """An Encoding of words. The places of tokens are asked for at few words, so they are not kept."""
+    """An Encoding of words. The places of tokens are asked for at few words, several times at each."""
 
     def __init__(self, words: Sequence[str], ids: Sequence[tuple[int, ...]], encode: Callable[[str], Encoding]) -> None:
         self.ids = list(chain.from_iterable(ids))
         self._words = words
         self._ids = ids
-        self._encode = encode
+        self._encode = lru_cache(2)(encode)  # the ends of an answer, which are long where a language has no blanks
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
