@@ -72,8 +72,9 @@ def test_attention_of_a_short_row(tokens: int, scale: float | None) -> None:
     (reference * weights.bfloat16().double()).sum().backward()
     for found, expected in zip(short, exact, strict=True):
         assert found.grad is not None and expected.grad is not None
-        error = (found.grad - expected.grad).norm() / expected.grad.norm().clamp(min=1e-6)
-        assert error < 5e-3, "that of bfloat16 alone"
+        error = (found.grad - expected.grad).norm()
+        at_zero = 1e-5  # a row of one token has no gradient of its query and key: what is left is float32's rounding
+        assert error < 5e-3 * expected.grad.norm() + at_zero, "that of bfloat16 alone"
 
 
 @pytest.mark.parametrize(
