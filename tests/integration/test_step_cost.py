@@ -1,10 +1,15 @@
-"""What makes a step cheaper changes nothing else: loss in parts, attention of short rows, shared inputs."""
+"""What makes a step cheaper changes nothing else: loss in parts, short rows, shared inputs, what is computed again."""
+
+from typing import Any
 
 import pytest
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from integration.conftest import token_rows
 from integration.test_batches import SIZES
@@ -13,7 +18,8 @@ from tuneyard_trainer.backends.peft import cross_entropy, short_rows
 from tuneyard_trainer.backends.peft.batches import end_to_end, summed_loss
 from tuneyard_trainer.backends.peft.batching import Batching
 from tuneyard_trainer.backends.peft.model import share_inputs
-from tuneyard_trainer.data.columns import TokenizedRow
+from tuneyard_trainer.backends.peft.recompute import recompute_cheap_parts
+from tuneyard_trainer.data.columns import INPUT_IDS, TokenizedRow
 
 VOCABULARY = 300
 
@@ -99,22 +105,34 @@ def adapted(dropout: float = 0.0) -> PeftModel:
     return model.train()
 
 
+class Made(TorchDispatchMode):  # type: ignore[misc]
+    """The tensors that are made in the block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes_of: dict[StorageWeakRef, int] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self.bytes_of[StorageWeakRef(storage)] = storage.nbytes()
+        return result
+
+    def kept(self) -> int:
+        """Bytes of those that still exist."""
+        return sum(size for storage, size in self.bytes_of.items() if not storage.expired())
+
+
 def step(model: PeftModel, rows: list[TokenizedRow]) -> tuple[torch.Tensor, torch.Tensor, int]:
-    kept: dict[int, torch.Tensor] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
     torch.manual_seed(5)
-    with (
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16),
-    ):
+    with torch.autocast("cpu", torch.bfloat16), Made() as made:
         loss = summed_loss(model, end_to_end(rows), with_some_logits=True)
+    kept = made.kept()
     loss.backward()
     gradient = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
-    return loss.detach(), gradient, sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return loss.detach(), gradient, kept
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
@@ -131,3 +149,41 @@ def test_shared_inputs_change_no_bit(dropout: float) -> None:
     assert torch.equal(loss, shared_loss)
     assert torch.equal(gradient, shared_gradient)
     assert (shared_kept < 0.95 * kept) == (dropout == 0), "dropout is computed of copies"
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_what_is_computed_again_changes_no_bit(dropout: float) -> None:
+    rows = token_rows(6, seed=4)
+    found = []
+    for recomputes in (False, True):
+        model = adapted(dropout)
+        assert Batching.of(model, rows, packing=True).is_packed
+        share_inputs(model, Training.model_validate({"lora": {"dropout": dropout}}))
+        if recomputes:
+            recompute_cheap_parts(model, Training())
+        found.append(step(model, rows))
+    (loss, gradient, kept), (other_loss, other_gradient, other_kept) = found
+    assert torch.equal(loss, other_loss)
+    assert torch.equal(gradient, other_gradient)
+    norms = 2 * SIZES["num_hidden_layers"]  # and a first one, whose input needs no gradient
+    values = norms * SIZES["hidden_size"] + SIZES["num_hidden_layers"] * SIZES["intermediate_size"]
+    assert kept - other_kept >= 2 * values * sum(len(row[INPUT_IDS]) for row in rows)
+
+
+def forwards(model: PeftModel) -> int:
+    return sum("forward" in vars(module) for module in model.modules())
+
+
+def test_what_is_not_computed_again() -> None:
+    model = adapted()
+    recompute_cheap_parts(model, Training(gradient_checkpointing=True))
+    assert forwards(model) == 0, "whole layers are computed again"
+    mlp = model.get_base_model().model.layers[0].mlp
+    as_written = type(mlp).forward
+    try:
+        type(mlp).forward = lambda self, hidden: 2 * as_written(self, hidden)
+        recompute_cheap_parts(model, Training())
+    finally:
+        type(mlp).forward = as_written
+    norms = sum(type(module).__name__ == "LlamaRMSNorm" for module in model.modules())
+    assert forwards(model) == norms > 0, "an MLP of another formula is left as it is"

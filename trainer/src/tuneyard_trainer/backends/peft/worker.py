@@ -20,6 +20,7 @@ from tuneyard_trainer.backends.peft.memory import OffloadedAdamW, told_as_does_n
 from tuneyard_trainer.backends.peft.model import Trainable, model_to_train, share_inputs
 from tuneyard_trainer.backends.peft.objective import Likelihood, Objective, Preference
 from tuneyard_trainer.backends.peft.precision import in_native_precision
+from tuneyard_trainer.backends.peft.recompute import recompute_cheap_parts
 from tuneyard_trainer.backends.peft.spikes import StepRows
 from tuneyard_trainer.backends.peft.validation import Validation
 from tuneyard_trainer.backends.run import begin, finish, held_out, train
@@ -57,6 +58,7 @@ def _prepared(request: PeftRequest) -> "AdapterTrainer":
     if CHUNKED_LOSS in request.memory_savers:
         batching = batching.in_chunks(model, probe)
     share_inputs(model, training)
+    recompute_cheap_parts(model, training)
     leave_out_other_optimizer(request)
     objective = Preference(batching, training.dpo.beta) if training.dpo else Likelihood(batching)
     return _trainer(request, model, rows, objective)
