@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from bench.figures import number, table
 
@@ -28,6 +28,7 @@ MEDIAN, P95 = 250, 900
 SIGMA: Final = math.log(P95 / MEDIAN) / 1.645  # the 95th percentile of a normal distribution
 LONGEST: Final = 1024
 IGNORED: Final = -100
+BFLOAT16: Final = "bf16"
 
 Row = dict[str, list[int]]
 
@@ -98,7 +99,7 @@ def demo_rows(model: Path, count: int) -> list[Row]:
     return rows
 
 
-def run(contestant: Contestant, folder: Path, steps: int, micro: int) -> Figures:
+def run(contestant: Contestant, folder: Path, options: argparse.Namespace) -> Figures:
     """Trains in a process of its own, which the kernel accounts for."""
     path = [
         Path(__file__).parents[1],
@@ -114,7 +115,8 @@ def run(contestant: Contestant, folder: Path, steps: int, micro: int) -> Figures
         "PYTHONPATH": ":".join(map(str, path)),
     }
     log = folder / f"{contestant.name}.log"
-    command = [contestant.python, "-m", "bench.training_run", contestant.name, folder, str(steps), str(micro)]
+    settings = [options.steps, options.micro, options.precision]
+    command = [contestant.python, "-m", "bench.training_run", contestant.name, folder, *settings]
     with log.open("w") as output:
         process = subprocess.Popen([*map(str, command)], env=environment, stdout=output, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
@@ -131,14 +133,12 @@ def write_rows(folder: Path, model: Path, rows: Sequence[Row]) -> None:
     (folder / "rows.json").write_text(json.dumps(list(rows)))
 
 
-def measured(
-    contestants: Sequence[Contestant], folder: Path, steps: int, micro: int, rounds: int
-) -> dict[str, list[Figures]]:
+def measured(contestants: Sequence[Contestant], folder: Path, options: argparse.Namespace) -> dict[str, list[Figures]]:
     found: dict[str, list[Figures]] = {contestant.name: [] for contestant in contestants}
-    for number_of_round in range(rounds):
+    for number_of_round in range(options.rounds):
         for contestant in contestants if number_of_round % 2 == 0 else contestants[::-1]:
             load = os.getloadavg()[0]
-            figures = run(contestant, folder, steps, micro)
+            figures = run(contestant, folder, options)
             found[contestant.name].append(figures)
             print(f"{folder.name} {contestant.name} load {load:.1f}: {figures}", flush=True)
     return found
@@ -198,6 +198,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", choices=["demo", "chat"], help="one of the data sets")
     parser.add_argument("--steps", type=int, default=12, help=f"of {BATCH} rows; default: %(default)s")
     parser.add_argument("--micro", type=int, default=MICRO, help="rows of a forward pass; default: %(default)s")
+    parser.add_argument(
+        "--precision",
+        choices=[BFLOAT16, "fp32"],
+        default=BFLOAT16,
+        help=f"default: {BFLOAT16}; fp32 for a CPU without its instructions",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     return parser
 
@@ -219,9 +225,7 @@ def main() -> int:
         if options.only not in (None, name):
             continue
         write_rows(options.folder / name, options.model, rows)
-        found: Any = measured(
-            _contestants(options), options.folder / name, options.steps, options.micro, options.rounds
-        )
+        found = measured(_contestants(options), options.folder / name, options)
         if "trl" in found:
             lines += rows_of_table(name, found)
             problems += missed(name, found)

@@ -1,4 +1,4 @@
-"""One contestant of bench.training, in a Python that has its packages: python -m bench.training_run NAME FOLDER STEPS
+"""One contestant of bench.training, in a Python that has its packages: python -m bench.training_run NAME FOLDER ...
 
 The time of Trainer.train is measured, and the batches that its collator makes are counted.
 """
@@ -8,19 +8,32 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 import torch
 import transformers
 import yaml
 
-from bench.training import BATCH, LONGEST, THREADS
+from bench.training import BATCH, BFLOAT16, LONGEST, THREADS
 
 LEARNING_RATE: Final = 1e-3
 RANK: Final = 16
 SEED: Final = 42
 WINDOW: Final = 10  # steps whose mean loss is told
+
+
+class Run(NamedTuple):
+    folder: Path
+    rows: list[Any]
+    steps: int
+    micro: int
+    precision: str
+    """bf16 or fp32."""
+
+    @property
+    def in_bfloat16(self) -> bool:
+        return self.precision == BFLOAT16
 
 
 class Count:
@@ -67,22 +80,24 @@ def measure(folder: Path, name: str) -> None:
     transformers.Trainer.train = timed
 
 
-def tuneyard(folder: Path, rows: list[Any], steps: int, micro: int) -> None:
+def tuneyard(run: Run) -> None:
     from tuneyard_api.contracts.requests import TrainRequest  # noqa: PLC0415 - not in every contestant's Python
     from tuneyard_api.kinds.training import Training  # noqa: PLC0415
     from tuneyard_trainer.backends.peft.backend import native_config  # noqa: PLC0415
     from tuneyard_trainer.backends.peft.worker import fine_tune  # noqa: PLC0415
     from tuneyard_trainer.data.shards import ShardWriter  # noqa: PLC0415
 
+    folder = run.folder
     writer = ShardWriter(folder / "shards")
-    for row in rows:
+    for row in run.rows:
         writer.add(row)
     writer.finish()
     training = Training.model_validate(
         {
             "effectiveBatchSize": BATCH,
-            "microBatchSize": micro,
-            "maxSteps": steps,
+            "microBatchSize": run.micro,
+            "maxSteps": run.steps,
+            "precision": run.precision,
             "maxLength": LONGEST,
             "learningRate": LEARNING_RATE,
             "lora": {"rank": RANK, "alpha": 2 * RANK},
@@ -94,7 +109,7 @@ def tuneyard(folder: Path, rows: list[Any], steps: int, micro: int) -> None:
         model_uri="s3://models/model",
         rows=folder / "shards",
         training=training,
-        steps=steps,
+        steps=run.steps,
         gpus=0,
         devices=1,
         threads=THREADS,
@@ -107,16 +122,17 @@ def tuneyard(folder: Path, rows: list[Any], steps: int, micro: int) -> None:
     fine_tune(native_config(request))
 
 
-def trl(folder: Path, rows: list[Any], steps: int, micro: int, *, packing: bool = False) -> None:
+def trl(run: Run, *, packing: bool = False) -> None:
     """Packed, a step has as many sequences as have the tokens of 8 rows."""
     from datasets import Dataset, arrow_dataset  # noqa: PLC0415
     from peft import LoraConfig  # noqa: PLC0415
     from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
 
+    folder, rows = run.folder, run.rows
     width = max(512, *(len(row["input_ids"]) for row in rows))
     tokens = sum(len(row["input_ids"]) for row in rows)
-    micro = 1 if packing else micro  # sequences, not rows
-    per_step = max(1, round(tokens / steps / width)) if packing else BATCH
+    micro = 1 if packing else run.micro  # sequences, not rows
+    per_step = max(1, round(tokens / run.steps / width)) if packing else BATCH
     arguments = SFTConfig(
         output_dir=str(folder / "trl"),
         num_train_epochs=1,
@@ -125,7 +141,7 @@ def trl(folder: Path, rows: list[Any], steps: int, micro: int, *, packing: bool 
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="cosine",
         optim="adamw_torch",
-        bf16=True,
+        bf16=run.in_bfloat16,
         gradient_checkpointing=False,
         max_length=width,
         packing=packing,
@@ -139,23 +155,25 @@ def trl(folder: Path, rows: list[Any], steps: int, micro: int, *, packing: bool 
     )
     arrow_dataset.generate_fingerprint = lambda *_: uuid4().hex  # it cannot pickle the tables of pyarrow 26
     data = Dataset.from_list(rows)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.bfloat16)
+    dtype = torch.bfloat16 if run.in_bfloat16 else torch.float32
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype)
     adapter = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "model")
     SFTTrainer(model=model, processing_class=tokenizer, args=arguments, train_dataset=data, peft_config=adapter).train()
 
 
-def trl_packed(folder: Path, rows: list[Any], steps: int, micro: int) -> None:
-    trl(folder, rows, steps, micro, packing=True)
+def trl_packed(run: Run) -> None:
+    trl(run, packing=True)
 
 
-def axolotl(folder: Path, rows: list[Any], steps: int, micro: int) -> None:
-    """By its own command, in bfloat16. It refuses to train on a CPU unless it is told to."""
+def axolotl(run: Run) -> None:
+    """By its own command. It refuses to train on a CPU unless it is told to."""
     import pyarrow  # noqa: PLC0415
     from axolotl.cli.train import do_cli  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415
 
-    columns = {name: [row[name] for row in rows] for name in ("input_ids", "labels")}
+    folder = run.folder
+    columns = {name: [row[name] for row in run.rows] for name in ("input_ids", "labels")}
     columns["attention_mask"] = [[1] * len(ids) for ids in columns["input_ids"]]
     parquet.write_table(pyarrow.table(columns), folder / "rows.parquet")
     config = {
@@ -171,16 +189,16 @@ def axolotl(folder: Path, rows: list[Any], steps: int, micro: int) -> None:
         "lora_alpha": 2 * RANK,
         "lora_target_linear": True,
         **{f"lora_{part}_kernel": False for part in ("mlp", "qkv", "o")},
-        "micro_batch_size": micro,
-        "gradient_accumulation_steps": BATCH // micro,
-        "max_steps": steps,
+        "micro_batch_size": run.micro,
+        "gradient_accumulation_steps": BATCH // run.micro,
+        "max_steps": run.steps,
         "num_epochs": 1,
         "optimizer": "adamw_torch",
         "lr_scheduler": "cosine",
         "learning_rate": LEARNING_RATE,
         "bf16": False,
         "fp16": False,
-        "bfloat16": True,
+        "bfloat16": run.in_bfloat16,
         "gradient_checkpointing": False,
         "logging_steps": 1,
         "save_strategy": "no",
@@ -210,12 +228,12 @@ CONTESTANTS: Final[dict[str, Callable[..., None]]] = {
 }
 
 
-def main(name: str, folder: Path, steps: int, micro: int) -> None:
+def main(name: str, folder: Path, steps: int, micro: int, precision: str) -> None:
     torch.set_num_threads(THREADS)
     transformers.set_seed(SEED)
     measure(folder, name)
-    CONTESTANTS[name](folder, json.loads((folder / "rows.json").read_text()), steps, micro)
+    CONTESTANTS[name](Run(folder, json.loads((folder / "rows.json").read_text()), steps, micro, precision))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
