@@ -69,7 +69,10 @@ def test_no_option_ends_the_engine(engine: Engine) -> None:
 @pytest.mark.slow
 def test_no_mix_of_options_ends_the_engine(engine: Engine) -> None:
     before = engine.processes()
-    assert sum(send(engine, mixes(2000, SEED + 1)).values()) == 2000
+    statuses = send(engine, mixes(2000, SEED + 1))
+    print(statuses)
+    assert statuses.total() == 2000
+    assert statuses[200] > 600, "most of the others are refused before they reach the engine"
     assert engine.processes() == before
 
 
