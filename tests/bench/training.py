@@ -229,8 +229,8 @@ def main() -> int:
         if "trl" in found:
             lines += rows_of_table(name, found)
             problems += missed(name, found)
-    print(table(lines))
-    print("\n".join(problems) or "All bars are met.")
+    if len(lines) > 1:
+        print(table(lines), "\n".join(problems) or "All bars are met.", sep="\n")
     return 1 if problems else 0
 
 
