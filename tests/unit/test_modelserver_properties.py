@@ -26,6 +26,7 @@ from tuneyard_operator.modelserver.artifact import release_of
 DIGESTS: Final = (OLD, NEW, NEWEST)
 MODELS: Final = st.sampled_from([*map(artifact, DIGESTS), FOLLOWS])
 KINDS: Final = ("ModelServer", "Deployment", "Pod", "Service", "FineTuneJob")
+ROOM: Final = ("MakingRoom", "RoomMade")  # the phases in which the revision that serves is scaled down
 REPLICAS: Final = st.sampled_from([0, 1, 1, 1, 2])
 # The kinds whose changes the operator has observed before it reconciles; mostly all of them.
 KIND_LISTS: Final = st.one_of(st.just(KINDS), st.just(KINDS), st.lists(st.sampled_from(KINDS), unique=True))
@@ -132,7 +133,7 @@ class ModelServerLife(RuleBasedStateMachine):
     def is_fit(self, revision: str) -> bool:
         """It is ready and was not rolled back."""
         failed = self.cluster.cached.get("status", {}).get("failed", {})
-        makes_room = self.cluster.cached.get("status", {}).get("rollout", {}).get("phase") == "MakingRoom"
+        makes_room = self.cluster.cached.get("status", {}).get("rollout", {}).get("phase") in ROOM
         is_half_ready = makes_room and revision in self.ready_revisions()
         return failed.get("revision") != revision and (is_half_ready or self.is_ready(revision))
 
@@ -154,7 +155,7 @@ class ModelServerLife(RuleBasedStateMachine):
         if revision == failed and serving not in (None, revision):
             assert replicas == 0, "it was rolled back"
         elif revision == serving and replicas != server["spec"]["replicas"]:
-            assert step.status["rollout"]["phase"] == "MakingRoom", "the revision that serves is not scaled down"
+            assert step.status["rollout"]["phase"] in ROOM, "the revision that serves is not scaled down"
             assert self.cluster.lacks_room(step.status["rollout"]["revision"]), "for nothing"
 
     def conditions_are_true(self, status: Json, ready: set[str]) -> None:

@@ -58,7 +58,10 @@ class TestAuto:
         work(cluster, 90)
         assert running(cluster) == [OLD], "the revision that serves is not taken down for it"
         assert "still ending" in message(cluster, "Progressing")
-        cluster.kubelet.lingers = False
+        cluster.kubelet.lingers, cluster.kubelet.gpus = False, 1
+        work(cluster, 10)
+        assert running(cluster) == [OLD], "the scheduler takes some seconds to see that they are gone"
+        cluster.kubelet.gpus = 2
         for _ in range(12):
             work(cluster, 5)
             assert running(cluster)
@@ -131,6 +134,21 @@ class TestAuto:
         while running(cluster) != [OLD] and running(cluster) != [NEW]:
             work(cluster, 5)
         assert "it is back" in message(cluster, "Progressing") or running(cluster) == [NEW]
+
+    def test_streams_that_end_late_make_room_all_the_same(self) -> None:
+        """The time counts from when the pods of the old revision are gone."""
+        cluster = served_with(1)
+        cluster.kubelet.lingers = True
+        cluster.wants(NEW)
+        work(cluster, 120)
+        assert cluster.server["status"]["rollout"]["phase"] == "MakingRoom"
+        cluster.kubelet.lingers, cluster.kubelet.gpus = False, 0
+        work(cluster, 30)
+        assert cluster.server["status"]["rollout"]["phase"] == "RoomMade", "the scheduler takes some seconds"
+        cluster.kubelet.gpus = 1
+        work(cluster, 30)
+        assert running(cluster) == [NEW]
+        assert not any("it is back" in event for event in cluster.events)
 
     def test_pod_that_fits_nowhere_costs_nothing(self) -> None:
         """A node selector that no node has: room would not help."""

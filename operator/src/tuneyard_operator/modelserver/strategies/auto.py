@@ -1,17 +1,20 @@
 """Auto: as Surge where there is room for the pods of both revisions; else replicas of the old one make room.
 
-The phases that it stores: WaitingForRoom, while it is not known whether there is some; MakingRoom, whose step is the
-number of replicas that the old revision keeps; and NoRoom, when its pods were gone and there was no room all the same:
-it is back, and the new pods wait for room beside it.
+The phases that it stores: WaitingForRoom, while it is not known whether there is some, whose step is 1 while pods of an
+earlier revision are ending; MakingRoom, while pods of the old revision are ending, whose step is the number of replicas
+that it keeps; RoomMade, when they are gone; and NoRoom, when there was no room all the same: the old revision is back,
+and the new pods wait for room beside it. Pods may drain for minutes, so the time always counts from when they are gone.
 """
 
 from typing import Final
 
+from tuneyard_api.kinds.modelserver import RolloutStatus
 from tuneyard_operator.modelserver.strategies import surge
 from tuneyard_operator.modelserver.strategies.situation import NO_ROOM, WAITING_FOR_ROOM, Decision, Situation
 
 MAKING_ROOM: Final = "MakingRoom"
-# The scheduler answers within a second, but pods that are just ending may make room.
+ROOM_MADE: Final = "RoomMade"
+# The scheduler sees within some seconds that pods have ended.
 WAIT_SECONDS: Final = 15.0
 POLL_SECONDS: Final = 5.0
 # What is taken down is missed: if it has made no room by then, it comes back.
@@ -26,17 +29,17 @@ def decide(situation: Situation) -> Decision:
     waited = situation.seconds_without_room()
     if phase == NO_ROOM:
         return as_surge._replace(state=situation.state, message=_no_room(situation) if waited is not None else "")
-    if phase != MAKING_ROOM:
+    if phase not in (MAKING_ROOM, ROOM_MADE):
         if waited is None:
             return as_surge._replace(message="")
-        if phase != WAITING_FOR_ROOM or situation.leaving or situation.seconds_in_phase() < WAIT_SECONDS:
-            return _wait(situation, as_surge)
+        waiting = situation.enter(WAITING_FOR_ROOM, step=min(1, situation.leaving))
+        has_just_begun = waiting is not situation.state
+        if has_just_begun or situation.leaving or situation.seconds_in_phase() < WAIT_SECONDS:
+            return _wait(situation, waiting, as_surge)
     return _make_room(situation, as_surge)
 
 
-def _wait(situation: Situation, as_surge: Decision) -> Decision:
-    """The step is 1 while pods of an earlier revision are ending: the time counts from when they are gone."""
-    state = situation.enter(WAITING_FOR_ROOM, step=min(1, situation.leaving))
+def _wait(situation: Situation, state: RolloutStatus, as_surge: Decision) -> Decision:
     others = "; pods of an earlier revision are still ending" if situation.leaving else ""
     message = f"there is no room beside revision {situation.serving}{others}"
     return as_surge._replace(state=state, requeue_after=POLL_SECONDS, message=message)
@@ -49,11 +52,11 @@ def floor(situation: Situation) -> int:
 
 
 def _make_room(situation: Situation, as_surge: Decision) -> Decision:
-    target, least = situation.counts(situation.target), floor(situation)
-    is_making_room = situation.state is not None and situation.state.phase == MAKING_ROOM
-    step = situation.state.step if is_making_room and situation.state else None
+    state, target, least = situation.state, situation.counts(situation.target), floor(situation)
+    is_making_room = state is not None and state.phase in (MAKING_ROOM, ROOM_MADE)
+    step = state.step if is_making_room and state else None
     kept = min(situation.replicas, situation.replicas if step is None else step)
-    if target.without_room and _has_made(situation, kept):
+    if target.without_room and (not is_making_room or _is_made_in_vain(situation, kept)):
         lower = max(least, kept - target.without_room)
         if lower < kept or not is_making_room:
             return _keep(situation, lower, least, as_surge)
@@ -65,12 +68,16 @@ def _make_room(situation: Situation, as_surge: Decision) -> Decision:
     return _keep(situation, kept, least, as_surge)
 
 
-def _has_made(situation: Situation, kept: int) -> bool:
-    """Whether what was taken down is gone, and the scheduler has had time to see that."""
+def _is_gone(situation: Situation, kept: int) -> bool:
+    """Whether the pods that were to make room have ended."""
     serving = situation.counts(situation.serving)
-    is_gone = serving.existing <= kept and not serving.stopping and not situation.leaving
-    is_first = situation.state is None or situation.state.phase != MAKING_ROOM
-    return is_first or (is_gone and situation.seconds_in_phase() >= WAIT_SECONDS)
+    return serving.existing <= kept and not serving.stopping and not situation.leaving
+
+
+def _is_made_in_vain(situation: Situation, kept: int) -> bool:
+    """Whether the scheduler has had time to see that they are gone."""
+    is_made = situation.state is not None and situation.state.phase == ROOM_MADE
+    return is_made and _is_gone(situation, kept) and situation.seconds_in_phase() >= WAIT_SECONDS
 
 
 def _keep(situation: Situation, kept: int, least: int, as_surge: Decision) -> Decision:
@@ -81,13 +88,13 @@ def _keep(situation: Situation, kept: int, least: int, as_surge: Decision) -> De
         why = f"rollout.minAvailable is {asked}" if asked is not None else "half of the replicas stay by default"
         message = f"there is no room beside revision {serving}, whose replicas all stay: {why}. Add room, or lower it"
         return as_surge._replace(state=situation.state, message=message)
-    message = f"revision {serving} is scaled to {kept} of {replicas} to make room"
+    phase, verb = (ROOM_MADE, "was") if _is_gone(situation, kept) else (MAKING_ROOM, "is")
     return Decision(
         {serving: 100},
         {serving: max(kept, least), target: replicas},
-        state=situation.enter(MAKING_ROOM, kept),
+        state=situation.enter(phase, kept),
         requeue_after=POLL_SECONDS,
-        message=message,
+        message=f"revision {serving} {verb} scaled to {kept} of {replicas} to make room",
     )
 
 
