@@ -150,8 +150,7 @@ class ModelServerLife(RuleBasedStateMachine):
         if applied["kind"] != "Deployment":
             return
         server, revision = self.cluster.cached, label(applied, names.LABEL_REVISION)
-        failed = server.get("status", {}).get("failed", {}).get("revision")
-        replicas = applied["spec"]["replicas"]
+        failed, replicas = server.get("status", {}).get("failed", {}).get("revision"), applied["spec"]["replicas"]
         if revision == failed and serving not in (None, revision):
             assert replicas == 0, "it was rolled back"
         elif revision == serving and replicas != server["spec"]["replicas"]:

@@ -51,14 +51,20 @@ def floor(situation: Situation) -> int:
     return min(situation.replicas, situation.replicas // 2 if asked is None else asked)
 
 
+def _kept(situation: Situation) -> int | None:
+    """How many replicas the old revision was left; None before any was taken down."""
+    state = situation.state
+    if state is None or state.phase not in (MAKING_ROOM, ROOM_MADE):
+        return None
+    return min(situation.replicas, situation.replicas if state.step is None else state.step)
+
+
 def _make_room(situation: Situation, as_surge: Decision) -> Decision:
-    state, target, least = situation.state, situation.counts(situation.target), floor(situation)
-    is_making_room = state is not None and state.phase in (MAKING_ROOM, ROOM_MADE)
-    step = state.step if is_making_room and state else None
-    kept = min(situation.replicas, situation.replicas if step is None else step)
-    if target.without_room and (not is_making_room or _is_made_in_vain(situation, kept)):
+    target, least, left = situation.counts(situation.target), floor(situation), _kept(situation)
+    kept = situation.replicas if left is None else left
+    if target.without_room and (left is None or _is_made_in_vain(situation, kept)):
         lower = max(least, kept - target.without_room)
-        if lower < kept or not is_making_room:
+        if lower < kept or left is None:
             return _keep(situation, lower, least, as_surge)
         if target.ready >= max(1, least):
             # One Service sends its traffic to one revision: as many as stayed are ready, so it changes now.
