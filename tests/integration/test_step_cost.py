@@ -1,5 +1,6 @@
 """What makes a step cheaper changes nothing else: loss in parts, short rows, shared inputs, what is computed again."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -135,36 +136,34 @@ def step(model: PeftModel, rows: list[TokenizedRow]) -> tuple[torch.Tensor, torc
     return loss.detach(), gradient, kept
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_shared_inputs_change_no_bit(dropout: float) -> None:
-    rows = token_rows(6, seed=4)
+def kept_by_steps(
+    dropout: float, rows: list[TokenizedRow], *changes: Callable[[PeftModel, Training], None]
+) -> list[int]:
+    """Bytes that a step keeps before the last change and after it, which changes no bit of the step."""
+    training = Training.model_validate({"lora": {"dropout": dropout}})
     found = []
-    for shares in (False, True):
+    for applied in (changes[:-1], changes):
         model = adapted(dropout)
         assert Batching.of(model, rows, packing=True).is_packed
-        if shares:
-            share_inputs(model, Training.model_validate({"lora": {"dropout": dropout}}))
+        for change in applied:
+            change(model, training)
         found.append(step(model, rows))
-    (loss, gradient, kept), (shared_loss, shared_gradient, shared_kept) = found
-    assert torch.equal(loss, shared_loss)
-    assert torch.equal(gradient, shared_gradient)
+    (loss, gradient, kept), (other_loss, other_gradient, other_kept) = found
+    assert torch.equal(loss, other_loss)
+    assert torch.equal(gradient, other_gradient)
+    return [kept, other_kept]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_shared_inputs_change_no_bit(dropout: float) -> None:
+    kept, shared_kept = kept_by_steps(dropout, token_rows(6, seed=4), share_inputs)
     assert (shared_kept < 0.95 * kept) == (dropout == 0), "dropout is computed of copies"
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_what_is_computed_again_changes_no_bit(dropout: float) -> None:
     rows = token_rows(6, seed=4)
-    found = []
-    for recomputes in (False, True):
-        model = adapted(dropout)
-        assert Batching.of(model, rows, packing=True).is_packed
-        share_inputs(model, Training.model_validate({"lora": {"dropout": dropout}}))
-        if recomputes:
-            recompute_cheap_parts(model, Training())
-        found.append(step(model, rows))
-    (loss, gradient, kept), (other_loss, other_gradient, other_kept) = found
-    assert torch.equal(loss, other_loss)
-    assert torch.equal(gradient, other_gradient)
+    kept, other_kept = kept_by_steps(dropout, rows, share_inputs, recompute_cheap_parts)
     norms = 2 * SIZES["num_hidden_layers"]  # and a first one, whose input needs no gradient
     values = norms * SIZES["hidden_size"] + SIZES["num_hidden_layers"] * SIZES["intermediate_size"]
     assert kept - other_kept >= 2 * values * sum(len(row[INPUT_IDS]) for row in rows)

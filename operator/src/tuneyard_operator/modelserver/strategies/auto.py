@@ -29,7 +29,7 @@ def decide(situation: Situation) -> Decision:
     waited = situation.seconds_without_room()
     if phase == NO_ROOM:
         return as_surge._replace(state=situation.state, message=_no_room(situation) if waited is not None else "")
-    if phase not in (MAKING_ROOM, ROOM_MADE):
+    if _kept(situation) is None:
         if waited is None:
             return as_surge._replace(message="")
         waiting = situation.enter(WAITING_FOR_ROOM, step=min(1, situation.leaving))
