@@ -35,6 +35,9 @@ FIRST = [
 # the operator made during all other modules, the last one uninstalls the operator.
 LAST = ["test_admission.py", "test_namespaced.py", "test_permissions.py", "test_uninstall.py"]
 
+# The exceptions whose reports have the state of the namespaces.
+REPORTED: list[BaseException] = []
+
 NamespaceFactory = Callable[[str], str]
 
 
@@ -131,10 +134,16 @@ def fresh_namespace(name: str) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Adds the state of every namespace of the tests to the report of a failure."""
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds the state of every namespace of the tests to the report of a failure.
+
+    A fixture that failed fails each test that needs it with the same exception: only the first report has the state.
+    """
     report = yield
-    if report.failed:
+    if report.failed and call.excinfo and call.excinfo.value not in REPORTED:
+        REPORTED.append(call.excinfo.value)
         with redirect_stderr(StringIO()) as printed, suppress(KubectlError):
             print_namespaces()
         report.sections.append(("namespaces of the tests", printed.getvalue()))

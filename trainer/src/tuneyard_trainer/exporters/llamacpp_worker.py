@@ -25,6 +25,7 @@ from tuneyard_trainer.metrics.llamacpp_binding import count_other_tokens, loaded
 from tuneyard_trainer.model.llamacpp import llamacpp_home
 from tuneyard_trainer.runtime.errors import StageError
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
+from tuneyard_trainer.weights.precision import fast_products
 
 STEPS: Final = ("converting to GGUF", "computing the importance matrix", "quantizing", "comparing with the model")
 # The merged model's own type, so that nothing is rounded twice.
@@ -182,9 +183,9 @@ def compared(request: GgufRequest) -> Fidelity:
     rows = json.loads(request.rows.read_text()) if request.rows else []
     reference = Reference(rows, request.shared / "logits")
     if not reference.is_written:
-        reference.write(
-            AutoModelForCausalLM.from_pretrained(request.model, dtype=torch.bfloat16, local_files_only=True)
-        )
+        merged = AutoModelForCausalLM.from_pretrained(request.model, dtype=torch.bfloat16, local_files_only=True)
+        with fast_products():
+            reference.write(merged)
     with loaded(request.output, ROW_TOKENS, request.threads) as model:
         return reference.compare_logits(
             torch.from_numpy(np.concatenate([logits.copy() for _, logits in model.logits(row, range(len(row)))]))

@@ -28,6 +28,7 @@ from tuneyard_trainer.model.layout import copy_config_files, weight_files
 from tuneyard_trainer.model.shape import kind, local_shape
 from tuneyard_trainer.runtime.errors import blamed_on
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
+from tuneyard_trainer.weights.precision import fast_products
 
 
 def quantize(request: QuantizeRequest) -> QuantizeOutcome:
@@ -44,11 +45,12 @@ def quantize(request: QuantizeRequest) -> QuantizeOutcome:
         IntermediatesCache.pin_memory = lambda self, *_: None
     rows = [row[: request.max_length] for row in json.loads(request.rows.read_text())]
     reference = Reference(rows, request.output / "logits")
-    reference.write(load(request.model))
     found: dict[str, Fidelity] = {}
-    for number, name in enumerate(request.formats):
-        progress = partial(format_progress, name, number, len(request.formats))
-        found[name] = make(name, request, rows, reference, progress)
+    with fast_products():
+        reference.write(load(request.model))
+        for number, name in enumerate(request.formats):
+            progress = partial(format_progress, name, number, len(request.formats))
+            found[name] = make(name, request, rows, reference, progress)
     shutil.rmtree(request.output / "logits")
     return QuantizeOutcome(fidelity=found)
 

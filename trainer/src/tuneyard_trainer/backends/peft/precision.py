@@ -1,8 +1,7 @@
 """The precision that a machine computes in."""
 
-import torch
-
 from tuneyard_trainer.backends.peft.backend import PeftRequest
+from tuneyard_trainer.weights.precision import computes_in_bfloat16
 
 
 def in_native_precision(request: PeftRequest) -> PeftRequest:
@@ -17,8 +16,3 @@ def in_native_precision(request: PeftRequest) -> PeftRequest:
     training = request.training.model_copy(update={"precision": "fp32"})
     arguments = request.training_arguments | {"bf16": False}
     return request.model_copy(update={"training": training, "training_arguments": arguments})
-
-
-def computes_in_bfloat16() -> bool:
-    """Whether this machine has a GPU, or a CPU for which oneDNN has kernels for bfloat16."""
-    return torch.cuda.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
