@@ -39,8 +39,9 @@ ContextFactory = Callable[..., StageContext]
 
 # The longest files come first, so that the processes of pytest-xdist end together.
 FIRST = [
-    *("test_stages.py", "test_formats.py", "test_llamacpp.py", "test_nodes.py", "test_resume.py"),
-    *("test_stage_faults.py", "test_memory.py", "test_objectives.py"),
+    *("test_stages.py", "test_formats.py", "test_nodes.py", "test_memory_limit.py", "test_memory.py"),
+    *("test_stage_faults.py", "test_llamacpp.py", "test_gpu_programs.py", "test_resume.py", "test_events.py"),
+    *("test_streaming.py", "test_methods.py", "test_objectives.py"),
 ]
 
 
