@@ -36,8 +36,8 @@ FULL_JOB: dict[str, Any] = {
     "model": {"uri": "s3://models/smollm2-135m-instruct", "chatTemplate": TEMPLATE},
     "dataset": {"train": [{"uri": ROWS_URI}], "clean": {"minRows": 500}},
     "training": {
-        "maxSteps": 32,
-        "evalSteps": 32,
+        "maxSteps": 24,
+        "evalSteps": 24,
         "effectiveBatchSize": 8,
         "microBatchSize": 8,
         "learningRate": 2e-3,

@@ -17,7 +17,7 @@ from tuneyard_trainer.metrics.answers import answered
 from tuneyard_trainer.metrics.speed import measure_speed
 from tuneyard_trainer.metrics.tally import HeldOut, Row, Tally, predicted
 from tuneyard_trainer.runtime.worker_main import emit, worker_main
-from tuneyard_trainer.weights.precision import fast_products
+from tuneyard_trainer.weights.precision import computes_in_bfloat16
 
 BATCH_TOKENS = 1024  # padded tokens per forward pass
 
@@ -43,7 +43,9 @@ def score_model(directory: Path, held_out: HeldOut, tally: Tally) -> Score:
         device_map={"": 0} if torch.cuda.is_available() else None,
     ).eval()
     memory = memory_bytes(model)
-    with torch.inference_mode(), fast_products():
+    if not computes_in_bfloat16():
+        model.float()  # each token of an answer reads all weights, so they are not copied for every product
+    with torch.inference_mode():
         score_rows(model, held_out.rows, tally)
         if tally.general:
             score_rows(model, held_out.general, tally.general)
