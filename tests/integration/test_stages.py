@@ -81,8 +81,9 @@ def test_the_chain(chain: ContextFactory, tmp_path: Path, method: str, formats: 
     assert config["base_model_name_or_path"] == "s3://bucket/model"
 
     assert [item.format for item in exported.artifacts] == formats
+    manifest_of = {item.format: read_manifest(store, item.uri) for item in exported.artifacts}
     for item in exported.artifacts:
-        manifest = read_manifest(store, item.uri)
+        manifest = manifest_of[item.format]
         assert (manifest.digest, manifest.size_bytes) == (item.digest, item.size_bytes)
         assert b"/tmp" not in store.read(f"{item.uri}/config.json")
         # The base model stops at 1; the trained end of a turn is another token.
@@ -98,7 +99,8 @@ def test_the_chain(chain: ContextFactory, tmp_path: Path, method: str, formats: 
     assert set(levels) == set(perplexity)
     assert levels["tuned"].kl is None, "it is what the others are compared with"
     assert all(level.engine.startswith("transformers ") and level.tokens_per_second for level in result.levels)
-    assert levels["tuned"].memory_bytes == levels["base"].memory_bytes
+    weights = sum(file.size_bytes for file in manifest_of["bf16"].files if file.path.endswith(".safetensors"))
+    assert levels["tuned"].memory_bytes == levels["base"].memory_bytes == pytest.approx(weights, rel=0.05), "16 bits"
     for name in set(formats) - {"bf16"}:
         assert levels[name].perplexity == perplexity[name]
         assert 0 < (levels[name].kl or 0) < (levels["base"].kl or 0), "quantizing changes less than tuning"

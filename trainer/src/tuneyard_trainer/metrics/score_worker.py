@@ -38,13 +38,12 @@ def score(request: ScoreRequest) -> ScoreOutcome:
 def score_model(directory: Path, held_out: HeldOut, tally: Tally) -> Score:
     model = AutoModelForCausalLM.from_pretrained(
         directory,
-        dtype=torch.bfloat16,
+        # An answer reads all weights for each of its tokens, so they are not converted for each product.
+        dtype=torch.bfloat16 if computes_in_bfloat16() else torch.float32,
         local_files_only=True,
         device_map={"": 0} if torch.cuda.is_available() else None,
     ).eval()
     memory = memory_bytes(model)
-    if not computes_in_bfloat16():
-        model.float()  # each token of an answer reads all weights, so they are not copied for every product
     with torch.inference_mode():
         score_rows(model, held_out.rows, tally)
         if tally.general:
@@ -94,8 +93,11 @@ def batches(rows: Sequence[Row]) -> Iterator[list[int]]:
 
 
 def memory_bytes(model: torch.nn.Module) -> int:
-    """The weights as they are in memory, shared ones once."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
+    """The weights as they are in memory where they are in 16 bits, shared ones once."""
+    return sum(
+        tensor.numel() * (min(2, tensor.element_size()) if tensor.is_floating_point() else tensor.element_size())
+        for tensor in (*model.parameters(), *model.buffers())
+    )
 
 
 def generate(model: Any, prompts: list[list[int]], tokens: int) -> list[list[int]]:
