@@ -18,6 +18,7 @@ from tuneyard_trainer.exporters import llmcompressor_worker, smoothing
 from tuneyard_trainer.exporters.logits import Reference
 from tuneyard_trainer.model.shape import kind
 from tuneyard_trainer.runtime.errors import StageError
+from tuneyard_trainer.weights.precision import fast_products
 
 
 def made(case: dict[str, Any]) -> dict[str, Any]:
@@ -37,14 +38,15 @@ def made(case: dict[str, Any]) -> dict[str, Any]:
         return {"reason": "crashed", "message": traceback.format_exc()[-2000:]}
     rows = json.loads(request.rows.read_text())
     reference = Reference(rows, output / "again")
-    reference.write(load(model))
-    return {
-        "reason": "made",
-        "told": outcome.fidelity[name].wire(),
-        "error": reference.compare(load(output / name)).logits_error,
-        "nearest": reference.compare(rounded(load(model), name)).logits_error,
-        "files": sorted(path.name for path in (output / name).iterdir()),
-    }
+    with fast_products():  # as the worker computes, which rounds otherwise than PyTorch's own products
+        reference.write(load(model))
+        return {
+            "reason": "made",
+            "told": outcome.fidelity[name].wire(),
+            "error": reference.compare(load(output / name)).logits_error,
+            "nearest": reference.compare(rounded(load(model), name)).logits_error,
+            "files": sorted(path.name for path in (output / name).iterdir()),
+        }
 
 
 def load(directory: Path) -> Any:
