@@ -38,8 +38,10 @@ def test_a_product_is_rounded_once(dtype: torch.dtype, without_instructions: Non
     heads = torch.randn(1, 2, 5, 8).to(dtype)
     with precision.fast_products():
         found = linear(row, weight, bias=bias)
+        named = linear(input=row, weight=weight, bias=bias)
         product, attended = row @ weight.T, scaled_dot_product_attention(heads, heads, heads, is_causal=True)
     assert found.equal((row.float() @ weight.float().T + bias.float()).to(dtype))
+    assert torch.allclose(named.float(), found.float(), atol=0.1)
     assert product.equal((row.float() @ weight.float().T).to(dtype))
     wide = heads.float()
     assert attended.equal(scaled_dot_product_attention(wide, wide, wide, is_causal=True).to(dtype))

@@ -50,7 +50,7 @@ class Float32Products(TorchFunctionMode):  # type: ignore[misc]
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func not in PRODUCTS or not self._is_slow(args[0]):
+        if func not in PRODUCTS or not args or not self._is_slow(args[0]):
             return func(*args, **kwargs)
         in_float32 = tree_map(lambda value: value.float() if self._is_slow(value) else value, (args, kwargs))
         return func(*in_float32[0], **in_float32[1]).to(args[0].dtype)
