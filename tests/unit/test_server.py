@@ -290,6 +290,11 @@ def test_cause_of_an_engine_that_dies_while_it_serves() -> None:
     assert "no compiler" in cause.advice
 
 
+def test_cause_of_four_bits_without_avx512() -> None:
+    error = "RuntimeError: Worker failed with error ''_OpNamespace' '_C' object has no attribute 'cpu_gemm_wna16''"
+    assert "without AVX-512: serve int8" in explain([f"(EngineCore pid=9) {error}, please check the stack"]).advice
+
+
 def test_refused_request_is_no_cause() -> None:
     log = [
         "(EngineCore pid=9) RuntimeError: the device is gone",

@@ -36,6 +36,11 @@ REMEDIES: Final = (
         reasons.ENGINE_CRASHED,
         "The image has no compiler: build it with images/build.",
     ),
+    (
+        re.compile(r"no attribute 'cpu_gemm_wna16'"),
+        reasons.ENGINE_CRASHED,
+        "vLLM has no kernel for 4-bit weights on a CPU without AVX-512: serve int8, bf16 or a GGUF format.",
+    ),
 )
 
 
