@@ -24,6 +24,7 @@ from e2e.jobs import (
 
 NAMESPACE = "e2e-resilience"
 TRAINING = small_training(60, lora={"dropout": 0.1})  # dropout, so that the random state matters
+EXPORT = {"formats": ["bf16", "int8", "gptq"], "calibration": {"samples": 4, "maxLength": 64}}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def namespace(new_namespace: NamespaceFactory) -> str:
 def disturbed(namespace: str) -> Json:
     """A finished job whose operator was killed and whose training pod was deleted; `undisturbed` ran beside it."""
     apply(fine_tune_job("disturbed", namespace, training=TRAINING))
-    apply(fine_tune_job("undisturbed", namespace, training=TRAINING))
+    apply(fine_tune_job("undisturbed", namespace, training=TRAINING, export=EXPORT))
     wait_until(
         lambda: last_step(training_log("disturbed", namespace)) >= 5, "training has reached step 5", 180, every=0.5
     )
@@ -78,11 +79,11 @@ def test_each_stage_runs_once(disturbed: Json, namespace: str) -> None:
         assert len(stage_pods("disturbed", namespace, stage)) == 1, stage
 
 
-def test_local_run_gives_the_same_artifact(
+def test_local_run_gives_the_same_artifacts(
     undisturbed: Json, store: ObjectStore, namespace: str, images: dict[str, str], tmp_path: Path
 ) -> None:
     """The command `tuneyard run` on this machine, with the same job and another output URI."""
-    job = fine_tune_job("undisturbed", namespace, training=TRAINING)
+    job = fine_tune_job("undisturbed", namespace, training=TRAINING, export=EXPORT)
     job["spec"]["output"]["uri"] = "s3://artifacts/local"
     (tmp_path / "job.yaml").write_text(json.dumps(job))  # JSON is YAML
     credentials = tmp_path / "credentials"
@@ -99,8 +100,9 @@ def test_local_run_gives_the_same_artifact(
             capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
         assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
-    expected = artifact(undisturbed, "bf16")["digest"]
-    assert expected in run.stdout, f"{expected} is not in\n{run.stdout[-4000:]}"
+    for form in EXPORT["formats"]:
+        expected = artifact(undisturbed, str(form))["digest"]
+        assert expected in run.stdout, f"{form}: {expected} is not in\n{run.stdout[-4000:]}"
 
 
 def test_deleted_lease_is_recreated(operator: None) -> None:
