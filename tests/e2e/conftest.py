@@ -28,7 +28,7 @@ DATA = ROOT / "examples" / "data" / "kubernetes-fields.jsonl"
 
 # The longest ones, so that several processes end at about the same time.
 FIRST = [
-    *("test_chain.py", "test_end_of_turn.py", "test_resilience.py", "test_rollout.py", "test_queue.py"),
+    *("test_chain.py", "test_resilience.py", "test_rollout.py", "test_queue.py"),
     *("test_serving.py", "test_suspend.py", "test_replace.py", "test_readme.py", "test_nodes.py", "test_backends.py"),
 ]
 # Each of these begins when all before it have ended. Two stop the operator for a while, the third checks the calls that

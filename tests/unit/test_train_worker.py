@@ -18,7 +18,7 @@ from tuneyard_store.schemes.s3 import S3Store
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, StageError, TryAgain
 from tuneyard_trainer.runtime.rendezvous import Group, Rendezvous
-from tuneyard_trainer.runtime.worker import Program, ProgressEvent, environment, run_worker
+from tuneyard_trainer.runtime.worker import START, Program, ProgressEvent, environment, run_worker
 
 SPEC = {
     "model": {"uri": "s3://bucket/model"},
@@ -58,9 +58,9 @@ class Bench:
         self.context = StageContext("train", "x", spec, S3Store(Credentials()), folder, threads=2)
         self.events: list[ProgressEvent] = []
 
-    def run(self, text: str, **options: Any) -> Answer:
+    def run(self, text: str, *, compiles: bool = False, **options: Any) -> Answer:
         (self.folder / "bench_worker.py").write_text(HEAD + text)
-        program = Program("bench_worker", Answer)
+        program = Program("bench_worker", Answer, compiles=compiles)
         return run_worker(self.context, program, Request(number=20), on_event=self.events.append, **options)
 
 
@@ -84,6 +84,29 @@ worker_main(Request, work)
     assert bench.events == [ItemsDone(done=1, total=2)]
     assert "a line of the log" in caplog.messages
     assert "50 %" in caplog.messages
+
+
+def test_garbage_is_collected_after_the_imports(bench: Bench) -> None:
+    text = """
+import gc
+imported = gc.isenabled()
+def work(request):
+    assert gc.get_freeze_count()
+    return Answer(number=2 * gc.isenabled() + imported)
+worker_main(Request, work)
+"""
+    assert bench.run(text) == Answer(number=2)
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_compiler_is_off_unless_the_program_uses_it(bench: Bench, *, compiles: bool) -> None:
+    text = """
+import os
+def work(request):
+    return Answer(number=int(os.environ.get("TORCHDYNAMO_DISABLE", "0")))
+worker_main(Request, work)
+"""
+    assert bench.run(text, compiles=compiles) == Answer(number=not compiles)
 
 
 @pytest.mark.parametrize("kind", [BadInput, DoesNotFit, TryAgain])
@@ -164,7 +187,7 @@ def test_torchrun_on_one_node() -> None:
     assert command[0] == sys.executable
     assert command[1:3] == ["-m", "torch.distributed.run"]
     assert "--nproc-per-node=4" in command
-    assert command[-3:] == ["-m", "some.module", "request.json"]
+    assert command[-4:] == ["-m", START, "some.module", "request.json"]
 
 
 def test_torchrun_on_several_nodes() -> None:

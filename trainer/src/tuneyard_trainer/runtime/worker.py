@@ -43,6 +43,8 @@ FAILURES: Final[dict[str, type[StageError]]] = {
 }
 CREDENTIALS: Final = ("AWS_", "MLFLOW_")
 """Variables of which no worker needs to know."""
+START: Final = "tuneyard_trainer.runtime.worker_start"
+NEVER_COMPILE: Final = {"TORCHDYNAMO_DISABLE": "1"}
 KILL_AFTER_SECONDS: Final = 20
 LAST_LINES: Final = 100  # torchrun writes many lines after the cause
 RENDEZVOUS_SECONDS: Final = 3600  # one node may need that much longer to download the model than another
@@ -61,12 +63,14 @@ class Program(Generic[Outcome]):
     """What it answers."""
     python_env: str | None = None
     """The environment variable that names its interpreter; None: the stage's own."""
+    compiles: bool = False
+    """Whether it uses torch.compile. Otherwise its compiler, which other libraries ask for, is not imported."""
 
     def command(self, request_file: Path, processes: int = 1, group: Group = SINGLE_NODE) -> list[str]:
         python = os.environ.get(self.python_env, sys.executable) if self.python_env else sys.executable
         distributed = processes > 1 or group.nodes > 1
         launcher = torchrun(processes, group) if distributed else []
-        return [python, *launcher, "-m", self.module, str(request_file)]
+        return [python, *launcher, "-m", START, self.module, str(request_file)]
 
 
 def torchrun(processes: int, group: Group) -> list[str]:
@@ -116,7 +120,8 @@ def run_worker(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env=environment(os.environ, context.threads, use_gpus=context.spec.resources.gpus > 0),
+        env=environment(os.environ, context.threads, use_gpus=context.spec.resources.gpus > 0)
+        | ({} if program.compiles else NEVER_COMPILE),
         cwd=context.work,  # some libraries write into the current directory, and the root is read-only
         start_new_session=True,  # Ctrl-C reaches the stage only, which then stops the worker in order
     )

@@ -4,6 +4,7 @@ A line of standard output that holds a record separator (as in RFC 7464) is an e
 is the worker's log. This works through torchrun, and between Python environments.
 """
 
+import gc
 import logging
 import os
 import sys
@@ -35,6 +36,8 @@ def worker_main(request: type[Request], work: Callable[[Request], Contract | Non
     """
     # It advises to install kernels that it would download from the internet.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    gc.freeze()  # what was imported stays
+    gc.enable()
     try:
         outcome = work(request.model_validate_json(Path(sys.argv[1]).read_bytes()))
     except Exception as error:

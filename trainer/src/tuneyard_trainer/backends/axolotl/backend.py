@@ -55,5 +55,7 @@ def native_config(request: TrainRequest) -> AxolotlRequest:
 
 
 BACKEND: Final = Backend(
-    worker=Program("tuneyard_trainer.backends.axolotl.worker", TrainOutcome), check=check, native_config=native_config
+    worker=Program("tuneyard_trainer.backends.axolotl.worker", TrainOutcome, compiles=True),
+    check=check,
+    native_config=native_config,
 )

@@ -112,5 +112,7 @@ def training_arguments(request: TrainRequest) -> dict[str, JsonValue]:
 
 
 BACKEND: Final = Backend(
-    worker=Program("tuneyard_trainer.backends.unsloth.worker", TrainOutcome), check=check, native_config=native_config
+    worker=Program("tuneyard_trainer.backends.unsloth.worker", TrainOutcome, compiles=True),
+    check=check,
+    native_config=native_config,
 )
