@@ -18,7 +18,7 @@ import pytest
 from demo import demo, diagnosis, objectstore
 from demo.kubectl import Json, KubectlError, apply, kubectl, wait_until
 from demo.objectstore import ObjectStore
-from e2e.smallmodel import first_layers
+from e2e.smallmodel import small_model
 from tuneyard_store.artifact import publish_directory
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +78,12 @@ def demo_model() -> Path:
 
 
 @pytest.fixture(scope="session")
+def small(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a model that trains in seconds; its answers say nothing."""
+    return small_model(demo_model, tmp_path_factory.mktemp("model") / "small")
+
+
+@pytest.fixture(scope="session")
 def room() -> None:
     """Deletes a demo that still runs: two cores are too few for its model server and those of the tests."""
     kubectl("delete", "namespace", demo.NAMESPACE, demo.STORE_NAMESPACE, "--ignore-not-found", timeout=300)
@@ -94,12 +100,12 @@ def store(
     operator: None,
     images: dict[str, str],
     demo_model: Path,
+    small: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> ObjectStore:
     """An S3 server with the models and the data that all tests read."""
     fresh_namespace(STORE_NAMESPACE)
     store = objectstore.install(STORE_NAMESPACE, images["s3"])
-    small = first_layers(demo_model, 4, tmp_path_factory.mktemp("model") / "small")
     rows = DATA.read_text().splitlines(keepends=True)
     few = tmp_path_factory.mktemp("data") / "few.jsonl"
     few.write_text("".join(rows[:400]))

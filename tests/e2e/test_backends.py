@@ -14,7 +14,6 @@ def jobs(new_namespace: NamespaceFactory) -> dict[str, Json]:
     """The finished job of each backend."""
     namespace = new_namespace(NAMESPACE)
     parts: Json = {
-        "model": {"uri": "s3://models/smollm2-135m-instruct"},
         "evaluation": {"maxRows": 16, "gates": []},
         "output": {"uri": "s3://artifacts/backends", "secretRef": {"name": "s3-credentials"}},
     }

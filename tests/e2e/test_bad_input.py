@@ -56,17 +56,17 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def applied(store: ObjectStore, new_namespace: NamespaceFactory, demo_model: Path) -> str:
+def applied(store: ObjectStore, new_namespace: NamespaceFactory, small: Path) -> str:
     """The namespace of all cases, which are applied together; each requests a GPU."""
     namespace = new_namespace(NAMESPACE)
     with store.reached_from_here() as s3:
         s3.write("s3://data/bad/empty.jsonl", b"")
         s3.write("s3://data/bad/broken.jsonl", (GOOD_ROW * 2 + '{"question": "What\n').encode())
         s3.write("s3://data/bad/no-answer.jsonl", (GOOD_ROW + '{"question": "Why?", "answer": " "}\n').encode())
-        for path in demo_model.glob("*.json"):
+        for path in small.glob("*.json"):
             s3.upload(path, f"s3://models/no-weights/{path.name}")
-        s3.upload(demo_model / "chat_template.jinja", "s3://models/no-weights/chat_template.jinja")
-        without_template(s3, demo_model)
+        s3.upload(small / "chat_template.jinja", "s3://models/no-weights/chat_template.jinja")
+        without_template(s3, small)
     for case in CASES:
         apply(store.secret(f"s3-{case.name}", namespace, **case.secret))
         output = {"uri": f"s3://artifacts/bad/{case.name}", "secretRef": {"name": f"s3-{case.name}"}}

@@ -16,7 +16,7 @@ from tuneyard_api.names import LABEL_QUEUE
 
 NAMESPACE = "e2e-queue"
 WAITS = f"waits in queue {QUEUE} until Kueue admits it"
-TRAINING = small_training(100)
+TRAINING = small_training(250)
 
 
 class Observed(NamedTuple):

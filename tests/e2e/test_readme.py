@@ -14,7 +14,6 @@ from demo.kubectl import kubectl
 from demo.objectstore import PORT, ObjectStore
 from e2e.conftest import DATA, STORE_NAMESPACE, NamespaceFactory
 from e2e.jobs import CPU, small_training
-from e2e.smallmodel import first_layers
 from support.docs import FENCE, ROOT, section
 
 NAMESPACE = "e2e-readme"
@@ -46,9 +45,9 @@ def steps() -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def folder(demo_model: Path, store: ObjectStore, tmp_path: Path) -> Path:
+def folder(small: Path, store: ObjectStore, tmp_path: Path) -> Path:
     """A directory with the files of a user: a model, data, the store's CA."""
-    first_layers(demo_model, 4, tmp_path / "my-model")
+    shutil.copytree(small, tmp_path / "my-model")
     rows = DATA.read_text().splitlines(keepends=True)[:400]
     (tmp_path / "my-data.jsonl").write_text("".join(rows))
     (tmp_path / "my-ca.pem").write_text(store.authority.certificate_pem)

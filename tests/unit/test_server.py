@@ -10,7 +10,7 @@ import pytest
 
 from support.builders import OLD
 from support.serving import Serving
-from tuneyard_api import names, reasons
+from tuneyard_api import cpu, names, reasons
 from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_api.contracts.termination import write_termination_message
 from tuneyard_api.kinds.vllm import Vllm
@@ -48,6 +48,17 @@ def test_vllm_listens_on_a_socket_only() -> None:
     assert command.argv[:3] == ["vllm", "serve", "/models/model"]
     listening = {"--served-model-name": "bot", "--uds": "/run/tuneyard/engine.sock"}
     assert flags(command) == listening | {"--disable-access-log-for-endpoints": "/health,/metrics"}
+
+
+@pytest.mark.parametrize(("cpu_flags", "dtype"), [("avx2", "float32"), ("avx2 avx512f", "bfloat16")])
+def test_cpu_build_computes_in_what_the_cpu_is_fast_in(
+    cpu_flags: str, dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {cpu_flags}\n")
+    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setitem(vllm_command.__globals__, "version", lambda package: "0.32.0+cpu")
+    assert flags(engine_command(engine_request(), SOCKET))["--dtype"] == dtype
+    assert flags(engine_command(engine_request(dtype="float16"), SOCKET))["--dtype"] == "float16"
 
 
 def test_cpu_build_gets_no_gpu_options() -> None:

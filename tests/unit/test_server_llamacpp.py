@@ -1,5 +1,6 @@
 """The engine llama.cpp: its command line, the file that it serves, causes of crashes."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.memorystore import MemoryStore
-from tuneyard_api import names, reasons
+from tuneyard_api import cpu, names, reasons
 from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_api.contracts.termination import Termination
 from tuneyard_server import fetch as fetching
@@ -131,6 +132,24 @@ def test_work_is_read_from_the_metrics() -> None:
     assert work("# nothing yet\n") is None
 
 
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Artifact]:
+    """A function that publishes an artifact of a format to the store from which `fetch` reads."""
+    store = MemoryStore()
+    monkeypatch.setattr(fetching, "open_store", lambda credentials: store)
+    monkeypatch.setattr(fetching, "from_environment", lambda: None)
+    monkeypatch.setenv(names.ENV_TERMINATION_LOG, str(tmp_path / "termination"))
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "weights").write_text("x")
+
+    def publish(artifact_format: str) -> Artifact:
+        digest = publish_directory(store, source, "s3://bucket/artifact", artifact_format).digest
+        return Artifact("s3://bucket/artifact", digest, tmp_path / "to")
+
+    return publish
+
+
 @pytest.mark.parametrize(
     ("artifact_format", "engine", "code"),
     [
@@ -141,21 +160,42 @@ def test_work_is_read_from_the_metrics() -> None:
     ],
 )
 def test_artifact_of_another_engine_is_refused(
-    artifact_format: str, engine: str, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    artifact_format: str, engine: str, code: int, served: Callable[[str], Artifact], tmp_path: Path
 ) -> None:
-    store = MemoryStore()
-    monkeypatch.setattr(fetching, "open_store", lambda credentials: store)
-    monkeypatch.setattr(fetching, "from_environment", lambda: None)
-    monkeypatch.setenv(names.ENV_TERMINATION_LOG, str(tmp_path / "termination"))
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "weights").write_text("x")
-    digest = publish_directory(store, source, "s3://bucket/artifact", artifact_format).digest
-    to = tmp_path / "to"
-    assert fetching.fetch(Artifact("s3://bucket/artifact", digest, to), None, tmp_path / "none", engine) == code
-    assert (to / "weights").exists() == (code == 0)
+    artifact = served(artifact_format)
+    assert fetching.fetch(artifact, None, tmp_path / "none", engine) == code
+    assert (artifact.to / "weights").exists() == (code == 0)
     if code:
         termination = Termination.parse((tmp_path / "termination").read_text())
         assert termination is not None
         assert termination.reason == reasons.FORMAT_NOT_LOADABLE
         assert f"The artifact is {artifact_format}, which {engine} cannot load. Set spec.engine:" in termination.text
+
+
+@pytest.mark.parametrize(
+    ("artifact_format", "on_cpu", "flags", "code"),
+    [
+        ("gptq", True, "fma avx2", names.EXIT_BAD_INPUT),
+        ("awq", True, "fma avx2", names.EXIT_BAD_INPUT),
+        ("gptq", True, "fma avx2 avx512f", 0),
+        ("gptq", False, "fma avx2", 0),
+        ("int8", True, "fma avx2", 0),
+    ],
+)
+def test_artifact_without_a_kernel_for_this_cpu_is_refused(
+    artifact_format: str,
+    on_cpu: bool,
+    flags: str,
+    code: int,
+    served: Callable[[str], Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
+    assert fetching.fetch(served(artifact_format), None, tmp_path / "none", "vllm", on_cpu=on_cpu) == code
+    if code:
+        termination = Termination.parse((tmp_path / "termination").read_text())
+        assert termination is not None
+        assert termination.reason == reasons.FORMAT_NOT_LOADABLE
+        assert f"{artifact_format}, which vllm serves only on CPUs with avx512f" in termination.text

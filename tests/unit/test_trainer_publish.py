@@ -1,8 +1,11 @@
 """The recommended artifact, and the model card."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
+from tuneyard_api import cpu
 from tuneyard_api.contracts.results import (
     DatasetSummary,
     EvaluateResult,
@@ -24,7 +27,7 @@ from tuneyard_api.kinds.modelserver import ModelServerSpec
 from tuneyard_api.stages import STAGES
 from tuneyard_trainer.commands.local_run import summary
 from tuneyard_trainer.reports.model_card import render_model_card
-from tuneyard_trainer.stages.publish import measured, recommend
+from tuneyard_trainer.stages.publish import measured, recommend, recommendation
 
 PERPLEXITY = {"base": 20.0, "tuned": 5.0, "int8": 5.1, "gptq": 5.4}
 MEASUREMENTS = [Measurement(subject=name, metric="perplexity", value=value) for name, value in PERPLEXITY.items()]
@@ -59,6 +62,12 @@ def gate(subject: str, passed: bool) -> GateStatus:
 
 
 ALL = ("bf16", "int8", "gptq")
+SPEC = {
+    "model": {"uri": "s3://models/a"},
+    "training": {"method": "qlora"},
+    "dataset": {"train": [{"uri": "s3://data/a.jsonl"}]},
+    "output": {"uri": "s3://out"},
+}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +89,27 @@ def test_recommendation(formats: tuple[str, ...], gates: list[GateStatus], chose
     assert says in recommended.reason
 
 
+@pytest.mark.parametrize(
+    ("formats", "gpus", "chosen", "says"),
+    [
+        (ALL, 0, "int8", "smallest of 2 artifacts whose gates passed (170 MB"),
+        (ALL, 1, "gptq", "smallest of 3"),
+        (("gptq",), 0, "gptq", "the only artifact"),
+    ],
+)
+def test_what_the_cpu_cannot_serve_is_not_recommended(
+    formats: tuple[str, ...], gpus: int, chosen: str, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cpuinfo").write_text("flags\t\t: fma avx2\n")
+    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
+    spec = FineTuneJobSpec.model_validate(SPEC | {"resources": {"gpus": gpus}})
+    evaluated = EvaluateResult(measurements=MEASUREMENTS, levels=LEVELS, gates=[], passed=True, rows=50, tokens=500)
+    found = recommendation(spec, artifacts(*formats), evaluated)
+    assert found.format == chosen
+    assert says in found.reason
+    assert ("gptq needs a CPU with avx512f" in found.reason) == (chosen == "int8")
+
+
 def test_bf16_is_the_tuned_model() -> None:
     assert {item.format: item.perplexity for item in artifacts(*ALL)} == {"bf16": 5.0, "int8": 5.1, "gptq": 5.4}
 
@@ -87,15 +117,9 @@ def test_bf16_is_the_tuned_model() -> None:
 @pytest.fixture
 def release() -> Release:
     gates = [gate("tuned", True), gate("gptq", False)]
-    spec = {
-        "model": {"uri": "s3://models/a"},
-        "training": {"method": "qlora"},
-        "dataset": {"train": [{"uri": "s3://data/a.jsonl"}]},
-        "output": {"uri": "s3://out"},
-    }
     return Release(
         name="support-bot",
-        spec=FineTuneJobSpec.model_validate(spec),
+        spec=FineTuneJobSpec.model_validate(SPEC),
         digests=dict.fromkeys(STAGES, "d" * 64),
         artifacts=artifacts(*ALL),
         recommended=recommend(artifacts(*ALL), gates),

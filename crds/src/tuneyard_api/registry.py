@@ -27,6 +27,8 @@ class ArtifactFormat(NamedTuple):
     """The engines that can load it."""
     calibrated: bool = False
     """Whether it cannot be made without rows."""
+    cpu_flag: str | None = None
+    """The flag of an x86 CPU, as in /proc/cpuinfo, without which it cannot be served there."""
 
 
 class Ladder(NamedTuple):
@@ -96,8 +98,8 @@ ARTIFACT_FORMATS: Final[dict[str, ArtifactFormat]] = {
     "fp16": ArtifactFormat("the merged model for GPUs without bfloat16", engines=("vllm",)),
     "int8": ArtifactFormat("W8A8 (SmoothQuant + GPTQ)", engines=("vllm",), calibrated=True),
     "fp8": ArtifactFormat("FP8 W8A8 for GPUs that compute with it, without calibration", engines=("vllm",)),
-    "gptq": ArtifactFormat("INT4 W4A16 (GPTQ)", engines=("vllm",), calibrated=True),
-    "awq": ArtifactFormat("INT4 W4A16, asymmetric (AWQ)", engines=("vllm",), calibrated=True),
+    "gptq": ArtifactFormat("INT4 W4A16 (GPTQ)", engines=("vllm",), calibrated=True, cpu_flag="avx512f"),
+    "awq": ArtifactFormat("INT4 W4A16, asymmetric (AWQ)", engines=("vllm",), calibrated=True, cpu_flag="avx512f"),
     "gguf-q4_k_m": ArtifactFormat("llama.cpp, 4 to 5 bits a weight", engines=("llamacpp",)),
     "gguf-q5_k_m": ArtifactFormat("llama.cpp, 5 to 6 bits a weight", engines=("llamacpp",)),
     "gguf-q8_0": ArtifactFormat("llama.cpp, 8.5 bits a weight", engines=("llamacpp",)),

@@ -78,7 +78,8 @@ def run_fetch(options: argparse.Namespace) -> int:
         check = options_check(request)
     except ValueError as error:
         return _invalid_request(error)
-    return fetch(Artifact(options.uri, options.digest, options.to), draft, options.credentials, request.engine, check)
+    model, on_cpu = Artifact(options.uri, options.digest, options.to), request.gpus == 0
+    return fetch(model, draft, options.credentials, request.engine, check, on_cpu=on_cpu)
 
 
 def run_engine(text: str, socket: Path, shutdown: Shutdown, probes_port: int | None) -> int:

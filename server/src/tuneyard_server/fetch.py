@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tuneyard_api import names, reasons
+from tuneyard_api import cpu, names, reasons
 from tuneyard_api.contracts.termination import termination_message, write_termination_message
 from tuneyard_api.registry import engine_of, loads
 from tuneyard_server.engines.base import Cause
@@ -31,6 +31,10 @@ WHERE_ADVICE: Final = (
 DISK_ADVICE: Final = (
     "Use nodes with more disk, or raise limits.ephemeral-storage in spec.resources and spec.containers.fetch where it "
     "is set; docs/sizing.md tells how much is needed."
+)
+CPU_ADVICE: Final = (
+    "Serve int8, bf16 or a GGUF format, use GPUs, or nodes with other CPUs (spec.nodeSelector); format: recommended of "
+    "a FineTuneJob takes what the CPU of its own pods can serve."
 )
 Check = Callable[[], Cause | None]
 
@@ -67,6 +71,8 @@ def fetch(
     credentials_dir: Path,
     engine: str | None = None,
     check: Check = lambda: None,
+    *,
+    on_cpu: bool = False,
 ) -> int:
     """Returns an exit code: 0, 65 when something is missing, wrong or not the expected one, 75 when the store is away.
 
@@ -74,6 +80,7 @@ def fetch(
         draft: the draft model of speculative decoding.
         engine: that will load them; artifacts of a format that it cannot load are refused.
         check: finds what is wrong with the engine's options; it runs while the artifacts are downloaded.
+        on_cpu: whether the engine has no GPU; artifacts of a format that this CPU cannot serve are refused.
     """
     with ThreadPoolExecutor(1) as pool:
         checked = pool.submit(check)
@@ -81,7 +88,7 @@ def fetch(
             in_secret = credentials_dir.is_dir()
             store = open_store(load_credentials(credentials_dir) if in_secret else from_environment())
             for artifact in filter(None, (draft, model)):
-                _fetch(store, artifact, engine, checked)
+                _fetch(store, artifact, lambda form: _misfit(form, engine, on_cpu=on_cpu), checked)
         except StoreError as error:
             code = names.EXIT_TRY_AGAIN if error.transient else names.EXIT_BAD_INPUT
             return _refuse(Cause(error.message, error.reason, error.advice), code)
@@ -110,17 +117,31 @@ class OptionsWrong(Exception):
     """The engine's options are wrong, so the rest need not be fetched."""
 
 
-def _fetch(store: Store, artifact: Artifact, engine: str | None, checked: "Future[Cause | None]") -> None:
+def _misfit(artifact_format: str | None, engine: str | None, *, on_cpu: bool) -> Cause | None:
+    """Why the engine cannot serve artifacts of a format."""
+    if engine and not loads(engine, artifact_format):
+        message = f"The artifact is {artifact_format}, which {engine} cannot load."
+        return Cause(message, reasons.FORMAT_NOT_LOADABLE, f"Set spec.engine: {engine_of(artifact_format)}.")
+    if on_cpu and (flag := cpu.missing_flag(artifact_format)):
+        message = f"The artifact is {artifact_format}, which {engine} serves only on CPUs with {flag}."
+        return Cause(message, reasons.FORMAT_NOT_LOADABLE, CPU_ADVICE)
+    return None
+
+
+def _fetch(
+    store: Store,
+    artifact: Artifact,
+    misfit: Callable[[str | None], Cause | None],
+    checked: "Future[Cause | None]",
+) -> None:
     """Raises StoreError, Unusable, and OptionsWrong as soon as the check has found something."""
     try:
         manifest = read_manifest(store, artifact.uri)
     except ObjectNotFound as error:
         message = f"There is no artifact at {artifact.uri}: {error.message}"
         raise Unusable(Cause(message, reasons.ARTIFACT_NOT_FOUND, WHERE_ADVICE)) from error
-    if engine and not loads(engine, manifest.format):
-        message = f"The artifact is {manifest.format}, which {engine} cannot load."
-        advice = f"Set spec.engine: {engine_of(manifest.format)}."
-        raise Unusable(Cause(message, reasons.FORMAT_NOT_LOADABLE, advice))
+    if cause := misfit(manifest.format):
+        raise Unusable(cause)
     log.info("fetching %s (%d files, %s)", artifact.uri, len(manifest.files), artifact.digest)
     progress = Progress(manifest.size_bytes)
 

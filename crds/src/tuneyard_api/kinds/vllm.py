@@ -112,7 +112,8 @@ class Vllm(Model):
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = Field(
         default=None,
-        description="Of activations and of weights that are not quantized. Default: auto; on a CPU bfloat16.",
+        description="Of activations and of weights that are not quantized. Default: auto; on a CPU bfloat16, and "
+        "float32 where it has no AVX-512.",
     )
     max_model_len: int | None = Field(
         default=None, ge=16, description="Longest context in tokens. Default: the model's own."

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+from tuneyard_api import cpu
 from tuneyard_api.contracts.results import (
     RELEASE_FILE,
     EvaluateResult,
@@ -17,6 +18,7 @@ from tuneyard_api.contracts.results import (
     Release,
     TrainResult,
 )
+from tuneyard_api.kinds.finetunejob import FineTuneJobSpec
 from tuneyard_api.kinds.finetunejob_status import GateStatus
 from tuneyard_api.registry import TUNED, subject_of
 from tuneyard_trainer.gates import explain
@@ -29,18 +31,18 @@ MEASURED: Final = {"perplexity", *Measured.model_fields}
 
 def run(context: StageContext) -> PublishResult:
     """Writes the model card and then release.json."""
-    spec, merged = context.spec, context.spec.merged_subject
+    spec = context.spec
     trained = context.result_of(TrainResult) if spec.trains else None
     evaluated = context.result_of(EvaluateResult) if spec.evaluates else None
-    artifacts = measured(context.result_of(ExportResult).artifacts, evaluated.levels if evaluated else [], merged)
-    recommended = recommend(artifacts, evaluated.gates, merged, spec.export.ladder) if evaluated else first(artifacts)
+    exported = context.result_of(ExportResult).artifacts
+    artifacts = measured(exported, evaluated.levels if evaluated else [], spec.merged_subject)
     release = Release(
         name=context.name,
         spec=spec,
         digests=context.digests,
         adapter=trained.adapter if trained else None,
         artifacts=artifacts,
-        recommended=recommended,
+        recommended=recommendation(spec, artifacts, evaluated),
         evaluation=evaluated,
         dataset=context.result_of(PrepareResult).dataset,
         training=trained.training if trained else None,
@@ -62,6 +64,23 @@ def measured(
         MeasuredArtifact(**dict(artifact), **found.get(subject_of(artifact.format, merged), {}))
         for artifact in artifacts
     ]
+
+
+def recommendation(
+    spec: FineTuneJobSpec, artifacts: Sequence[MeasuredArtifact], evaluated: EvaluateResult | None
+) -> Recommendation:
+    """The artifact to serve. A job without GPUs leaves out what cannot be served on this machine's CPU."""
+    missing = (
+        {} if spec.resources.gpus else {artifact.format: cpu.missing_flag(artifact.format) for artifact in artifacts}
+    )
+    unserved = {name: flag for name, flag in missing.items() if flag}
+    served = [artifact for artifact in artifacts if artifact.format not in unserved]
+    if not served:
+        served, unserved = [*artifacts], {}
+    merged, ladder = spec.merged_subject, spec.export.ladder
+    found = recommend(served, evaluated.gates, merged, ladder) if evaluated else first(served)
+    left_out = "".join(f"; {name} needs a CPU with {flag}" for name, flag in unserved.items())
+    return Recommendation(format=found.format, reason=found.reason + left_out)
 
 
 def first(artifacts: Sequence[MeasuredArtifact]) -> Recommendation:

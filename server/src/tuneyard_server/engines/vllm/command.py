@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from tuneyard_api import cpu
 from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_api.kinds.vllm import Speculative, Vllm
 from tuneyard_api.names import DRAFT_DIR
@@ -28,6 +29,8 @@ EAGER: Final[Flags] = {"enforce-eager": ""}
 COMPILERS: Final = ("g++", "clang++", "c++")
 
 CPU_DTYPE: Final = "bfloat16"
+# On two cores with AVX2 alone eight requests got 28.6 tokens a second, and 8.1 in bfloat16 (vLLM 0.32).
+AVX2_DTYPE: Final = "float32"
 CPU_KV_CACHE_GIB: Final = 1
 
 # Fields of spec.vllm whose value is the value of an option, by the option's name.
@@ -57,7 +60,8 @@ AUTO: Final = "auto"  # vLLM's own choice: the option is not given
 def command(request: EngineRequest, options: Vllm, socket: Path) -> Command:
     """`vllm serve` for the build of vLLM that is installed."""
     can_compile = any(map(shutil.which, COMPILERS))
-    return vllm_command(request, options, socket, cpu_build=is_cpu_build(), can_compile=can_compile)
+    dtype = AVX2_DTYPE if cpu.lacks("avx512f") else CPU_DTYPE
+    return vllm_command(request, options, socket, cpu_build=is_cpu_build(), can_compile=can_compile, cpu_dtype=dtype)
 
 
 def is_cpu_build() -> bool:
@@ -69,7 +73,13 @@ def is_cpu_build() -> bool:
 
 
 def vllm_command(
-    request: EngineRequest, options: Vllm, socket: Path, *, cpu_build: bool, can_compile: bool = True
+    request: EngineRequest,
+    options: Vllm,
+    socket: Path,
+    *,
+    cpu_build: bool,
+    can_compile: bool = True,
+    cpu_dtype: str = CPU_DTYPE,
 ) -> Command:
     """The command line of `vllm serve`.
 
@@ -77,7 +87,7 @@ def vllm_command(
     last one.
     """
     is_eager = cpu_build or not can_compile
-    flags = EAGER | _cpu_flags() if cpu_build else (EAGER if is_eager else {}) | _gpu_flags(request, options)
+    flags = EAGER | {"dtype": cpu_dtype} if cpu_build else (EAGER if is_eager else {}) | _gpu_flags(request, options)
     flags |= QUIET | typed_flags(options) | options.extra_args
     flags |= {"served-model-name": request.served_name, "uds": str(socket)}
     environment = OFFLINE | (NEVER_COMPILE if is_eager else {})
@@ -115,10 +125,6 @@ def speculative_config(speculative: Speculative) -> dict[str, Any]:
         "prompt_lookup_max": speculative.prompt_lookup_max,
     }
     return config | {"method": "ngram"} | lookup
-
-
-def _cpu_flags() -> Flags:
-    return {"dtype": CPU_DTYPE}
 
 
 def _gpu_flags(request: EngineRequest, options: Vllm) -> Flags:
