@@ -23,8 +23,8 @@ def fine_tune_job(name: str, namespace: str, **parts: Any) -> Json:
 
 
 def small_training(steps: int, **more: Any) -> Json:
-    """Training settings for a few steps a second on two cores; `more` adds further settings."""
-    batches = {"effectiveBatchSize": 4, "microBatchSize": 2, "maxLength": 128}
+    """Training settings for several steps a second on two cores; `more` adds further settings."""
+    batches = {"effectiveBatchSize": 2, "microBatchSize": 1, "maxLength": 128}
     return {"maxSteps": steps, "learningRate": 2e-3, **batches, **more}
 
 
