@@ -30,7 +30,7 @@ results: install ## docs/results.md: the demo's numbers and answers before and a
 .PHONY: test
 test: check install integration test-tools ## Everything: lint, types, unit, contract, integration, end to end
 	# The contract tests wait more than they work, each file for its own servers.
-	$(RUN) pytest tests/contract -n 4 --dist loadfile
+	$(RUN) pytest tests/contract -n 4 --dist loadfile --durations 20
 	# A pod that starts, or ends, leaves a core to the pods of another test. Ten failures are enough to see why.
 	TUNEYARD_DEMO_MODEL="$$(cat $(MODEL))" $(RUN) pytest tests/e2e -n 2 --dist loadfile --no-loadscope-reorder --durations 40 --maxfail 10
 
