@@ -160,10 +160,20 @@ install: setup images ## Install the Helm chart into the cluster
 
 .PHONY: integration
 integration: images ## The ML stages, in the trainer image; Axolotl in its own; the tokens, in the server image too
-	tests/integration/run $(call tag,trainer)
-	tests/integration/run $(call tag,axolotl) integration_axolotl
+	tests/integration/run $(call tag,trainer) integration -m "not slow"
 	tests/integration/tokens $(call tag,trainer) $(call tag,server)
+	# Each of these leaves a core to the other for much of its time.
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target integration-axolotl integration-engines
+
+.PHONY: integration-axolotl integration-engines
+integration-axolotl:
+	tests/integration/run $(call tag,axolotl) integration_axolotl
+integration-engines:
 	tests/integration/run $(call tag,server) engines -m "not slow"
+
+.PHONY: integration-slow
+integration-slow: images ## Training under a real limit of memory, and what `make gpu` runs, without a GPU; not in CI
+	tests/integration/run $(call tag,trainer) integration -m slow
 
 .PHONY: requests
 requests: images ## 2,000 random mixes of the options of chat and completion requests, on a real vLLM; not in CI

@@ -71,7 +71,8 @@ FILES: dict[str, bytes] = {
     "archive/rows.zip": b"PK\x03\x04",
 }
 MODELS: dict[str, Json] = {
-    "good": {},
+    "good": {"plain": True},
+    "loaded": {},  # its tokenizer is loaded by transformers
     "no-template": {"template": None},
     "no-weights": {"weights": False},
     "broken-template": {"template": "{% for message in messages %}"},

@@ -246,8 +246,10 @@ def test_tokenized_rows(server: Server, tmp_path: Path) -> None:
     assert report.dataset.answers == AnswersStatus(given=40, trained=40)
 
 
-def test_the_tokenizer_that_trained_is_handed_on(server: Server, tmp_path: Path) -> None:
-    outcome, context = prepare(spec(), server.store(), tmp_path / "work")
+@pytest.mark.parametrize("model", ["good", "loaded"])
+def test_the_tokenizer_that_trained_is_handed_on(server: Server, model: str, tmp_path: Path) -> None:
+    given = spec(model={"uri": f"{ROOT}/models/{model}"})
+    outcome, context = prepare(given, server.store(), tmp_path / "work")
     assert outcome.reason == COMPLETED, outcome
     prepared = context.result_of(PrepareResult)
     assert prepared.tokenizer is not None

@@ -26,7 +26,7 @@ API_KEY = "sk-e2e-0123456789"
 # vLLM's kernels for 4-bit weights need AVX-512 on a CPU. Elsewhere only test_resilience.py makes and measures these.
 INT4: Final = ["gptq"] if "avx512f" in Path("/proc/cpuinfo").read_text() else []
 FIRST: Final = next(iter(INT4), "bf16")
-ROWS, QUESTIONS = 1000, 50
+ROWS, QUESTIONS = 400, 50
 ROWS_URI: Final = "s3://data/field-types.jsonl"
 # A token of the model's that its own template does not use.
 END: Final = "<file_sep>"
@@ -38,10 +38,10 @@ TEMPLATE: Final = (
 
 FULL_JOB: dict[str, Any] = {
     "model": {"uri": "s3://models/smollm2-135m-instruct", "chatTemplate": TEMPLATE},
-    "dataset": {"train": [{"uri": ROWS_URI}], "clean": {"minRows": 500}},
+    "dataset": {"train": [{"uri": ROWS_URI}], "clean": {"minRows": 200}},
     "training": {
-        "maxSteps": 70,  # many small ones: so many are needed to learn where an answer ends
-        "evalSteps": 70,
+        "maxSteps": 60,  # many small ones: so many are needed to learn where an answer ends
+        "evalSteps": 60,
         "effectiveBatchSize": 2,
         "microBatchSize": 2,
         "learningRate": 2e-3,

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_programs_run(tmp_path: Path) -> None:
     names = ["lora-1B-padded", "ladder-8GiB", "merge-8B", "qlora-70B-streamed"]
     output = tmp_path / "gpu.json"
