@@ -16,7 +16,7 @@ from tuneyard_api.names import LABEL_QUEUE
 
 NAMESPACE = "e2e-queue"
 WAITS = f"waits in queue {QUEUE} until Kueue admits it"
-TRAINING = small_training(250)
+TRAINING = small_training(160)
 
 
 class Observed(NamedTuple):
@@ -40,17 +40,17 @@ def observed(kueue: None, new_namespace: NamespaceFactory, images: dict[str, str
     """Preempts the training of `first` by an urgent Job; `second` is created meanwhile and waits for both."""
     apply(local_queue(new_namespace(NAMESPACE)))
     apply(fine_tune_job("first", NAMESPACE, training=TRAINING, queueName=QUEUE))
-    wait_until(lambda: last_step(training_log("first", NAMESPACE)) >= 5, "first has reached step 5", 180, every=0.5)
+    wait_until(lambda: last_step(training_log("first", NAMESPACE)) >= 5, "first has reached step 5", 300, every=0.5)
 
     apply(urgent_job(images["trainer"]))
     apply(fine_tune_job("second", NAMESPACE, queueName=QUEUE))
     for name in ("first", "second"):
-        wait_until(lambda name=name: WAITS in training(name).get("message", ""), f"{name} waits", 120)  # type: ignore[misc]
+        wait_until(lambda name=name: WAITS in training(name).get("message", ""), f"{name} waits", 300)  # type: ignore[misc]
     preempted = get("finetunejob", "first", NAMESPACE)
     described = kubectl("describe", "ftj", "second", "-n", NAMESPACE)
 
     kubectl("delete", "job", "urgent", "-n", NAMESPACE)
-    wait_until(lambda: training("first")["state"] == "Succeeded", "first has trained", 180)
+    wait_until(lambda: training("first")["state"] == "Succeeded", "first has trained", 600)
     log = training_log("first", NAMESPACE)
     wait_until(lambda: training("second")["state"] in ("Running", "Succeeded"), "second is admitted", 60)
     second = get("finetunejob", "second", NAMESPACE)

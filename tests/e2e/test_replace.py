@@ -31,7 +31,7 @@ def committed(**parts: object) -> None:
 def observed(new_namespace: NamespaceFactory) -> Observed:
     new_namespace(NAMESPACE)
     committed()
-    wait_until(lambda: last_step(training_log(JOB, NAMESPACE)) >= 5, "training has reached step 5", 180, every=0.5)
+    wait_until(lambda: last_step(training_log(JOB, NAMESPACE)) >= 5, "training has reached step 5", 300, every=0.5)
     before = get("finetunejob", JOB, NAMESPACE)["status"]["revision"]
     committed(**COMMIT)
     wait_until(lambda: get("finetunejob", JOB, NAMESPACE)["status"]["revision"] != before, "the new run is known", 60)

@@ -38,7 +38,7 @@ def disturbed(namespace: str) -> Json:
     apply(fine_tune_job("disturbed", namespace, training=TRAINING))
     apply(fine_tune_job("undisturbed", namespace, training=TRAINING, export=EXPORT))
     wait_until(
-        lambda: last_step(training_log("disturbed", namespace)) >= 5, "training has reached step 5", 180, every=0.5
+        lambda: last_step(training_log("disturbed", namespace)) >= 5, "training has reached step 5", 300, every=0.5
     )
     restart_operator()
     (pod,) = stage_pods("disturbed", namespace, "train")

@@ -24,7 +24,7 @@ class Observed(NamedTuple):
 @pytest.fixture(scope="module")
 def observed(new_namespace: NamespaceFactory) -> Observed:
     apply(fine_tune_job(JOB, new_namespace(NAMESPACE), training=TRAINING))
-    wait_until(lambda: last_step(training_log(JOB, NAMESPACE)) >= 5, "training has reached step 5", 180, every=0.5)
+    wait_until(lambda: last_step(training_log(JOB, NAMESPACE)) >= 5, "training has reached step 5", 300, every=0.5)
 
     patch_spec(suspend=True)
     wait_until(lambda: not stage_pods(JOB, NAMESPACE, "train"), "the training pod is deleted", 180)
