@@ -35,7 +35,7 @@ class Observed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def observed(new_namespace: NamespaceFactory) -> Observed:
-    apply(fine_tune_job(JOB, new_namespace(NAMESPACE), training=small_training(160), resources=RESOURCES))
+    apply(fine_tune_job(JOB, new_namespace(NAMESPACE), training=small_training(120), resources=RESOURCES))
     wait_until(lambda: last_step(training_log(JOB, NAMESPACE)) >= 5, "training has reached step 5", 300, every=0.5)
     together = stage_pods(JOB, NAMESPACE, "train")
     (second,) = [pod for pod in together if pod["metadata"]["annotations"][ANNOTATION_INDEX] == "1"]

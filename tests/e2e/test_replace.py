@@ -9,7 +9,7 @@ from e2e.conftest import NamespaceFactory
 from e2e.jobs import CPU, fine_tune_job, last_step, resumed_from, small_training, stage_pods, training_log, wait_for_job
 
 NAMESPACE, JOB = "e2e-replace", "replaced"
-TRAINING = small_training(160)
+TRAINING = small_training(120)
 # No digest covers the resources, so training resumes.
 COMMIT: Json = {"onSpecChange": "Replace", "resources": CPU | {"limits": {"cpu": "2", "memory": "5Gi"}}}
 

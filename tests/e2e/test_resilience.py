@@ -23,7 +23,7 @@ from e2e.jobs import (
 )
 
 NAMESPACE = "e2e-resilience"
-TRAINING = small_training(160, lora={"dropout": 0.1})  # dropout, so that the random state matters
+TRAINING = small_training(120, lora={"dropout": 0.1})  # dropout, so that the random state matters
 EXPORT = {"formats": ["bf16", "int8", "gptq"], "calibration": {"samples": 4, "maxLength": 64}}
 
 

@@ -10,7 +10,7 @@ from e2e.conftest import NamespaceFactory
 from e2e.jobs import fine_tune_job, last_step, resumed_from, small_training, stage_pods, training_log, wait_for_job
 
 NAMESPACE, JOB = "e2e-suspend", "paused"
-TRAINING = small_training(160)
+TRAINING = small_training(120)
 
 
 class Observed(NamedTuple):
