@@ -33,7 +33,7 @@ DISK_ADVICE: Final = (
     "is set; docs/sizing.md tells how much is needed."
 )
 CPU_ADVICE: Final = (
-    "Serve int8, bf16 or a GGUF format, use GPUs, or nodes with other CPUs (spec.nodeSelector); format: recommended of "
+    "Serve int8, bf16 or a GGUF format, use GPUs, or nodes with other CPUs (spec.resources.nodeSelector); format: recommended of "
     "a FineTuneJob takes what the CPU of its own pods can serve."
 )
 Check = Callable[[], Cause | None]
