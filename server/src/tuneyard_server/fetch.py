@@ -33,8 +33,8 @@ DISK_ADVICE: Final = (
     "is set; docs/sizing.md tells how much is needed."
 )
 CPU_ADVICE: Final = (
-    "Serve int8, bf16 or a GGUF format, use GPUs, or choose nodes with other CPUs by spec.resources.nodeSelector. What a "
-    "FineTuneJob without GPUs recommends can be served on the CPUs of its own pods."
+    "Serve int8, bf16 or a GGUF format, use GPUs, or choose nodes with other CPUs by spec.resources.nodeSelector. What "
+    "a FineTuneJob without GPUs recommends can be served on the CPUs of its own pods."
 )
 Check = Callable[[], Cause | None]
 
