@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -45,7 +46,7 @@ def observed(kueue: None, new_namespace: NamespaceFactory, images: dict[str, str
     apply(urgent_job(images["trainer"]))
     apply(fine_tune_job("second", NAMESPACE, queueName=QUEUE))
     for name in ("first", "second"):
-        wait_until(lambda name=name: WAITS in training(name).get("message", ""), f"{name} waits", 300)  # type: ignore[misc]
+        wait_until(partial(waits, name), f"{name} waits", 120)
     preempted = get("finetunejob", "first", NAMESPACE)
     described = kubectl("describe", "ftj", "second", "-n", NAMESPACE)
 
@@ -59,6 +60,10 @@ def observed(kueue: None, new_namespace: NamespaceFactory, images: dict[str, str
 
 def training(name: str) -> Json:
     return stage(get("finetunejob", name, NAMESPACE), "train")
+
+
+def waits(name: str) -> bool:
+    return WAITS in training(name).get("message", "")
 
 
 def urgent_job(image: str) -> Json:

@@ -70,9 +70,8 @@ def recommendation(
     spec: FineTuneJobSpec, artifacts: Sequence[MeasuredArtifact], evaluated: EvaluateResult | None
 ) -> Recommendation:
     """The artifact to serve. A job without GPUs leaves out what cannot be served on this machine's CPU."""
-    missing = (
-        {} if spec.resources.gpus else {artifact.format: cpu.missing_flag(artifact.format) for artifact in artifacts}
-    )
+    on_cpu = spec.resources.gpus == 0
+    missing = {artifact.format: cpu.missing_flag(artifact.format) for artifact in artifacts if on_cpu}
     unserved = {name: flag for name, flag in missing.items() if flag}
     served = [artifact for artifact in artifacts if artifact.format not in unserved]
     if not served:
