@@ -23,9 +23,15 @@ NEAR = [[*words[:30], "other", *words[31:]] for words in HELD_OUT[:5]]
 WITHIN = [[*CHANCE.choices(WORDS, k=60), *words[10:55], *CHANCE.choices(WORDS, k=60)] for words in HELD_OUT[5:12]]
 
 
-def cleaned(tmp_path: Path, **settings: object) -> tuple[Spooled, DroppedRows]:
-    rows: list[tuple[list[str], Split]] = [(words, VALIDATION) for words in HELD_OUT]
-    rows += [(words, TRAIN) for words in (*OTHERS, *NEAR, *WITHIN)]
+ROWS: list[tuple[list[str], Split]] = [
+    *((words, VALIDATION) for words in HELD_OUT),
+    *((words, TRAIN) for words in (*OTHERS, *NEAR, *WITHIN)),
+]
+
+
+def cleaned(
+    tmp_path: Path, rows: list[tuple[list[str], Split]] = ROWS, **settings: object
+) -> tuple[Spooled, DroppedRows]:
     source = []
     for number, (words, split) in enumerate(rows, start=1):
         chat = Chat((Message("user", f"Tell me of {words[0]} {words[1]}."), Message("assistant", " ".join(words))))
@@ -57,3 +63,12 @@ def test_leaks_may_be_kept(tmp_path: Path) -> None:
     spooled, dropped = cleaned(tmp_path, nearDuplicates=0, leakage="keep")
     assert len(kept(spooled)) == len(HELD_OUT) + len(OTHERS) + len(NEAR) + len(WITHIN)
     assert not dropped.counts
+
+
+def test_held_out_rows_may_all_be_short(tmp_path: Path) -> None:
+    answers = [CHANCE.choices(WORDS, k=3) for _ in range(20)]
+    rows: list[tuple[list[str], Split]] = [(words, VALIDATION) for words in answers[:5]]
+    rows += [(words, TRAIN) for words in (*answers[5:], *OTHERS[:5], [*answers[0], answers[0][-1]])]
+    spooled, dropped = cleaned(tmp_path, rows, nearDuplicates=0)
+    assert kept(spooled) == list(range(len(rows) - 1))
+    assert dropped.counts == {"leaked": 1}

@@ -84,8 +84,8 @@ def _span(words: Words, row: int) -> tuple[int, int]:
 
 def _overlapping(words: Words, held_out: Ints, training: Ints) -> Iterator[tuple[int, int]]:
     """(training row, held-out row) with many sequences in common."""
-    found = [*sequences(words, held_out)]
-    if not found:
+    found = [item for item in sequences(words, held_out) if len(item.hashes)]
+    if not found:  # every held-out row is shorter than a sequence
         return
     known, first = np.unique(np.concatenate([item.hashes for item in found]), return_index=True)
     owners = np.concatenate([item.rows for item in found])[first]
