@@ -111,7 +111,7 @@ IMAGES = (
     Image(
         "server-deps",
         "images/server/Dockerfile",
-        ("images/server/cpu.lock", "images/server/cuda.lock", "images/server/vllm.metadata"),
+        tuple(f"images/server/{name}" for name in ("cpu.lock", "cuda.lock", "vllm.metadata", "model_infos")),
         _ON_TORCH,
         args={"VLLM_BUILD": None},
     ),

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from engines.conftest import Engine, Start
 from engines.options import MODEL, WEATHER, Json, alone, mixes
 from tuneyard_api.contracts.serving import EngineRequest
 from tuneyard_server.engines import options_check
+from tuneyard_server.engines.vllm.model_infos import copy_model_infos
 
 REPEATING = "one two three one two three one two three one two"
 SEED = 20
@@ -54,6 +56,21 @@ def send(engine: Engine, requests: Iterable[tuple[str, Json]]) -> Counter[int]:
 
     with ThreadPoolExecutor(8) as pool:
         return Counter(pool.map(answer, requests))
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Qwen3ForCausalLM", "Gemma3ForCausalLM"])
+def test_a_start_imports_no_architecture_twice(
+    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = import_module("vllm.model_executor.models.registry")
+
+    def import_in_a_process(inspect: object) -> None:
+        raise AssertionError(f"the image has nothing about {architecture}")
+
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
+    monkeypatch.setattr(registry, "_run_in_subprocess", import_in_a_process)
+    copy_model_infos()
+    assert registry.ModelRegistry.models[architecture].inspect_model_cls().architecture == architecture
 
 
 def test_no_option_ends_the_engine(engine: Engine) -> None:

@@ -20,6 +20,7 @@ from tuneyard_server.engines.base import Command
 from tuneyard_server.engines.vllm import ROUTES
 from tuneyard_server.engines.vllm.causes import explain
 from tuneyard_server.engines.vllm.command import vllm_command
+from tuneyard_server.engines.vllm.model_infos import copy_model_infos
 from tuneyard_server.proxy.config import Front, render
 from tuneyard_server.proxy.keys import InvalidKeyError, mounted_keys, read_keys
 
@@ -359,3 +360,16 @@ def test_lack_of_memory_has_a_remedy(line: str, advice: str) -> None:
     cause = explain([line])
     assert cause.reason == reasons.OUT_OF_MEMORY
     assert advice in cause.advice
+
+
+def test_vllm_finds_what_the_image_knows_of_architectures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_CACHE_ROOT", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    source = tmp_path / "modelinfos"
+    copy_model_infos(source)
+    assert not (tmp_path / "home").exists()
+    source.mkdir()
+    (source / "llama.json").write_text("{}")
+    copy_model_infos(source)
+    copy_model_infos(source)  # a container that starts again in its pod
+    assert (tmp_path / "home/.cache/vllm/modelinfos/llama.json").read_text() == "{}"

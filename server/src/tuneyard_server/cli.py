@@ -89,8 +89,9 @@ def run_engine(text: str, socket: Path, shutdown: Shutdown, probes_port: int | N
         command = engine_command(request, socket)
     except ValueError as error:
         return _invalid_request(error)
-    limits = Limits(start_seconds(directory_bytes(request.model)))
-    return Supervisor(command, load_engine(request.engine), socket, shutdown, limits).run(probes_port)
+    engine, limits = load_engine(request.engine), Limits(start_seconds(directory_bytes(request.model)))
+    engine.before_start()
+    return Supervisor(command, engine, socket, shutdown, limits).run(probes_port)
 
 
 def directory_bytes(directory: Path) -> int:

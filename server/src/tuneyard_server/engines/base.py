@@ -70,3 +70,5 @@ class Engine(NamedTuple, Generic[Options]):
     """How its speculative decoding goes, read from its /metrics; None where it guesses nothing."""
     check: Callable[[EngineRequest, Options], Cause | None] = lambda request, options: None
     """What is wrong with the options, found before the engine's container starts. It may take seconds."""
+    before_start: Callable[[], None] = lambda: None
+    """Runs in the engine's container before the program."""

@@ -11,6 +11,7 @@ from tuneyard_server.engines.vllm.causes import explain
 from tuneyard_server.engines.vllm.check import check
 from tuneyard_server.engines.vllm.command import command
 from tuneyard_server.engines.vllm.metrics import speculation, work
+from tuneyard_server.engines.vllm.model_infos import copy_model_infos
 
 ROUTES: Final = (
     Route("/v1/models", "GET"),
@@ -23,5 +24,12 @@ ROUTES: Final = (
 )
 
 ENGINE: Final = Engine(
-    options=Vllm, command=command, routes=ROUTES, explain=explain, work=work, speculation=speculation, check=check
+    options=Vllm,
+    command=command,
+    routes=ROUTES,
+    explain=explain,
+    work=work,
+    speculation=speculation,
+    check=check,
+    before_start=copy_model_infos,
 )
