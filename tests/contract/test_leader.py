@@ -269,7 +269,7 @@ async def test_standby_costs_no_requests(candidate: Candidate, server: ApiServer
     holder, standby = candidate("holder"), candidate("standby")
     await holder.acquire()
     async with running(holder.renew()), running(standby.acquire()):
-        await asyncio.sleep(0.5)
+        await watched(server, lease)
         before = len(verbs(server, lease))
         await asyncio.sleep(TIMING.lease + 1)
         after = verbs(server, lease)
@@ -286,10 +286,18 @@ async def test_standby_costs_no_requests_after_a_compaction(
     server.compact()
     await asyncio.to_thread(server.restart)
     async with running(candidate("standby").acquire()):
-        await asyncio.sleep(0.5)
+        await watched(server, lease)
         before = len(verbs(server, lease))
         await asyncio.sleep(TIMING.lease / 2)
         assert verbs(server, lease)[before:] == []
+
+
+async def watched(server: ApiServer, lease: str) -> None:
+    """Returns when the standby has begun to watch the Lease, and has had a moment for whatever else it may ask."""
+    async with asyncio.timeout(20):
+        while "watch" not in verbs(server, lease):
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)
 
 
 def verbs(server: ApiServer, lease: str) -> list[str]:
