@@ -72,7 +72,9 @@ def sequences(words: Words, rows: Ints) -> Iterator[Sequences]:
                 whole = whole * FACTOR + hashes[place : place + count]
         spans = [_span(words, int(row)) for row in chunk]
         starts = [np.arange(low - first, high - first) for low, high in spans]
-        yield Sequences(whole[np.concatenate(starts)], np.repeat(chunk, [len(start) for start in starts]))
+        places = np.concatenate(starts)
+        if len(places):  # some row is as long as a sequence
+            yield Sequences(whole[places], np.repeat(chunk, [len(start) for start in starts]))
 
 
 def _span(words: Words, row: int) -> tuple[int, int]:
@@ -84,8 +86,8 @@ def _span(words: Words, row: int) -> tuple[int, int]:
 
 def _overlapping(words: Words, held_out: Ints, training: Ints) -> Iterator[tuple[int, int]]:
     """(training row, held-out row) with many sequences in common."""
-    found = [item for item in sequences(words, held_out) if len(item.hashes)]
-    if not found:  # every held-out row is shorter than a sequence
+    found = [*sequences(words, held_out)]
+    if not found:
         return
     known, first = np.unique(np.concatenate([item.hashes for item in found]), return_index=True)
     owners = np.concatenate([item.rows for item in found])[first]
