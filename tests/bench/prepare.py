@@ -143,6 +143,7 @@ def beside(arguments: argparse.Namespace, folder: Path) -> None:
             python, module = contestants[name]
             work = folder / f"{name}-{number}"
             environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "HF_HOME": str(work), "TMPDIR": str(folder)}
+            environment["PYTHONDONTWRITEBYTECODE"] = ""  # modules are compiled once, as in an image
             command = [python, "-m", module, str(arguments.model), str(arguments.data), str(work), json.dumps(given)]
             tree = run(command, environment)
             shutil.rmtree(work)

@@ -61,7 +61,8 @@ def write_rows(directory: Path, chats: list[Messages]) -> None:
         [SourceRow(Chat(chat), Place("", 1), "train", b"") for chat in chats]
     )
     written = [
-        [[message.to_json() for message in chat], row.tokens[INPUT_IDS]] for chat, row in zip(chats, rows, strict=True)
+        [[message.to_json() for message in chat], row.tokens[INPUT_IDS].tolist()]
+        for chat, row in zip(chats, rows, strict=True)
     ]
     (directory / "rows.json").write_text(json.dumps(written))
 

@@ -1,5 +1,6 @@
 """Plain text and pairs of answers: from rows to the columns of the shards."""
 
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tuneyard_trainer.data.formats import detect, load_format
 from tuneyard_trainer.data.formats.fields import Fields
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.shards import read_rows
-from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.source import KnownRow, SourceRow
 from tuneyard_trainer.data.split import TRAIN
 from tuneyard_trainer.data.template import ChatTemplate
 from tuneyard_trainer.data.tokenize import ExampleTokenizer, TokenizedExample
@@ -50,7 +51,7 @@ def kept(rows: list[TokenizedExample], max_length: int) -> list[TokenizedExample
 
 def decoded(row: TokenizedExample, prefix: str = "") -> tuple[str, str]:
     """The whole text, and what of it is trained."""
-    ids, labels = row.tokens[prefix + INPUT_IDS], row.tokens[prefix + LABELS]
+    ids, labels = row.tokens[prefix + INPUT_IDS].tolist(), row.tokens[prefix + LABELS].tolist()
     trained = [label for label in labels if label != IGNORED]
     assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
     tokenizer = byte_tokenizer()
@@ -99,7 +100,7 @@ def test_pair_to_tokens(tmp_path: Path) -> None:
 
 def test_pair_without_a_rejected_answer_is_dropped(tmp_path: Path) -> None:
     (pair,) = example_tokenizer(tmp_path).tokenize([source(PAIR)])
-    cut = pair.tokens | {REJECTED + LABELS: [IGNORED] * len(pair.tokens[REJECTED + LABELS])}
+    cut = pair.tokens | {REJECTED + LABELS: array("i", [IGNORED]) * len(pair.tokens[REJECTED + LABELS])}
     assert kept([pair], 100) == [pair]
     assert not kept([pair._replace(tokens=cut)], 100)
 
@@ -135,7 +136,7 @@ def test_pairs_are_trained_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "pairs", BACKENDS["peft"]._replace(rows=("chat", "preference")))
     refused: list[tuple[int, str]] = []
 
-    def refuse(error: RowError, row: SourceRow) -> None:
+    def refuse(error: RowError, row: KnownRow) -> None:
         refused.append((row.where.number, error.message))
 
     examples: tuple[Example, ...] = (PAIR, CHAT, PAIR, Text("Once."))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow, length
+from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, TokenizedRow, as_array, length, supervised
 from tuneyard_trainer.data.shards import ShardWriter, read_rows
 
 ids = st.lists(st.integers(0, 2**31 - 1))
@@ -36,6 +36,15 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[Tokeniz
     if rows:
         assert read[-1] == rows[-1]
         assert read.columns == rows[0].keys()
+
+
+LIKE_IGNORED = [IGNORED, 0x7FFFFF9C, 0x7F9CFFFF, 0x9CFFFF, 0x9CFF, 0x9C, 2**31 - 1]
+
+
+@given(st.lists(st.sampled_from(LIKE_IGNORED) | st.integers(0, 2**31 - 1)))
+def test_trained_tokens_of_arrays_and_of_lists(labels: list[int]) -> None:
+    trained = sum(label != IGNORED for label in labels[1:])
+    assert supervised({LABELS: as_array(labels)}) == supervised({LABELS: labels}) == trained
 
 
 def test_files_of_chats(tmp_path: Path) -> None:

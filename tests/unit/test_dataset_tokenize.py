@@ -51,11 +51,11 @@ def source(chat: Messages) -> SourceRow:
 
 def trained(row: TokenizedExample) -> list[str]:
     """The text of each answer that is trained, or why it is not. What is trained beside them fails the test."""
-    ids, tokenizer = row.tokens[INPUT_IDS], byte_level(MARKS)
+    ids, tokenizer = row.tokens[INPUT_IDS].tolist(), byte_level(MARKS)
     expected = [IGNORED] * len(ids)
     for answer in row.answers:
         expected[answer.begin : answer.end] = ids[answer.begin : answer.end]
-    assert row.tokens[LABELS] == expected
+    assert row.tokens[LABELS].tolist() == expected
     texts = (tokenizer.decode(ids[item.begin : item.end], skip_special_tokens=False) for item in row.answers)
     return [item.left_out or text for item, text in zip(row.answers, texts, strict=True)]
 

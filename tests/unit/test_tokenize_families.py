@@ -54,8 +54,8 @@ def test_family(name: str, kind: str, tmp_path: Path) -> None:
         text = "".join(piece for piece, _ in pieces)
         assert rendered(reference, chat) == text
         ids = reference(text, add_special_tokens=False)["input_ids"]
-        assert row.tokens[INPUT_IDS] == ids
-        assert row.tokens[LABELS] == expected_labels(pieces, ids, untrimmed.encode(text).offsets, added), text
+        assert row.tokens[INPUT_IDS].tolist() == ids
+        assert row.tokens[LABELS].tolist() == expected_labels(pieces, ids, untrimmed.encode(text).offsets, added), text
         answers = sum(message.role == "assistant" for message in chat)
         assert [answer.left_out for answer in row.answers] == [""] * answers
     ends = {reference.convert_tokens_to_ids(end) for end in family.ends}

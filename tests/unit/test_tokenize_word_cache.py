@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from support.tokenizers_made import TEXT, byte_level, sentencepiece
 from tuneyard_trainer.data.tokenize import word_cache
+from tuneyard_trainer.data.tokenize.encoding import WholeEncoding
 from tuneyard_trainer.data.tokenize.word_cache import LONGEST, OTHERS, WORDS, WordCache, splits_at_words
 
 MARKS = ("<s>", "<|im_start|>", "<|im_end|>")
@@ -64,13 +65,19 @@ def tokenizer_of(name: str) -> Tokenizer:
 def test_tokens_are_the_librarys(name: str, text: str) -> None:
     tokenizer = tokenizer_of(name)
     assert splits_at_words(tokenizer)
-    expected = tokenizer.encode(text, add_special_tokens=False)
+    encoded = tokenizer.encode(text, add_special_tokens=False)
+    expected = WholeEncoding(encoded)
     (found,) = WordCache(tokenizer).encode([text])
-    assert found.ids == expected.ids
-    assert found.offsets == expected.offsets
-    assert [found.token_to_chars(number) for number in range(len(found.ids))] == expected.offsets
-    places = [found.char_to_token(number) for number in range(len(text) + 2)]
-    assert places == [expected.char_to_token(number) for number in range(len(text) + 2)]
+    assert list(found.ids) == encoded.ids == expected.ids
+    assert found.offsets == encoded.offsets == expected.offsets
+    characters = range(len(text) + 2)
+    tokens = [encoded.char_to_token(character) for character in characters]
+    assert [found.token_at(character) for character in characters] == tokens
+    assert [expected.token_at(character) for character in characters] == tokens
+    begins = [begin for begin, _ in encoded.offsets]
+    later = [sum(begin < character for begin in begins) for character in characters]
+    assert [found.first_from(character) for character in characters] == later
+    assert [expected.first_from(character) for character in characters] == later
 
 
 def test_no_white_space_of_the_library_counts_as_a_character_here() -> None:
@@ -91,12 +98,12 @@ def test_frequent_words_are_kept_and_long_ones_are_not(monkeypatch: pytest.Monke
     cache.encode([f"one two two {'x' * LONGEST}x one"])
     assert cache._kept.keys() == {"one", " two", " one"}
     (found,) = cache.encode([f"{'x' * LONGEST}x one"])
-    assert (found.char_to_token(0), found.token_to_chars(0)) == (0, (0, 1))
+    assert (found.token_at(1), found.first_from(1)) == (1, 1)
     assert cache._kept_places.cache_info().currsize == 0
     monkeypatch.setattr(word_cache, "MOST_WORDS", 4)
     texts = ["one two three", "four five", "two three four"]
     expected = tokenizer_of("gpt2").encode_batch(texts, add_special_tokens=False)
-    assert [found.ids for found in cache.encode(texts)] == [each.ids for each in expected]
+    assert [list(found.ids) for found in cache.encode(texts)] == [each.ids for each in expected]
     assert cache._kept == {}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from support.tinymodel import TEMPLATE, TURN_END, byte_tokenizer
-from tuneyard_trainer.data.columns import INPUT_IDS
+from tuneyard_trainer.data.columns import INPUT_IDS, as_array
 from tuneyard_trainer.data.examples import Chat
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
@@ -57,12 +57,15 @@ def test_a_token_that_chats_use(template: str, tmp_path: Path) -> None:
         check_vocabulary(tokenizer(tmp_path, "<image>", **special), ChatTemplate(template, {}), 258)
 
 
-def test_a_token_of_a_row() -> None:
+def test_a_token_of_a_row(tmp_path: Path) -> None:
     rows = [
-        TokenizedExample(SourceRow(Chat(()), Place("s3://data/d.jsonl", number), "train", b""), {INPUT_IDS: ids})
+        TokenizedExample(
+            SourceRow(Chat(()), Place("s3://data/d.jsonl", number), "train", b""), {INPUT_IDS: as_array(ids)}
+        )
         for number, ids in enumerate(([], [0, 257], [3, 258]), start=1)
     ]
-    checked = within(rows, 258, "tokenizer.json")
+    checked = iter(within(rows, 258, tokenizer(tmp_path, "<image>")))
     assert [next(checked), next(checked)] == rows[:2]
-    with pytest.raises(BadInput, match=r"line 3: tokenizer.json makes the token 258, .* 258 rows"):
+    with pytest.raises(BadInput, match=r"line 3: .*tokenizer.json makes the token 258, .* 258 rows"):
         next(checked)
+    assert within(rows, 259, tokenizer(tmp_path, "<image>")) is rows, "the tokenizer has no larger token"

@@ -6,7 +6,7 @@ each row begin, and where those of the last row end. A column with other lengths
 
 import io
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, overload
 
@@ -76,7 +76,7 @@ class ShardWriter:
     def __len__(self) -> int:
         return self._rows
 
-    def add(self, row: TokenizedRow) -> None:
+    def add(self, row: Mapping[str, Sequence[int]]) -> None:
         """Raises ValueError when the row has other columns than the rows before it."""
         if not self._rows:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -107,8 +107,8 @@ class _Column:
         self._path = path
         self._path.write_bytes(_header(0))
 
-    def add(self, values: list[int]) -> None:
-        self._pending.fromlist(values)
+    def add(self, values: Sequence[int]) -> None:
+        self._pending.extend(values)
         self.offsets.append(self.offsets[-1] + len(values))
         if len(self._pending) >= PENDING:
             self._flush()

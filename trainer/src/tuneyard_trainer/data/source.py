@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from tuneyard_api import reasons
 from tuneyard_api.kinds.dataset import BadRowsPolicy, Cleaning, DataSource
@@ -20,7 +20,8 @@ from tuneyard_trainer.data.secrets import redaction
 from tuneyard_trainer.data.split import GENERAL, TRAIN, Split
 from tuneyard_trainer.runtime.errors import BadInput
 
-UNTRAINED = "answers that are not trained (weight: 0)"
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
+UNTRAINED: Final = "answers that are not trained (weight: 0)"
 
 
 class KnownRow(Protocol):
@@ -35,7 +36,9 @@ class KnownRow(Protocol):
     @property
     def key(self) -> Key: ...
     @property
-    def text(self) -> str: ...
+    def text(self) -> str:
+        """The example as JSON, for people."""
+        ...
 
 
 class SourceRow(NamedTuple):
@@ -52,7 +55,7 @@ class SourceRow(NamedTuple):
     @property
     def text(self) -> str:
         """The example as JSON, for people."""
-        return json.dumps(to_json(self.example), ensure_ascii=False)
+        return _ENCODER.encode(to_json(self.example))
 
 
 @dataclass

@@ -5,14 +5,18 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from tuneyard_trainer.data.examples import Chat, Example, Key, content_key, from_json, to_json
+from tuneyard_trainer.data.examples import Chat, Example, Key, content_key, from_json
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.split import GENERAL, VALIDATION, Split, rank
 from tuneyard_trainer.data.texts import question_and_answer
 from tuneyard_trainer.data.words import RowWords, Words, WordWriter, words_of_rows
+
+TAB: Final = "\t"
+"""Stands between an example as JSON, which writes a tab as \\t, and where the row is from."""
+ENCODING: Final = {"encoding": "utf-8", "errors": "surrogatepass"}
 
 
 @dataclass
@@ -45,7 +49,7 @@ class Spooled:
     def is_held_out(self, row: int) -> bool:
         return self.row_keys[row] in self.validation
 
-    def rows(self) -> Iterator[SourceRow]:
+    def rows(self) -> Iterator["SpooledRow"]:
         """The job's own rows that are kept."""
         return map(SpooledLine.row, self.lines())
 
@@ -67,11 +71,11 @@ class Spooled:
             stream.seek(self.offsets[number])
             return SpooledLine(stream.readline(), self.row_keys[number])
 
-    def row(self, number: int) -> SourceRow:
+    def row(self, number: int) -> "SpooledRow":
         """One row, kept or not."""
         return self.line(number).row()
 
-    def leave_out(self, number: int) -> SourceRow:
+    def leave_out(self, number: int) -> "SpooledRow":
         """Keeps the row no longer, and returns it."""
         self.kept[number] = 0
         return self.row(number)
@@ -83,9 +87,20 @@ class SpooledLine(NamedTuple):
     line: bytes
     key: Key
 
-    def row(self) -> SourceRow:
-        example, where, split = json.loads(self.line)
-        return SourceRow(from_json(example), Place(*where), split, self.key)
+    def row(self) -> "SpooledRow":
+        text, _, known = self.line.decode(**ENCODING).partition(TAB)
+        *where, split = json.loads(known)
+        return SpooledRow(from_json(json.loads(text)), Place(*where), split, self.key, text)
+
+
+class SpooledRow(NamedTuple):
+    """A row that was parsed again."""
+
+    example: Example
+    where: Place
+    split: Split
+    key: Key
+    text: str
 
 
 class WrittenRow(NamedTuple):
@@ -109,9 +124,8 @@ def written(rows: Sequence[SourceRow], *, with_words: bool = True, with_question
     """The rows with their words, unless no step compares rows by them; so for questions."""
     words = words_of_rows(question_and_answer(row.example) for row in rows) if with_words else None
     for row in rows:
-        text = json.dumps(to_json(row.example))
         question = _question(row.example) if with_questions else 0
-        yield WrittenRow(text, row.where, row.split, row.key, question, next(words) if words else None)
+        yield WrittenRow(row.text, row.where, row.split, row.key, question, next(words) if words else None)
 
 
 def _question(example: Example) -> int:
@@ -132,7 +146,8 @@ def spool(rows: Iterable[WrittenRow], path: Path) -> Spooled:
             if row.split == VALIDATION:
                 validation.add(row.key)
             offsets.append(position)
-            position += stream.write(f"[{row.text}, {json.dumps([row.where, row.split])[1:]}\n".encode())
+            line = f"{row.text}{TAB}{json.dumps([*row.where, row.split])}\n"
+            position += stream.write(line.encode(**ENCODING))
             questions.append(row.question)
             if row.words:
                 writer.add(row.words)

@@ -9,7 +9,7 @@ from jinja2 import TemplateError
 from tuneyard_api import reasons
 from tuneyard_trainer.data.examples import Chat, Example, Message, Preference, RowError
 from tuneyard_trainer.data.formats.turns import THOUGHT
-from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.source import KnownRow
 from tuneyard_trainer.data.template import ChatTemplate
 
 MARK: Final = "tuneyardprobe"
@@ -67,8 +67,8 @@ class TemplateFields:
 
 
 def require_shown(
-    rows: Iterable[SourceRow], template: ChatTemplate, on_error: Callable[[RowError, SourceRow], None]
-) -> Iterator[SourceRow]:
+    rows: Iterable[KnownRow], template: ChatTemplate, on_error: Callable[[RowError, KnownRow], None]
+) -> Iterator[KnownRow]:
     """The rows that the template shows whole; those of which it would leave something out are given to `on_error`."""
     fields = TemplateFields(template)
     for row in rows:

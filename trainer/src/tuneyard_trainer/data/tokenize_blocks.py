@@ -13,7 +13,7 @@ from tuneyard_trainer.data.cleaning import TOKEN_STEPS
 from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_steps
 from tuneyard_trainer.data.examples import RowError, content
 from tuneyard_trainer.data.recording import Outcome, Recording, settled
-from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.source import KnownRow
 from tuneyard_trainer.data.spool import SpooledLine, WrittenRow
 from tuneyard_trainer.data.template_fields import require_shown
 from tuneyard_trainer.data.tokenize import ExampleTokenizer, TokenizedExample
@@ -51,13 +51,13 @@ class TokenizeBlocks:
     def _tokenized(
         self, block: Block, recording: Recording[TokenizedExample], context: CleaningContext
     ) -> Iterator[TokenizedExample]:
-        def drop(error: RowError, row: SourceRow) -> None:
+        def drop(error: RowError, row: KnownRow) -> None:
             recording.bad.add(error, row.where, content(row.example))
 
         rows = require_trainable((line.row() for line in block), self.training, drop)
         rows = require_shown(rows, self.tokenizer.context.template, drop)
         examples = self.tokenizer.tokenize(list(rows), drop)
-        fitting = within(examples, self.embedding_size, self.tokenizer.context.tokenizer.name)
+        fitting = within(examples, self.embedding_size, self.tokenizer.context.tokenizer)
         yield from apply_steps(TOKEN_STEPS, fitting, context)
 
 

@@ -7,15 +7,15 @@ from tuneyard_api import reasons
 from tuneyard_api.kinds.training import Training
 from tuneyard_api.registry import BACKENDS
 from tuneyard_trainer.data.examples import Chat, Example, Preference, RowError, Text
-from tuneyard_trainer.data.source import SourceRow
+from tuneyard_trainer.data.source import KnownRow
 
 NAMES: Final[dict[type[Example], str]] = {Chat: "chat", Text: "text", Preference: "preference"}
 """As tuneyard_api.registry.Backend.rows has them."""
 
 
 def require_trainable(
-    rows: Iterable[SourceRow], training: Training, on_error: Callable[[RowError, SourceRow], None]
-) -> Iterator[SourceRow]:
+    rows: Iterable[KnownRow], training: Training, on_error: Callable[[RowError, KnownRow], None]
+) -> Iterator[KnownRow]:
     """The rows that the job trains; the others are given to `on_error`."""
     for row in rows:
         is_pair = isinstance(row.example, Preference)

@@ -4,6 +4,7 @@ The processes are forked from a server without threads and without data, which h
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -23,6 +25,8 @@ BYTES_PER_PROCESS: Final = 8 * 2**20
 """Of data; with less, a process takes longer to start than it saves."""
 AHEAD: Final = 2
 """Blocks for each process that wait for it, or whose results wait."""
+GARBAGE: Final = 50_000
+"""Objects after which a process looks for garbage: a block makes about as many, and few of them are in cycles."""
 
 Block = TypeVar("Block")
 Result = TypeVar("Result")
@@ -34,6 +38,16 @@ _given: list[Callable[[Any], Any]] = []
 def process_count(threads: int | None, size: int) -> int:
     """How many processes work on `size` bytes: no more than there are CPUs, and one where their number is not known."""
     return min(threads or 1, 1 + size // BYTES_PER_PROCESS)
+
+
+def start_server(modules: Iterable[str]) -> None:
+    """Starts the server that processes are forked from, unless it runs already. It imports while this process goes on.
+
+    Args:
+        modules: those of all work that will be done.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
+    forkserver.ensure_running()
 
 
 class Workers(Generic[Block, Result]):
@@ -48,18 +62,21 @@ class Workers(Generic[Block, Result]):
         self._work = work
         self._processes = processes
         self._pool: ProcessPoolExecutor | None = None
+        self._threshold = gc.get_threshold()
 
     def __enter__(self) -> Self:
         if self._processes > 1:
+            start_server([type(self._work).__module__])
             context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload([type(self._work).__module__])
             self._pool = ProcessPoolExecutor(self._processes, context, _begin, (self._work,))
+            gc.set_threshold(GARBAGE)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pool is not None:
+            gc.set_threshold(*self._threshold)
             self._pool.shutdown(cancel_futures=True)
 
     def map(self, blocks: Iterable[Block]) -> Iterator[Result]:
@@ -113,6 +130,8 @@ def _begin(work: Callable[[Any], Any]) -> None:
     """Makes this process ready for blocks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the stage too, which ends its processes in order
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each process has one CPU
+    gc.freeze()  # what was imported lives as long as this process
+    gc.set_threshold(GARBAGE)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _given.append(work)
 

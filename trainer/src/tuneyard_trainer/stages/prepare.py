@@ -24,7 +24,7 @@ from tuneyard_trainer.data.clean_blocks import CleanBlocks
 from tuneyard_trainer.data.cleaning import REPEAT_STEPS, SET_STEPS, SPLIT_STEPS
 from tuneyard_trainer.data.cleaning.step import CleaningContext, apply_set_steps, apply_steps
 from tuneyard_trainer.data.columns import length
-from tuneyard_trainer.data.dataset import clean_dataset, fetch_dataset, fetched_dataset, write_splits
+from tuneyard_trainer.data.dataset import Files, clean_dataset, fetch_dataset, fetched_dataset, write_splits
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import Key
 from tuneyard_trainer.data.replay import Replayed, held_out_count, replayed, wanted_tokens
@@ -49,7 +49,7 @@ from tuneyard_trainer.reports.data_page import write_report
 from tuneyard_trainer.reports.reading import reading_document
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, preempted, sentence
-from tuneyard_trainer.runtime.processes import Workers, process_count
+from tuneyard_trainer.runtime.processes import Workers, process_count, start_server
 from tuneyard_trainer.runtime.stage_runner import StageProgram
 
 MODEL_DIR: Final = "model"
@@ -122,6 +122,8 @@ def run(context: StageContext) -> PrepareResult:
         TryAgain: the pod was stopped.
     """
     settings = context.spec.dataset.clean
+    if process_count(context.threads, data_size(fetched_dataset(context.work / DATA_DIR))) > 1:
+        start_server([CleanBlocks.__module__, TokenizeBlocks.__module__])
     tokenizer = example_tokenizer(context)
     with dropped_rows(context) as dropped:
         reading = Reading(settings, BadRows(settings.bad_rows, dropped))
@@ -227,8 +229,7 @@ def clean(context: StageContext, cleaning: CleaningContext, reading: Reading) ->
         with_words=settings.near_duplicates > 0 or settings.leakage == "drop",
         with_questions=settings.conflicting_answers != "keep",
     )
-    size = sum(file.path.stat().st_size for found in files.values() for file in found)
-    with Workers(work, process_count(context.threads, size)) as workers:
+    with Workers(work, process_count(context.threads, data_size(files))) as workers:
         rows = clean_dataset(context.spec.rows, files, reading, cleaning, workers)
         different = apply_steps(REPEAT_STEPS, followed(stoppable(rows, context)), cleaning)
         spooled = spool(different, directory / SPOOL_FILE)
@@ -236,6 +237,11 @@ def clean(context: StageContext, cleaning: CleaningContext, reading: Reading) ->
     spooled.validation = held_out_keys(context, spooled)
     apply_set_steps(SPLIT_STEPS, spooled, cleaning)
     return spooled
+
+
+def data_size(files: Files) -> int:
+    """In bytes."""
+    return sum(file.path.stat().st_size for found in files.values() for file in found)
 
 
 def held_out_keys(context: StageContext, spooled: Spooled) -> set[Key]:

@@ -74,6 +74,9 @@ class Fields(Mapping[str, Any]):
 
     def first(self, names: Sequence[str]) -> str | None:
         """The first of these fields that has a value; where none has one, the first that is empty."""
+        if self._values.keys().isdisjoint(names):
+            self.asked.update(names)
+            return None
         full = empty = None
         for name in names:
             value = self._values.get(name)

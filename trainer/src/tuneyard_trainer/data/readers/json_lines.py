@@ -3,7 +3,7 @@
 import codecs
 import json
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from tuneyard_api import reasons
 from tuneyard_trainer.data.examples import RowError
@@ -11,6 +11,8 @@ from tuneyard_trainer.data.readers.encodings import not_utf8
 from tuneyard_trainer.data.readers.json_objects import as_object, pairs
 from tuneyard_trainer.data.readers.row import BrokenRow, Line, Place, Row
 from tuneyard_trainer.data.readers.values import ROW_BYTES, too_large
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=pairs)
 
 
 def read(stream: IO[bytes], uri: str) -> Iterator[Line | BrokenRow]:
@@ -41,7 +43,7 @@ def parse(line: bytes) -> dict[str, Any]:
         RowError: the line is something else; names the column.
     """
     try:
-        return as_object(json.loads(line.decode(), object_pairs_hook=pairs))
+        return as_object(_DECODER.decode(line.decode()))
     except UnicodeDecodeError as error:
         raise not_utf8(error, f"byte {error.start + 1}") from error
     except json.JSONDecodeError as error:

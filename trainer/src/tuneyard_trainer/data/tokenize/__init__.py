@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from itertools import groupby, islice
 from typing import Any, Final, NamedTuple
 
-from tuneyard_trainer.data.columns import IGNORED, LABELS, TokenizedRow
+from tuneyard_trainer.data.columns import IGNORED, LABELS, TokenArrays
 from tuneyard_trainer.data.examples import Chat, Example, Preference, RowError, Text
-from tuneyard_trainer.data.source import KnownRow, SourceRow
+from tuneyard_trainer.data.source import KnownRow
 from tuneyard_trainer.data.template import ChatTemplate
 from tuneyard_trainer.data.tokenize import chat, preference, text
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
@@ -19,10 +19,10 @@ TOKENIZERS: Final[dict[type[Example], Kind]] = {
     Preference: preference,
 }
 
-OnError = Callable[[RowError, SourceRow], None]
+OnError = Callable[[RowError, KnownRow], None]
 
 
-def refuse(error: RowError, row: SourceRow) -> None:
+def refuse(error: RowError, row: KnownRow) -> None:
     """Raises BadInput, which names the URI and the line of a row that cannot be trained."""
     raise error.at(row.where) from error
 
@@ -31,7 +31,7 @@ class TokenizedExample(NamedTuple):
     """A row and its tokens."""
 
     source: KnownRow
-    tokens: TokenizedRow
+    tokens: TokenArrays
     answers: tuple[Answer, ...] = ()
     """Where the assistant's answers are among the tokens."""
     piece: int = 0
@@ -56,9 +56,9 @@ class ExampleTokenizer:
         """Another process makes its own."""
         return ExampleTokenizer, (self.context.template, self.context.tokenizer, self._where)
 
-    def tokenize(self, rows: Sequence[SourceRow], on_error: OnError = refuse) -> list[TokenizedExample]:
+    def tokenize(self, rows: Sequence[KnownRow], on_error: OnError = refuse) -> list[TokenizedExample]:
         """The rows with their tokens; those that cannot be trained are given to `on_error`."""
-        rendered: list[tuple[SourceRow, Any]] = []
+        rendered: list[tuple[KnownRow, Any]] = []
         with self.context.template.bounded():
             for row in rows:
                 try:

@@ -10,6 +10,8 @@ from tuneyard_trainer.data.template import ChatTemplate
 # The two private use planes of Unicode. Some fonts put icons there, so the plane that the messages do not use is taken.
 PLANES: Final = (0x100000, 0xF0000)
 PLANE_CHARACTERS: Final = 0xFFFD
+UNMISTAKABLE: Final = 16
+"""Characters of a content that no template has by itself."""
 MARKS: Final = {plane: re.compile(f"([{chr(plane)}-{chr(plane + PLANE_CHARACTERS)}])") for plane in PLANES}
 
 
@@ -32,13 +34,15 @@ def locate(
 ) -> Places:
     """Renders a chat and finds its contents.
 
-    The chat is rendered twice: as it is, and with a mark at both ends of each content. A mark stands within the white
-    space around it, so that templates which trim do the same with it.
+    Contents that stand in the text once are found at once. Else the chat is rendered again, with a mark at both ends of
+    each content. A mark stands within the white space around it, so that templates which trim do the same with it.
 
     Raises:
         jinja2.TemplateError: the template rejects the messages.
     """
     text = template.render(messages, tools, add_generation_prompt=add_generation_prompt)
+    if not tools and (places := _once(text, messages)):
+        return places
     plane = next((plane for plane in PLANES if not _uses(plane, text)), None)
     if plane is not None and 2 * len(messages) <= PLANE_CHARACTERS:
         marked = template.render(
@@ -51,6 +55,26 @@ def locate(
             return places
     # The marks have changed what the template does, so the contents themselves are looked for.
     return _search(text, messages)
+
+
+def _once(text: str, messages: Sequence[Message]) -> Places | None:
+    """The contents, where each of them stands in the text only once, in the order of the messages.
+
+    None where one may be found elsewhere: it is so short that a template may have it, or the message has other texts.
+    """
+    places = Places(text, {}, {})
+    position = 0
+    for number, message in enumerate(messages):
+        core = message.content.strip()
+        if message.extra or 0 < len(core) < UNMISTAKABLE:
+            return None
+        if core:
+            begin = text.find(core, position)
+            if begin < 0 or text.find(core) < begin or text.find(core, begin + 1) >= 0:
+                return None
+            position = begin + len(core)
+            places.begins[number], places.ends[number] = begin, position
+    return places
 
 
 def _uses(plane: int, text: str) -> bool:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tuneyard_trainer.data.columns import REJECTED, TokenizedRow
+from tuneyard_trainer.data.columns import REJECTED, TokenArrays
 from tuneyard_trainer.data.examples import Preference
 from tuneyard_trainer.data.tokenize import chat
+from tuneyard_trainer.data.tokenize.encoding import Encoding
 from tuneyard_trainer.data.tokenize.tokens import TokenizeContext, Tokens
-from tuneyard_trainer.data.tokenize.word_cache import Encoding
 
 
 class Rendered(NamedTuple):
@@ -31,5 +31,5 @@ def label(rendered: Rendered, encodings: Sequence[Encoding], context: TokenizeCo
     """The columns of the chosen chat, and beside them those of the rejected one."""
     chosen = chat.label(rendered.chosen, encodings[:1], context)
     rejected = chat.label(rendered.rejected, encodings[1:], context)
-    columns: TokenizedRow = {REJECTED + name: values for name, values in rejected.columns.items()}
+    columns: TokenArrays = {REJECTED + name: values for name, values in rejected.columns.items()}
     return Tokens(chosen.columns | columns, chosen.answers)

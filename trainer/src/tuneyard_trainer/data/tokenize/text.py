@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tuneyard_trainer.data.columns import INPUT_IDS, LABELS
+from tuneyard_trainer.data.columns import INPUT_IDS, LABELS, as_array
 from tuneyard_trainer.data.examples import Text
+from tuneyard_trainer.data.tokenize.encoding import Encoding
 from tuneyard_trainer.data.tokenize.tokens import TokenizeContext, Tokens
-from tuneyard_trainer.data.tokenize.word_cache import Encoding
 
 
 class Rendered(NamedTuple):
@@ -23,4 +23,5 @@ def render(text: Text, context: TokenizeContext) -> Rendered:
 
 def label(rendered: Rendered, encodings: Sequence[Encoding], context: TokenizeContext) -> Tokens:
     (encoding,) = encodings
-    return Tokens({INPUT_IDS: encoding.ids, LABELS: list(encoding.ids)})
+    ids = as_array(encoding.ids)
+    return Tokens({INPUT_IDS: ids, LABELS: ids[:]})

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import TokenizerOutcome, TokenizerRequest
+from tuneyard_trainer.data.tokenize.encoding import Encoding, WholeEncoding
 from tuneyard_trainer.data.tokenize.plain import GENERIC_CLASSES, is_plain
-from tuneyard_trainer.data.tokenize.word_cache import Encoding, WordCache, splits_at_words
+from tuneyard_trainer.data.tokenize.word_cache import WordCache, splits_at_words
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, blamed_on
 from tuneyard_trainer.runtime.userfiles import read_object, read_text
@@ -165,6 +166,11 @@ class ModelTokenizer:
         return int(self._tokenizer.get_vocab_size(with_added_tokens=False))
 
     @cached_property
+    def largest(self) -> int:
+        """The largest id of a token."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+
+    @cached_property
     def added_tokens(self) -> dict[int, str]:
         """The tokens that are one token wherever their text stands, such as the end of a turn, by id.
 
@@ -192,7 +198,7 @@ class ModelTokenizer:
         with blamed_on(f"{self.name} cannot tokenize a row", reasons.INVALID_MODEL, SAVE_TOKENIZER):
             if self._words is not None:
                 return self._words.encode(texts)
-            return list(self._tokenizer.encode_batch(list(texts), add_special_tokens=False))
+            return list(map(WholeEncoding, self._tokenizer.encode_batch(list(texts), add_special_tokens=False)))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special tokens left out."""

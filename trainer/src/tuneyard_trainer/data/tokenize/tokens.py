@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
 from tuneyard_api.contracts.base import Contract
-from tuneyard_trainer.data.columns import TokenizedRow
+from tuneyard_trainer.data.columns import TokenArrays
 from tuneyard_trainer.data.template import ChatTemplate
+from tuneyard_trainer.data.tokenize.encoding import Encoding
 from tuneyard_trainer.data.tokenize.tokenizer import ModelTokenizer
 from tuneyard_trainer.data.tokenize.turns import TurnFormat
-from tuneyard_trainer.data.tokenize.word_cache import Encoding
 
 TRUNCATED: Final = "truncated"
 """The reason of an answer that training.maxLength cuts off altogether."""
@@ -92,7 +92,7 @@ class TextPart(Contract):
 class Tokens(NamedTuple):
     """A tokenized example."""
 
-    columns: TokenizedRow
+    columns: TokenArrays
     answers: tuple[Answer, ...] = ()
 
 

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from jinja2 import TemplateError
@@ -65,20 +66,28 @@ class TurnFormat:
         content = places.begins.get(number)
         upto = content if content is not None else after if end is None else end
         after_user = number > 0 and messages[number - 1].role == "user" and number - 1 in places.ends
-        begin = self._begin(places.text[before:upto], ends_at_content=content is not None, after_user=after_user)
+        prompt = self.prompt if after_user else ""
+        begin = _turn_begin(places.text[before:upto], prompt, self.header, ends_at_content=content is not None)
         if begin is None:
             return ASKED_DIFFERENTLY
         return Turn(before + begin, before + begin if end is None else end, after)
 
-    def _begin(self, between: str, *, ends_at_content: bool, after_user: bool) -> int | None:
-        """Where the turn begins in what stands between the content before it and its own."""
-        blank = len(between) - len(between.lstrip())  # white space at the end of the user's content
-        at_once = _behind(between, self.prompt.lstrip(), lambda part: blank if between.startswith(part, blank) else -1)
-        if after_user and at_once:
-            return at_once
-        if self.header.strip():
-            return _behind(between, self.header, between.rfind if ends_at_content else between.find)
-        return len(between) if ends_at_content else None
+
+@lru_cache(256)  # it is the same in nearly all rows
+def _turn_begin(between: str, prompt: str, header: str, *, ends_at_content: bool) -> int | None:
+    """Where a turn begins in what stands between the content before it and its own.
+
+    Args:
+        prompt: what follows a user's content; empty where the content before is not the user's.
+        header: see TurnFormat.
+    """
+    blank = len(between) - len(between.lstrip())  # white space at the end of the user's content
+    at_once = _behind(between, prompt.lstrip(), lambda part: blank if between.startswith(part, blank) else -1)
+    if at_once:
+        return at_once
+    if header.strip():
+        return _behind(between, header, between.rfind if ends_at_content else between.find)
+    return len(between) if ends_at_content else None
 
 
 def _content_before(places: Places, number: int) -> int:

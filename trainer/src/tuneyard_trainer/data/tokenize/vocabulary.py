@@ -37,15 +37,16 @@ def check_vocabulary(tokenizer: ModelTokenizer, template: ChatTemplate, rows: in
         )
 
 
-def within(rows: Iterable[TokenizedExample], limit: int, name: str) -> Iterator[TokenizedExample]:
+def within(rows: Iterable[TokenizedExample], limit: int, tokenizer: ModelTokenizer) -> Iterable[TokenizedExample]:
     """The rows, all of whose tokens are below `limit`.
-
-    Args:
-        name: of the tokenizer, for messages.
 
     Raises:
         BadInput: names the first row with another token.
     """
+    return rows if tokenizer.largest < limit else _within(rows, limit, tokenizer.name)
+
+
+def _within(rows: Iterable[TokenizedExample], limit: int, name: str) -> Iterator[TokenizedExample]:
     for row in rows:
         largest = max(
             (max(values, default=0) for name, values in row.tokens.items() if name.endswith(INPUT_IDS)), default=0

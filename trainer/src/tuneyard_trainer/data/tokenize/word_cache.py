@@ -6,24 +6,34 @@ words here, and where what stands on one side of such a place changes nothing on
 
 import json
 import re
-from bisect import bisect_right
+from array import array
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, lru_cache
-from itertools import accumulate, chain
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from functools import lru_cache
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tuneyard_trainer.data.tokenize.encoding import Encoding, WholeEncoding
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
+    from tokenizers import Encoding as Encoded
 
 # A word begins before a blank that follows anything else, and behind a single line break before a letter or a mark.
 # What is rare stands first in a pattern: it is looked for fast.
 BEFORE_BLANK: Final = re.compile(r"(?= )(?<=\S)")
 LINE_BREAK: Final = re.compile(r"\n(?<=\S\n)(?=[\w<])")
+# A blank at which no word begins.
+AFTER_BLANK: Final = re.compile(r" (?<=\s )")
+# What added tokens look like, mostly. Where they do, no two of them overlap in a text.
+MARK: Final = re.compile(r"<[^<>\s]+>")
+SEPARATOR: Final = "\0"
+TWICE: Final = 2 * SEPARATOR
 # The words that are kept, and the longest: together some 20 MB.
 MOST_WORDS: Final = 65_536
 LONGEST: Final = 64  # characters
 # The words whose tokens' places are kept: where answers begin and end.
 MOST_PLACES: Final = 4096
+MOST_LONG_PLACES: Final = 2  # of a row, as words are long where a language has no blanks
 
 CONTRACTIONS: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 BLANKS: Final = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -61,98 +71,126 @@ OTHERS: Final = {r"\p{N}{1,3}", "[一-龥\u3040-\u309f\u30a0-\u30ff]+"}
 NORMALIZERS: Final = (None, "NFC")
 
 
-class Encoding(Protocol):
-    """The tokens of a text: an Encoding of the tokenizers library, or the same put together from words."""
-
-    @property
-    def ids(self) -> list[int]: ...
-
-    @property
-    def offsets(self) -> list[tuple[int, int]]:
-        """The characters of each token."""
-        ...
-
-    def token_to_chars(self, token_index: int) -> tuple[int, int] | None: ...
-
-    def char_to_token(self, char_pos: int) -> int | None: ...
-
-
 class WordCache:
     """Encodes texts word by word with a tokenizer for which splits_at_words is true."""
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self._tokenizer = tokenizer
-        self._kept: dict[str, tuple[int, ...]] = {}
+        self._marks = marks(tokenizer)
+        self._kept = _Kept(self._encode)
         self._kept_places = lru_cache(MOST_PLACES)(self._encode)
+        self._long_places = lru_cache(MOST_LONG_PLACES)(self._encode)
 
-    def encode(self, texts: Sequence[str]) -> list["WordEncoding"]:
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """The tokens of texts, which the library gives too."""
-        split = list(map(split_words, texts))
-        new = list(set(chain.from_iterable(split)).difference(self._kept))
-        encodings = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
-        self._kept.update((word, tuple(found.ids)) for word, found in zip(new, encodings, strict=True))
-        encoded = [WordEncoding(words, list(map(self._kept.__getitem__, words)), self._places) for words in split]
-        self._forget(new)
+        encoded = list(map(self._encoded, texts))
+        if len(self._kept) > MOST_WORDS:
+            self._kept.clear()  # frequent ones come back with the next texts
         return encoded
 
-    def _forget(self, new: Sequence[str]) -> None:
-        """Drops long words, and everything once there are too many: frequent ones come back with the next texts."""
-        if len(self._kept) > MOST_WORDS:
-            self._kept.clear()
-        for word in new:
-            if len(word) > LONGEST:
-                self._kept.pop(word, None)
+    def _encoded(self, text: str) -> Encoding:
+        if SEPARATOR in text:
+            return WholeEncoding(self._encode(text))
+        split = split_words(text, self._marks)
+        return WordEncoding(split, list(map(self._kept.__getitem__, split.split(SEPARATOR))), self._places)
 
-    def _places(self, word: str) -> Encoding:
-        return self._kept_places(word) if len(word) <= LONGEST else self._encode(word)
+    def _places(self, word: str) -> "Encoded":
+        return self._kept_places(word) if len(word) <= LONGEST else self._long_places(word)
 
-    def _encode(self, word: str) -> Encoding:
+    def _encode(self, word: str) -> "Encoded":
         return self._tokenizer.encode(word, add_special_tokens=False)
 
 
-def split_words(text: str) -> list[str]:
-    """The words of a text, white space included."""
-    *whole, last = LINE_BREAK.split(text)
-    return [word for line in (*(f"{line}\n" for line in whole), last) for word in BEFORE_BLANK.split(line)]
+class _Kept(dict[str, bytes]):
+    """The tokens of words as int32; of a word that is missing they are found, and kept unless it is long."""
+
+    def __init__(self, encode: Callable[[str], "Encoded"]) -> None:
+        super().__init__()
+        self._encode = encode
+
+    def __missing__(self, word: str) -> bytes:
+        found = array("i", self._encode(word).ids).tobytes()
+        if len(word) <= LONGEST:
+            self[word] = found
+        return found
 
 
-class _Begins(NamedTuple):
-    """Where each word begins, in characters and in tokens."""
+def marks(tokenizer: "Tokenizer") -> frozenset[str]:
+    """Added tokens that are looked for before all else, so that each is a word; none where they may overlap."""
+    added = tokenizer.get_added_tokens_decoder().values()
+    first = {token.content for token in added if not token.normalized}
+    found = frozenset(filter(MARK.fullmatch, first))
+    return frozenset() if any("<" in other or ">" in other for other in first - found) else found
 
-    characters: list[int]
-    tokens: list[int]
+
+def split_words(text: str, marks: frozenset[str] = frozenset()) -> str:
+    """The text with a SEPARATOR between its words, to which white space belongs; it has none itself."""
+
+    def apart(found: re.Match[str]) -> str:
+        return f"{SEPARATOR}{found[0]}{SEPARATOR}" if found[0] in marks else found[0]
+
+    lines = LINE_BREAK.sub(f"\n{SEPARATOR}", MARK.sub(apart, text) if marks else text)
+    at_each_blank = AFTER_BLANK.search(lines) is None
+    split = lines.replace(" ", f"{SEPARATOR} ") if at_each_blank else BEFORE_BLANK.sub(SEPARATOR, lines)
+    while TWICE in split:
+        split = split.replace(TWICE, SEPARATOR)
+    return split.strip(SEPARATOR)
 
 
 class WordEncoding:
-    """An Encoding of words. The places of tokens are asked for at few words, several times at each."""
+    """The Encoding of a text's words. Places are asked for at few characters, mostly where a word begins."""
 
-    def __init__(self, words: Sequence[str], ids: Sequence[tuple[int, ...]], encode: Callable[[str], Encoding]) -> None:
-        self.ids = list(chain.from_iterable(ids))
-        self._words = words
+    def __init__(self, split: str, ids: Sequence[bytes], encode: Callable[[str], "Encoded"]) -> None:
+        """`split` has a SEPARATOR between words, `ids` the tokens of each."""
+        self.ids = array("i", b"".join(ids))
+        self._split = split
         self._ids = ids
-        self._encode = lru_cache(2)(encode)  # the ends of an answer, which are long where a language has no blanks
+        self._encode = encode
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
-        found = zip(self._begins.characters, map(self._encode, self._words), strict=True)
+        words = self._split.split(SEPARATOR)
+        begins = accumulate(map(len, words), initial=0)
+        found = zip(begins, map(self._encode, words), strict=False)
         return [(before + begin, before + end) for before, word in found for begin, end in word.offsets]
 
-    def token_to_chars(self, token_index: int) -> tuple[int, int] | None:
-        word = bisect_right(self._begins.tokens, token_index) - 1
-        found = self._encode(self._words[word]).token_to_chars(token_index - self._begins.tokens[word])
-        before = self._begins.characters[word]
-        return found and (before + found[0], before + found[1])
+    def token_at(self, character: int) -> int | None:
+        word = self._word_at(character)
+        if word.offset == 0 and self._ids[word.number]:
+            return self._tokens_before(word.number)  # where a word begins, its first token does
+        found = self._encode(self._text(word)).char_to_token(word.offset)
+        return None if found is None else self._tokens_before(word.number) + found
 
-    def char_to_token(self, char_pos: int) -> int | None:
-        word = bisect_right(self._begins.characters, char_pos) - 1
-        found = self._encode(self._words[word]).char_to_token(char_pos - self._begins.characters[word])
-        return None if found is None else self._begins.tokens[word] + found
+    def first_from(self, character: int) -> int:
+        word = self._word_at(character)
+        before = self._tokens_before(word.number)
+        if word.offset == 0:
+            return before
+        return before + sum(begin < word.offset for begin, _ in self._encode(self._text(word)).offsets)
 
-    @cached_property
-    def _begins(self) -> _Begins:
-        """Without the end of the last word."""
-        lengths = (map(len, self._words[:-1]), map(len, self._ids[:-1]))
-        return _Begins(*(list(accumulate(each, initial=0)) for each in lengths))
+    def _word_at(self, character: int) -> "_Word":
+        """Before each word there is one separator more, so that it is found by counting them."""
+        number, begin, end = 0, 0, character + 1
+        while found := self._split.count(SEPARATOR, begin, end):
+            number, begin, end = number + found, end, end + found
+        before = self._split.rfind(SEPARATOR, 0, character + number) + 1
+        return _Word(number, before, character + number - before)
+
+    def _text(self, word: "_Word") -> str:
+        return self._split[word.begin :].split(SEPARATOR, 1)[0]
+
+    def _tokens_before(self, word: int) -> int:
+        return sum(map(len, self._ids[:word])) // self.ids.itemsize
+
+
+class _Word(NamedTuple):
+    """The word that a character is in."""
+
+    number: int
+    begin: int
+    """Among the words with their separators."""
+    offset: int
+    """Of the character in the word."""
 
 
 def splits_at_words(tokenizer: "Tokenizer") -> bool:
