@@ -58,9 +58,9 @@ class Bench:
         self.context = StageContext("train", "x", spec, S3Store(Credentials()), folder, threads=2)
         self.events: list[ProgressEvent] = []
 
-    def run(self, text: str, *, compiles: bool = False, **options: Any) -> Answer:
+    def run(self, text: str, *, compiles: bool = False, reuses_memory: bool = False, **options: Any) -> Answer:
         (self.folder / "bench_worker.py").write_text(HEAD + text)
-        program = Program("bench_worker", Answer, compiles=compiles)
+        program = Program("bench_worker", Answer, compiles=compiles, reuses_memory=reuses_memory)
         return run_worker(self.context, program, Request(number=20), on_event=self.events.append, **options)
 
 
@@ -107,6 +107,22 @@ def work(request):
 worker_main(Request, work)
 """
     assert bench.run(text, compiles=compiles) == Answer(number=not compiles)
+
+
+@pytest.mark.parametrize("reuses_memory", [False, True])
+def test_only_what_reuses_memory_gets_the_allocator(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, reuses_memory: bool
+) -> None:
+    text = """
+def work(request):
+    return Answer(number=len(os.environ.get("LD_PRELOAD", "")))
+worker_main(Request, work)
+"""
+    monkeypatch.delenv("TUNEYARD_ALLOCATOR", raising=False)
+    assert bench.run(text, reuses_memory=reuses_memory) == Answer(), "not in an image"
+    library = str(bench.folder / "none.so")  # the loader says that it is not there, and goes on
+    monkeypatch.setenv("TUNEYARD_ALLOCATOR", library)
+    assert bench.run(text, reuses_memory=reuses_memory) == Answer(number=len(library) if reuses_memory else 0)
 
 
 @pytest.mark.parametrize("kind", [BadInput, DoesNotFit, TryAgain])

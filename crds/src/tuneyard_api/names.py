@@ -53,6 +53,8 @@ ENV_PROGRESS_PORT: Final = "TUNEYARD_PROGRESS_PORT"
 ENV_QUANTIZER_PYTHON: Final = "TUNEYARD_QUANTIZER_PYTHON"
 # The trainer image's folder with llama.cpp's tools, libraries and converter.
 ENV_LLAMACPP: Final = "TUNEYARD_LLAMACPP"
+# The trainer image's library that allocates memory for what trains.
+ENV_ALLOCATOR: Final = "TUNEYARD_ALLOCATOR"
 # Of the pods of several nodes, as torchrun has them; the last is set by Kubernetes.
 ENV_MASTER_ADDR: Final = "MASTER_ADDR"
 ENV_MASTER_PORT: Final = "MASTER_PORT"

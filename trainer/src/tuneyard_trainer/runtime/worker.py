@@ -28,6 +28,7 @@ from tuneyard_api.contracts.requests import (
     WorkerRequest,
     WorkerResult,
 )
+from tuneyard_api.names import ENV_ALLOCATOR
 from tuneyard_trainer.runtime.cgroup import oom_kills
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, DoesNotFit, StageError, TryAgain, preempted
@@ -65,6 +66,8 @@ class Program(Generic[Outcome]):
     """The environment variable that names its interpreter; None: the stage's own."""
     compiles: bool = False
     """Whether it uses torch.compile. Otherwise its compiler, which other libraries ask for, is not imported."""
+    reuses_memory: bool = False
+    """Whether it makes and frees tensors for long. The C library's malloc leaves holes between them."""
 
     def command(self, request_file: Path, processes: int = 1, group: Group = SINGLE_NODE) -> list[str]:
         python = os.environ.get(self.python_env, sys.executable) if self.python_env else sys.executable
@@ -121,7 +124,8 @@ def run_worker(
         text=True,
         errors="replace",
         env=environment(os.environ, context.threads, use_gpus=context.spec.resources.gpus > 0)
-        | ({} if program.compiles else NEVER_COMPILE),
+        | ({} if program.compiles else NEVER_COMPILE)
+        | (allocator(os.environ) if program.reuses_memory else {}),
         cwd=context.work,  # some libraries write into the current directory, and the root is read-only
         start_new_session=True,  # Ctrl-C reaches the stage only, which then stops the worker in order
     )
@@ -161,6 +165,11 @@ def environment(inherited: Mapping[str, str], threads: int | None, *, use_gpus: 
     fixed |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}
     fixed |= {} if use_gpus else {"CUDA_VISIBLE_DEVICES": ""}
     return kept | fixed
+
+
+def allocator(inherited: Mapping[str, str]) -> dict[str, str]:
+    """What makes a worker use the image's allocator instead of the C library's, where the image has one."""
+    return {"LD_PRELOAD": inherited[ENV_ALLOCATOR]} if ENV_ALLOCATOR in inherited else {}
 
 
 class _Ended(NamedTuple):

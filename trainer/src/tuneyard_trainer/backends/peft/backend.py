@@ -94,7 +94,7 @@ def lora_config(training: Training) -> dict[str, JsonValue]:
 
 
 BACKEND: Final = Backend(
-    worker=Program("tuneyard_trainer.backends.peft.worker", TrainOutcome),
+    worker=Program("tuneyard_trainer.backends.peft.worker", TrainOutcome, reuses_memory=True),
     check=check,
     native_config=native_config,
     memory_savers=(CHUNKED_LOSS, PAGED_OPTIMIZER, OFFLOADED_OPTIMIZER, STREAMED_WEIGHTS),
