@@ -13,11 +13,13 @@ import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from bench.figures import number, table
+from tuneyard_trainer.runtime.worker import allocator
 
 ROOT: Final = Path(__file__).parents[2]
 DEMO: Final = ROOT / "examples/data/kubernetes-fields.jsonl"
@@ -60,6 +62,8 @@ class Contestant(NamedTuple):
     python: Path
     path: tuple[Path, ...] = ()
     """Of its packages."""
+    variables: Mapping[str, str] = MappingProxyType({})
+    """Of its environment."""
 
 
 def chat_length(chance: random.Random) -> int:
@@ -113,6 +117,7 @@ def run(contestant: Contestant, folder: Path, options: argparse.Namespace) -> Fi
         **{"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""},
         "AXOLOTL_DO_NOT_TRACK": "1",
         "PYTHONPATH": ":".join(map(str, path)),
+        **contestant.variables,
     }
     log = folder / f"{contestant.name}.log"
     settings = [options.steps, options.micro, options.precision]
@@ -212,7 +217,8 @@ def _contestants(options: argparse.Namespace) -> list[Contestant]:
     here, path = Path(sys.executable), tuple(Path(part) for part in os.environ.get("PYTHONPATH", "").split(":"))
     others = [Contestant(name, here, (*path, options.packages)) for name in ("trl", "trl-packed") if options.packages]
     axolotl = [Contestant("axolotl", options.axolotl)] if options.axolotl else []
-    return [Contestant("tuneyard", here, path), *others, *axolotl]
+    as_a_stage_starts_it = allocator(os.environ)
+    return [Contestant("tuneyard", here, path, as_a_stage_starts_it), *others, *axolotl]
 
 
 def main() -> int:
