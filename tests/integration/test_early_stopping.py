@@ -54,6 +54,6 @@ def test_early_stopping_keeps_the_best_step(tmp_path: Path, model: Path, seed: i
     stopped = train(tmp_path / "stopped", model, rows, seed=seed, earlyStopping={"patience": PATIENCE})
     assert stopped.stopped_early
     kept = next(point.validation_loss for point in stopped.curve if point.step == stopped.kept_step)
-    print(f"SEED {seed}: best {best:.4f}, at the end {losses[whole.steps]:.4f}; kept {kept:.4f}, {stopped.steps} steps")
+    print(f"seed {seed}: best {best:.4f}, at the end {losses[whole.steps]:.4f}; kept {kept:.4f}, {stopped.steps} steps")
     assert kept <= WORSE * best
     assert stopped.steps <= (1 - SAVED) * whole.steps

@@ -98,7 +98,7 @@ def test_frequent_words_are_kept_and_long_ones_are_not(monkeypatch: pytest.Monke
     cache.encode([f"one two two {'x' * LONGEST}x one"])
     assert cache._kept.keys() == {"one", " two", " one"}
     (found,) = cache.encode([f"{'x' * LONGEST}x one"])
-    assert (found.token_at(1), found.first_from(1)) == (1, 1)
+    assert (found.token_at(0), found.token_at(1), found.first_from(1)) == (0, 1, 1)
     assert cache._kept_places.cache_info().currsize == 0
     monkeypatch.setattr(word_cache, "MOST_WORDS", 4)
     texts = ["one two three", "four five", "two three four"]

@@ -66,6 +66,6 @@ def test_a_token_of_a_row(tmp_path: Path) -> None:
     ]
     checked = iter(within(rows, 258, tokenizer(tmp_path, "<image>")))
     assert [next(checked), next(checked)] == rows[:2]
-    with pytest.raises(BadInput, match=r"line 3: .*tokenizer.json makes the token 258, .* 258 rows"):
+    with pytest.raises(BadInput, match=rf"line 3: {URI}/tokenizer.json makes the token 258, .* 258 rows"):
         next(checked)
     assert within(rows, 259, tokenizer(tmp_path, "<image>")) is rows, "the tokenizer has no larger token"

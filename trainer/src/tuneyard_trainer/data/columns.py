@@ -1,4 +1,4 @@
-"""A tokenized row: integers by column name.
+"""A tokenized row: integers by column name. Workers import this module; it needs no other library.
 
 A chat has INPUT_IDS, its tokens, and LABELS, as long: the token where it is trained, else IGNORED. Plain text has the
 same; every token of it is trained. A pair of answers has the same for the prompt with the chosen answer; and, with

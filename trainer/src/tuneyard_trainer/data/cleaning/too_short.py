@@ -12,9 +12,6 @@ REASON: Final = "tooShort"
 
 def apply(rows: Iterable[TokenizedExample], context: CleaningContext) -> Iterator[TokenizedExample]:
     least = context.settings.min_trained_tokens
-    if least <= 1:  # rows without any are dropped before
-        yield from rows
-        return
     for row in rows:
         # The last piece of a long text may be short.
         if row.piece or supervised(row.tokens) >= least:

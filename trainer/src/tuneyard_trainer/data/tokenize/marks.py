@@ -69,8 +69,8 @@ def _once(text: str, messages: Sequence[Message]) -> Places | None:
         if message.extra or 0 < len(core) < UNMISTAKABLE:
             return None
         if core:
-            begin = text.find(core, position)
-            if begin < 0 or text.find(core) < begin or text.find(core, begin + 1) >= 0:
+            begin = text.find(core)
+            if begin < position or text.find(core, begin + 1) >= 0:
                 return None
             position = begin + len(core)
             places.begins[number], places.ends[number] = begin, position

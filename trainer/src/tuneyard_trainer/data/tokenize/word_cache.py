@@ -25,7 +25,7 @@ LINE_BREAK: Final = re.compile(r"\n(?<=\S\n)(?=[\w<])")
 # A blank at which no word begins.
 AFTER_BLANK: Final = re.compile(r" (?<=\s )")
 # What added tokens look like, mostly. Where they do, no two of them overlap in a text.
-MARK: Final = re.compile(r"<[^<>\s]+>")
+ADDED_TOKEN: Final = re.compile(r"<[^<>\s]+>")
 SEPARATOR: Final = "\0"
 TWICE: Final = 2 * SEPARATOR
 # The words that are kept, and the longest: together some 20 MB.
@@ -76,7 +76,7 @@ class WordCache:
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self._tokenizer = tokenizer
-        self._marks = marks(tokenizer)
+        self._alone = tokens_alone(tokenizer)
         self._kept = _Kept(self._encode)
         self._kept_places = lru_cache(MOST_PLACES)(self._encode)
         self._long_places = lru_cache(MOST_LONG_PLACES)(self._encode)
@@ -91,7 +91,7 @@ class WordCache:
     def _encoded(self, text: str) -> Encoding:
         if SEPARATOR in text:
             return WholeEncoding(self._encode(text))
-        split = split_words(text, self._marks)
+        split = split_words(text, self._alone)
         return WordEncoding(split, list(map(self._kept.__getitem__, split.split(SEPARATOR))), self._places)
 
     def _places(self, word: str) -> "Encoded":
@@ -115,21 +115,25 @@ class _Kept(dict[str, bytes]):
         return found
 
 
-def marks(tokenizer: "Tokenizer") -> frozenset[str]:
+def tokens_alone(tokenizer: "Tokenizer") -> frozenset[str]:
     """Added tokens that are looked for before all else, so that each is a word; none where they may overlap."""
     added = tokenizer.get_added_tokens_decoder().values()
     first = {token.content for token in added if not token.normalized}
-    found = frozenset(filter(MARK.fullmatch, first))
+    found = frozenset(filter(ADDED_TOKEN.fullmatch, first))
     return frozenset() if any("<" in other or ">" in other for other in first - found) else found
 
 
-def split_words(text: str, marks: frozenset[str] = frozenset()) -> str:
-    """The text with a SEPARATOR between its words, to which white space belongs; it has none itself."""
+def split_words(text: str, alone: frozenset[str]) -> str:
+    """The text with a SEPARATOR between its words, to which white space belongs; it has none itself.
+
+    Args:
+        alone: added tokens, each of which is a word.
+    """
 
     def apart(found: re.Match[str]) -> str:
-        return f"{SEPARATOR}{found[0]}{SEPARATOR}" if found[0] in marks else found[0]
+        return f"{SEPARATOR}{found[0]}{SEPARATOR}" if found[0] in alone else found[0]
 
-    lines = LINE_BREAK.sub(f"\n{SEPARATOR}", MARK.sub(apart, text) if marks else text)
+    lines = LINE_BREAK.sub(f"\n{SEPARATOR}", ADDED_TOKEN.sub(apart, text) if alone else text)
     at_each_blank = AFTER_BLANK.search(lines) is None
     split = lines.replace(" ", f"{SEPARATOR} ") if at_each_blank else BEFORE_BLANK.sub(SEPARATOR, lines)
     while TWICE in split:
