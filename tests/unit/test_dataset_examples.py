@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneyard_trainer.data.examples import (
+    BLANKS,
     Chat,
     Example,
     Message,
@@ -16,6 +17,7 @@ from tuneyard_trainer.data.examples import (
     content,
     content_key,
     from_json,
+    single_spaced,
     to_json,
 )
 
@@ -63,3 +65,9 @@ def test_key_tells_what_is_trained() -> None:
 def test_key_ignores_the_order_of_fields() -> None:
     one, other = ({"name": "x", "weight": 1}, {"weight": 1, "name": "x"})
     assert content_key(Chat((Message("user", "a", one),))) == content_key(Chat((Message("user", "a", other),)))
+
+
+@given(st.text("ab \0" + BLANKS))
+def test_white_space_of_ascii(text: str) -> None:
+    assert set(BLANKS) | {" "} == {character for character in map(chr, range(128)) if character.isspace()}
+    assert single_spaced(text) == " ".join(text.split())

@@ -3,11 +3,14 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tuneyard_api.registry import DATA_FORMATS
-from tuneyard_trainer.data.examples import Example, RowError, content
+from tuneyard_trainer.data.examples import Example, Message, RowError, content
 from tuneyard_trainer.data.formats import detect, load_format, renamed
-from tuneyard_trainer.data.formats.fields import Fields
+from tuneyard_trainer.data.formats.fields import FieldRules, Fields
+from tuneyard_trainer.data.formats.turns import plain_turn, read_turn
 
 Row = dict[str, Any]
 ASKED = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
@@ -91,3 +94,20 @@ def test_unknown_format() -> None:
 )  # fmt: skip
 def test_columns(row: Row, columns: dict[str, str], named: Row) -> None:
     assert renamed(row, columns) == named
+
+
+ODD = st.sampled_from([None, "", " ", "user", "User", "human", "assistant", "system", "tool", "\ud800", 7, [], {}])
+
+
+@given(st.dictionaries(st.sampled_from(["role", "content", "weight"]), ODD | st.text(max_size=4)))
+def test_a_plain_message_is_read_as_any_other(message: Row) -> None:
+    plain = plain_turn(message, Fields({}))
+    if plain is not None:
+        assert plain == read_turn(Fields(message))
+
+
+def test_which_messages_are_plain() -> None:
+    assert plain_turn(ASKED[0], Fields({})) == Message("user", "Why?")
+    assert plain_turn(ASKED[0], Fields({}, FieldRules(ignore=frozenset({"content"})))) is None
+    assert plain_turn(ASKED[0] | {"weight": 0}, Fields({})) is None
+    assert plain_turn("Why?", Fields({})) is None

@@ -4,6 +4,8 @@ import gzip
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,3 +147,33 @@ def test_a_small_file_needs_one_process(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(processes, "BYTES_PER_PROCESS", 100)
     assert [process_count(4, size) for size in (0, 99, 100, 250, 10_000)] == [1, 1, 2, 3, 4]
     assert process_count(None, 10_000) == 1
+
+
+SERVED = """
+made = []
+
+
+def make():
+    made.append("made once")
+
+
+def seen(times):
+    return made * times
+"""
+SERVING = """
+from served import made, make, seen
+from tuneyard_trainer.runtime.processes import Workers, start_server
+
+if __name__ == "__main__":
+    start_server(["served"], make)
+    with Workers(seen, 2) as workers:
+        print([*workers.map([1, 2])], made)
+"""
+
+
+def test_processes_have_what_their_server_has_made(tmp_path: Path) -> None:
+    (tmp_path / "served.py").write_text(SERVED)
+    (tmp_path / "serving.py").write_text(SERVING)
+    command = [sys.executable, "serving.py"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.stdout == "[['made once'], ['made once', 'made once']] []\n", run.stderr

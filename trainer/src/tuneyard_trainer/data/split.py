@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from heapq import nsmallest
 from typing import Final, Literal
 
 from tuneyard_trainer.data.examples import Key
@@ -17,8 +18,9 @@ DEFAULT_FRACTION: Final = 0.05
 
 def held_out(keys: Iterable[Key], fraction: float | None, seed: int) -> set[Key]:
     """The keys of a share of the different rows, at least one, by content and seed: the order does not matter."""
-    ranked = sorted(set(keys), key=lambda key: rank(key, seed))
-    return set(ranked[: max(1, round(len(ranked) * (fraction or DEFAULT_FRACTION)))])
+    different = set(keys)
+    count = max(1, round(len(different) * (fraction or DEFAULT_FRACTION)))
+    return set(nsmallest(count, different, key=lambda key: rank(key, seed)))
 
 
 def rank(key: Key, seed: int) -> bytes:

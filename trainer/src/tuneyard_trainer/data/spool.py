@@ -16,6 +16,8 @@ from tuneyard_trainer.data.words import RowWords, Words, WordWriter, words_of_ro
 
 TAB: Final = "\t"
 """Stands between an example as JSON, which writes a tab as \\t, and where the row is from."""
+BUFFER: Final = 2**18
+"""Bytes that go to the file at once."""
 ENCODING: Final = {"encoding": "utf-8", "errors": "surrogatepass"}
 
 
@@ -139,7 +141,7 @@ def spool(rows: Iterable[WrittenRow], path: Path) -> Spooled:
     keys: list[Key] = []
     own = 0
     offsets, questions, validation, position = array("Q"), array("Q"), set(), 0
-    with path.open("wb") as stream, WordWriter(path) as writer:
+    with path.open("wb", BUFFER) as stream, WordWriter(path) as writer:
         for row in rows:
             keys.append(row.key)
             own += row.split != GENERAL

@@ -3,10 +3,12 @@
 The processes are forked from a server without threads and without data, which has imported the work's module.
 """
 
+import base64
 import contextlib
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import deque
@@ -21,6 +23,9 @@ from tuneyard_api import reasons
 from tuneyard_trainer.runtime.cgroup import oom_kills
 from tuneyard_trainer.runtime.errors import DoesNotFit, StageError
 
+PRELOAD: Final = "tuneyard_trainer.runtime.preload"
+FIRST: Final = "TUNEYARD_FIRST"
+"""The variable from which this module has what it calls."""
 BYTES_PER_PROCESS: Final = 8 * 2**20
 """Of data; with less, a process takes longer to start than it saves."""
 AHEAD: Final = 2
@@ -40,14 +45,17 @@ def process_count(threads: int | None, size: int) -> int:
     return min(threads or 1, 1 + size // BYTES_PER_PROCESS)
 
 
-def start_server(modules: Iterable[str]) -> None:
+def start_server(modules: Iterable[str], first: Callable[[], object] | None = None) -> None:
     """Starts the server that processes are forked from, unless it runs already. It imports while this process goes on.
 
     Args:
         modules: those of all work that will be done.
+        first: what the server calls once. The processes share the memory of what this leaves.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*modules, PRELOAD])
+    os.environ[FIRST] = base64.b64encode(pickle.dumps(first)).decode()
     forkserver.ensure_running()
+    del os.environ[FIRST]
 
 
 class Workers(Generic[Block, Result]):

@@ -123,7 +123,8 @@ def run(context: StageContext) -> PrepareResult:
     """
     settings = context.spec.dataset.clean
     if process_count(context.threads, data_size(fetched_dataset(context.work / DATA_DIR))) > 1:
-        start_server([CleanBlocks.__module__, TokenizeBlocks.__module__])
+        served = ModelTokenizer(context.work / TOKENIZER_DIR, context.spec.model.uri)
+        start_server([CleanBlocks.__module__, TokenizeBlocks.__module__], served.read)
     tokenizer = example_tokenizer(context)
     with dropped_rows(context) as dropped:
         reading = Reading(settings, BadRows(settings.bad_rows, dropped))

@@ -26,6 +26,7 @@ ROLES: Final = {
     "function_response": "tool",
 }
 CONTENTS: Final = ("content", "value", "text")
+PLAIN: Final = frozenset({"role", "content"})
 THOUGHT: Final = "reasoning_content"
 """The field of a message that a chat template is given."""
 
@@ -36,9 +37,19 @@ def read_turns(fields: Fields, name: str) -> list[Message]:
     Raises:
         RowError: names the message that is wrong.
     """
-    given = fields.list_of(name)
-    turns = [fields.child(turn, f"message {number}", f"{name}[]") for number, turn in enumerate(given, start=1)]
-    return [read_turn(turn) for turn in turns]
+    return [
+        plain_turn(turn, fields) or read_turn(fields.child(turn, f"message {number}", f"{name}[]"))
+        for number, turn in enumerate(fields.list_of(name), start=1)
+    ]
+
+
+def plain_turn(given: Any, fields: Fields) -> Message | None:
+    """A message that is a role and a text and nothing else, as most are; read_turn says the same of it, more slowly."""
+    if not isinstance(given, dict) or given.keys() != PLAIN or not PLAIN.isdisjoint(fields.rules.ignore):
+        return None
+    role, content = given["role"], given["content"]
+    is_plain = role in ("system", "user", "assistant") and isinstance(content, str) and content.isascii()
+    return Message(role, content) if is_plain and content.strip() else None
 
 
 def read_turn(turn: Fields) -> Message:

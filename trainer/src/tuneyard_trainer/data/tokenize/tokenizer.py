@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tuneyard_api import reasons
 from tuneyard_api.contracts.requests import TokenizerOutcome, TokenizerRequest
 from tuneyard_trainer.data.tokenize.encoding import Encoding, WholeEncoding
 from tuneyard_trainer.data.tokenize.plain import GENERIC_CLASSES, is_plain
 from tuneyard_trainer.data.tokenize.word_cache import WordCache, splits_at_words
+from tuneyard_trainer.runtime.allocator import return_memory
 from tuneyard_trainer.runtime.context import StageContext
 from tuneyard_trainer.runtime.errors import BadInput, blamed_on
 from tuneyard_trainer.runtime.userfiles import read_object, read_text
@@ -79,7 +80,7 @@ def uses_tokenizer_as_it_is(model: Path, uri: str) -> bool:
     bare, config = ModelTokenizer(model, uri), read_object(model / TOKENIZER_CONFIG, f"{uri}/{TOKENIZER_CONFIG}")
     text = read_text(model / TOKENIZER_FILE, bare.name)
     model_type = read_object(model / CONFIG, f"{uri}/{CONFIG}").get("model_type")
-    return is_plain(text, _parse(text, bare.name), config, model_type, bare.special_tokens)
+    return is_plain(text, _parse(text, bare.name).tokenizer, config, model_type, bare.special_tokens)
 
 
 def make_generic(path: Path, tokenizer: "ModelTokenizer") -> None:
@@ -135,11 +136,21 @@ class ModelTokenizer:
         """Another process reads the files itself."""
         return ModelTokenizer, (self.directory, self._uri)
 
+    def read(self) -> None:
+        """Reads the file, so that later readers of it in this process, and in those forked from it, need not."""
+        self._parsed  # noqa: B018
+
     @cached_property
-    def _tokenizer(self) -> "Tokenizer":
+    def _parsed(self) -> "_Parsed":
         # The process of a stage does not fork; one of those that share the CPUs has another value already.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-        return _parse(read_text(self.directory / TOKENIZER_FILE, self.name), self.name)
+        parsed = _parse(read_text(self.directory / TOKENIZER_FILE, self.name), self.name)
+        return_memory()  # parsing takes as much again as what stays
+        return parsed
+
+    @property
+    def _tokenizer(self) -> "Tokenizer":
+        return self._parsed.tokenizer
 
     @cached_property
     def special_tokens(self) -> dict[str, str]:
@@ -165,10 +176,10 @@ class ModelTokenizer:
         """The tokens of the model, without those that were added."""
         return int(self._tokenizer.get_vocab_size(with_added_tokens=False))
 
-    @cached_property
+    @property
     def largest(self) -> int:
         """The largest id of a token."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+        return self._parsed.largest
 
     @cached_property
     def added_tokens(self) -> dict[int, str]:
@@ -205,9 +216,17 @@ class ModelTokenizer:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
 
+class _Parsed(NamedTuple):
+    """The tokenizer in tokenizer.json, without limits and post-processor."""
+
+    tokenizer: "Tokenizer"
+    largest: int
+    """The largest id of a token."""
+
+
 @lru_cache(maxsize=1)
-def _parse(text: str, name: str) -> "Tokenizer":
-    """The tokenizer in tokenizer.json, without limits and post-processor; two readers of a file get the same one.
+def _parse(text: str, name: str) -> _Parsed:
+    """What is in tokenizer.json; two readers of a file get the same.
 
     Raises:
         BadInput: the tokenizers library cannot read it.
@@ -223,4 +242,4 @@ def _parse(text: str, name: str) -> "Tokenizer":
         # It adds nothing to a rendered chat, but with trim_offsets it takes the blanks away from their tokens.
         nothing: Any = None
         tokenizer.post_processor = nothing
-    return tokenizer
+    return _Parsed(tokenizer, max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0))

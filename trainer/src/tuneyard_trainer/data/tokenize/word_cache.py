@@ -173,10 +173,17 @@ class WordEncoding:
         return before + sum(begin < word.offset for begin, _ in self._encode(self._text(word)).offsets)
 
     def _word_at(self, character: int) -> "_Word":
-        """Before each word there is one separator more, so that it is found by counting them."""
-        number, begin, end = 0, 0, character + 1
-        while found := self._split.count(SEPARATOR, begin, end):
-            number, begin, end = number + found, end, end + found
+        """Before each word there is one separator more, so that it is found by counting them, from the nearer end."""
+        last = len(self._ids) - 1
+        behind = len(self._split) - last - character  # so many characters
+        if character < behind:
+            number, begin, end = 0, 0, character + 1
+            while found := self._split.count(SEPARATOR, begin, end):
+                number, begin, end = number + found, end, end + found
+        else:
+            number, begin, end = last, len(self._split) - behind, len(self._split)
+            while found := self._split.count(SEPARATOR, begin, end):
+                number, begin, end = number - found, begin - found, begin
         before = self._split.rfind(SEPARATOR, 0, character + number) + 1
         return _Word(number, before, character + number - before)
 
@@ -184,7 +191,10 @@ class WordEncoding:
         return self._split[word.begin :].split(SEPARATOR, 1)[0]
 
     def _tokens_before(self, word: int) -> int:
-        return sum(map(len, self._ids[:word])) // self.ids.itemsize
+        """Counted from the end that is nearer: answers mostly end where the text does."""
+        if 2 * word < len(self._ids):
+            return sum(map(len, self._ids[:word])) // self.ids.itemsize
+        return len(self.ids) - sum(map(len, self._ids[word:])) // self.ids.itemsize
 
 
 class _Word(NamedTuple):
