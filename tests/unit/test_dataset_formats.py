@@ -96,7 +96,9 @@ def test_columns(row: Row, columns: dict[str, str], named: Row) -> None:
     assert renamed(row, columns) == named
 
 
-ODD = st.sampled_from([None, "", " ", "user", "User", "human", "assistant", "system", "tool", "\ud800", 7, [], {}])
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [None, "", " ", "user", "User", "human", "assistant", "system", "tool", "\ud800", 7, [], {}]
+)
 
 
 @given(st.dictionaries(st.sampled_from(["role", "content", "weight"]), ODD | st.text(max_size=4)))
