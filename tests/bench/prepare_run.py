@@ -8,8 +8,10 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from hashlib import file_digest, sha256
 from pathlib import Path
+from typing import IO
 
 from support.memorystore import MemoryStore
 from tuneyard_api.contracts.results import PrepareResult
@@ -39,6 +41,9 @@ class FolderStore(MemoryStore):
         with self._files[uri].open("rb") as stream:
             stream.seek(start)
             return stream.read(length)
+
+    def open(self, uri: str) -> AbstractContextManager[IO[bytes]]:
+        return self._files[uri].open("rb") if uri in self._files else super().open(uri)
 
     def exists(self, uri: str) -> bool:
         return uri in self._files or super().exists(uri)
