@@ -15,7 +15,7 @@ from tuneyard_trainer.data.examples import Chat, Message, content_key
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.split import Split, held_out
-from tuneyard_trainer.data.spool import spool, written
+from tuneyard_trainer.data.spool import RowKeys, spool, written
 from tuneyard_trainer.data.tokenize import TokenizedExample
 from tuneyard_trainer.data.tokenize.tokens import Answer
 from tuneyard_trainer.runtime.errors import BadInput
@@ -125,3 +125,14 @@ def test_answers_are_counted() -> None:
     dropping = context(maxLength="drop")
     assert not list(apply_steps(TOKEN_STEPS, rows, dropping))
     assert dropping.answers.given == 0
+
+
+def test_keys_of_rows_are_as_a_list_of_them() -> None:
+    expected = KEYS[:5]
+    keys = RowKeys(expected[:3])
+    for key in expected[3:]:
+        keys.append(key)
+    assert list(keys) == expected
+    assert (keys[1:4], keys[-1], len(keys)) == (expected[1:4], expected[-1], 5)
+    with pytest.raises(IndexError):
+        keys[5]

@@ -4,10 +4,11 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, overload
 
-from tuneyard_trainer.data.examples import Chat, Example, Key, content_key, from_json
+from tuneyard_trainer.data.examples import KEY_BYTES, Chat, Example, Key, content_key, from_json
 from tuneyard_trainer.data.readers.row import Place
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.split import GENERAL, VALIDATION, Split, rank
@@ -21,13 +22,36 @@ BUFFER: Final = 2**18
 ENCODING: Final = {"encoding": "utf-8", "errors": "surrogatepass"}
 
 
+class RowKeys(Sequence[Key]):
+    """The keys of rows one after another, in a quarter of the memory that a list of them takes."""
+
+    def __init__(self, keys: Iterable[Key] = ()) -> None:
+        self._bytes = bytearray(b"".join(keys))
+
+    def append(self, key: Key) -> None:
+        self._bytes += key
+
+    def __len__(self) -> int:
+        return len(self._bytes) // KEY_BYTES
+
+    @overload
+    def __getitem__(self, index: int) -> Key: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Key]: ...
+    def __getitem__(self, index: int | slice) -> Key | Sequence[Key]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        begin = KEY_BYTES * range(len(self))[index]
+        return bytes(self._bytes[begin : begin + KEY_BYTES])
+
+
 @dataclass
 class Spooled:
     """Rows in a file, some of which are left out later. Those of dataset.replay are its last ones."""
 
     path: Path
     words: Words
-    row_keys: list[Key] = field(default_factory=list)
+    row_keys: RowKeys = field(default_factory=RowKeys)
     offsets: "array[int]" = field(default_factory=lambda: array("Q"))
     """Where the line of each row begins."""
     questions: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -58,7 +82,7 @@ class Spooled:
     def lines(self) -> Iterator["SpooledLine"]:
         """The job's own rows that are kept, as they are in the file."""
         with self.path.open("rb") as stream:
-            for key, line, is_kept in zip(self.row_keys[: self.own], stream, self.kept, strict=False):
+            for key, line, is_kept in zip(islice(self.row_keys, self.own), stream, self.kept, strict=False):
                 if is_kept:
                     yield SpooledLine(line, key)
 
@@ -138,7 +162,7 @@ def _question(example: Example) -> int:
 
 def spool(rows: Iterable[WrittenRow], path: Path) -> Spooled:
     """Writes the rows to `path`, and their words beside it."""
-    keys: list[Key] = []
+    keys = RowKeys()
     own = 0
     offsets, questions, validation, position = array("Q"), array("Q"), set(), 0
     with path.open("wb", BUFFER) as stream, WordWriter(path) as writer:
