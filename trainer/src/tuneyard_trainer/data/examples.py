@@ -126,7 +126,7 @@ def content_key(example: Example) -> Key:
 
 
 def single_spaced(text: str) -> str:
-    """What " ".join(text.split()) makes of ASCII, in a tenth of the time."""
+    """What " ".join(text.split()) makes of ASCII, in a third of the time."""
     for blank in BLANKS:
         text = text.replace(blank, " ")
     while "  " in text:
