@@ -10,6 +10,9 @@ from tuneyard_trainer.model.shape import ModelShape
 
 # Largest first: fewer scales, smaller files. 128 is what the field publishes; 32 is what the kernels need at least.
 GROUP_SIZES: Final = (128, 64, 32)
+# Groups in a row, at least, where a size allows it: few columns have few weights to make up for a coarse scale.
+# Measured on SmolLM2-135M, whose rows have 576 columns: docs/quantization.md.
+GROUPS: Final = 16
 
 # Columns that are updated together: results differ by rounding only, and on a CPU small blocks stay in the cache.
 BLOCK_SIZE: Final = 32
@@ -24,9 +27,14 @@ READ_UNPACKED: Final = frozenset({"gpt_bigcode", "falcon_mamba", "mamba", "mamba
 
 
 def group_size(columns: Iterable[int]) -> int | None:
-    """The largest group that divides the input columns of every linear layer; None where no group does."""
+    """The largest group that divides the input columns of every linear layer and leaves GROUPS in the narrowest.
+
+    The smallest one that divides them where none leaves so many; None where none divides them.
+    """
     widths = set(columns)
-    return next((size for size in GROUP_SIZES if all(width % size == 0 for width in widths)), None)
+    fitting = [size for size in GROUP_SIZES if all(width % size == 0 for width in widths)]
+    fine = [size for size in fitting if all(width >= GROUPS * size for width in widths)]
+    return next(iter([*fine, *reversed(fitting)]), None)
 
 
 def misfit(shape: ModelShape) -> str | None:
