@@ -13,9 +13,10 @@ from tuneyard_trainer.data.columns import IGNORED, INPUT_IDS, LABELS, as_array, 
 from tuneyard_trainer.data.dropped import DroppedRows
 from tuneyard_trainer.data.examples import Chat, Message, content_key
 from tuneyard_trainer.data.readers.row import Place
+from tuneyard_trainer.data.row_keys import RowKeys
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.split import Split, held_out
-from tuneyard_trainer.data.spool import RowKeys, spool, written
+from tuneyard_trainer.data.spool import spool, written
 from tuneyard_trainer.data.tokenize import TokenizedExample
 from tuneyard_trainer.data.tokenize.tokens import Answer
 from tuneyard_trainer.runtime.errors import BadInput

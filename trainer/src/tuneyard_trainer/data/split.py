@@ -6,7 +6,8 @@ from functools import partial
 from heapq import nsmallest
 from typing import Final, Literal
 
-from tuneyard_trainer.data.examples import KEY_BYTES, Key
+from tuneyard_trainer.data.examples import Key
+from tuneyard_trainer.data.row_keys import RowKeys
 
 Split = Literal["train", "validation", "general"]
 """general: rows of dataset.replay. Some of them are trained too; the others are held out, and remain in this split."""
@@ -21,9 +22,9 @@ def held_out(keys: Iterable[Key], fraction: float | None, seed: int) -> set[Key]
     """The keys of a share of the different rows, at least one, by content and seed: the order does not matter."""
     different = set(keys)
     count = max(1, round(len(different) * (fraction or DEFAULT_FRACTION)))
-    chosen: bytes = b"".join(nsmallest(count, different, key=partial(rank, seed=seed)))
-    del different  # what is chosen is made anew, as it would keep the memory of all keys that lie around it
-    return {chosen[begin : begin + KEY_BYTES] for begin in range(0, len(chosen), KEY_BYTES)}
+    chosen = RowKeys(nsmallest(count, different, key=partial(rank, seed=seed)))
+    del different  # its keys lie among the chosen ones in memory, which is freed if the set below has new ones
+    return set(chosen)
 
 
 def rank(key: Key, seed: int) -> bytes:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple, overload
+from typing import Final, NamedTuple
 
-from tuneyard_trainer.data.examples import KEY_BYTES, Chat, Example, Key, content_key, from_json
+from tuneyard_trainer.data.examples import Chat, Example, Key, content_key, from_json
 from tuneyard_trainer.data.readers.row import Place
+from tuneyard_trainer.data.row_keys import RowKeys
 from tuneyard_trainer.data.source import SourceRow
 from tuneyard_trainer.data.split import GENERAL, VALIDATION, Split, rank
 from tuneyard_trainer.data.texts import question_and_answer
@@ -20,29 +21,6 @@ TAB: Final = "\t"
 BUFFER: Final = 2**18
 """Bytes that go to the file at once."""
 ENCODING: Final = {"encoding": "utf-8", "errors": "surrogatepass"}
-
-
-class RowKeys(Sequence[Key]):
-    """The keys of rows one after another, in a quarter of the memory that a list of them takes."""
-
-    def __init__(self, keys: Iterable[Key] = ()) -> None:
-        self._bytes = bytearray(b"".join(keys))
-
-    def append(self, key: Key) -> None:
-        self._bytes += key
-
-    def __len__(self) -> int:
-        return len(self._bytes) // KEY_BYTES
-
-    @overload
-    def __getitem__(self, index: int) -> Key: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Key]: ...
-    def __getitem__(self, index: int | slice) -> Key | Sequence[Key]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        begin = KEY_BYTES * range(len(self))[index]
-        return bytes(self._bytes[begin : begin + KEY_BYTES])
 
 
 @dataclass

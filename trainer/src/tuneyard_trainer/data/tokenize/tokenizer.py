@@ -136,9 +136,9 @@ class ModelTokenizer:
         """Another process reads the files itself."""
         return ModelTokenizer, (self.directory, self._uri)
 
-    def read(self) -> None:
+    def read(self) -> object:
         """Reads the file, so that later readers of it in this process, and in those forked from it, need not."""
-        self._parsed  # noqa: B018
+        return self._parsed
 
     @cached_property
     def _parsed(self) -> "_Parsed":
